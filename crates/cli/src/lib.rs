@@ -1,0 +1,1 @@
+//! The `potluck` command as a library, so that xtask and the end-to-end tests drive the same code.

@@ -1,0 +1,157 @@
+//! How the plain newtypes of `potluck-types` travel: this crate, not `types`, knows about serialization.
+
+macro_rules! array {
+    ($module:ident, $type:path, $bytes:literal, $doc:literal) => {
+        #[doc = $doc]
+        pub mod $module {
+            use serde::{Deserialize, Deserializer, Serialize, Serializer};
+            /// Writes the raw bytes, without a length.
+            ///
+            /// # Errors
+            /// Those of the serializer.
+            pub fn serialize<S: Serializer>(value: &$type, serializer: S) -> Result<S::Ok, S::Error> {
+                value.0.serialize(serializer)
+            }
+            /// Reads the raw bytes.
+            ///
+            /// # Errors
+            /// Those of the deserializer.
+            pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<$type, D::Error> {
+                <[u8; $bytes]>::deserialize(deserializer).map($type)
+            }
+        }
+    };
+}
+
+macro_rules! counter {
+    ($module:ident, $type:path, $doc:literal) => {
+        #[doc = $doc]
+        pub mod $module {
+            use serde::{Deserialize, Deserializer, Serialize, Serializer};
+            /// Writes a varint.
+            ///
+            /// # Errors
+            /// Those of the serializer.
+            pub fn serialize<S: Serializer>(value: &$type, serializer: S) -> Result<S::Ok, S::Error> {
+                value.0.serialize(serializer)
+            }
+            /// Reads a varint.
+            ///
+            /// # Errors
+            /// Those of the deserializer.
+            pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<$type, D::Error> {
+                u64::deserialize(deserializer).map($type)
+            }
+        }
+    };
+}
+
+array!(hash, potluck_types::BlobHash, 32, "[`potluck_types::BlobHash`] as 32 bytes.");
+array!(job_id, potluck_types::JobId, 16, "[`potluck_types::JobId`] as 16 bytes.");
+array!(key, potluck_types::VolunteerKey, 32, "[`potluck_types::VolunteerKey`] as 32 bytes.");
+array!(consent, potluck_types::ConsentToken, 16, "[`potluck_types::ConsentToken`] as 16 bytes.");
+counter!(lease_id, potluck_types::LeaseId, "[`potluck_types::LeaseId`] as a varint.");
+counter!(fence, potluck_types::Fence, "[`potluck_types::Fence`] as a varint.");
+counter!(session_id, potluck_types::SessionId, "[`potluck_types::SessionId`] as a varint.");
+counter!(duration, potluck_types::Duration, "[`potluck_types::Duration`] as a varint of milliseconds.");
+
+/// [`potluck_types::DType`] as one byte.
+pub mod dtype {
+    use potluck_types::DType;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    /// Writes 0 for f32, 1 for int8.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(value: &DType, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u8(match value {
+            DType::F32 => 0,
+            DType::Int8 => 1,
+        })
+    }
+    /// Reads the byte.
+    ///
+    /// # Errors
+    /// A byte that is neither 0 nor 1.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DType, D::Error> {
+        match u8::deserialize(deserializer)? {
+            0 => Ok(DType::F32),
+            1 => Ok(DType::Int8),
+            other => Err(D::Error::custom(format_args!("dtype {other}"))),
+        }
+    }
+}
+
+/// A list of at most [`potluck_types::limits::MAX_HELD_BLOBS`] hashes.
+pub mod hashes {
+    use potluck_types::{BlobHash, limits::MAX_HELD_BLOBS};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    /// Writes the length and the hashes.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(value: &[BlobHash], serializer: S) -> Result<S::Ok, S::Error> {
+        value.iter().map(|hash| hash.0).collect::<Vec<_>>().serialize(serializer)
+    }
+    /// Reads the hashes.
+    ///
+    /// # Errors
+    /// A list over the limit.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<BlobHash>, D::Error> {
+        let list = super::bounded::<_, _, MAX_HELD_BLOBS>(Vec::<[u8; 32]>::deserialize(deserializer)?)?;
+        Ok(list.into_iter().map(BlobHash).collect())
+    }
+}
+
+/// Refuses a list over its limit. The frame's own limit bounds what was allocated before.
+fn bounded<T, E: serde::de::Error, const MAX: usize>(list: Vec<T>) -> Result<Vec<T>, E> {
+    if list.len() > MAX {
+        return Err(E::custom(format_args!("a list of {} where {MAX} are allowed", list.len())));
+    }
+    Ok(list)
+}
+
+/// The panels of one operand: at most [`potluck_types::limits::MAX_TASK_PANELS`].
+pub mod panels {
+    use crate::message::BlobRef;
+    use potluck_types::limits::MAX_TASK_PANELS;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    /// Writes the length and the references.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(value: &[BlobRef], serializer: S) -> Result<S::Ok, S::Error> {
+        value.serialize(serializer)
+    }
+    /// Reads the references.
+    ///
+    /// # Errors
+    /// A list over the limit.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<BlobRef>, D::Error> {
+        super::bounded::<_, _, MAX_TASK_PANELS>(Vec::deserialize(deserializer)?)
+    }
+}
+
+/// A text of at most [`potluck_types::limits::MAX_TEXT_BYTES`].
+pub mod text {
+    use potluck_types::limits::MAX_TEXT_BYTES;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+    /// Writes the text.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(value: &str, serializer: S) -> Result<S::Ok, S::Error> {
+        value.serialize(serializer)
+    }
+    /// Reads the text.
+    ///
+    /// # Errors
+    /// A text over the limit, or one that is not UTF-8.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(D::Error::custom(format_args!("a text of {} bytes", text.len())));
+        }
+        Ok(text)
+    }
+}

@@ -1,0 +1,417 @@
+//! Every message of protocol version 1.
+//!
+//! Order of a session: the volunteer says [`Hello`], the relay answers [`Welcome`]; after a person agreed
+//! the volunteer sends [`Consent`] and gets a [`ConsentGranted`]; it asks with [`LeaseRequest`] and gets a
+//! [`Lease`] or [`NoWork`]; it pulls the inputs that it lacks with [`BlobRequest`]; it computes, names its
+//! result in a [`Commit`], serves the relay's [`BlobRequest`]s for it, and gets a [`Verdict`].
+
+use crate::bytes_as;
+use potluck_types::{
+    BlobHash, ConsentToken, DType, Duration, Fence, JobId, LeaseId, SessionId, VolunteerKey,
+};
+use serde::{Deserialize, Serialize};
+
+/// Names a blob and its length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct BlobRef {
+    /// BLAKE3 hash of the blob's bytes.
+    #[serde(with = "bytes_as::hash")]
+    pub hash: BlobHash,
+    /// Length in bytes.
+    pub bytes: u64,
+}
+
+/// What computes in a volunteer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Backend {
+    /// WebGPU in a tab.
+    WebGpu,
+    /// wasm with simd128 in a tab.
+    WasmSimd,
+    /// wgpu in a native volunteer.
+    NativeGpu,
+    /// SIMD kernels in a native volunteer.
+    NativeCpu,
+}
+
+/// How much of the device a person lends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub enum Preset {
+    /// A quarter of the time.
+    #[default]
+    Quiet,
+    /// Half of the time.
+    Balanced,
+    /// All of the time.
+    Full,
+}
+
+/// First message of a session. Volunteer to relay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Oldest protocol version that the volunteer speaks.
+    pub oldest_version: u8,
+    /// Newest protocol version that the volunteer speaks.
+    pub newest_version: u8,
+    /// The volunteer's secret; the relay keeps only its hash.
+    #[serde(with = "bytes_as::key")]
+    pub key: VolunteerKey,
+    /// Software name and version, for the operator's statistics.
+    #[serde(with = "bytes_as::text")]
+    pub agent: String,
+}
+
+/// Answer to [`Hello`]. Relay to volunteer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The version that both will speak.
+    pub version: u8,
+    /// This connection.
+    #[serde(with = "bytes_as::session_id")]
+    pub session: SessionId,
+    /// A silent session is closed after this time; ping at a third of it.
+    #[serde(with = "bytes_as::duration")]
+    pub session_timeout: Duration,
+    /// Largest chunk of a blob, in bytes.
+    pub max_chunk_bytes: u32,
+    /// Chunks that may be asked for and not yet received.
+    pub max_chunks_in_flight: u8,
+}
+
+/// A person agreed, by a trusted click or by starting the native command. Volunteer to relay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Consent {
+    /// The version of the text that was agreed to.
+    pub text_version: u16,
+    /// Where it was agreed: the page's origin, or `native`.
+    #[serde(with = "bytes_as::text")]
+    pub origin: String,
+    /// How much was lent.
+    pub preset: Preset,
+    /// For how long. The relay shortens it to its own limit.
+    #[serde(with = "bytes_as::duration")]
+    pub valid_for: Duration,
+}
+
+/// Answer to [`Consent`]. Relay to volunteer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsentGranted {
+    /// Accompanies every request for a lease.
+    #[serde(with = "bytes_as::consent")]
+    pub token: ConsentToken,
+    /// For how long it counts.
+    #[serde(with = "bytes_as::duration")]
+    pub valid_for: Duration,
+}
+
+/// The person paused or stopped: consent ends, leases are given back. Volunteer to relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdraw {}
+
+/// Asks for one shard. Volunteer to relay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRequest {
+    /// Proof of consent.
+    #[serde(with = "bytes_as::consent")]
+    pub consent: ConsentToken,
+    /// What will compute the shard.
+    pub backend: Backend,
+    /// Measured speed in millions of floating-point operations per second, throttle included.
+    pub mflops: u32,
+    /// Memory that inputs and result of one shard may take, in bytes.
+    pub memory_bytes: u64,
+    /// Blobs that the volunteer holds, the most recent first.
+    #[serde(with = "bytes_as::hashes")]
+    pub held: Vec<BlobHash>,
+}
+
+/// A tile of a matrix product: `result[i][j] = sum over the slice of a[i] * bt[j]`.
+///
+/// Shapes: `a` panels stacked are rows x depth, `bt` panels stacked are cols x depth (rows of B
+/// transposed), all row-major and little-endian; the result is rows x cols, row-major, f32 or i32.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MatmulTask {
+    /// Element type of the operands.
+    #[serde(with = "bytes_as::dtype")]
+    pub dtype: DType,
+    /// Rows of the tile.
+    pub rows: u32,
+    /// Columns of the tile.
+    pub cols: u32,
+    /// Length of the slice of K.
+    pub depth: u32,
+    /// Panels of A, in the order of rows.
+    #[serde(with = "bytes_as::panels")]
+    pub a: Vec<BlobRef>,
+    /// Panels of B transposed, in the order of columns.
+    #[serde(with = "bytes_as::panels")]
+    pub bt: Vec<BlobRef>,
+}
+
+/// The work of a shard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Task {
+    /// A tile of a matrix product.
+    Matmul(MatmulTask),
+}
+
+/// Hands out a shard. Relay to volunteer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The lease.
+    #[serde(with = "bytes_as::lease_id")]
+    pub lease: LeaseId,
+    /// Goes back with the commit; an older one is refused.
+    #[serde(with = "bytes_as::fence")]
+    pub fence: Fence,
+    /// The job.
+    #[serde(with = "bytes_as::job_id")]
+    pub job: JobId,
+    /// The shard's number within its job.
+    pub shard: u32,
+    /// Time for inputs, computing and commit; then the shard goes to somebody else.
+    #[serde(with = "bytes_as::duration")]
+    pub deadline: Duration,
+    /// What to compute.
+    pub task: Task,
+}
+
+/// Why there is no lease now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum NoWorkReason {
+    /// No job needs this volunteer at the moment.
+    Idle,
+    /// The session has as many leases as it may have.
+    EnoughLeases,
+    /// Earlier results were rejected; the volunteer has to wait.
+    CoolingDown,
+    /// Every shard needs more memory than was offered.
+    TooLittleMemory,
+    /// The token is unknown, withdrawn or expired: ask the person again.
+    NoConsent,
+}
+
+/// Answer to [`LeaseRequest`] without a lease. Relay to volunteer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoWork {
+    /// Why.
+    pub reason: NoWorkReason,
+    /// Ask again after this time, or when a [`Picture`] shows new work.
+    #[serde(with = "bytes_as::duration")]
+    pub retry_after: Duration,
+}
+
+/// Asks the other side for a part of a blob. Both ways.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobRequest {
+    /// The blob.
+    #[serde(with = "bytes_as::hash")]
+    pub hash: BlobHash,
+    /// First byte.
+    pub offset: u64,
+    /// Number of bytes.
+    pub bytes: u32,
+}
+
+/// A part of a blob. Both ways.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobChunk {
+    /// The blob.
+    #[serde(with = "bytes_as::hash")]
+    pub hash: BlobHash,
+    /// First byte.
+    pub offset: u64,
+    /// The bytes.
+    #[serde(with = "serde_bytes")]
+    pub data: Vec<u8>,
+}
+
+/// The other side does not have that blob (any more). Both ways.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobMissing {
+    /// The blob.
+    #[serde(with = "bytes_as::hash")]
+    pub hash: BlobHash,
+}
+
+/// Names a result before a byte of it is sent, so that the probe that checks it can depend on it.
+/// Volunteer to relay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// The lease.
+    #[serde(with = "bytes_as::lease_id")]
+    pub lease: LeaseId,
+    /// The fencing token of the lease.
+    #[serde(with = "bytes_as::fence")]
+    pub fence: Fence,
+    /// The result.
+    pub result: BlobRef,
+    /// Time that the kernel took, in milliseconds.
+    pub compute_ms: u32,
+    /// What computed it.
+    pub backend: Backend,
+}
+
+/// Why a lease ends without a result. Volunteer to relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ReleaseReason {
+    /// The person paused, stopped or hid the tab.
+    Withdrawn,
+    /// The device was lost or ran out of memory.
+    DeviceFailed,
+    /// An input could not be fetched.
+    InputMissing,
+    /// The kernel cannot do this task.
+    Unsupported,
+}
+
+/// Gives a lease back. Volunteer to relay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// The lease.
+    #[serde(with = "bytes_as::lease_id")]
+    pub lease: LeaseId,
+    /// Why.
+    pub reason: ReleaseReason,
+}
+
+/// Why a result was rejected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum RejectReason {
+    /// Not the number of bytes that the task's shape has.
+    WrongLength,
+    /// The bytes do not have the committed hash.
+    WrongHash,
+    /// The product is wrong, or holds a value that is not finite.
+    WrongProduct,
+    /// The bytes did not arrive in time.
+    NotDelivered,
+}
+
+/// What became of a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Verified and durable.
+    Accepted,
+    /// Rejected, for this reason.
+    Rejected(RejectReason),
+    /// Somebody else's result for the shard was accepted first. No blame.
+    Superseded,
+    /// The lease had ended before the commit came. No blame.
+    Late,
+}
+
+/// Ends a lease. Relay to volunteer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The lease.
+    #[serde(with = "bytes_as::lease_id")]
+    pub lease: LeaseId,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// Why a lease is taken back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum RevokeReason {
+    /// The submitter canceled the job.
+    JobCanceled,
+    /// Somebody else's result was accepted.
+    Superseded,
+    /// The deadline passed.
+    DeadlinePassed,
+}
+
+/// Takes a lease back: stop computing it. Relay to volunteer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revoke {
+    /// The lease.
+    #[serde(with = "bytes_as::lease_id")]
+    pub lease: LeaseId,
+    /// Why.
+    pub reason: RevokeReason,
+}
+
+/// Cells of a [`Picture`].
+pub mod cell {
+    /// Nobody works on it.
+    pub const FREE: u8 = 0;
+    /// Somebody works on it.
+    pub const LEASED: u8 = 1;
+    /// Accepted.
+    pub const ACCEPTED: u8 = 2;
+    /// You work on it.
+    pub const YOURS_LEASED: u8 = 3;
+    /// Your result was accepted.
+    pub const YOURS_ACCEPTED: u8 = 4;
+}
+
+/// A small picture of a job, with one's own tiles lit. Relay to volunteer, at most one a second.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Picture {
+    /// The job.
+    #[serde(with = "bytes_as::job_id")]
+    pub job: JobId,
+    /// Its name, as the submitter gave it.
+    #[serde(with = "bytes_as::text")]
+    pub name: String,
+    /// Columns of the picture; rows follow from the length of `cells`.
+    pub columns: u16,
+    /// One [`cell`] a byte, row by row.
+    #[serde(with = "serde_bytes")]
+    pub cells: Vec<u8>,
+    /// Accepted part of the job, in thousandths.
+    pub accepted_permille: u16,
+    /// Volunteers who hold a lease of the job.
+    pub volunteers: u32,
+}
+
+/// Why the relay closes a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum RefusalCode {
+    /// No protocol version in common: reload the page or update the program.
+    Version,
+    /// The frame's kind is not known in this version.
+    UnknownMessage,
+    /// The frame could not be read.
+    Garbage,
+    /// The message may not come now.
+    OutOfOrder,
+    /// A named limit was exceeded.
+    Limit,
+    /// The relay is full: come back later.
+    Full,
+    /// Too many results were rejected.
+    NotTrusted,
+    /// The session was silent for too long, or did not say hello.
+    TimedOut,
+    /// The relay is shutting down: reconnect soon.
+    ShuttingDown,
+}
+
+/// Last message of a session that the relay closes. Relay to volunteer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Why, for programs.
+    pub code: RefusalCode,
+    /// Why and what to do, for people.
+    #[serde(with = "bytes_as::text")]
+    pub message: String,
+    /// Reconnecting makes sense after this time; 0 means never.
+    #[serde(with = "bytes_as::duration")]
+    pub retry_after: Duration,
+}
+
+/// Keeps the session alive. Volunteer to relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ping {
+    /// Comes back in the [`Pong`].
+    pub nonce: u32,
+}
+
+/// Answer to [`Ping`]. Relay to volunteer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pong {
+    /// The ping's nonce.
+    pub nonce: u32,
+}

@@ -1,0 +1,1 @@
+//! The relay: HTTP API, sockets, store and site around the pure state machine.

@@ -1,0 +1,1 @@
+//! Deterministic simulator of relay and swarm, replayable by seed.

@@ -1,0 +1,61 @@
+//! Every limit of the system, with its unit and its reason. A limit without a name here is a defect.
+
+use crate::time::Duration;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// Largest frame on a socket: one blob chunk and its envelope (hash, offset, lengths: under 64 bytes).
+pub const MAX_FRAME_BYTES: usize = MAX_CHUNK_BYTES + 512;
+/// Largest chunk of a blob. At 20 Mbit/s it takes 0.1 s, so that control messages never wait longer.
+pub const MAX_CHUNK_BYTES: usize = 256 * KIB;
+/// Chunks that one side may have asked for and not yet received: 2 MiB in flight fill 160 Mbit/s at 100 ms.
+pub const MAX_CHUNKS_IN_FLIGHT: usize = 8;
+/// Largest blob that travels to or from a volunteer: a phone's tab can hold three of them.
+pub const MAX_BLOB_BYTES: usize = 16 * MIB;
+/// Panels of either operand in one shard's task.
+pub const MAX_TASK_PANELS: usize = 64;
+/// Hashes of held blobs that a volunteer may name in one request for a lease.
+pub const MAX_HELD_BLOBS: usize = 64;
+/// Longest text that a peer may send about itself (agent, origin), in bytes.
+pub const MAX_TEXT_BYTES: usize = 256;
+/// Backends that a volunteer may list.
+pub const MAX_BACKENDS: usize = 8;
+
+/// Sessions that one relay serves at once: about 50 kB each, 200 MB in all.
+pub const MAX_SESSIONS: usize = 4096;
+/// Leases that one session may hold: one that computes, and one whose inputs arrive meanwhile.
+pub const MAX_LEASES_PER_SESSION: usize = 2;
+/// Control messages that one session may send in a burst. An honest volunteer sends about ten a shard.
+pub const MESSAGE_BURST: u32 = 400;
+/// Control messages per second that one session may send for long.
+pub const MESSAGES_PER_SECOND: u32 = 100;
+/// Bytes of results that are on their way in, or wait for verification, in the whole relay.
+pub const MAX_RESULTS_IN_MEMORY_BYTES: usize = 64 * MIB;
+/// Frames that may wait for a slow reader before it is disconnected.
+pub const MAX_QUEUED_FRAMES: usize = 64;
+/// A peer must have said hello by then.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A session that was silent for this long is closed; volunteers ping at a third of it.
+pub const SESSION_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest time for which one consent counts.
+pub const MAX_CONSENT: Duration = Duration::from_secs(24 * 3600);
+
+/// Jobs that are not finished, in one relay.
+pub const MAX_ACTIVE_JOBS: usize = 256;
+/// Jobs that the relay lists, finished ones included; the oldest finished ones leave the list first.
+pub const MAX_LISTED_JOBS: usize = 4096;
+/// Rows or columns of a matrix. Tile coordinates fit in 32 bits with room to spare.
+pub const MAX_DIMENSION: u32 = 1 << 20;
+/// Bytes of one uploaded matrix, on disk; memory holds one panel at a time.
+pub const MAX_MATRIX_BYTES: u64 = 4 << 30;
+/// Bytes of an `.npy` header that is read before anything is known about the file.
+pub const MAX_NPY_HEADER_BYTES: usize = 64 * KIB;
+/// Grid units of one job (output tiles x slices of K): one byte each in the scheduler's memory.
+pub const MAX_UNITS: usize = 1 << 16;
+/// Deepest slice of K in one shard. int8 sums stay exact in i32 up to 131,071; f32 panels stay small.
+pub const MAX_SLICE_DEPTH: u32 = 8192;
+/// Cells on one side of the picture of a job that volunteers see: 2.3 kB a picture.
+pub const PICTURE_SIDE: u16 = 48;
+/// Characters of a job's name.
+pub const MAX_JOB_NAME_CHARS: usize = 80;

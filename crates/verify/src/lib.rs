@@ -1,0 +1,1 @@
+//! Checks of untrusted results: pure functions.

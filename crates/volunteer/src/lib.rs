@@ -1,0 +1,1 @@
+//! The volunteer engine as a pure state machine.
