@@ -1,0 +1,200 @@
+//! Vector arithmetic of the f32 check, written so that the compiler vectorizes it for whatever instruction set
+//! it is dispatched to.
+//!
+//! Determinism: each sum runs over [`LANES`] interleaved partial sums that are added in a fixed order, so the
+//! vector width does not matter. A fused multiply-add gives the same bits as a product and a sum where the
+//! product is exact in f64, and here it always is: 24 bits times at most 29.
+
+use crate::params::PROBES;
+
+/// Partial sums of each sum. Two AVX2 registers of f64, or one AVX-512 register.
+pub(crate) const LANES: usize = 8;
+
+/// One f32, little-endian, at any address.
+pub(crate) type F32 = [u8; 4];
+pub(crate) type Sums = [f64; LANES];
+
+/// Runs `op` with the best instruction set of this machine. Its argument says whether fused multiply-add is
+/// one instruction there (without it, it would be a slow call).
+#[inline(always)]
+pub(crate) fn dispatch<R>(fused: impl FnOnce() -> R, plain: impl FnOnce() -> R) -> R {
+    let arch = pulp::Arch::new();
+    if has_fma(arch) { arch.dispatch(fused) } else { arch.dispatch(plain) }
+}
+
+fn has_fma(arch: pulp::Arch) -> bool {
+    cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) && !matches!(arch, pulp::Arch::Scalar)
+}
+
+/// The elements of a row of bytes. Rows have whole elements: `operand::rows` cuts them so.
+#[inline(always)]
+pub(crate) fn elements(row: &[u8]) -> &[F32] {
+    row.as_chunks().0
+}
+
+#[inline(always)]
+pub(crate) fn value(bytes: F32) -> f64 {
+    f64::from(f32::from_le_bytes(bytes))
+}
+
+/// x·y + z where x·y is exact in f64.
+#[inline(always)]
+fn exact_mul_add<const FUSED: bool>(x: f64, y: f64, z: f64) -> f64 {
+    if FUSED { x.mul_add(y, z) } else { x * y + z }
+}
+
+#[inline(always)]
+fn total(sums: &Sums) -> f64 {
+    let [a, b, c, d, e, f, g, h] = *sums;
+    ((a + e) + (c + g)) + ((b + f) + (d + h))
+}
+
+/// The row cut into blocks of [`LANES`], and the rest padded with zeros.
+#[inline(always)]
+fn blocks(row: &[F32]) -> (&[[F32; LANES]], [F32; LANES]) {
+    let (body, rest) = row.as_chunks();
+    let mut tail = [[0; 4]; LANES];
+    tail[..rest.len()].copy_from_slice(rest);
+    (body, tail)
+}
+
+/// Sums of squares of `R` rows.
+#[inline(always)]
+pub(crate) fn squares<const FUSED: bool, const R: usize>(rows: [&[F32]; R]) -> [f64; R] {
+    let mut sums = [[0.0; LANES]; R];
+    let parts = rows.map(blocks);
+    let count = parts[0].0.len();
+    let bodies = parts.map(|(body, _)| &body[..count]);
+    for i in 0..count {
+        for r in 0..R {
+            square_block::<FUSED>(&bodies[r][i], &mut sums[r]);
+        }
+    }
+    for r in 0..R {
+        square_block::<FUSED>(&parts[r].1, &mut sums[r]);
+    }
+    sums.map(|s| total(&s))
+}
+
+#[inline(always)]
+fn square_block<const FUSED: bool>(block: &[F32; LANES], sums: &mut Sums) {
+    for l in 0..LANES {
+        let v = value(block[l]);
+        sums[l] = exact_mul_add::<FUSED>(v, v, sums[l]);
+    }
+}
+
+/// Adds x[r] times row r to y for each probe. Exact products: each x has at most
+/// 29 significant bits.
+///
+/// Shapes: y has as many blocks as a row has, the last one padded.
+#[inline(always)]
+pub(crate) fn add_scaled<const FUSED: bool, const R: usize>(
+    rows: [&[F32]; R],
+    x: [[f64; R]; PROBES],
+    y: &mut [Vec<Sums>; PROBES],
+) {
+    let parts = rows.map(blocks);
+    let count = parts[0].0.len();
+    let bodies = parts.map(|(body, _)| &body[..count]);
+    let [y0, y1] = y;
+    let (y0, rest0) = y0.split_at_mut(count);
+    let (y1, rest1) = y1.split_at_mut(count);
+    for (i, (y0, y1)) in y0.iter_mut().zip(y1).enumerate() {
+        let (mut s0, mut s1) = (*y0, *y1);
+        for r in 0..R {
+            add_block::<FUSED>(&bodies[r][i], [x[0][r], x[1][r]], &mut s0, &mut s1);
+        }
+        (*y0, *y1) = (s0, s1);
+    }
+    if let ([y0, ..], [y1, ..]) = (rest0, rest1) {
+        for r in 0..R {
+            add_block::<FUSED>(&parts[r].1, [x[0][r], x[1][r]], y0, y1);
+        }
+    }
+}
+
+#[inline(always)]
+fn add_block<const FUSED: bool>(block: &[F32; LANES], x: [f64; PROBES], s0: &mut Sums, s1: &mut Sums) {
+    for l in 0..LANES {
+        let v = value(block[l]);
+        s0[l] = exact_mul_add::<FUSED>(x[0], v, s0[l]);
+        s1[l] = exact_mul_add::<FUSED>(x[1], v, s1[l]);
+    }
+}
+
+/// Rounds to 29 significant bits, so that the product with an f32 is exact.
+#[inline(always)]
+pub(crate) fn round_to_29_bits(v: f64) -> f64 {
+    const DROPPED: u64 = 1 << 24;
+    f64::from_bits((v.to_bits() + DROPPED / 2) & !(DROPPED - 1))
+}
+
+/// For `R` rows: the products with each probe's vector and, if asked for, the sum of squares (else 0).
+///
+/// Exact products: the vectors' elements have at most 29 significant bits.
+#[inline(always)]
+pub(crate) fn products<const FUSED: bool, const SQUARES: bool, const R: usize>(
+    rows: [&[F32]; R],
+    y: &[Vec<Sums>; PROBES],
+) -> [([f64; PROBES], f64); R] {
+    let mut sums = [[[0.0; LANES]; 3]; R];
+    let parts = rows.map(blocks);
+    let count = parts[0].0.len();
+    let bodies = parts.map(|(body, _)| &body[..count]);
+    let (y0, rest0) = y[0].split_at(count);
+    let (y1, rest1) = y[1].split_at(count);
+    for (i, (y0, y1)) in y0.iter().zip(y1).enumerate() {
+        for r in 0..R {
+            product_block::<FUSED, SQUARES>(&bodies[r][i], y0, y1, &mut sums[r]);
+        }
+    }
+    if let ([y0, ..], [y1, ..]) = (rest0, rest1) {
+        for r in 0..R {
+            product_block::<FUSED, SQUARES>(&parts[r].1, y0, y1, &mut sums[r]);
+        }
+    }
+    sums.map(|[p0, p1, q]| ([total(&p0), total(&p1)], total(&q)))
+}
+
+#[inline(always)]
+fn product_block<const FUSED: bool, const SQUARES: bool>(
+    block: &[F32; LANES],
+    y0: &Sums,
+    y1: &Sums,
+    sums: &mut [Sums; 3],
+) {
+    for l in 0..LANES {
+        let v = value(block[l]);
+        sums[0][l] = exact_mul_add::<FUSED>(v, y0[l], sums[0][l]);
+        sums[1][l] = exact_mul_add::<FUSED>(v, y1[l], sums[1][l]);
+        if SQUARES {
+            sums[2][l] = exact_mul_add::<FUSED>(v, v, sums[2][l]);
+        }
+    }
+}
+
+/// The products of `R` rows with one row. Exact products.
+#[inline(always)]
+pub(crate) fn dots<const FUSED: bool, const R: usize>(rows: [&[F32]; R], b: &[F32]) -> [f64; R] {
+    let mut sums = [[0.0; LANES]; R];
+    let (b_body, b_tail) = blocks(b);
+    let parts = rows.map(blocks);
+    let bodies = parts.map(|(body, _)| &body[..b_body.len()]);
+    for (i, b) in b_body.iter().enumerate() {
+        for r in 0..R {
+            dot_block::<FUSED>(&bodies[r][i], b, &mut sums[r]);
+        }
+    }
+    for r in 0..R {
+        dot_block::<FUSED>(&parts[r].1, &b_tail, &mut sums[r]);
+    }
+    sums.map(|s| total(&s))
+}
+
+#[inline(always)]
+fn dot_block<const FUSED: bool>(a: &[F32; LANES], b: &[F32; LANES], sums: &mut Sums) {
+    for l in 0..LANES {
+        sums[l] = exact_mul_add::<FUSED>(value(a[l]), value(b[l]), sums[l]);
+    }
+}
