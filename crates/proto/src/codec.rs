@@ -24,7 +24,9 @@ pub enum DecodeError {
         bytes: usize,
     },
     /// The version is not one that this crate reads.
-    #[error("protocol version {version} is not supported (supported: {OLDEST_VERSION} to {PROTOCOL_VERSION})")]
+    #[error(
+        "protocol version {version} is not supported (supported: {OLDEST_VERSION} to {PROTOCOL_VERSION})"
+    )]
     UnsupportedVersion {
         /// The frame's version.
         version: u8,

@@ -37,7 +37,9 @@ pub enum GridError {
         dimension: u32,
     },
     /// Even the coarsest cut has too many units.
-    #[error("the product would be cut into {units} units; the limit is {MAX_UNITS}: split it into several jobs")]
+    #[error(
+        "the product would be cut into {units} units; the limit is {MAX_UNITS}: split it into several jobs"
+    )]
     TooManyUnits {
         /// Units of the coarsest cut.
         units: u64,
@@ -130,28 +132,31 @@ impl Grid {
     /// Panels of A, in the order in which [`JobSpec::a`](crate::JobSpec::a) lists them: for each row unit,
     /// each slice. Rows and the part of K.
     pub fn a_panels(&self) -> impl Iterator<Item = (Range<u32>, Range<u32>)> + '_ {
-        (0..self.row_units())
-            .flat_map(move |unit| (0..self.slices()).map(move |s| (self.rows(&(unit..unit + 1)), self.depth(s))))
+        (0..self.row_units()).flat_map(move |unit| {
+            (0..self.slices()).map(move |s| (self.rows(&(unit..unit + 1)), self.depth(s)))
+        })
     }
 
     /// Panels of B transposed, in the order in which [`JobSpec::bt`](crate::JobSpec::bt) lists them: for each
     /// column unit, each slice. Columns and the part of K.
     pub fn bt_panels(&self) -> impl Iterator<Item = (Range<u32>, Range<u32>)> + '_ {
-        (0..self.col_units())
-            .flat_map(move |unit| (0..self.slices()).map(move |s| (self.cols(&(unit..unit + 1)), self.depth(s))))
+        (0..self.col_units()).flat_map(move |unit| {
+            (0..self.slices()).map(move |s| (self.cols(&(unit..unit + 1)), self.depth(s)))
+        })
     }
 
     /// The units that a tile covers.
     pub(crate) fn block_of(&self, tile: &Tile) -> Option<Block> {
         let units = |range: &Range<u32>, unit: u32, end: u32| {
-            let aligned = range.start.is_multiple_of(unit) && (range.end.is_multiple_of(unit) || range.end == end);
+            let aligned =
+                range.start.is_multiple_of(unit) && (range.end.is_multiple_of(unit) || range.end == end);
             (aligned && range.start < range.end && range.end <= end)
                 .then(|| range.start / unit..range.end.div_ceil(unit))
         };
         let rows = units(&tile.rows, self.unit_rows, self.shape.m)?;
         let cols = units(&tile.cols, self.unit_cols, self.shape.n)?;
         let slices = units(&tile.depth, self.slice_depth, self.shape.k)?;
-        (slices.len() == 1).then(|| Block { rows, cols, slice: slices.start })
+        (slices.len() == 1).then_some(Block { rows, cols, slice: slices.start })
     }
 
     /// The tile that a block of units computes.

@@ -23,6 +23,15 @@ pub struct JobSpec {
     pub bt: Vec<BlobRef>,
 }
 
+impl JobSpec {
+    /// Whether the lists name exactly the panels that the cut has. Other jobs are ignored.
+    pub fn panels_fit(&self) -> bool {
+        let slices = u64::from(self.grid.slices());
+        self.a.len() as u64 == u64::from(self.grid.row_units()) * slices
+            && self.bt.len() as u64 == u64::from(self.grid.col_units()) * slices
+    }
+}
+
 /// A verified result. The adapter makes it durable before it reports [`Input::Stored`], and gives all of
 /// a job's back in [`Input::JobAdded`] after a restart.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,53 +1,30 @@
 //! The relay as a pure state machine: sessions, consent, leases, results, jobs.
 //!
-//! `Relay::step(now, input) -> outputs`: no clock, no randomness, no I/O. The simulator runs this very code.
+//! [`Relay::step`]`(now, input) -> outputs`: no clock, no randomness, no I/O. The simulator runs this very
+//! code. Where to look: `relay.rs` holds the state and routes inputs; `session.rs` speaks the protocol;
+//! `leasing.rs` decides who gets which shard; `results.rs` takes results in; `job.rs` is one job's map of
+//! units; `grid.rs` cuts products; `credibility.rs` says what a record is worth; `picture.rs` draws.
+//!
+//! Architecture invariant: no output leases a shard to a session without a valid consent.
+//! Architecture invariant: a unit of work is accepted exactly once, and only after [`Input::Stored`].
 
+mod credibility;
 pub mod grid;
 pub mod io;
+mod job;
+mod leasing;
+mod picture;
+mod policy;
+mod rate;
+mod relay;
+mod results;
+mod session;
+#[cfg(test)]
+mod tests;
 
+pub use credibility::credibility;
 pub use grid::{Grid, GridError};
 pub use io::{
     AcceptedTile, Check, CheckVerdict, Input, JobProgress, JobSpec, Output, Record, Ticket, Totals,
 };
-
-use potluck_types::{Instant, JobId};
-
-/// What differs between relays.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// Secret from which consent tokens are derived; drawn anew at every start.
-    pub seed: [u8; 32],
-    /// Grows by one at every start of the relay: the upper half of every fencing token.
-    pub incarnation: u32,
-}
-
-/// The state machine.
-#[derive(Debug)]
-pub struct Relay {}
-
-impl Relay {
-    /// An empty relay.
-    pub fn new(_config: &Config) -> Self {
-        Self {}
-    }
-
-    /// Takes in what happened and says what is to be done, in order.
-    pub fn step(&mut self, _now: Instant, _input: Input) -> Vec<Output> {
-        Vec::new()
-    }
-
-    /// When [`Input::Tick`] is due, if nothing else happens.
-    pub fn next_wake(&self) -> Option<Instant> {
-        None
-    }
-
-    /// How far a job is; `None` if it is neither running nor just completed.
-    pub fn progress(&self, _job: &JobId) -> Option<JobProgress> {
-        None
-    }
-
-    /// Counters of the whole relay.
-    pub fn totals(&self) -> Totals {
-        Totals::default()
-    }
-}
+pub use relay::{Config, PlantedBug, Relay};

@@ -1,0 +1,328 @@
+//! Who gets which shard, for how long, and how leases end without a result.
+
+use crate::grid::Block;
+use crate::io::Output;
+use crate::job::Budget;
+use crate::policy::{
+    BUSY_RETRY, DEADLINE_FACTOR, FASTER_AT_TAIL, FIRST_SHARD_SECONDS, IDLE_RETRY, LINK_BYTES_PER_SECOND,
+    MAX_COPIES, MAX_DEADLINE, MIN_DEADLINE, REFETCHES, SHARD_SECONDS, SHARE_OF_FREE, SPEED,
+};
+use crate::relay::{PlantedBug, Relay, Timer};
+use potluck_proto::{
+    Backend, BlobRef, LeaseRequest, MatmulTask, NoWork, NoWorkReason, Outcome, RejectReason, Revoke,
+    RevokeReason, Task, Verdict,
+};
+use potluck_types::limits::MAX_LEASES_PER_SESSION;
+use potluck_types::{BlobHash, Duration, Fence, Instant, JobId, LeaseId, SessionId, VolunteerId};
+use std::collections::BTreeSet;
+
+/// How far a lease is.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// Inputs are fetched, the kernel runs.
+    Computing,
+    /// The result is named; its bytes have to wait for memory.
+    Waiting(Claim),
+    /// The bytes arrive.
+    Arriving {
+        claim: Claim,
+        bytes: Vec<u8>,
+        /// Bytes that were asked for.
+        requested: u64,
+    },
+}
+
+/// What a volunteer committed to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Claim {
+    pub(crate) result: BlobRef,
+    pub(crate) compute_ms: u32,
+    pub(crate) backend: Backend,
+}
+
+/// Shard x volunteer x deadline.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pub(crate) fence: Fence,
+    pub(crate) session: SessionId,
+    pub(crate) volunteer: VolunteerId,
+    pub(crate) job: JobId,
+    pub(crate) shard: u32,
+    pub(crate) block: Block,
+    pub(crate) task: MatmulTask,
+    pub(crate) flops: u64,
+    granted: Instant,
+    expected: Duration,
+    pub(crate) deadline: Instant,
+    pub(crate) backend: Backend,
+    pub(crate) stage: Stage,
+}
+
+impl Relay {
+    pub(crate) fn lease_request(&mut self, id: SessionId, request: &LeaseRequest) {
+        let Some((volunteer, held_leases)) =
+            self.sessions.get(&id).and_then(|s| s.volunteer.map(|volunteer| (volunteer, s.leases.len())))
+        else {
+            return;
+        };
+        if !self.consents(id, &request.consent) {
+            return self.no_work(id, NoWorkReason::NoConsent, IDLE_RETRY);
+        }
+        if self.standings.is_refused(&volunteer, self.now) {
+            return self.refuse_untrusted(id, volunteer);
+        }
+        let cooling = self.standings.cooling(&volunteer, self.now);
+        if cooling > Duration(0) {
+            return self.no_work(id, NoWorkReason::CoolingDown, cooling);
+        }
+        if held_leases >= MAX_LEASES_PER_SESSION {
+            return self.no_work(id, NoWorkReason::EnoughLeases, BUSY_RETRY);
+        }
+        let claimed = f64::from(request.mflops) * 1e6;
+        let measured = self.sessions.get(&id).and_then(|session| session.speed);
+        let speed = measured.unwrap_or(claimed).clamp(SPEED.start, SPEED.end);
+        let held: BTreeSet<_> = request.held.iter().copied().collect();
+        let found = self
+            .carve_somewhere(&volunteer, speed, request.memory_bytes, &held)
+            .or_else(|| self.copy_at_tail(id, &volunteer, speed, request.memory_bytes));
+        if let Some((job, shard)) = found {
+            return self.grant(id, volunteer, job, shard, speed, request.backend, &held);
+        }
+        let too_small = self.jobs.values().any(|job| job.free > 0);
+        let reason = if too_small { NoWorkReason::TooLittleMemory } else { NoWorkReason::Idle };
+        self.no_work(id, reason, IDLE_RETRY);
+    }
+
+    fn no_work(&mut self, session: SessionId, reason: NoWorkReason, retry_after: Duration) {
+        self.send(session, NoWork { reason, retry_after });
+    }
+
+    /// A fresh shard of the least served job that has one for this volunteer.
+    fn carve_somewhere(
+        &mut self,
+        volunteer: &VolunteerId,
+        speed: f64,
+        memory_bytes: u64,
+        held: &BTreeSet<BlobHash>,
+    ) -> Option<(JobId, u32)> {
+        let seconds = if self.standings.is_new(volunteer) { FIRST_SHARD_SECONDS } else { SHARD_SECONDS };
+        let sharers = self.consenting().max(1) * SHARE_OF_FREE;
+        let mut by_service: Vec<_> =
+            self.jobs.iter().filter(|(_, job)| job.free > 0).map(|(id, job)| (job.service, *id)).collect();
+        by_service.sort_unstable();
+        for (_, id) in by_service {
+            let Some(job) = self.jobs.get_mut(&id) else { continue };
+            let affordable = (speed * seconds / job.unit_flops() as f64) as usize;
+            let units = affordable.min(job.free.div_ceil(sharers)).max(1);
+            if let Some(shard) = job.carve(Budget { units, memory_bytes }, held) {
+                return Some((id, shard));
+            }
+        }
+        None
+    }
+
+    /// Nothing is free: a copy of the shard that would otherwise be waited for longest, if this volunteer will
+    /// likely be first. Work is duplicated nowhere else.
+    fn copy_at_tail(
+        &mut self,
+        session: SessionId,
+        volunteer: &VolunteerId,
+        speed: f64,
+        memory_bytes: u64,
+    ) -> Option<(JobId, u32)> {
+        if self.jobs.values().any(|job| job.free > 0) {
+            return None;
+        }
+        let worth = |lease: &Lease| {
+            let shard = self.jobs.get(&lease.job)?.shards.get(&lease.shard)?;
+            let own = Duration((lease.flops as f64 / speed * 1e3) as u64);
+            let overdue = self.now.since(lease.granted) >= lease.expected;
+            let faster = (own.0 as f64) * FASTER_AT_TAIL < lease.expected.0 as f64
+                && self.now + own < lease.granted + lease.expected;
+            let free = !shard.storing && shard.leases.len() < MAX_COPIES;
+            let other = lease.session != session && lease.volunteer != *volunteer;
+            let computing = matches!(lease.stage, Stage::Computing);
+            let bytes = lease.task.a.iter().chain(&lease.task.bt).map(|blob| blob.bytes).sum::<u64>();
+            let fits = bytes + u64::from(lease.task.rows) * u64::from(lease.task.cols) * 4 <= memory_bytes;
+            (free && other && computing && fits && (overdue || faster)).then_some((
+                lease.granted + lease.expected,
+                lease.job,
+                lease.shard,
+            ))
+        };
+        self.leases.values().filter_map(worth).min().map(|(_, job, shard)| (job, shard))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the facts of one request, used once")]
+    fn grant(
+        &mut self,
+        id: SessionId,
+        volunteer: VolunteerId,
+        job_id: JobId,
+        shard: u32,
+        speed: f64,
+        backend: Backend,
+        held: &BTreeSet<BlobHash>,
+    ) {
+        let lease_id = self.new_lease_id();
+        let fence = Fence((u64::from(self.config.incarnation) << 32) | (lease_id.0 & 0xffff_ffff));
+        let (Some(job), Some(session)) = (self.jobs.get_mut(&job_id), self.sessions.get_mut(&id)) else {
+            return;
+        };
+        let Some(block) = job.shards.get(&shard).map(|shard| shard.block.clone()) else { return };
+        let task = job.task(&block);
+        job.lease(shard, lease_id, volunteer);
+        *job.holders.entry(id).or_default() += 1;
+        let flops = 2 * u64::from(task.rows) * u64::from(task.cols) * u64::from(task.depth);
+        job.service = job.service.saturating_add(flops);
+
+        let inputs = || task.a.iter().chain(&task.bt);
+        let missing: u64 = inputs().filter(|blob| !held.contains(&blob.hash)).map(|blob| blob.bytes).sum();
+        let all: u64 = inputs().map(|blob| blob.bytes.max(crate::policy::MIN_CHUNK_CHARGE)).sum();
+        let result = u64::from(task.rows) * u64::from(task.cols) * 4;
+        let seconds = flops as f64 / speed + (missing + result) as f64 / LINK_BYTES_PER_SECOND;
+        let expected = Duration((seconds * 1e3) as u64);
+        // A lease that is fetched ahead begins when the one before it ends.
+        let queued = session.leases.iter().filter_map(|lease| self.leases.get(lease));
+        let queued: u64 = queued.map(|lease| (lease.granted + lease.expected).since(self.now).0).sum();
+        let deadline = Duration((expected.0 as f64 * DEADLINE_FACTOR) as u64).max(MIN_DEADLINE);
+        let deadline = Duration((deadline.0 + queued).min(MAX_DEADLINE.0));
+
+        if session.leases.is_empty() {
+            session.busy_since = self.now;
+        }
+        session.leases.push(lease_id);
+        session.viewing = Some(job_id);
+        session.input_credit = session.input_credit.saturating_add(all.saturating_mul(REFETCHES));
+        let ends = self.now + deadline;
+        self.leases.insert(
+            lease_id,
+            Lease {
+                fence,
+                session: id,
+                volunteer,
+                job: job_id,
+                shard,
+                block,
+                task: task.clone(),
+                flops,
+                granted: self.now,
+                expected,
+                deadline: ends,
+                backend,
+                stage: Stage::Computing,
+            },
+        );
+        self.totals.leases_given += 1;
+        self.arm(ends, Timer::Lease(lease_id));
+        self.arm_pictures();
+        self.send(
+            id,
+            potluck_proto::Lease {
+                lease: lease_id,
+                fence,
+                job: job_id,
+                shard,
+                deadline,
+                task: Task::Matmul(task),
+            },
+        );
+    }
+
+    /// Takes a lease out of every table and gives its shard back, unless others hold it or it is being stored.
+    /// Bytes of a result that was arriving are let go.
+    pub(crate) fn end_lease(&mut self, id: LeaseId) -> Option<Lease> {
+        let lease = self.leases.remove(&id)?;
+        self.disarm(lease.deadline, Timer::Lease(id));
+        if let Some(session) = self.sessions.get_mut(&lease.session) {
+            session.leases.retain(|other| *other != id);
+        }
+        if let Some(job) = self.jobs.get_mut(&lease.job) {
+            if let Some(count) = job.holders.get_mut(&lease.session) {
+                *count -= 1;
+                if *count == 0 {
+                    job.holders.remove(&lease.session);
+                }
+            }
+            job.unlease(lease.shard, id);
+        }
+        if let Stage::Arriving { claim, .. } = &lease.stage {
+            self.let_go(claim.result.bytes);
+        }
+        Some(lease)
+    }
+
+    /// A lease ends without a result and without blame.
+    pub(crate) fn lose(&mut self, id: LeaseId) {
+        if let Some(lease) = self.end_lease(id) {
+            self.totals.leases_lost += 1;
+            if let Some(job) = self.jobs.get_mut(&lease.job) {
+                job.leases_lost += 1;
+                job.service = job.service.saturating_sub(lease.flops);
+            }
+        }
+    }
+
+    /// Takes a lease back and says so.
+    pub(crate) fn revoke(&mut self, id: LeaseId, reason: RevokeReason) {
+        if let Some(session) = self.leases.get(&id).map(|lease| lease.session) {
+            self.lose(id);
+            self.send(session, Revoke { lease: id, reason });
+        }
+    }
+
+    pub(crate) fn lease_expired(&mut self, id: LeaseId) {
+        let Some(lease) = self.leases.get(&id) else { return };
+        match lease.stage {
+            Stage::Computing if self.planted(PlantedBug::AcceptLateFence) => {
+                // The bug: the units go to somebody else, and the old lease stays valid.
+                let (job, shard) = (lease.job, lease.shard);
+                if let Some(job) = self.jobs.get_mut(&job) {
+                    job.dissolve(shard);
+                }
+            }
+            // A result that waits for memory waits for the relay: no blame either.
+            Stage::Computing | Stage::Waiting(_) => self.revoke(id, RevokeReason::DeadlinePassed),
+            Stage::Arriving { .. } => self.reject(id, RejectReason::NotDelivered),
+        }
+    }
+
+    /// Rejects what a lease committed to, with blame.
+    pub(crate) fn reject(&mut self, id: LeaseId, reason: RejectReason) {
+        let backend = self.leases.get(&id).map(|lease| match &lease.stage {
+            Stage::Arriving { claim, .. } | Stage::Waiting(claim) => claim.backend,
+            Stage::Computing => lease.backend,
+        });
+        if let (Some(lease), Some(backend)) = (self.end_lease(id), backend) {
+            if let Some(job) = self.jobs.get_mut(&lease.job) {
+                job.service = job.service.saturating_sub(lease.flops);
+            }
+            self.blame(&lease, id, backend, reason);
+        }
+    }
+
+    /// Writes a rejection down everywhere and tells the volunteer.
+    pub(crate) fn blame(&mut self, lease: &Lease, id: LeaseId, backend: Backend, reason: RejectReason) {
+        let &Lease { job, shard, volunteer, session, .. } = lease;
+        self.totals.rejected += 1;
+        self.standings.rejected(volunteer, self.now);
+        if let Some(job) = self.jobs.get_mut(&job) {
+            job.shards_rejected += 1;
+        }
+        self.out.push(Output::Rejected { job, shard, volunteer, backend, reason });
+        if self.sessions.contains_key(&session) {
+            self.send(session, Verdict { lease: id, outcome: Outcome::Rejected(reason) });
+        }
+    }
+
+    /// Updates a session's speed from a commit.
+    pub(crate) fn measure(&mut self, id: SessionId, flops: u64) {
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let elapsed_s = now.since(session.busy_since).0.max(1) as f64 / 1e3;
+        session.busy_since = now;
+        let observed = (flops as f64 / elapsed_s).clamp(SPEED.start, SPEED.end);
+        let before = session.speed.unwrap_or(observed);
+        session.speed = Some(before + crate::policy::SPEED_WEIGHT * (observed - before));
+    }
+}

@@ -1,0 +1,252 @@
+//! The state of the relay, and the routing of inputs to the modules that handle them.
+
+use crate::credibility::Standings;
+use crate::io::{AcceptedTile, Input, JobProgress, JobSpec, Output, Ticket, Totals};
+use crate::job::Job;
+use crate::leasing::Lease;
+use crate::policy::MAX_ENDED;
+use crate::results::Delivered;
+use crate::session::Session;
+use potluck_proto::RevokeReason;
+use potluck_types::{ConsentToken, Instant, JobId, LeaseId, SessionId};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// What differs between relays.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Secret from which consent tokens are derived; drawn anew at every start.
+    pub seed: [u8; 32],
+    /// Grows by one at every start of the relay: the upper half of every fencing token.
+    pub incarnation: u32,
+    /// A bug to plant, for the simulator's own tests.
+    #[cfg(feature = "planted-bugs")]
+    pub planted: Option<PlantedBug>,
+}
+
+impl Config {
+    /// A relay's configuration.
+    pub fn new(seed: [u8; 32], incarnation: u32) -> Self {
+        Self {
+            seed,
+            incarnation,
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
+        }
+    }
+}
+
+/// Bugs that the simulator's tests plant (feature `planted-bugs`) to prove that its invariants catch them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlantedBug {
+    /// A lease whose deadline passed still counts: its fencing token is accepted late.
+    AcceptLateFence,
+    /// Expired and withdrawn consents still lead to leases.
+    IgnoreConsentExpiry,
+    /// The leases of a session that disconnects are forgotten instead of leased again.
+    ForgetRelease,
+    /// A second result for a shard is stored although the first was.
+    AcceptTwice,
+}
+
+/// What a timer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Timer {
+    /// The deadline of a lease: commit, then delivery.
+    Lease(LeaseId),
+    /// Hello is due, or the session was silent for too long.
+    Session(SessionId),
+    /// Pictures are due.
+    Pictures,
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Relay {
+    pub(crate) config: Config,
+    pub(crate) now: Instant,
+    pub(crate) sessions: BTreeMap<SessionId, Session>,
+    pub(crate) jobs: BTreeMap<JobId, Job>,
+    pub(crate) leases: BTreeMap<LeaseId, Lease>,
+    pub(crate) delivered: BTreeMap<Ticket, Delivered>,
+    /// Committed leases whose results wait for memory, first come, first served.
+    pub(crate) waiting: VecDeque<LeaseId>,
+    pub(crate) standings: Standings,
+    pub(crate) result_bytes: u64,
+    pub(crate) totals: Totals,
+    pub(crate) shutting_down: bool,
+    pub(crate) pictures_armed: bool,
+    timers: BTreeSet<(Instant, Timer)>,
+    ended: VecDeque<(JobId, JobProgress)>,
+    next_lease: u64,
+    next_ticket: u64,
+    tokens_issued: u64,
+    pub(crate) out: Vec<Output>,
+}
+
+impl Relay {
+    /// An empty relay.
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            now: Instant(0),
+            sessions: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            delivered: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            standings: Standings::default(),
+            result_bytes: 0,
+            totals: Totals::default(),
+            shutting_down: false,
+            pictures_armed: false,
+            timers: BTreeSet::new(),
+            ended: VecDeque::new(),
+            next_lease: 1,
+            next_ticket: 1,
+            tokens_issued: 0,
+            out: Vec::new(),
+        }
+    }
+
+    /// Takes in what happened and says what is to be done, in order. Time that runs backwards stands still.
+    pub fn step(&mut self, now: Instant, input: Input) -> Vec<Output> {
+        self.now = self.now.max(now);
+        match input {
+            Input::Opened { session } => self.opened(session),
+            Input::Message { session, message } => self.message(session, message),
+            Input::Undecodable { session, error } => self.undecodable(session, &error),
+            Input::Closed { session } => self.closed(session),
+            Input::JobAdded { job, accepted } => self.add_job(job, &accepted),
+            Input::JobCanceled { job } => self.cancel_job(&job),
+            Input::VolunteerKnown { volunteer, record } => self.standings.know(volunteer, record),
+            Input::Checked { ticket, verdict } => self.checked(ticket, verdict),
+            Input::Stored { ticket } => self.stored(ticket),
+            Input::StoreFailed { ticket } => self.store_failed(ticket),
+            Input::ShuttingDown => self.shut_down(),
+            Input::Tick => {}
+        }
+        self.fire_timers();
+        std::mem::take(&mut self.out)
+    }
+
+    /// When [`Input::Tick`] is due, if nothing else happens.
+    pub fn next_wake(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// How far a job is; `None` if it neither runs nor ended recently.
+    pub fn progress(&self, job: &JobId) -> Option<JobProgress> {
+        let running = self.jobs.get(job).map(Job::progress);
+        running.or_else(|| self.ended.iter().rev().find(|(id, _)| id == job).map(|(_, progress)| *progress))
+    }
+
+    /// Counters of the whole relay.
+    pub fn totals(&self) -> Totals {
+        Totals {
+            sessions: self.sessions.len() as u64,
+            consenting: self.consenting() as u64,
+            leases: self.leases.len() as u64,
+            result_bytes: self.result_bytes,
+            ..self.totals
+        }
+    }
+
+    fn add_job(&mut self, spec: JobSpec, accepted: &[AcceptedTile]) {
+        let id = spec.id;
+        if self.jobs.contains_key(&id) || !spec.panels_fit() {
+            return;
+        }
+        // A new job starts level with the least served one: it neither starves nor is starved.
+        let level = self.jobs.values().map(|job| job.service).min().unwrap_or(0);
+        let mut job = Job::new(spec, level);
+        for tile in accepted {
+            job.restore(tile);
+        }
+        self.jobs.insert(id, job);
+        self.finish_if_complete(&id);
+        self.announce_work(&id);
+    }
+
+    fn cancel_job(&mut self, id: &JobId) {
+        let Some(job) = self.jobs.get(id) else { return };
+        let leases: Vec<_> = job.shards.values().flat_map(|shard| shard.leases.clone()).collect();
+        for lease in leases {
+            self.revoke(lease, RevokeReason::JobCanceled);
+        }
+        if let Some(job) = self.jobs.remove(id) {
+            self.remember(*id, job.progress());
+        }
+    }
+
+    /// Ends a job whose every unit is durable.
+    pub(crate) fn finish_if_complete(&mut self, id: &JobId) {
+        if self.jobs.get(id).is_some_and(Job::is_complete)
+            && let Some(job) = self.jobs.remove(id)
+        {
+            self.last_picture(&job);
+            self.remember(*id, job.progress());
+            self.out.push(Output::JobCompleted { job: *id });
+        }
+    }
+
+    fn remember(&mut self, id: JobId, progress: JobProgress) {
+        if self.ended.len() == MAX_ENDED {
+            self.ended.pop_front();
+        }
+        self.ended.push_back((id, progress));
+    }
+
+    pub(crate) fn arm(&mut self, at: Instant, timer: Timer) {
+        self.timers.insert((at, timer));
+    }
+
+    pub(crate) fn disarm(&mut self, at: Instant, timer: Timer) {
+        self.timers.remove(&(at, timer));
+    }
+
+    fn fire_timers(&mut self) {
+        while let Some(&(at, timer)) = self.timers.first()
+            && at <= self.now
+        {
+            self.timers.pop_first();
+            match timer {
+                Timer::Lease(lease) => self.lease_expired(lease),
+                Timer::Session(session) => self.session_quiet(session),
+                Timer::Pictures => self.send_pictures(),
+            }
+        }
+    }
+
+    pub(crate) fn new_lease_id(&mut self) -> LeaseId {
+        let id = LeaseId(self.next_lease);
+        self.next_lease += 1;
+        id
+    }
+
+    pub(crate) fn new_ticket(&mut self) -> Ticket {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        ticket
+    }
+
+    pub(crate) fn new_token(&mut self) -> ConsentToken {
+        self.tokens_issued += 1;
+        let hash = blake3::keyed_hash(&self.config.seed, &self.tokens_issued.to_le_bytes());
+        let mut token = [0; 16];
+        token.copy_from_slice(&hash.as_bytes()[..16]);
+        ConsentToken(token)
+    }
+
+    /// Whether a bug is planted. Always `false` without the feature, so the compiler removes the branch.
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) fn planted(&self, bug: PlantedBug) -> bool {
+        self.config.planted == Some(bug)
+    }
+
+    /// Whether a bug is planted. Always `false` without the feature, so the compiler removes the branch.
+    #[cfg(not(feature = "planted-bugs"))]
+    #[expect(clippy::unused_self, reason = "same signature as with the feature")]
+    pub(crate) fn planted(&self, _bug: PlantedBug) -> bool {
+        false
+    }
+}

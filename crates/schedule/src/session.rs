@@ -1,0 +1,372 @@
+//! Sessions: the order of messages, consent, limits, and how a session ends.
+
+use crate::io::Output;
+use crate::job::Job;
+use crate::picture;
+use crate::policy::{
+    MIN_CHUNK_CHARGE, PICTURE_INTERVAL, PICTURES_PER_INTERVAL, REFUSED_RETRY, RESTART_RETRY,
+};
+use crate::rate::Bucket;
+use crate::relay::{PlantedBug, Relay, Timer};
+use potluck_proto::{
+    BlobMissing, BlobRequest, Consent, ConsentGranted, DecodeError, Hello, Message, OLDEST_VERSION,
+    PROTOCOL_VERSION, Picture, Pong, Preset, Refusal, RefusalCode, Welcome,
+};
+use potluck_types::limits::{
+    HANDSHAKE_TIMEOUT, MAX_CHUNK_BYTES, MAX_CHUNKS_IN_FLIGHT, MAX_CONSENT, MAX_SESSIONS, MESSAGE_BURST,
+    MESSAGES_PER_SECOND, SESSION_TIMEOUT,
+};
+use potluck_types::{ConsentToken, Duration, Instant, JobId, LeaseId, SessionId, VolunteerId};
+
+/// Consent as the relay recorded it.
+#[derive(Debug, Clone)]
+struct Granted {
+    token: ConsentToken,
+    until: Instant,
+    /// Kept for the operator's statistics; the throttle itself runs at the volunteer.
+    #[expect(dead_code, reason = "shown in debug output; the throttle itself runs at the volunteer")]
+    preset: Preset,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// `None` until hello.
+    pub(crate) volunteer: Option<VolunteerId>,
+    consent: Option<Granted>,
+    pub(crate) leases: Vec<LeaseId>,
+    bucket: Bucket,
+    last_heard: Instant,
+    /// Bytes of inputs that the session may still ask for.
+    pub(crate) input_credit: u64,
+    /// Measured flops per second, throttle and transfer included; `None` until the first commit.
+    pub(crate) speed: Option<f64>,
+    /// When the session's device began with its oldest lease.
+    pub(crate) busy_since: Instant,
+    /// The job whose picture the session sees.
+    pub(crate) viewing: Option<JobId>,
+    last_picture: Option<Picture>,
+    picture_at: Instant,
+}
+
+impl Session {
+    /// Pays for one message; `false` if the session sends too many.
+    pub(crate) fn take_message(&mut self, now: Instant) -> bool {
+        self.bucket.take(now)
+    }
+}
+
+impl Relay {
+    pub(crate) fn opened(&mut self, session: SessionId) {
+        self.sessions.insert(
+            session,
+            Session {
+                volunteer: None,
+                consent: None,
+                leases: Vec::new(),
+                bucket: Bucket::new(self.now, MESSAGE_BURST, MESSAGES_PER_SECOND),
+                last_heard: self.now,
+                input_credit: 0,
+                speed: None,
+                busy_since: self.now,
+                viewing: None,
+                last_picture: None,
+                picture_at: Instant(0),
+            },
+        );
+        if self.shutting_down {
+            self.refuse(session, RefusalCode::ShuttingDown, "the relay is restarting", RESTART_RETRY);
+        } else if self.sessions.len() > MAX_SESSIONS {
+            self.refuse(session, RefusalCode::Full, "the relay is full: come back later", REFUSED_RETRY);
+        } else {
+            self.arm(self.now + HANDSHAKE_TIMEOUT, Timer::Session(session));
+        }
+    }
+
+    pub(crate) fn message(&mut self, id: SessionId, message: Message) {
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.last_heard = now;
+        // Chunks and requests for them are paid for in bytes; everything else by number.
+        let by_bytes = matches!(message, Message::BlobChunk(_) | Message::BlobRequest(_));
+        if !by_bytes && !session.bucket.take(now) {
+            return self.refuse(id, RefusalCode::Limit, "too many messages: slow down", REFUSED_RETRY);
+        }
+        if session.volunteer.is_none() && !matches!(message, Message::Hello(_)) {
+            return self.out_of_order(id, message.name(), "say Hello first");
+        }
+        match message {
+            Message::Hello(hello) => self.hello(id, &hello),
+            Message::Consent(consent) => self.consent(id, &consent),
+            Message::Withdraw(_) => self.withdraw(id),
+            Message::LeaseRequest(request) => self.lease_request(id, &request),
+            Message::Commit(commit) => self.commit(id, &commit),
+            Message::Release(release) => self.release(id, release.lease),
+            Message::Ping(ping) => self.send(id, Pong { nonce: ping.nonce }),
+            Message::BlobRequest(request) => self.input_request(id, request),
+            Message::BlobChunk(chunk) => self.chunk(id, &chunk),
+            Message::BlobMissing(missing) => self.result_missing(id, missing.hash),
+            other => self.out_of_order(id, other.name(), "it is a relay's message"),
+        }
+    }
+
+    pub(crate) fn undecodable(&mut self, session: SessionId, error: &DecodeError) {
+        let code = match error {
+            DecodeError::UnsupportedVersion { .. } => RefusalCode::Version,
+            DecodeError::UnknownKind { .. } => RefusalCode::UnknownMessage,
+            DecodeError::TooLarge { .. } => RefusalCode::Limit,
+            _ => RefusalCode::Garbage,
+        };
+        self.refuse(session, code, &error.to_string(), REFUSED_RETRY);
+    }
+
+    fn hello(&mut self, id: SessionId, hello: &Hello) {
+        let volunteer = hello.key.id();
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if session.volunteer.is_some() {
+            return self.out_of_order(id, "Hello", "it was said before");
+        }
+        if hello.oldest_version > PROTOCOL_VERSION || hello.newest_version < OLDEST_VERSION {
+            let message = format!(
+                "this relay speaks protocol versions {OLDEST_VERSION} to {PROTOCOL_VERSION}, you speak {} to {}: \
+                 reload the page or update the program",
+                hello.oldest_version, hello.newest_version
+            );
+            return self.refuse(id, RefusalCode::Version, &message, Duration(0));
+        }
+        if self.standings.is_refused(&volunteer, self.now) {
+            return self.refuse_untrusted(id, volunteer);
+        }
+        session.volunteer = Some(volunteer);
+        // The timer of the handshake goes on as the timer of silence.
+        self.send(
+            id,
+            Welcome {
+                version: PROTOCOL_VERSION.min(hello.newest_version),
+                session: id,
+                session_timeout: SESSION_TIMEOUT,
+                max_chunk_bytes: MAX_CHUNK_BYTES as u32,
+                max_chunks_in_flight: MAX_CHUNKS_IN_FLIGHT as u8,
+            },
+        );
+    }
+
+    /// Refuses a volunteer whose results were rejected too often, until it has cooled down.
+    pub(crate) fn refuse_untrusted(&mut self, id: SessionId, volunteer: VolunteerId) {
+        let wait = self.standings.cooling(&volunteer, self.now);
+        let message =
+            "too many results of this volunteer were rejected: check the device, then come back later";
+        self.refuse(id, RefusalCode::NotTrusted, message, wait);
+    }
+
+    fn consent(&mut self, id: SessionId, consent: &Consent) {
+        let valid_for = consent.valid_for.min(MAX_CONSENT);
+        let token = self.new_token();
+        let until = self.now + valid_for;
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.consent = Some(Granted { token, until, preset: consent.preset });
+            session.busy_since = self.now;
+            self.send(id, ConsentGranted { token, valid_for });
+            self.show_some_job(id);
+        }
+    }
+
+    /// Consent ends at once, and every lease that rests on it.
+    fn withdraw(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.consent = None;
+        session.viewing = None;
+        for lease in session.leases.clone() {
+            self.lose(lease);
+        }
+    }
+
+    fn release(&mut self, id: SessionId, lease: LeaseId) {
+        // A lease that just ended is released in good faith: nothing to do then.
+        if self.leases.get(&lease).is_some_and(|held| held.session == id) {
+            self.lose(lease);
+        }
+    }
+
+    /// Whether the session may be leased work now, by this token.
+    pub(crate) fn consents(&self, id: SessionId, token: &ConsentToken) -> bool {
+        let Some(session) = self.sessions.get(&id) else { return false };
+        if self.planted(PlantedBug::IgnoreConsentExpiry) {
+            return session.volunteer.is_some();
+        }
+        session.consent.as_ref().is_some_and(|granted| granted.token == *token && self.now < granted.until)
+    }
+
+    /// Sessions with a valid consent.
+    pub(crate) fn consenting(&self) -> usize {
+        let valid =
+            |session: &&Session| session.consent.as_ref().is_some_and(|granted| self.now < granted.until);
+        self.sessions.values().filter(valid).count()
+    }
+
+    /// Serves a part of an input of one of the session's leases.
+    fn input_request(&mut self, id: SessionId, request: BlobRequest) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let leases = session.leases.iter().filter_map(|lease| self.leases.get(lease));
+        let blob = leases
+            .flat_map(|lease| lease.task.a.iter().chain(&lease.task.bt))
+            .find(|blob| blob.hash == request.hash);
+        let Some(blob) = blob else {
+            // A lease that was taken back meanwhile looks the same as somebody fishing for blobs: neither gets it.
+            if !session.bucket.take(self.now) {
+                return self.refuse(id, RefusalCode::Limit, "too many requests for blobs", REFUSED_RETRY);
+            }
+            return self.send(id, BlobMissing { hash: request.hash });
+        };
+        let end = request.offset.checked_add(u64::from(request.bytes));
+        if request.bytes == 0
+            || request.bytes as usize > MAX_CHUNK_BYTES
+            || end.is_none_or(|end| end > blob.bytes)
+        {
+            return self.out_of_order(
+                id,
+                "BlobRequest",
+                "the range lies outside the blob or exceeds a chunk",
+            );
+        }
+        let charge = u64::from(request.bytes).max(MIN_CHUNK_CHARGE);
+        let Some(credit) = session.input_credit.checked_sub(charge) else {
+            return self.refuse(id, RefusalCode::Limit, "inputs were fetched too many times", REFUSED_RETRY);
+        };
+        session.input_credit = credit;
+        self.out.push(Output::SendChunk { session: id, request });
+    }
+
+    /// Hello is due, or the session was silent.
+    pub(crate) fn session_quiet(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        if session.volunteer.is_none() {
+            return self.refuse(id, RefusalCode::TimedOut, "no Hello came in time", REFUSED_RETRY);
+        }
+        let due = session.last_heard + SESSION_TIMEOUT;
+        if due <= self.now {
+            self.refuse(id, RefusalCode::TimedOut, "the session was silent for too long", Duration(1000));
+        } else {
+            self.arm(due, Timer::Session(id));
+        }
+    }
+
+    pub(crate) fn closed(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.remove(&id) else { return };
+        if self.planted(PlantedBug::ForgetRelease) {
+            for lease in session.leases {
+                let deadline = self.leases.get(&lease).map(|held| held.deadline);
+                self.disarm(deadline.unwrap_or_default(), Timer::Lease(lease));
+            }
+            return;
+        }
+        for lease in session.leases {
+            self.lose(lease);
+        }
+    }
+
+    pub(crate) fn out_of_order(&mut self, session: SessionId, name: &str, why: &str) {
+        let message = format!("{name} may not come now: {why}");
+        self.refuse(session, RefusalCode::OutOfOrder, &message, REFUSED_RETRY);
+    }
+
+    /// Says why, closes the session and gives its leases to others.
+    pub(crate) fn refuse(
+        &mut self,
+        session: SessionId,
+        code: RefusalCode,
+        message: &str,
+        retry_after: Duration,
+    ) {
+        if self.sessions.contains_key(&session) {
+            self.totals.refused += 1;
+            self.send(session, Refusal { code, message: message.to_owned(), retry_after });
+            self.out.push(Output::Close { session });
+            self.closed(session);
+        }
+    }
+
+    pub(crate) fn shut_down(&mut self) {
+        self.shutting_down = true;
+        for session in self.sessions.keys().copied().collect::<Vec<_>>() {
+            self.refuse(session, RefusalCode::ShuttingDown, "the relay is restarting", RESTART_RETRY);
+        }
+    }
+
+    pub(crate) fn send(&mut self, session: SessionId, message: impl Into<Message>) {
+        self.out.push(Output::Send { session, message: message.into() });
+    }
+
+    /// New work: idle volunteers see its picture, and ask.
+    pub(crate) fn announce_work(&mut self, job: &JobId) {
+        if !self.jobs.contains_key(job) {
+            return;
+        }
+        for session in self.sessions.values_mut() {
+            if session.consent.is_some() && session.leases.is_empty() {
+                session.viewing = Some(*job);
+                session.picture_at = Instant(0);
+            }
+        }
+        self.send_pictures();
+    }
+
+    /// Somebody who just agreed sees a job before the first lease.
+    fn show_some_job(&mut self, id: SessionId) {
+        let job = self.jobs.keys().next().copied();
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.viewing = session.viewing.or(job);
+        }
+        self.arm_pictures();
+    }
+
+    pub(crate) fn arm_pictures(&mut self) {
+        if !self.pictures_armed && !self.jobs.is_empty() {
+            self.pictures_armed = true;
+            self.arm(self.now + PICTURE_INTERVAL, Timer::Pictures);
+        }
+    }
+
+    /// Sends each viewer the picture of its job where it changed; with many viewers they take turns.
+    pub(crate) fn send_pictures(&mut self) {
+        self.pictures_armed = false;
+        let mut due: Vec<_> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.consent.is_some())
+            .filter_map(|(id, session)| session.viewing.map(|job| (session.picture_at, *id, job)))
+            .collect();
+        due.sort_unstable();
+        for (_, id, job) in due.into_iter().take(PICTURES_PER_INTERVAL) {
+            if let Some(job) = self.jobs.get(&job) {
+                show(&mut self.sessions, &mut self.out, self.now, id, job);
+            }
+        }
+        self.arm_pictures();
+    }
+
+    /// Everybody who watched a job sees it finished.
+    pub(crate) fn last_picture(&mut self, job: &Job) {
+        let viewers = self.sessions.iter().filter(|(_, session)| session.viewing == Some(job.spec.id));
+        for id in viewers.map(|(id, _)| *id).take(PICTURES_PER_INTERVAL).collect::<Vec<_>>() {
+            show(&mut self.sessions, &mut self.out, self.now, id, job);
+        }
+    }
+}
+
+fn show(
+    sessions: &mut std::collections::BTreeMap<SessionId, Session>,
+    out: &mut Vec<Output>,
+    now: Instant,
+    id: SessionId,
+    job: &Job,
+) {
+    let Some(session) = sessions.get_mut(&id) else { return };
+    let Some(volunteer) = session.volunteer else { return };
+    session.picture_at = now;
+    let drawn = picture::draw(job, &volunteer);
+    if session.last_picture.as_ref() != Some(&drawn) {
+        session.last_picture = Some(drawn.clone());
+        out.push(Output::Send { session: id, message: drawn.into() });
+    }
+}
