@@ -9,7 +9,7 @@
 use crate::Product;
 use crate::error::CheckError;
 use crate::lanes::{
-    F32, LANES, Sums, add_scaled, dispatch, elements, products, round_to_29_bits, squares, value,
+    F32, Job, LANES, Sums, add_scaled, dispatch, elements, products, round_to_29_bits, squares, value,
 };
 use crate::operand::{dimensions, rows};
 use crate::params::{PROBES, Params};
@@ -104,41 +104,49 @@ pub(crate) fn check(
     };
     let lambda = params.lambda_for(product.shape.k, kernel_sums_in_blocks);
     let limit = params.max_flagged_rows as usize;
-    dispatch(|| run::<true>(&operands, seed, lambda, limit), || run::<false>(&operands, seed, lambda, limit))
+    dispatch(Check { operands: &operands, seed, lambda, limit })
 }
 
-#[inline(always)]
-fn run<const FUSED: bool>(
-    operands: &Operands<'_>,
-    seed: &ProbeSeed,
+/// The arithmetic of a check.
+struct Check<'a> {
+    operands: &'a Operands<'a>,
+    seed: &'a ProbeSeed,
     lambda: f64,
     limit: usize,
-) -> Result<Report, CheckError> {
-    let (m, n) = (operands.a.len() as u64, operands.bt.len() as u64);
-    let k = operands.a[0].len();
-    let rounding = Rounding::of_depth(k);
-    let probes = probe_columns::<FUSED>(&operands.bt, seed)?;
-    let work = (PROBES as u64 + 1) * (n + m) * k as u64 + PROBES as u64 * m * n;
-    let mut report = Report { work, ..Report::default() };
-    let flags = match flag_rows::<FUSED>(operands, &probes, lambda, &rounding)? {
-        Ok(flags) => flags,
-        Err(reason) => {
-            report.verdict = Verdict::Rejected(reason);
-            return Ok(report);
+}
+
+impl Job for Check<'_> {
+    type Output = Result<Report, CheckError>;
+
+    #[inline(always)]
+    fn run<const FUSED: bool>(self) -> Result<Report, CheckError> {
+        let Self { operands, seed, lambda, limit } = self;
+        let (m, n) = (operands.a.len() as u64, operands.bt.len() as u64);
+        let k = operands.a[0].len();
+        let rounding = Rounding::of_depth(k);
+        let probes = probe_columns::<FUSED>(&operands.bt, seed)?;
+        let work = (PROBES as u64 + 1) * (n + m) * k as u64 + PROBES as u64 * m * n;
+        let mut report = Report { work, ..Report::default() };
+        let flags = match flag_rows::<FUSED>(operands, &probes, lambda, &rounding)? {
+            Ok(flags) => flags,
+            Err(reason) => {
+                report.verdict = Verdict::Rejected(reason);
+                return Ok(report);
+            }
+        };
+        report.flagged_rows = flags.len() as u32;
+        report.worst_ratio = flags.iter().map(|f| f.ratio).filter(|r| r.is_finite()).fold(0.0, f64::max);
+        let chosen = choose(flags, limit, seed);
+        // The worst row alone first: a cheat that shows there costs the relay one row and not all of them.
+        let (worst, others) = chosen.split_at(chosen.len().min(1));
+        for batch in [worst, others] {
+            if let Err(reason) = recompute::<FUSED>(operands, batch, &rounding, &mut report) {
+                report.verdict = Verdict::Rejected(reason);
+                break;
+            }
         }
-    };
-    report.flagged_rows = flags.len() as u32;
-    report.worst_ratio = flags.iter().map(|f| f.ratio).filter(|r| r.is_finite()).fold(0.0, f64::max);
-    let chosen = choose(flags, limit, seed);
-    // The worst row alone first: a cheat that shows there costs the relay one row and not all of them.
-    let (worst, others) = chosen.split_at(chosen.len().min(1));
-    for batch in [worst, others] {
-        if let Err(reason) = recompute::<FUSED>(operands, batch, &rounding, &mut report) {
-            report.verdict = Verdict::Rejected(reason);
-            break;
-        }
+        Ok(report)
     }
-    Ok(report)
 }
 
 /// One pass over B: norms, probes, and y = Bx while the rows are in the nearest cache.

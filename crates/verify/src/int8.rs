@@ -13,7 +13,7 @@
 
 use crate::Product;
 use crate::error::CheckError;
-use crate::lanes::dispatch;
+use crate::lanes::{Job, dispatch};
 use crate::operand::{dimensions, rows};
 use crate::params::{PROBES, Params};
 use crate::report::{RejectReason, Report, Verdict};
@@ -192,8 +192,24 @@ pub(crate) fn check(product: &Product<'_>, c: &[u8], seed: &ProbeSeed) -> Result
     if found != expected {
         return Ok(Report::rejected(RejectReason::WrongLength { expected, found }));
     }
-    let run = || run(&a, &bt, c, seed);
-    Ok(dispatch(run, run))
+    Ok(dispatch(Check { a: &a, bt: &bt, c, seed }))
+}
+
+/// The arithmetic of a check.
+struct Check<'a> {
+    a: &'a [&'a [u8]],
+    bt: &'a [&'a [u8]],
+    c: &'a [u8],
+    seed: &'a ProbeSeed,
+}
+
+impl Job for Check<'_> {
+    type Output = Report;
+
+    #[inline(always)]
+    fn run<const FUSED: bool>(self) -> Report {
+        run(self.a, self.bt, self.c, self.seed)
+    }
 }
 
 #[inline(always)]

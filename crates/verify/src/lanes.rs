@@ -14,12 +14,29 @@ pub(crate) const LANES: usize = 8;
 pub(crate) type F32 = [u8; 4];
 pub(crate) type Sums = [f64; LANES];
 
-/// Runs `op` with the best instruction set of this machine. Its argument says whether fused multiply-add is
-/// one instruction there (without it, it would be a slow call).
-#[inline(always)]
-pub(crate) fn dispatch<R>(fused: impl FnOnce() -> R, plain: impl FnOnce() -> R) -> R {
+/// Work for vector units. Its body, and all that it calls in loops, must be `#[inline(always)]`: only what is
+/// inlined into the dispatched function is compiled for that function's instruction set (closures need not be).
+pub(crate) trait Job {
+    type Output;
+    /// `FUSED`: fused multiply-add is one instruction (where it is not, it would be a slow call).
+    fn run<const FUSED: bool>(self) -> Self::Output;
+}
+
+/// Runs a job with the best instruction set of this machine.
+pub(crate) fn dispatch<J: Job>(job: J) -> J::Output {
     let arch = pulp::Arch::new();
-    if has_fma(arch) { arch.dispatch(fused) } else { arch.dispatch(plain) }
+    if has_fma(arch) { arch.dispatch(On::<J, true>(job)) } else { arch.dispatch(On::<J, false>(job)) }
+}
+
+struct On<J, const FUSED: bool>(J);
+
+impl<J: Job, const FUSED: bool> pulp::WithSimd for On<J, FUSED> {
+    type Output = J::Output;
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) -> J::Output {
+        self.0.run::<FUSED>()
+    }
 }
 
 fn has_fma(arch: pulp::Arch) -> bool {
