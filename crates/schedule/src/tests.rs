@@ -606,7 +606,7 @@ proptest! {
         let mut world = World::new();
         world.add(job(1, 100, 40, 100));
         world.add(job(2, 300, 40, 64));
-        let mut open: std::collections::BTreeMap<u8, (SessionId, ConsentToken, Vec<Lease>)> = Default::default();
+        let mut open: std::collections::BTreeMap<u8, (SessionId, ConsentToken, Vec<Lease>)> = std::collections::BTreeMap::default();
         let mut next = 10;
         let (mut checks, mut stores) = (Vec::new(), Vec::new());
         let mut durable: Vec<AcceptedTile> = Vec::new();

@@ -1,0 +1,183 @@
+//! Golden frames: one hex file a message. A change of the wire fails here first.
+//!
+//! After a deliberate change of the protocol, write the files anew with `POTLUCK_BLESS=1 cargo test -p
+//! potluck-proto` and read the difference.
+
+use potluck_proto::*;
+use potluck_types::*;
+use proptest::prelude::*;
+use std::path::PathBuf;
+
+fn examples() -> Vec<Message> {
+    let hash = BlobHash(std::array::from_fn(|i| i as u8));
+    let blob = BlobRef { hash, bytes: 65_536 };
+    let (lease, fence, job) = (LeaseId(300), Fence(0x2_0000_012c), JobId([0xab; 16]));
+    vec![
+        Hello {
+            oldest_version: 1,
+            newest_version: 1,
+            key: VolunteerKey([0x11; 32]),
+            agent: "potluck/0.1".into(),
+        }
+        .into(),
+        Consent {
+            text_version: 1,
+            origin: "https://relay.example".into(),
+            preset: Preset::Balanced,
+            valid_for: Duration(3_600_000),
+        }
+        .into(),
+        Withdraw {}.into(),
+        LeaseRequest {
+            consent: ConsentToken([0x22; 16]),
+            backend: Backend::WasmSimd,
+            mflops: 40_000,
+            memory_bytes: 1 << 28,
+            held: vec![hash],
+        }
+        .into(),
+        Commit { lease, fence, result: blob, compute_ms: 1500, backend: Backend::WebGpu }.into(),
+        Release { lease, reason: ReleaseReason::DeviceFailed }.into(),
+        Ping { nonce: 7 }.into(),
+        Welcome {
+            version: 1,
+            session: SessionId(9),
+            session_timeout: Duration(60_000),
+            max_chunk_bytes: 262_144,
+            max_chunks_in_flight: 8,
+        }
+        .into(),
+        ConsentGranted { token: ConsentToken([0x22; 16]), valid_for: Duration(3_600_000) }.into(),
+        Lease {
+            lease,
+            fence,
+            job,
+            shard: 5,
+            deadline: Duration(10_000),
+            task: Task::Matmul(MatmulTask {
+                dtype: DType::Int8,
+                rows: 128,
+                cols: 64,
+                depth: 512,
+                a: vec![blob],
+                bt: vec![blob, blob],
+            }),
+        }
+        .into(),
+        NoWork { reason: NoWorkReason::Idle, retry_after: Duration(2000) }.into(),
+        Verdict { lease, outcome: Outcome::Rejected(RejectReason::WrongProduct) }.into(),
+        Revoke { lease, reason: RevokeReason::Superseded }.into(),
+        Picture {
+            job,
+            name: "digits".into(),
+            columns: 2,
+            cells: vec![cell::FREE, cell::LEASED, cell::ACCEPTED, cell::YOURS_ACCEPTED],
+            accepted_permille: 500,
+            volunteers: 2,
+        }
+        .into(),
+        Refusal { code: RefusalCode::Limit, message: "slow down".into(), retry_after: Duration(30_000) }
+            .into(),
+        Pong { nonce: 7 }.into(),
+        BlobRequest { hash, offset: 262_144, bytes: 1024 }.into(),
+        BlobChunk { hash, offset: 0, data: vec![1, 2, 3] }.into(),
+        BlobMissing { hash }.into(),
+    ]
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[test]
+fn frames_match_their_golden_vectors() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("vectors/v1");
+    let mut kinds = std::collections::BTreeSet::new();
+    for message in examples() {
+        let frame = encode(&message).unwrap();
+        let path = folder.join(format!("{:02x}-{}.hex", message.kind(), message.name()));
+        if std::env::var_os("POTLUCK_BLESS").is_some() {
+            std::fs::write(&path, hex(&frame) + "\n").unwrap();
+        }
+        let golden = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        assert_eq!(hex(&frame), golden.trim(), "{}", message.name());
+        assert_eq!(decode(&frame), Ok(message.clone()));
+        kinds.insert(message.kind());
+    }
+    assert_eq!(kinds.len(), 19, "each message has an example");
+    let files = std::fs::read_dir(folder).unwrap().count();
+    assert_eq!(files, kinds.len(), "each file has an example");
+}
+
+#[test]
+fn refusals_are_told_apart() {
+    assert_eq!(decode(&[]), Err(DecodeError::TooShort { bytes: 0 }));
+    assert_eq!(decode(&[2, 1]), Err(DecodeError::UnsupportedVersion { version: 2 }));
+    assert_eq!(decode(&[1, 0x7f, 0]), Err(DecodeError::UnknownKind { kind: 0x7f, version: 1 }));
+    assert!(matches!(decode(&[1, 0x01, 0xff]), Err(DecodeError::Body { kind: "Hello", .. })));
+    assert_eq!(decode(&[1, 0x03, 0, 0]), Err(DecodeError::TrailingBytes { kind: "Withdraw", extra: 2 }));
+    let large = vec![0; limits::MAX_FRAME_BYTES + 1];
+    assert_eq!(decode(&large), Err(DecodeError::TooLarge { bytes: large.len() }));
+    let chunk = BlobChunk { hash: BlobHash([0; 32]), offset: 0, data: large };
+    assert!(matches!(encode(&chunk.into()), Err(EncodeError::TooLarge { .. })));
+}
+
+#[test]
+fn lists_and_texts_are_bounded() {
+    let refused = |message: Message| {
+        assert!(matches!(decode(&encode(&message).unwrap()), Err(DecodeError::Body { .. })));
+    };
+    let hash = BlobHash([0; 32]);
+    let request = LeaseRequest {
+        consent: ConsentToken([0; 16]),
+        backend: Backend::WebGpu,
+        mflops: 0,
+        memory_bytes: 0,
+        held: vec![hash; limits::MAX_HELD_BLOBS + 1],
+    };
+    refused(request.into());
+    let agent = "x".repeat(limits::MAX_TEXT_BYTES + 1);
+    refused(Hello { oldest_version: 1, newest_version: 1, key: VolunteerKey([0; 32]), agent }.into());
+    let panels = vec![BlobRef { hash, bytes: 0 }; limits::MAX_TASK_PANELS + 1];
+    let task = MatmulTask { dtype: DType::F32, rows: 1, cols: 1, depth: 1, a: panels, bt: vec![] };
+    refused(
+        Lease {
+            lease: LeaseId(0),
+            fence: Fence(0),
+            job: JobId([0; 16]),
+            shard: 0,
+            deadline: Duration(0),
+            task: Task::Matmul(task),
+        }
+        .into(),
+    );
+}
+
+#[test]
+fn the_largest_chunk_fits_into_a_frame() {
+    let data = vec![0xff; limits::MAX_CHUNK_BYTES];
+    let chunk = BlobChunk { hash: BlobHash([0xff; 32]), offset: u64::MAX, data };
+    assert!(encode(&chunk.into()).is_ok());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn any_bytes_decode_or_fail_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = decode(&bytes);
+    }
+
+    #[test]
+    fn damaged_frames_decode_to_something_that_encodes_again(which in 0usize..19, at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let mut frame = encode(&examples()[which]).unwrap();
+        let at = at.index(frame.len());
+        frame[at] = byte;
+        if let Ok(message) = decode(&frame) {
+            prop_assert_eq!(decode(&encode(&message).unwrap()), Ok(message));
+        }
+    }
+}
