@@ -23,7 +23,13 @@ use std::borrow::Cow;
 /// Checks an f32 product that lies in memory as numbers. See [`crate::check_bytes`] for panels of bytes.
 ///
 /// Shapes: `a` is M x K, `bt` is B transposed, N x K, `c` is M x N; all row-major.
-/// `kernel_sums_in_blocks` says that the kernel sums in blocks of 32 along K on a calibrated device.
+/// `kernel_sums_in_blocks` says that the kernel adds up each 32 terms along K by themselves, and that the device
+/// passed calibration with it. It tightens both tiers (λ = 3, and a bound for 32 + K/32 operations instead of K),
+/// so it must be true: constant data summed in another order on round-to-zero hardware could be rejected.
+///
+/// Limit: a result is rejected where a row is flagged *and* an element is outside of tier 3's tolerance. For K
+/// above 7 · sqrt(N) and no blocks that tolerance, about 3 K · 2^-24 · ||a_i|| · ||b_j||, is the larger of the two:
+/// no order of summation is ever wronged, at the price of small perturbations that pass.
 ///
 /// Overflow: a sum whose terms' absolute values reach f32's largest number may give Inf or NaN on a conforming
 /// device, in some order of summation. There, and only there, an element that is not finite is accepted (and so
@@ -104,7 +110,7 @@ pub(crate) fn check(
     };
     let lambda = params.lambda_for(product.shape.k, kernel_sums_in_blocks);
     let limit = params.max_flagged_rows as usize;
-    dispatch(Check { operands: &operands, seed, lambda, limit })
+    dispatch(Check { operands: &operands, seed, lambda, limit, blocked: kernel_sums_in_blocks })
 }
 
 /// The arithmetic of a check.
@@ -113,6 +119,7 @@ struct Check<'a> {
     seed: &'a ProbeSeed,
     lambda: f64,
     limit: usize,
+    blocked: bool,
 }
 
 impl Job for Check<'_> {
@@ -120,10 +127,10 @@ impl Job for Check<'_> {
 
     #[inline(always)]
     fn run<const FUSED: bool>(self) -> Result<Report, CheckError> {
-        let Self { operands, seed, lambda, limit } = self;
+        let Self { operands, seed, lambda, limit, blocked } = self;
         let (m, n) = (operands.a.len() as u64, operands.bt.len() as u64);
         let k = operands.a[0].len();
-        let rounding = Rounding::of_depth(k);
+        let rounding = Rounding::new(k, blocked);
         let probes = probe_columns::<FUSED>(&operands.bt, seed)?;
         let work = (PROBES as u64 + 1) * (n + m) * k as u64 + PROBES as u64 * m * n;
         let mut report = Report { work, ..Report::default() };
@@ -310,4 +317,72 @@ fn choose(mut flags: Vec<Flag>, limit: usize, seed: &ProbeSeed) -> Vec<usize> {
         flags.truncate(limit);
     }
     flags.into_iter().map(|f| f.row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::{Secret, probe_seed};
+    use potluck_types::BlobHash;
+
+    fn seed(i: u8) -> ProbeSeed {
+        probe_seed(&Secret([i; 32]), &BlobHash([7; 32]))
+    }
+
+    #[test]
+    fn reports_do_not_depend_on_the_instruction_set() {
+        // With and without fused multiply-add, vectorized or not: each product is exact, each sum in order.
+        let (m, k, n) = (37, 203, 29);
+        let words = seed(1).words("data", m * k + n * k);
+        let number = |w: &u64| ((*w >> 40) as f32 / 8_388_608.0 - 1.0).to_le_bytes();
+        let all: Vec<F32> = words.iter().map(number).collect();
+        let (a, bt) = all.split_at(m * k);
+        let dot = |a: &[F32], b: &[F32]| a.iter().zip(b).map(|(x, y)| value(*x) * value(*y)).sum::<f64>();
+        let c: Vec<F32> = a
+            .chunks_exact(k)
+            .flat_map(|a| bt.chunks_exact(k).map(move |b| ((dot(a, b) * (1.0 + 1e-6)) as f32).to_le_bytes()))
+            .collect();
+        let operands = Operands {
+            a: a.chunks_exact(k).collect(),
+            bt: bt.chunks_exact(k).collect(),
+            c: c.chunks_exact(n).collect(),
+        };
+        for i in 0..10 {
+            let seed = seed(i);
+            let job = || Check { operands: &operands, seed: &seed, lambda: 0.5, limit: 9, blocked: false };
+            let report = dispatch(job());
+            assert_eq!(job().run::<true>(), report);
+            assert_eq!(job().run::<false>(), report);
+            let report = report.unwrap();
+            assert!(report.flagged_rows > 9 && report.recomputed_rows == 9 && report.worst_ratio > 1.0);
+        }
+    }
+
+    #[test]
+    fn weights_are_as_designed() {
+        let weights: Vec<f64> = seed(2).words("weights", 100_000).into_iter().map(weight).collect();
+        let mean = |f: fn(f64) -> f64| weights.iter().map(|&w| f(w)).sum::<f64>() / 1e5;
+        assert!(weights.iter().all(|w| (0.654..1.3094).contains(&w.abs())));
+        // Standard errors: 0.003, 0.0016, 0.002.
+        assert!(mean(|w| w).abs() < 0.015);
+        assert!((mean(|w| w * w) - 1.0).abs() < 0.008);
+        assert!((mean(|w| f64::from(u8::from(w > 0.0))) - 0.5).abs() < 0.01);
+    }
+
+    #[test]
+    fn too_many_flags_are_sampled_by_the_seed() {
+        let flags: Vec<Flag> = (0..100).map(|row| Flag { row, ratio: 2.0 + row as f64 }).collect();
+        let mut seen = [0; 100];
+        for i in 0..=255 {
+            let mut chosen = choose(flags.clone(), 20, &seed(i));
+            assert_eq!(chosen[..10], (90..100).rev().collect::<Vec<_>>());
+            chosen.iter().for_each(|&row| seen[row] += 1);
+            chosen.sort_unstable();
+            chosen.dedup();
+            assert_eq!(chosen.len(), 20);
+        }
+        // Each of the other 90 is drawn 28 times in the mean, with a standard deviation of 5.
+        assert!(seen[..90].iter().all(|count| (8..50).contains(count)), "{seen:?}");
+        assert_eq!(choose(flags, 100, &seed(0)).len(), 100);
+    }
 }

@@ -263,3 +263,32 @@ fn multiply(bt: &[&[u8]], x: &Vector<i32>) -> Vector<i32> {
     }
     y
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::{Secret, probe_seed};
+    use potluck_types::BlobHash;
+
+    #[test]
+    fn vectors_are_summed_modulo_2_64() {
+        let (n, k) = (23, 45);
+        let words = probe_seed(&Secret([3; 32]), &BlobHash([4; 32])).words("test", n + n * k);
+        let bt: Vec<u8> = words[n..].iter().map(|w| *w as u8).collect();
+        let rows: Vec<&[u8]> = bt.chunks_exact(k).collect();
+        let mut x = Vector::<i32>::zeros(n);
+        (0..n).for_each(|j| x.set(j, words[j]));
+        let at = |v: &Vector<i32>, i: usize| {
+            join(i64::from(v.low[i / LANES][i % LANES]), v.high[i / LANES][i % LANES])
+        };
+        assert!((0..n).all(|j| at(&x, j) == words[j]));
+        let y = multiply(&rows, &x);
+        let wide = |b: u8| i64::from(b as i8) as u64;
+        for i in 0..k {
+            let sum = (0..n).fold(0u64, |s, j| s.wrapping_add(words[j].wrapping_mul(wide(rows[j][i]))));
+            assert_eq!(at(&y, i), sum);
+        }
+        let z = (0..k).fold(0u64, |s, i| s.wrapping_add(at(&y, i).wrapping_mul(wide(rows[5][i]))));
+        assert_eq!(products(rows[5], &[y.clone(), y]), [z, z]);
+    }
+}

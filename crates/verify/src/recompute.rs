@@ -5,18 +5,23 @@ use crate::float::Operands;
 use crate::lanes::{F32, dots, value};
 use crate::report::{RejectReason, Report};
 
+/// Terms that a kernel adds up by themselves before it adds them to the sum, if it sums in blocks.
+const BLOCK: usize = 32;
+
 /// Worst-case rounding of a sum of K products in f32.
 pub(crate) struct Rounding {
-    /// γ_K = K·u / (1 - K·u) with u = 2^-23: one rounding, to zero at worst, for each product and sum.
+    /// γ_d = d·u / (1 - d·u) with u = 2^-23: one rounding, to zero at worst, for each of the d operations that a
+    /// term goes through. d = K for any order of summation; 32 + K/32 for a kernel that sums in blocks of 32.
     gamma: f64,
     /// K · 2^-126: each flush of a subnormal product or sum uses up at least one of the K terms.
     flushes: f64,
 }
 
 impl Rounding {
-    pub(crate) fn of_depth(k: usize) -> Self {
-        let ku = k as f64 * f64::from(f32::EPSILON);
-        Self { gamma: ku / (1.0 - ku), flushes: k as f64 * f64::from(f32::MIN_POSITIVE) }
+    pub(crate) fn new(k: usize, kernel_sums_in_blocks: bool) -> Self {
+        let operations = if kernel_sums_in_blocks { k.min(BLOCK + k.div_ceil(BLOCK)) } else { k };
+        let du = operations as f64 * f64::from(f32::EPSILON);
+        Self { gamma: du / (1.0 - du), flushes: k as f64 * f64::from(f32::MIN_POSITIVE) }
     }
 
     /// Whether some order of summation of terms whose absolute values sum to `size` may leave f32's range.
