@@ -5,6 +5,7 @@
 //! Everything is summed in f64. x_j has 24 significant bits and y = Bx is rounded to 29, which makes every
 //! product exact. Rounding y changes r_i by at most 2^-29 · ||a_i|| · ||y||, and E ||y||² = Σ w_j²: a 1/(32 λ)
 //! of the threshold.
+#![expect(clippy::inline_always, reason = "see `lanes::Job`")]
 
 use crate::Product;
 use crate::error::CheckError;
@@ -298,7 +299,8 @@ fn judge(
         let residual = (left[p] - right[p]).abs();
         let threshold = lambda * UNIT * norm * probes.weight[p];
         // Not `residual > threshold`: NaN must flag.
-        flagged |= !(residual <= threshold);
+        let passes = residual <= threshold;
+        flagged |= !passes;
         ratio = f64::max(ratio, residual / threshold);
     }
     Ok(Ok(flagged.then_some(Flag { row, ratio })))
@@ -376,7 +378,9 @@ mod tests {
         for i in 0..=255 {
             let mut chosen = choose(flags.clone(), 20, &seed(i));
             assert_eq!(chosen[..10], (90..100).rev().collect::<Vec<_>>());
-            chosen.iter().for_each(|&row| seen[row] += 1);
+            for &row in &chosen {
+                seen[row] += 1;
+            }
             chosen.sort_unstable();
             chosen.dedup();
             assert_eq!(chosen.len(), 20);

@@ -4,6 +4,7 @@
 //! Determinism: each sum runs over [`LANES`] interleaved partial sums that are added in a fixed order, so the
 //! vector width does not matter. A fused multiply-add gives the same bits as a product and a sum where the
 //! product is exact in f64, and here it always is: 24 bits times at most 29.
+#![expect(clippy::inline_always, reason = "see `Job`")]
 
 use crate::params::PROBES;
 
@@ -15,7 +16,8 @@ pub(crate) type F32 = [u8; 4];
 pub(crate) type Sums = [f64; LANES];
 
 /// Work for vector units. Its body, and all that it calls in loops, must be `#[inline(always)]`: only what is
-/// inlined into the dispatched function is compiled for that function's instruction set (closures need not be).
+/// inlined into the dispatched function is compiled for that function's instruction set. A closure handed to
+/// `map` and its like counts as a call, unless it is small.
 pub(crate) trait Job {
     type Output;
     /// `FUSED`: fused multiply-add is one instruction (where it is not, it would be a slow call).
@@ -75,8 +77,9 @@ fn blocks(row: &[F32]) -> (&[[F32; LANES]], [F32; LANES]) {
     (body, tail)
 }
 
-/// Sums of squares of `R` rows.
+/// Sums of squares of `R` rows, side by side, so that no sum waits for itself.
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "one index for several rows")]
 pub(crate) fn squares<const FUSED: bool, const R: usize>(rows: [&[F32]; R]) -> [f64; R] {
     let mut sums = [[0.0; LANES]; R];
     let parts = rows.map(blocks);

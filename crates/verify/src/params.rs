@@ -108,6 +108,7 @@ impl DeviceLambda {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "powers of two and their small multiples are exact")]
 mod tests {
     use super::*;
     use crate::report::{RejectReason, Verdict};

@@ -1,5 +1,6 @@
 //! Tier 3 of the f32 check: flagged rows are computed in f64 and judged element by element, with a bound that
 //! holds for every order of summation, fused or not, rounded to nearest or to zero, subnormals flushed or not.
+#![expect(clippy::inline_always, reason = "see `lanes::Job`")]
 
 use crate::float::Operands;
 use crate::lanes::{F32, dots, value};
@@ -26,7 +27,7 @@ impl Rounding {
 
     /// Whether some order of summation of terms whose absolute values sum to `size` may leave f32's range.
     pub(crate) fn may_overflow(&self, size: f64) -> bool {
-        !(size * (1.0 + 2.0 * self.gamma) < f64::from(f32::MAX))
+        size * (1.0 + 2.0 * self.gamma) >= f64::from(f32::MAX)
     }
 
     fn tolerance(&self, size: f64) -> f64 {
@@ -113,7 +114,7 @@ impl Element {
         if !found.is_finite() {
             return if may_overflow { Ok(true) } else { Err(RejectReason::NotFinite { row, col }) };
         }
-        let saturated = found.abs() == f32::MAX
+        let saturated = found.abs() >= f32::MAX
             && found.is_sign_negative() == reference.is_sign_negative()
             && reference.abs() + tolerance >= f64::from(f32::MAX);
         if may_overflow && saturated {

@@ -34,7 +34,8 @@ impl Claim {
 
     fn check(&self, c: &[f32], secret: u64) -> Report {
         let seed = seed_for(secret, c);
-        check_f32(self.shape, &self.a, &self.bt, c, &seed, &Params::default(), self.blocked).unwrap()
+        check_f32(self.shape, &self.a, &self.bt, c, &seed, &Params::default(), self.blocked)
+            .expect("operands fit")
     }
 
     /// In how many of `secrets` epochs this result would have been rejected.

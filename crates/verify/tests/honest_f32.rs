@@ -88,13 +88,13 @@ impl Data {
                 each(&mut bt, &mut |_, _| 0.7);
             }
             Self::ZeroRowsAndColumns => {
-                each(&mut a, &mut |i, v| if (i / k) % 3 == 0 { 0.0 } else { v });
-                each(&mut bt, &mut |i, v| if (i / k) % 2 == 0 { -0.0 } else { v });
+                each(&mut a, &mut |i, v| if (i / k).is_multiple_of(3) { 0.0 } else { v });
+                each(&mut bt, &mut |i, v| if (i / k).is_multiple_of(2) { -0.0 } else { v });
             }
             Self::MixedScales => {
                 let mut scale = 1.0;
                 let mut by_row = |i: usize, v: f32, rng: &mut Rng| {
-                    if i % k == 0 {
+                    if i.is_multiple_of(k) {
                         scale = (rng.below(60) as f32 - 30.0).exp2();
                     }
                     v * scale
@@ -110,7 +110,7 @@ impl Data {
 }
 
 fn checked(shape: MatmulShape, a: &[f32], bt: &[f32], c: &[f32], secret: u64, blocked: bool) -> Report {
-    check_f32(shape, a, bt, c, &seed_for(secret, c), &Params::default(), blocked).unwrap()
+    check_f32(shape, a, bt, c, &seed_for(secret, c), &Params::default(), blocked).expect("operands fit")
 }
 
 #[test]

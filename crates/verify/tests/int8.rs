@@ -31,7 +31,7 @@ impl Claim {
         key[..8].copy_from_slice(&secret.to_le_bytes());
         let bytes: Vec<u8> = c.iter().flat_map(|v| v.to_le_bytes()).collect();
         let seed = probe_seed(&Secret(key), &BlobHash::of(&bytes));
-        check_int8(self.shape, &self.a, &self.bt, c, &seed, &Params::default()).unwrap()
+        check_int8(self.shape, &self.a, &self.bt, c, &seed, &Params::default()).expect("operands fit")
     }
 
     fn always_caught(&self, c: &[i32], cheat: &str) {

@@ -40,7 +40,7 @@ proptest! {
                 let mut random = |len| (0..len).map(|_| rng.word() as u8).collect::<Vec<u8>>();
                 let (a, bt) = (random(m * k), random(n * k));
                 let dot = |a: &[u8], b: &[u8]| {
-                    a.iter().zip(b).map(|(&x, &y)| i32::from(x as i8) * i32::from(y as i8)).sum::<i32>()
+                    a.iter().zip(b).map(|(&x, &y)| i32::from(x.cast_signed()) * i32::from(y.cast_signed())).sum::<i32>()
                 };
                 let c = a.chunks_exact(k).flat_map(|a| bt.chunks_exact(k).map(move |b| dot(a, b).to_le_bytes()));
                 let c = c.flatten().collect();
