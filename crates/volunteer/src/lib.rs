@@ -1,1 +1,25 @@
-//! The volunteer engine as a pure state machine.
+//! The volunteer engine as a pure state machine: consent, lease, fetch, run, commit, stop.
+//!
+//! [`Engine::step`]`(now, event) -> actions`: no clock, no sockets, no kernel of its own. Three adapters run
+//! it: the tab's Worker, the native command, and the simulator. Where to look: `engine.rs` routes events and
+//! talks to the person; `link.rs` speaks the protocol; `work.rs` takes leases through inputs, kernel, commit;
+//! `cache.rs` keeps inputs; `status.rs` says what a person sees; `compute.rs` turns panels into a product.
+//!
+//! Architecture invariant: nothing connects before [`Event::Start`], and after [`Event::Stop`] nothing is sent.
+//! Architecture invariant: a relay is not trusted; hashes, sizes and lists are checked, memory is bounded.
+
+mod cache;
+pub mod compute;
+mod engine;
+pub mod io;
+mod limits;
+mod link;
+mod status;
+#[cfg(test)]
+mod tests;
+mod work;
+
+pub use engine::Engine;
+pub use io::{Action, Choice, Conditions, Event, Failure, Options, Run, RunId};
+pub use limits::{DEFAULT_CACHE_BYTES, DEFAULT_MEMORY_BYTES};
+pub use status::{State, Status, WaitReason};

@@ -1,0 +1,168 @@
+//! What goes into the engine and what comes out.
+
+use potluck_proto::{Backend, MatmulTask, Preset};
+use potluck_types::{Duration, VolunteerKey};
+use std::sync::Arc;
+
+/// What a volunteer is, fixed for its life.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The volunteer's secret.
+    pub key: VolunteerKey,
+    /// Software name and version, shown to the relay.
+    pub agent: String,
+    /// Where the person agrees: the page's origin, or `native`.
+    pub origin: String,
+    /// The version of the text that the person agrees to.
+    pub text_version: u16,
+    /// Memory for inputs and result of one shard, in bytes.
+    pub memory_bytes: u64,
+    /// Memory for inputs that may be needed again, in bytes.
+    pub cache_bytes: u64,
+    /// Spreads reconnections; any number that differs between volunteers.
+    pub jitter: u64,
+}
+
+/// What the person chose to compute with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Choice {
+    /// Whatever calibration finds faster.
+    #[default]
+    Auto,
+    /// The GPU.
+    Gpu,
+    /// The CPU (wasm SIMD in a tab).
+    Cpu,
+}
+
+/// Conditions under which a volunteer waits, unless the person said otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Conditions {
+    /// The tab is not visible.
+    pub hidden: bool,
+    /// The device runs on battery.
+    pub on_battery: bool,
+    /// The network is metered.
+    pub mobile_data: bool,
+}
+
+impl Conditions {
+    /// Conditions of `self` that `ignored` does not excuse.
+    pub(crate) const fn except(self, ignored: Self) -> Self {
+        Self {
+            hidden: self.hidden && !ignored.hidden,
+            on_battery: self.on_battery && !ignored.on_battery,
+            mobile_data: self.mobile_data && !ignored.mobile_data,
+        }
+    }
+}
+
+/// One run of a kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RunId(pub u64);
+
+/// A kernel run to start. One runs at a time.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// Comes back in [`Event::KernelDone`] or [`Event::KernelFailed`].
+    pub id: RunId,
+    /// With what.
+    pub backend: Backend,
+    /// The task.
+    pub task: MatmulTask,
+    /// Panels of A, in order.
+    pub a: Vec<Arc<Vec<u8>>>,
+    /// Panels of B transposed, in order.
+    pub bt: Vec<Arc<Vec<u8>>>,
+    /// The part of the time that may be used: after each slice of about 10 ms rest, so that this holds.
+    pub share: f64,
+}
+
+/// How a kernel run fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The device is gone or poisoned.
+    DeviceLost,
+    /// Out of memory.
+    OutOfMemory,
+    /// The kernel cannot do such a task.
+    Unsupported,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The person agreed, by a trusted click or by starting the command.
+    Start {
+        /// How much of the device.
+        preset: Preset,
+        /// With what.
+        choice: Choice,
+        /// For how long.
+        valid_for: Duration,
+    },
+    /// The person paused.
+    Pause,
+    /// The person goes on.
+    Resume,
+    /// The person wants to stop after the shard that is being computed.
+    Finish,
+    /// The person stops. Ends everything at once.
+    Stop,
+    /// The person lends more or less.
+    SetPreset(Preset),
+    /// The conditions changed.
+    Conditions(Conditions),
+    /// Conditions that the person says to ignore.
+    Ignore(Conditions),
+    /// The device was measured.
+    Calibrated {
+        /// What to compute with.
+        backend: Backend,
+        /// Its speed at full share, in millions of floating-point operations per second.
+        mflops: u32,
+    },
+    /// No device can be used.
+    CalibrationFailed,
+    /// The socket is open.
+    Connected,
+    /// A frame arrived.
+    Frame(Vec<u8>),
+    /// The socket closed or could not be opened.
+    Disconnected,
+    /// A run is done.
+    KernelDone {
+        /// Which.
+        run: RunId,
+        /// The result's bytes.
+        result: Vec<u8>,
+        /// Time that the device was busy, rests not counted.
+        busy: Duration,
+    },
+    /// A run failed.
+    KernelFailed {
+        /// Which.
+        run: RunId,
+        /// How.
+        failure: Failure,
+    },
+    /// Nothing but time. Due at [`Engine::next_wake`](crate::Engine::next_wake) at the latest.
+    Tick,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Open a socket to the relay.
+    Connect,
+    /// Close the socket. [`Event::Disconnected`] need not follow.
+    Disconnect,
+    /// Send a frame.
+    Send(Vec<u8>),
+    /// Measure the device.
+    Calibrate(Choice),
+    /// Start a kernel.
+    Run(Run),
+    /// Stop a kernel; its events are ignored from now on.
+    Cancel(RunId),
+}

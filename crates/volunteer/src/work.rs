@@ -1,0 +1,346 @@
+//! Leases on their way: inputs, kernel, commit, verdict.
+
+use crate::engine::Engine;
+use crate::io::{Action, Run, RunId};
+use crate::limits::{RESULT_TTL, share};
+use crate::link::Link;
+use potluck_proto::{
+    Backend, BlobChunk, BlobRef, BlobRequest, Commit, Lease, MatmulTask, Release, ReleaseReason, Task,
+    Verdict,
+};
+use potluck_types::limits::{MAX_BLOB_BYTES, MAX_LEASES_PER_SESSION};
+use potluck_types::{BlobHash, Duration, Fence, Instant, LeaseId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The device.
+#[derive(Debug)]
+pub(crate) enum Device {
+    /// Not measured yet.
+    Unknown,
+    /// Being measured.
+    Measuring,
+    /// Measured.
+    Ready { backend: Backend, mflops: u32 },
+    /// Failed; measured again later.
+    Failed { retry_at: Instant },
+    /// No device works.
+    None,
+}
+
+/// How far a lease is.
+#[derive(Debug)]
+pub(crate) enum Stage {
+    /// Inputs arrive.
+    Fetching,
+    /// All inputs are here.
+    Ready,
+    /// The kernel runs.
+    Running { run: RunId },
+    /// The result is named, and served until its verdict.
+    Committed {
+        hash: BlobHash,
+        result: Arc<Vec<u8>>,
+        /// Bytes that the relay may still ask for: a hostile one cannot have it sent without end.
+        credit: u64,
+    },
+}
+
+/// One lease.
+#[derive(Debug)]
+pub(crate) struct Work {
+    pub(crate) lease: LeaseId,
+    fence: Fence,
+    pub(crate) task: MatmulTask,
+    /// The lease's deadline, later the time until which the result is kept.
+    pub(crate) until: Instant,
+    inputs: BTreeMap<BlobHash, Arc<Vec<u8>>>,
+    pub(crate) stage: Stage,
+}
+
+impl Work {
+    fn panels(&self) -> impl Iterator<Item = &BlobRef> {
+        self.task.a.iter().chain(&self.task.bt)
+    }
+
+    fn flops(&self) -> u64 {
+        2 * u64::from(self.task.rows) * u64::from(self.task.cols) * u64::from(self.task.depth)
+    }
+}
+
+/// A blob on its way in.
+#[derive(Debug)]
+pub(crate) struct Fetch {
+    blob: BlobRef,
+    buffer: Vec<u8>,
+    requested: u64,
+}
+
+/// Times over that the relay may fetch a result.
+const REFETCHES: u64 = 4;
+
+/// Whether a task makes sense and fits: panels and shape agree, and everything fits the memory offered.
+fn fits(task: &MatmulTask, memory_bytes: u64) -> bool {
+    let (rows, cols, depth) = (u64::from(task.rows), u64::from(task.cols), u64::from(task.depth));
+    let element = task.dtype.operand_bytes() as u64;
+    let size = |count: u64| count.checked_mul(depth).and_then(|n| n.checked_mul(element));
+    let stacked =
+        |panels: &[BlobRef]| panels.iter().try_fold(0_u64, |sum, panel| sum.checked_add(panel.bytes));
+    let result = rows.checked_mul(cols).and_then(|n| n.checked_mul(task.dtype.result_bytes() as u64));
+    let (Some(a), Some(bt), Some(result)) = (size(rows), size(cols), result) else { return false };
+    let small = |panel: &BlobRef| panel.bytes > 0 && panel.bytes <= MAX_BLOB_BYTES as u64;
+    a > 0
+        && bt > 0
+        && stacked(&task.a) == Some(a)
+        && stacked(&task.bt) == Some(bt)
+        && task.a.iter().chain(&task.bt).all(small)
+        && result <= MAX_BLOB_BYTES as u64
+        && a.checked_add(bt).and_then(|sum| sum.checked_add(result)).is_some_and(|sum| sum <= memory_bytes)
+}
+
+impl Engine {
+    pub(crate) fn take_lease(&mut self, offer: Lease, asked: bool) {
+        let Lease { lease, fence, deadline, task: Task::Matmul(task), .. } = offer;
+        let open = self.work.iter().filter(|work| !matches!(work.stage, Stage::Committed { .. })).count();
+        let known = self.work.iter().any(|work| work.lease == lease);
+        if !asked || known || open >= MAX_LEASES_PER_SESSION || !self.may_work() {
+            return self.send(Release { lease, reason: ReleaseReason::Withdrawn });
+        }
+        if !fits(&task, self.options.memory_bytes) {
+            return self.send(Release { lease, reason: ReleaseReason::Unsupported });
+        }
+        let mut work = Work {
+            lease,
+            fence,
+            task,
+            until: self.now + deadline,
+            inputs: BTreeMap::new(),
+            stage: Stage::Fetching,
+        };
+        let panels: Vec<_> = work.panels().copied().collect();
+        for blob in panels {
+            if let Some(bytes) = self.cache.get(&blob.hash).filter(|bytes| bytes.len() as u64 == blob.bytes) {
+                work.inputs.insert(blob.hash, bytes);
+            } else if !self.fetches.iter().any(|fetch| fetch.blob == blob) {
+                self.fetches.push(Fetch { blob, buffer: Vec::new(), requested: 0 });
+            }
+        }
+        self.work.push(work);
+        self.inputs_arrived();
+    }
+
+    /// Leases whose inputs are all here become ready.
+    fn inputs_arrived(&mut self) {
+        for work in &mut self.work {
+            if matches!(work.stage, Stage::Fetching)
+                && work.panels().all(|blob| work.inputs.contains_key(&blob.hash))
+            {
+                work.stage = Stage::Ready;
+            }
+        }
+    }
+
+    /// Asks for as many chunks as may be on their way.
+    pub(crate) fn fetch_more(&mut self) {
+        let Some((chunk, window)) = self.session().map(|session| (session.chunk_bytes, session.window))
+        else {
+            return;
+        };
+        let under_way = |fetch: &Fetch| (fetch.requested - fetch.buffer.len() as u64).div_ceil(chunk);
+        let mut free = window.saturating_sub(self.fetches.iter().map(under_way).sum());
+        let mut requests = Vec::new();
+        for fetch in &mut self.fetches {
+            while free > 0 && fetch.requested < fetch.blob.bytes {
+                let bytes = (fetch.blob.bytes - fetch.requested).min(chunk);
+                requests.push(BlobRequest {
+                    hash: fetch.blob.hash,
+                    offset: fetch.requested,
+                    bytes: bytes as u32,
+                });
+                fetch.requested += bytes;
+                free -= 1;
+            }
+        }
+        for request in requests {
+            self.send(request);
+        }
+    }
+
+    /// Takes in a chunk that was asked for; any other is ignored.
+    pub(crate) fn chunk(&mut self, chunk: &BlobChunk) {
+        let expected = |fetch: &Fetch| {
+            let offset = fetch.buffer.len() as u64;
+            fetch.blob.hash == chunk.hash
+                && offset == chunk.offset
+                && !chunk.data.is_empty()
+                && offset + chunk.data.len() as u64 <= fetch.requested
+        };
+        let Some(at) = self.fetches.iter().position(expected) else { return };
+        let fetch = &mut self.fetches[at];
+        if fetch.buffer.is_empty() {
+            fetch.buffer.reserve_exact(fetch.blob.bytes as usize);
+        }
+        fetch.buffer.extend_from_slice(&chunk.data);
+        if (fetch.buffer.len() as u64) < fetch.blob.bytes {
+            return;
+        }
+        let Fetch { blob, buffer, .. } = self.fetches.remove(at);
+        if BlobHash::of(&buffer) != blob.hash {
+            return self.input_missing(&blob.hash);
+        }
+        let bytes = Arc::new(buffer);
+        self.cache.insert(blob.hash, &bytes);
+        for work in &mut self.work {
+            if matches!(work.stage, Stage::Fetching) && work.panels().any(|panel| *panel == blob) {
+                work.inputs.insert(blob.hash, Arc::clone(&bytes));
+            }
+        }
+        self.inputs_arrived();
+    }
+
+    /// An input is not to be had: its leases go back.
+    pub(crate) fn input_missing(&mut self, hash: &BlobHash) {
+        let lost = self.leases(|work| {
+            matches!(work.stage, Stage::Fetching) && work.panels().any(|panel| panel.hash == *hash)
+        });
+        for lease in lost {
+            self.drop_work(lease);
+            self.send(Release { lease, reason: ReleaseReason::InputMissing });
+        }
+    }
+
+    /// Starts the oldest lease that is ready, if the device is free.
+    pub(crate) fn run_next(&mut self) {
+        let Device::Ready { backend, .. } = self.device else { return };
+        if self.work.iter().any(|work| matches!(work.stage, Stage::Running { .. })) {
+            return;
+        }
+        let Some(work) = self.work.iter_mut().find(|work| matches!(work.stage, Stage::Ready)) else { return };
+        let id = RunId(self.next_run);
+        self.next_run += 1;
+        let take = |panels: &[BlobRef]| {
+            panels.iter().filter_map(|panel| work.inputs.get(&panel.hash).cloned()).collect()
+        };
+        let (a, bt) = (take(&work.task.a), take(&work.task.bt));
+        work.inputs.clear();
+        work.stage = Stage::Running { run: id };
+        let task = work.task.clone();
+        self.out.push(Action::Run(Run { id, backend, task, a, bt, share: share(self.preset) }));
+    }
+
+    /// The lease that a run belongs to, if it still counts.
+    pub(crate) fn running(&self, run: RunId) -> Option<LeaseId> {
+        let current = |stage: &Stage| matches!(stage, Stage::Running { run: current } if *current == run);
+        self.work.iter().find(|work| current(&work.stage)).map(|work| work.lease)
+    }
+
+    /// A result: its hash goes out before a byte of it.
+    pub(crate) fn kernel_done(&mut self, run: RunId, result: Vec<u8>, busy: Duration) {
+        let Some(lease) = self.running(run) else { return };
+        self.counters.busy_ms += busy.0;
+        let Device::Ready { backend, .. } = self.device else { return };
+        let now = self.now;
+        let Some(work) = self.work.iter_mut().find(|work| work.lease == lease) else { return };
+        let expected =
+            u64::from(work.task.rows) * u64::from(work.task.cols) * work.task.dtype.result_bytes() as u64;
+        if result.len() as u64 != expected {
+            self.drop_work_quietly(lease);
+            self.send(Release { lease, reason: ReleaseReason::DeviceFailed });
+            return self.device_failed(false);
+        }
+        let hash = BlobHash::of(&result);
+        let commit = Commit {
+            lease,
+            fence: work.fence,
+            result: BlobRef { hash, bytes: expected },
+            compute_ms: busy.0.min(u64::from(u32::MAX)) as u32,
+            backend,
+        };
+        work.until = now + RESULT_TTL;
+        work.stage =
+            Stage::Committed { hash, result: Arc::new(result), credit: expected.saturating_mul(REFETCHES) };
+        self.device_works();
+        self.send(commit);
+    }
+
+    /// A part of a committed result.
+    pub(crate) fn read_result(&mut self, hash: &BlobHash, offset: u64, bytes: u32) -> Option<BlobChunk> {
+        let (mut found, mut last) = (None, false);
+        for work in &mut self.work {
+            if let Stage::Committed { hash: own, result, credit } = &mut work.stage
+                && own == hash
+                && *credit >= u64::from(bytes)
+            {
+                let end = offset
+                    .checked_add(u64::from(bytes))
+                    .filter(|end| bytes > 0 && *end <= result.len() as u64)?;
+                *credit -= u64::from(bytes);
+                last = end == result.len() as u64;
+                let data = result[offset as usize..end as usize].to_vec();
+                found = Some(BlobChunk { hash: *hash, offset, data });
+                break;
+            }
+        }
+        if last {
+            self.ask_soon();
+        }
+        found
+    }
+
+    pub(crate) fn verdict(&mut self, verdict: &Verdict) {
+        let Some(work) = self.drop_work(verdict.lease) else { return };
+        self.counters.outcome(verdict.outcome, work.flops());
+        self.ask_soon();
+    }
+
+    pub(crate) fn revoked(&mut self, lease: LeaseId) {
+        if self.drop_work(lease).is_some() {
+            self.counters.superseded += 1;
+            self.ask_soon();
+        }
+    }
+
+    /// Drops leases whose time is over; the relay has given them to others.
+    pub(crate) fn expire_work(&mut self) {
+        let now = self.now;
+        for lease in self.leases(|work| work.until <= now) {
+            self.drop_work(lease);
+        }
+    }
+
+    fn leases(&self, fits: impl Fn(&Work) -> bool) -> Vec<LeaseId> {
+        self.work.iter().filter(|work| fits(work)).map(|work| work.lease).collect()
+    }
+
+    /// Takes a lease out, cancels its kernel, and forgets fetches that only it needed.
+    pub(crate) fn drop_work(&mut self, lease: LeaseId) -> Option<Work> {
+        let at = self.work.iter().position(|work| work.lease == lease)?;
+        if let Stage::Running { run } = self.work[at].stage {
+            self.out.push(Action::Cancel(run));
+        }
+        let work = self.work.remove(at);
+        let (fetches, rest) = (&mut self.fetches, &self.work);
+        fetches.retain(|fetch| {
+            rest.iter().any(|work| {
+                matches!(work.stage, Stage::Fetching) && work.panels().any(|panel| *panel == fetch.blob)
+            })
+        });
+        Some(work)
+    }
+
+    /// As [`Engine::drop_work`] for a run that has ended by itself.
+    pub(crate) fn drop_work_quietly(&mut self, lease: LeaseId) {
+        self.work.retain(|work| work.lease != lease);
+    }
+
+    pub(crate) fn drop_all_work(&mut self) {
+        for lease in self.leases(|_| true) {
+            self.drop_work(lease);
+        }
+        debug_assert!(
+            self.fetches.is_empty() || matches!(self.link, Link::Up(_)),
+            "fetches belong to leases"
+        );
+        self.fetches.clear();
+    }
+}
