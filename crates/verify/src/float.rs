@@ -189,10 +189,10 @@ fn add_columns<const FUSED: bool, const R: usize>(
     words: &[u64],
     probes: &mut Probes,
 ) -> Result<(), CheckError> {
-    let squares = squares::<FUSED, R>(rows);
     let mut x = [[0.0; R]; PROBES];
-    for (r, square) in squares.into_iter().enumerate() {
+    for (r, row) in rows.into_iter().enumerate() {
         let j = first + r;
+        let square = squares::<FUSED>(row);
         if !square.is_finite() {
             return Err(CheckError::OperandNotFinite { operand: "B transposed", row: j });
         }

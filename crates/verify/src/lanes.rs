@@ -77,23 +77,25 @@ fn blocks(row: &[F32]) -> (&[[F32; LANES]], [F32; LANES]) {
     (body, tail)
 }
 
-/// Sums of squares of `R` rows, side by side, so that no sum waits for itself.
+/// The sum of squares of a row, over four sets of partial sums, so that no addition waits for the one before.
 #[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "one index for several rows")]
-pub(crate) fn squares<const FUSED: bool, const R: usize>(rows: [&[F32]; R]) -> [f64; R] {
-    let mut sums = [[0.0; LANES]; R];
-    let parts = rows.map(blocks);
-    let count = parts[0].0.len();
-    let bodies = parts.map(|(body, _)| &body[..count]);
-    for i in 0..count {
-        for r in 0..R {
-            square_block::<FUSED>(&bodies[r][i], &mut sums[r]);
-        }
+pub(crate) fn squares<const FUSED: bool>(row: &[F32]) -> f64 {
+    let mut sums = [[0.0; LANES]; 4];
+    let (body, tail) = blocks(row);
+    let (groups, rest) = body.as_chunks::<4>();
+    for [a, b, c, d] in groups {
+        square_block::<FUSED>(a, &mut sums[0]);
+        square_block::<FUSED>(b, &mut sums[1]);
+        square_block::<FUSED>(c, &mut sums[2]);
+        square_block::<FUSED>(d, &mut sums[3]);
     }
-    for r in 0..R {
-        square_block::<FUSED>(&parts[r].1, &mut sums[r]);
+    for block in rest {
+        square_block::<FUSED>(block, &mut sums[0]);
     }
-    sums.map(|s| total(&s))
+    square_block::<FUSED>(&tail, &mut sums[1]);
+    // Else the compiler arranges the loop for the last few additions below, and transposes every block.
+    let sums = std::hint::black_box(sums);
+    (total(&sums[0]) + total(&sums[1])) + (total(&sums[2]) + total(&sums[3]))
 }
 
 #[inline(always)]
