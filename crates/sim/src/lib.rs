@@ -1,1 +1,30 @@
 //! Deterministic simulator of relay and swarm, replayable by seed.
+//!
+//! One thread, one seed. The relay's real state machine, the volunteers' real engine, the real codec and the
+//! real checks run against simulated links, clocks, devices, persons, a store by its contract, and adversaries
+//! that speak raw frames. First the safety phase: faults of every kind, while the invariants of [`watch`] are
+//! checked at each step. Then the liveness phase: faults stop, one honest volunteer stays, every job must
+//! complete within bounded simulated time.
+//!
+//! Where to look: [`plan`] reads a seed; [`world`] holds the state and routes events; `host` is the relay
+//! process, `crowd` the clients; [`liar`] the adversaries; [`link`] the wires; [`store`] what survives a crash.
+//!
+//! Architecture invariant: never depends on `relay`: that crate is only an adapter, as this one is.
+
+pub mod act;
+mod crowd;
+pub mod driver;
+mod honest;
+mod host;
+pub mod liar;
+pub mod link;
+pub mod plan;
+pub mod product;
+pub mod queue;
+pub mod rng;
+pub mod store;
+pub mod trace;
+pub mod watch;
+pub mod world;
+
+pub use world::{Options, RunOutcome, Violation, run};

@@ -1,0 +1,66 @@
+//! What a client of the simulated relay may do, and what it can see.
+
+use crate::product::{Order, Product, multiply};
+use crate::watch::Products;
+use potluck_proto::{BlobRef, MatmulTask};
+use potluck_types::BlobHash;
+use std::sync::Arc;
+
+/// What a client does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Act {
+    /// Open a connection. There is none.
+    Connect,
+    /// Send a frame.
+    Send(Vec<u8>),
+    /// Close the connection.
+    Close,
+    /// Wake me after this time, in milliseconds.
+    Wake {
+        /// From now.
+        after_ms: u64,
+        /// Comes back.
+        tag: u64,
+    },
+    /// A simulated device begins with a kernel, which ends after this time, in milliseconds.
+    Compute {
+        /// From now.
+        after_ms: u64,
+        /// Comes back with the result.
+        run: u64,
+        /// What the kernel makes.
+        result: Result<Vec<u8>, Failure>,
+    },
+}
+
+/// How a simulated kernel fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The device is gone.
+    DeviceLost,
+    /// The device has too little memory.
+    OutOfMemory,
+}
+
+/// All inputs of all jobs: what an adversary may know who fetched every blob before.
+#[derive(Debug, Clone, Copy)]
+pub struct Library<'a>(pub &'a Products);
+
+impl Library<'_> {
+    /// A panel.
+    pub fn blob(&self, hash: &BlobHash) -> Option<&Arc<Vec<u8>>> {
+        self.0.values().find_map(|product: &Product| product.blobs.get(hash))
+    }
+
+    /// The right result of a task; empty if a panel is unknown.
+    pub fn truth(&self, task: &MatmulTask, order: Order) -> Vec<u8> {
+        let all = |panels: &[BlobRef]| -> Option<Vec<u8>> {
+            let blobs = panels.iter().map(|panel| self.blob(&panel.hash));
+            blobs.collect::<Option<Vec<_>>>().map(|blobs| blobs.into_iter().flat_map(|blob| blob.iter().copied()).collect())
+        };
+        match (all(&task.a), all(&task.bt)) {
+            (Some(a), Some(bt)) => multiply(task, &a, &bt, order),
+            _ => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! A volunteer as people have it: the real engine, a simulated device, a person, a tab.
+//!
+//! The driver carries out the engine's actions and holds it to its own promises: nothing connects before the
+//! person agreed, nothing is sent after Stop, one kernel runs at a time, the cache stays within its bound.
+
+use crate::act::{Act, Failure as Broken};
+use crate::driver::PersonEvent;
+use crate::plan::{Defect, Device, Nature, PlannedVolunteer};
+use crate::product::multiply;
+use crate::rng::Rng;
+use potluck_proto::{Backend, Preset};
+use potluck_types::{Duration, Instant, VolunteerId, VolunteerKey};
+use potluck_volunteer::{
+    Action, Choice, Conditions, DEFAULT_CACHE_BYTES, DEFAULT_MEMORY_BYTES, Engine, Event, Failure, Options, Run, RunId,
+    State,
+};
+
+/// Stop ends a kernel within this time, in milliseconds; the simulated device ends at once when told.
+const TICK: u64 = 1;
+const CALIBRATED: u64 = 2;
+
+/// A volunteer with the real engine.
+#[derive(Debug)]
+pub(crate) struct Honest {
+    engine: Engine,
+    rng: Rng,
+    key: VolunteerKey,
+    device: Device,
+    defect: Option<Defect>,
+    consent_ms: u64,
+    small: bool,
+    cache_bytes: u64,
+    choice: Choice,
+    /// The kernel that runs, and one that was canceled but whose end is still on its way.
+    running: Option<RunId>,
+    armed: Option<u64>,
+    /// The person agreed and did not stop since.
+    agreed: bool,
+    open: bool,
+    wrong: Option<String>,
+}
+
+impl Honest {
+    pub(crate) fn new(planned: &PlannedVolunteer, stays: bool, mut rng: Rng) -> Self {
+        let key = VolunteerKey(rng.bytes());
+        let small = !stays && rng.permille(250);
+        let cache_bytes = if rng.permille(300) { rng.within(0..=40_000) } else { DEFAULT_CACHE_BYTES };
+        Self {
+            engine: Engine::new(options(key, small, cache_bytes, &mut rng)),
+            key,
+            device: planned.device,
+            defect: match planned.nature {
+                Nature::Broken(defect) => Some(defect),
+                _ => None,
+            },
+            consent_ms: planned.consent_ms,
+            small,
+            cache_bytes,
+            choice: rng.pick(&[Choice::Auto, Choice::Gpu, Choice::Cpu]).unwrap_or_default(),
+            running: None,
+            armed: None,
+            agreed: false,
+            open: false,
+            wrong: None,
+            rng,
+        }
+    }
+
+    pub(crate) fn id(&self) -> VolunteerId {
+        self.key.id()
+    }
+
+    /// The tab opens and its person agrees.
+    pub(crate) fn start(&mut self, now: u64) -> Vec<Act> {
+        self.agree(now, self.consent_ms)
+    }
+
+    /// The tab is gone; the next one has the same key, or a new one.
+    pub(crate) fn killed(&mut self, new_name: bool) {
+        if new_name {
+            self.key = VolunteerKey(self.rng.bytes());
+        }
+        self.engine = Engine::new(options(self.key, self.small, self.cache_bytes, &mut self.rng));
+        (self.running, self.armed, self.agreed, self.open) = (None, None, false, false);
+    }
+
+    pub(crate) fn opened(&mut self, now: u64) -> Vec<Act> {
+        self.open = true;
+        self.step(now, Event::Connected)
+    }
+
+    pub(crate) fn closed(&mut self, now: u64) -> Vec<Act> {
+        self.open = false;
+        self.step(now, Event::Disconnected)
+    }
+
+    pub(crate) fn frame(&mut self, now: u64, frame: &[u8]) -> Vec<Act> {
+        self.step(now, Event::Frame(frame.to_vec()))
+    }
+
+    pub(crate) fn woken(&mut self, now: u64, tag: u64) -> Vec<Act> {
+        match tag {
+            CALIBRATED => {
+                let backend = match self.choice {
+                    Choice::Gpu => Backend::WebGpu,
+                    Choice::Cpu => Backend::WasmSimd,
+                    Choice::Auto => self.rng.pick(&[Backend::WebGpu, Backend::WasmSimd]).unwrap_or(Backend::WasmSimd),
+                };
+                let mflops = (self.device.flops_per_ms / 1000).max(1) as u32;
+                self.step(now, Event::Calibrated { backend, mflops })
+            }
+            _ => {
+                self.armed = self.armed.filter(|at| *at > now);
+                if self.engine.next_wake().is_none_or(|wake| wake.0 > now) {
+                    return self.arm(now);
+                }
+                let acts = self.step(now, Event::Tick);
+                if let Some(wake) = self.engine.next_wake().filter(|wake| wake.0 <= now) {
+                    self.accuse(format!("the engine's timer does not advance: due at {} ms after a tick", wake.0));
+                }
+                acts
+            }
+        }
+    }
+
+    pub(crate) fn computed(&mut self, now: u64, run: u64, result: Result<Vec<u8>, Broken>) -> Vec<Act> {
+        let run = RunId(run);
+        if self.running == Some(run) {
+            self.running = None;
+        } else if self.rng.permille(500) {
+            // Canceled: its end may still arrive, or not.
+            return Vec::new();
+        }
+        match result {
+            Ok(result) => {
+                let busy = Duration(self.rng.within(1..=50));
+                self.step(now, Event::KernelDone { run, result, busy })
+            }
+            Err(Broken::DeviceLost) => self.step(now, Event::KernelFailed { run, failure: Failure::DeviceLost }),
+            Err(Broken::OutOfMemory) => self.step(now, Event::KernelFailed { run, failure: Failure::OutOfMemory }),
+        }
+    }
+
+    pub(crate) fn person(&mut self, now: u64, does: PersonEvent) -> Vec<Act> {
+        let hidden = |hidden| Event::Conditions(Conditions { hidden, ..Conditions::default() });
+        match does {
+            PersonEvent::Pause => self.step(now, Event::Pause),
+            PersonEvent::Resume => self.step(now, Event::Resume),
+            PersonEvent::Finish => self.step(now, Event::Finish),
+            PersonEvent::Stop => self.stop(now),
+            PersonEvent::Preset => {
+                let preset = self.preset();
+                self.step(now, Event::SetPreset(preset))
+            }
+            PersonEvent::Hide => self.step(now, hidden(true)),
+            PersonEvent::Show => self.step(now, hidden(false)),
+            PersonEvent::Return => {
+                let mut acts = self.step(now, hidden(false));
+                match self.engine.state() {
+                    State::Idle | State::Stopped | State::ConsentExpired => {
+                        acts.extend(self.agree(now, self.consent_ms));
+                    }
+                    State::Paused => acts.extend(self.step(now, Event::Resume)),
+                    _ => {}
+                }
+                acts
+            }
+            PersonEvent::Renew => {
+                let mut acts = self.stop(now);
+                acts.extend(self.step(now, hidden(false)));
+                acts.extend(self.agree(now, 24 * 3_600_000));
+                acts
+            }
+        }
+    }
+
+    /// Whether nothing may be sent.
+    pub(crate) fn has_stopped(&self) -> bool {
+        !self.agreed
+    }
+
+    /// What the engine did that it promised not to do.
+    pub(crate) fn look(&mut self) -> Result<(), String> {
+        let cached = self.engine.status().cache_bytes;
+        if cached > self.cache_bytes {
+            return Err(format!("the engine keeps {cached} bytes of inputs, allowed are {}", self.cache_bytes));
+        }
+        self.wrong.take().map_or(Ok(()), Err)
+    }
+
+    fn preset(&mut self) -> Preset {
+        self.rng.pick(&[Preset::Quiet, Preset::Balanced, Preset::Full]).unwrap_or_default()
+    }
+
+    fn agree(&mut self, now: u64, for_ms: u64) -> Vec<Act> {
+        self.agreed = true;
+        let (preset, choice) = (self.preset(), self.choice);
+        self.step(now, Event::Start { preset, choice, valid_for: Duration(for_ms) })
+    }
+
+    fn stop(&mut self, now: u64) -> Vec<Act> {
+        self.agreed = false;
+        let acts = self.step(now, Event::Stop);
+        if self.running.is_some() {
+            self.accuse("a kernel runs on after Stop".into());
+        }
+        if self.open {
+            self.accuse("the connection stays open after Stop".into());
+        }
+        acts
+    }
+
+    fn accuse(&mut self, what: String) {
+        self.wrong.get_or_insert(what);
+    }
+
+    fn step(&mut self, now: u64, event: Event) -> Vec<Act> {
+        let mut acts = Vec::new();
+        for action in self.engine.step(Instant(now), event) {
+            match action {
+                Action::Connect => {
+                    if !self.agreed {
+                        self.accuse("the engine connects without the person's consent".into());
+                    }
+                    acts.push(Act::Connect);
+                }
+                Action::Disconnect => {
+                    self.open = false;
+                    acts.push(Act::Close);
+                }
+                Action::Send(frame) => {
+                    if !self.open {
+                        self.accuse("the engine sends without a connection".into());
+                    }
+                    acts.push(Act::Send(frame));
+                }
+                Action::Calibrate(_) => {
+                    let after_ms = self.rng.within(50..=800);
+                    acts.push(Act::Wake { after_ms, tag: CALIBRATED });
+                }
+                Action::Run(run) => acts.push(self.run(&run)),
+                Action::Cancel(run) => self.running = self.running.filter(|running| *running != run),
+            }
+        }
+        acts.extend(self.arm(now));
+        acts
+    }
+
+    fn run(&mut self, run: &Run) -> Act {
+        if let Some(running) = self.running.replace(run.id) {
+            self.accuse(format!("run {:?} starts while {running:?} runs", run.id));
+        }
+        if !self.agreed {
+            self.accuse("a kernel starts without the person's consent".into());
+        }
+        let task = &run.task;
+        let flops = 2 * u64::from(task.rows) * u64::from(task.cols) * u64::from(task.depth);
+        let busy_ms = flops as f64 / self.device.flops_per_ms as f64;
+        let after_ms = (busy_ms / run.share.max(0.01)) as u64 + self.rng.within(0..=self.device.hiccup_ms);
+        let fails = self.rng.permille(300);
+        let result = match self.defect {
+            Some(Defect::Lost) if fails => Err(Broken::DeviceLost),
+            Some(Defect::OutOfMemory) if fails => Err(Broken::OutOfMemory),
+            Some(Defect::Zeros) => Ok(vec![0; (task.rows * task.cols * 4) as usize]),
+            _ => {
+                let stack = |panels: &[std::sync::Arc<Vec<u8>>]| -> Vec<u8> {
+                    panels.iter().flat_map(|panel| panel.iter().copied()).collect()
+                };
+                Ok(multiply(task, &stack(&run.a), &stack(&run.bt), self.device.order))
+            }
+        };
+        Act::Compute { after_ms: after_ms.max(1), run: run.id.0, result }
+    }
+
+    fn arm(&mut self, now: u64) -> Vec<Act> {
+        match self.engine.next_wake() {
+            Some(Instant(at)) if self.armed.is_none_or(|armed| at < armed) => {
+                self.armed = Some(at.max(now));
+                vec![Act::Wake { after_ms: at.saturating_sub(now), tag: TICK }]
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn options(key: VolunteerKey, small: bool, cache_bytes: u64, rng: &mut Rng) -> Options {
+    Options {
+        key,
+        agent: "potluck-sim".into(),
+        origin: "https://example.org".into(),
+        text_version: 1,
+        memory_bytes: if small { 20_000 } else { DEFAULT_MEMORY_BYTES },
+        cache_bytes,
+        jitter: rng.bits(),
+    }
+}

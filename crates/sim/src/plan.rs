@@ -1,0 +1,221 @@
+//! What a seed means: its jobs, its volunteers, its faults. Everything is drawn before the first event.
+//!
+//! Each kind of fault is left out of many seeds altogether, so that faults do not always hide each other.
+
+use crate::liar::{TRICKS, Trick};
+use crate::link::Quality;
+use crate::product::Order;
+use crate::rng::Rng;
+use potluck_types::{DType, MatmulShape};
+
+/// A job and when it comes.
+#[derive(Debug, Clone)]
+pub struct PlannedJob {
+    /// Its shape.
+    pub shape: MatmulShape,
+    /// Its element type.
+    pub dtype: DType,
+    /// When it is submitted, in milliseconds.
+    pub submit_at: u64,
+    /// When it is canceled, in milliseconds.
+    pub cancel_at: Option<u64>,
+}
+
+/// What a device that runs the honest engine does wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defect {
+    /// Its results are all zero, and no error is raised.
+    Zeros,
+    /// It is lost now and then.
+    Lost,
+    /// It runs out of memory now and then.
+    OutOfMemory,
+}
+
+/// Who takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nature {
+    /// The real engine and a kernel that is right.
+    Honest,
+    /// The real engine on a broken device.
+    Broken(Defect),
+    /// No engine at all.
+    Liar(Trick),
+}
+
+/// A simulated kernel.
+#[derive(Debug, Clone, Copy)]
+pub struct Device {
+    /// In which order it sums.
+    pub order: Order,
+    /// Floating-point operations per millisecond.
+    pub flops_per_ms: u64,
+    /// On top of each kernel, up to this, in milliseconds.
+    pub hiccup_ms: u64,
+}
+
+/// A volunteer.
+#[derive(Debug, Clone, Copy)]
+pub struct PlannedVolunteer {
+    /// Who.
+    pub nature: Nature,
+    /// When it appears, in milliseconds.
+    pub start_at: u64,
+    /// Its links.
+    pub quality: Quality,
+    /// Its device.
+    pub device: Device,
+    /// Its person does things about this often, in milliseconds; 0 means never.
+    pub person_every_ms: u64,
+    /// It is killed about this often, in milliseconds; 0 means never.
+    pub killed_every_ms: u64,
+    /// For how long its person agrees, in milliseconds.
+    pub consent_ms: u64,
+}
+
+/// Faults of relay, store and links.
+#[derive(Debug, Clone, Default)]
+pub struct Faults {
+    /// Times of a kill -9 and spans without a relay, in milliseconds.
+    pub crashes: Vec<(u64, u64)>,
+    /// The relay says goodbye before it stops, in a thousand.
+    pub polite: u64,
+    /// A group commit fails, in a thousand.
+    pub store_fails: u64,
+    /// A check cannot be made, in a thousand.
+    pub undecided: u64,
+    /// A panel cannot be read, in a thousand.
+    pub unreadable: u64,
+    /// A link is in trouble about this often, in milliseconds; 0 means never.
+    pub trouble_every_ms: u64,
+    /// Longest check, in milliseconds.
+    pub slow_check_ms: u64,
+    /// Longest wait for a group commit, in milliseconds.
+    pub slow_store_ms: u64,
+}
+
+/// Everything that a seed says.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Jobs.
+    pub jobs: Vec<PlannedJob>,
+    /// Volunteers; the first is the honest one that stays.
+    pub volunteers: Vec<PlannedVolunteer>,
+    /// Faults, until the safety phase ends.
+    pub faults: Faults,
+    /// Length of the safety phase, in milliseconds.
+    pub safety_ms: u64,
+}
+
+/// Multiplications and additions of all jobs of one seed: what keeps a seed near 20 ms.
+const FLOPS_PER_SEED: u64 = 4_000_000;
+
+impl Plan {
+    /// Reads a seed.
+    pub fn draw(rng: &mut Rng) -> Self {
+        let safety_ms = rng.within(15_000..=60_000);
+        let jobs = draw_jobs(rng, safety_ms);
+        let faults = draw_faults(rng, safety_ms);
+        let (churn, persons) = (rng.permille(600), rng.permille(600));
+        let liars = if rng.permille(750) { rng.within(1..=4) } else { 0 };
+        let mut volunteers = Vec::new();
+        for i in 0..rng.within(1..=5) {
+            let nature = match rng.within(0..=9) {
+                0 if i > 0 => Nature::Broken(Defect::Zeros),
+                1 if i > 0 => Nature::Broken(Defect::Lost),
+                2 if i > 0 => Nature::Broken(Defect::OutOfMemory),
+                _ => Nature::Honest,
+            };
+            volunteers.push(draw_volunteer(rng, nature, safety_ms, churn, persons));
+        }
+        for _ in 0..liars {
+            let nature = Nature::Liar(rng.pick(&TRICKS).unwrap_or(Trick::Zeros));
+            volunteers.push(draw_volunteer(rng, nature, safety_ms, churn, false));
+        }
+        Self { jobs, volunteers, faults, safety_ms }
+    }
+}
+
+fn draw_jobs(rng: &mut Rng, safety_ms: u64) -> Vec<PlannedJob> {
+    let mut budget = FLOPS_PER_SEED;
+    let mut jobs = Vec::new();
+    // One seed in sixty has a product so deep that K is split and panels take several chunks.
+    let deep = rng.permille(16);
+    for i in 0..rng.within(1..=4) {
+        let dtype = if rng.permille(500) { DType::F32 } else { DType::Int8 };
+        let side = |rng: &mut Rng| {
+            let longest = rng.pick(&[8, 40, 100, 200]).unwrap_or(100);
+            rng.within(1..=longest) as u32
+        };
+        let mut shape = MatmulShape { m: side(rng), k: rng.within(1..=90) as u32, n: side(rng) };
+        if deep && i == 0 {
+            shape = MatmulShape { m: rng.within(1..=34) as u32, k: 8193 + rng.within(0..=900) as u32, n: 5 };
+        }
+        if shape.flops() > budget && i > 0 {
+            continue;
+        }
+        budget = budget.saturating_sub(shape.flops());
+        let submit_at = if i == 0 { rng.within(0..=2_000) } else { rng.within(0..=safety_ms - 1_000) };
+        let cancel_at = rng.permille(150).then(|| submit_at + rng.within(0..=10_000));
+        jobs.push(PlannedJob { shape, dtype, submit_at, cancel_at: cancel_at.filter(|at| *at < safety_ms) });
+    }
+    jobs
+}
+
+fn draw_faults(rng: &mut Rng, safety_ms: u64) -> Faults {
+    let mut faults = Faults { slow_check_ms: 20, slow_store_ms: 10, ..Faults::default() };
+    if rng.permille(600) {
+        let mut at = 0;
+        for _ in 0..rng.within(1..=5) {
+            at += rng.within(200..=safety_ms / 2);
+            let down = rng.within(1..=4_000);
+            if at + down + 100 < safety_ms {
+                faults.crashes.push((at, down));
+            }
+            at += down;
+        }
+        faults.polite = rng.pick(&[0, 300]).unwrap_or(0);
+    }
+    if rng.permille(400) {
+        faults.store_fails = rng.within(10..=300);
+    }
+    if rng.permille(300) {
+        faults.undecided = rng.within(10..=200);
+    }
+    if rng.permille(300) {
+        faults.unreadable = rng.within(5..=100);
+    }
+    if rng.permille(600) {
+        faults.trouble_every_ms = rng.within(300..=8_000);
+    }
+    if rng.permille(250) {
+        faults.slow_check_ms = rng.within(100..=4_000);
+    }
+    if rng.permille(250) {
+        faults.slow_store_ms = rng.within(50..=2_000);
+    }
+    faults
+}
+
+fn draw_volunteer(rng: &mut Rng, nature: Nature, safety_ms: u64, churn: bool, persons: bool) -> PlannedVolunteer {
+    let quality = Quality {
+        delay_ms: rng.pick(&[0, 5, 40, 150, 400]).unwrap_or(40),
+        jitter_ms: rng.pick(&[0, 3, 60, 300]).unwrap_or(3),
+        rate: rng.pick(&[30, 250, 2_500, 100_000]).unwrap_or(2_500),
+    };
+    let orders = [Order::Forward, Order::Backward, Order::Blocks, Order::Lanes];
+    let device = Device {
+        order: rng.pick(&orders).unwrap_or(Order::Forward),
+        flops_per_ms: rng.pick(&[300, 2_000, 20_000, 1_000_000]).unwrap_or(2_000),
+        hiccup_ms: rng.pick(&[0, 20, 500, 15_000]).unwrap_or(0),
+    };
+    PlannedVolunteer {
+        nature,
+        start_at: rng.within(0..=safety_ms / 2),
+        quality,
+        device,
+        person_every_ms: if persons && rng.permille(600) { rng.within(500..=15_000) } else { 0 },
+        killed_every_ms: if churn && rng.permille(600) { rng.within(2_000..=30_000) } else { 0 },
+        consent_ms: if rng.permille(250) { rng.within(500..=20_000) } else { 3_600_000 },
+    }
+}

@@ -1,0 +1,114 @@
+//! The durable store, by its contract: a group of results becomes durable whole or not at all, and what was
+//! reported as stored survives any crash. What was not yet reported may or may not be there afterwards.
+
+use crate::product::Product;
+use potluck_schedule::{AcceptedTile, Record, Ticket};
+use potluck_types::{BlobHash, JobId, Tile, VolunteerId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What the store was asked to make durable.
+#[derive(Debug)]
+pub struct Pending {
+    /// Comes back to the relay.
+    pub ticket: Ticket,
+    /// The record.
+    pub tile: AcceptedTile,
+    /// The blob.
+    pub result: Arc<Vec<u8>>,
+}
+
+/// One job's rows.
+#[derive(Debug, Default)]
+pub struct JobRows {
+    /// The submitter canceled it.
+    pub canceled: bool,
+    /// The relay said so and it was written down.
+    pub completed: bool,
+    /// Accepted tiles.
+    pub tiles: Vec<(AcceptedTile, Arc<Vec<u8>>)>,
+    covered: Vec<bool>,
+    covered_units: u64,
+}
+
+impl JobRows {
+    /// Units that are durable.
+    pub fn durable_units(&self) -> u64 {
+        self.covered_units
+    }
+}
+
+/// What survives a crash, and what waits for the next group commit.
+#[derive(Debug, Default)]
+pub struct Store {
+    /// Jobs by their id.
+    pub jobs: BTreeMap<JobId, JobRows>,
+    /// What is known of volunteers.
+    pub records: BTreeMap<VolunteerId, Record>,
+    /// Not durable yet.
+    pub pending: Vec<Pending>,
+}
+
+impl Store {
+    /// Makes one result durable.
+    ///
+    /// # Errors
+    /// What is wrong with it: an overlap with what is durable, or bytes that are not the product.
+    pub fn write(&mut self, product: &Product, tile: AcceptedTile, result: Arc<Vec<u8>>) -> Result<(), String> {
+        let rows = self.jobs.entry(tile.job).or_default();
+        let grid = &product.spec.grid;
+        if rows.covered.is_empty() {
+            rows.covered = vec![false; grid.unit_count() as usize];
+        }
+        for unit in units(product, &tile.tile)? {
+            let covered = rows.covered.get_mut(unit).ok_or("a tile lies outside its job")?;
+            if std::mem::replace(covered, true) {
+                return Err(format!(
+                    "accepted twice: unit {unit} of job {:?} is durable already (shard {}, {:?})",
+                    tile.job, tile.shard, tile.tile
+                ));
+            }
+            rows.covered_units += 1;
+        }
+        if BlobHash::of(&result) != tile.result.hash || result.len() as u64 != tile.result.bytes {
+            return Err(format!("shard {} of job {:?}: the stored blob is not the one named", tile.shard, tile.job));
+        }
+        product
+            .check(&tile.tile, &result)
+            .map_err(|wrong| format!("a wrong result was accepted: shard {} of job {:?}: {wrong}", tile.shard, tile.job))?;
+        self.records.entry(tile.volunteer).or_default().accepted += 1;
+        rows.tiles.push((tile, result));
+        Ok(())
+    }
+
+    /// Whether every unit of a job is durable.
+    pub fn is_whole(&self, product: &Product) -> bool {
+        let durable = self.jobs.get(&product.spec.id).map_or(0, JobRows::durable_units);
+        durable == product.spec.grid.unit_count()
+    }
+}
+
+/// The units that a tile covers, each an index into the job's units.
+///
+/// # Errors
+/// A tile that is not made of whole units of one slice.
+pub fn units(product: &Product, tile: &Tile) -> Result<Vec<usize>, String> {
+    let grid = &product.spec.grid;
+    let span = |range: &std::ops::Range<u32>, unit: u32, end: u32| {
+        let whole = range.start.is_multiple_of(unit) && (range.end.is_multiple_of(unit) || range.end == end);
+        let fits = whole && range.start < range.end && range.end <= end;
+        fits.then(|| range.start / unit..range.end.div_ceil(unit))
+    };
+    let rows = span(&tile.rows, grid.unit_rows, grid.shape.m);
+    let cols = span(&tile.cols, grid.unit_cols, grid.shape.n);
+    let slices = span(&tile.depth, grid.slice_depth, grid.shape.k);
+    let (Some(rows), Some(cols), Some(slices)) = (rows, cols, slices) else {
+        return Err(format!("{tile:?} is not made of whole units"));
+    };
+    if slices.len() != 1 {
+        return Err(format!("{tile:?} spans several slices of K"));
+    }
+    let (width, height) = (grid.col_units(), grid.row_units());
+    let index = |row: u32, col: u32| ((slices.start * height + row) * width + col) as usize;
+    Ok(rows.flat_map(|row| cols.clone().map(move |col| (row, col))).map(|(row, col)| index(row, col)).collect())
+}

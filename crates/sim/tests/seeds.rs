@@ -1,0 +1,67 @@
+//! Seeds hold every invariant, the same seed is the same run, and planted bugs are caught.
+
+use potluck_schedule::PlantedBug;
+use potluck_sim::{Options, run};
+
+/// Seeds of this test; `cargo xtask sim --seeds 2000` runs more.
+const SEEDS: u64 = 300;
+/// A planted bug must show within this many seeds.
+const CAUGHT_WITHIN: u64 = 200;
+
+#[test]
+fn every_invariant_holds() {
+    let violations: Vec<_> = (0..SEEDS).filter_map(|seed| run(seed, Options::default()).err()).collect();
+    assert!(violations.is_empty(), "{} of {SEEDS} seeds fail; the first:\n{}", violations.len(), violations[0]);
+}
+
+#[test]
+fn the_seeds_reach_what_they_are_meant_to_test() {
+    let outcomes: Vec<_> = (0..SEEDS).filter_map(|seed| run(seed, Options::default()).ok()).collect();
+    let sum = |of: fn(&potluck_sim::RunOutcome) -> u64| outcomes.iter().map(of).sum::<u64>();
+    assert!(sum(|o| o.leases) > 10 * SEEDS);
+    assert!(sum(|o| o.rejected) > SEEDS / 5);
+    assert!(sum(|o| o.late_commits) > SEEDS / 5);
+    assert!(sum(|o| o.crashes) > SEEDS / 2);
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in 0..20 {
+        assert_eq!(run(seed, Options::default()), run(seed, Options::default()));
+    }
+    let traces: Vec<_> = (0..20).filter_map(|seed| run(seed, Options::default()).ok()).map(|o| o.trace).collect();
+    assert!(traces.windows(2).all(|pair| pair[0] != pair[1]), "different seeds are different runs");
+}
+
+fn caught(name: &str, configure: fn(&mut potluck_schedule::Config), says: &[&str]) {
+    let options = Options { configure, ..Options::default() };
+    let found = (0..CAUGHT_WITHIN).find_map(|seed| run(seed, options).err());
+    let violation = found.unwrap_or_else(|| panic!("{name} is not caught within {CAUGHT_WITHIN} seeds"));
+    println!("{name} is caught after {} seeds: {}", violation.seed + 1, violation.what);
+    assert!(says.iter().any(|word| violation.what.contains(word)), "{name} shows as something else: {violation}");
+    assert!(run(violation.seed, Options::default()).is_ok(), "the same seed is clean without the bug");
+}
+
+#[test]
+fn a_late_fence_that_is_accepted_is_caught() {
+    caught("AcceptLateFence", |config| config.planted = Some(PlantedBug::AcceptLateFence), &["late fence"]);
+}
+
+#[test]
+fn an_ignored_consent_is_caught() {
+    caught("IgnoreConsentExpiry", |config| config.planted = Some(PlantedBug::IgnoreConsentExpiry), &["without consent"]);
+}
+
+#[test]
+fn a_forgotten_lease_is_caught() {
+    caught(
+        "ForgetRelease",
+        |config| config.planted = Some(PlantedBug::ForgetRelease),
+        &["no progress", "still holds"],
+    );
+}
+
+#[test]
+fn a_second_acceptance_is_caught() {
+    caught("AcceptTwice", |config| config.planted = Some(PlantedBug::AcceptTwice), &["accepted twice"]);
+}
