@@ -216,6 +216,10 @@ impl Relay {
     fn second(&mut self, ticket: Ticket) {
         if let Some(delivered) = self.finish_delivery(ticket) {
             self.totals.superseded += 1;
+            // Should the store of the first result fail, nobody must seem to hold the shard.
+            if let Some(job) = self.jobs.get_mut(&delivered.lease.job) {
+                job.unlease(delivered.lease.shard, delivered.lease_id);
+            }
             self.standings.accepted(delivered.lease.volunteer, delivered.cleared_rows);
             self.tell(&delivered, Outcome::Superseded);
         }
