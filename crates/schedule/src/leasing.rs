@@ -282,7 +282,11 @@ impl Relay {
                 }
             }
             // A result that waits for memory waits for the relay: no blame either.
-            Stage::Computing | Stage::Waiting(_) => self.revoke(id, RevokeReason::DeadlinePassed),
+            Stage::Computing => {
+                self.overdue(id);
+                self.revoke(id, RevokeReason::DeadlinePassed);
+            }
+            Stage::Waiting(_) => self.revoke(id, RevokeReason::DeadlinePassed),
             Stage::Arriving { .. } => self.reject(id, RejectReason::NotDelivered),
         }
     }
@@ -312,6 +316,18 @@ impl Relay {
         self.out.push(Output::Rejected { job, shard, volunteer, backend, reason });
         if self.sessions.contains_key(&session) {
             self.send(session, Verdict { lease: id, outcome: Outcome::Rejected(reason) });
+        }
+    }
+
+    /// A deadline that passed is a measurement too: the session is slower than this. Without it, a device that
+    /// is far slower than it says would be handed shards forever that it cannot complete in time.
+    fn overdue(&mut self, id: LeaseId) {
+        let Some(lease) = self.leases.get(&id) else { return };
+        let elapsed_s = self.now.since(lease.granted).0.max(1) as f64 / 1e3;
+        let bound = lease.flops as f64 / elapsed_s * crate::policy::OVERDUE_SPEED;
+        if let Some(session) = self.sessions.get_mut(&lease.session) {
+            let bounded = session.speed.map_or(bound, |speed| speed.min(bound));
+            session.speed = Some(bounded.clamp(SPEED.start, SPEED.end));
         }
     }
 

@@ -17,6 +17,8 @@ pub(crate) const MAX_SCAN: usize = 4096;
 pub(crate) const SPEED: std::ops::Range<f64> = 1e6..1e15;
 /// Weight of the newest measurement in a session's speed.
 pub(crate) const SPEED_WEIGHT: f64 = 0.5;
+/// Speed that is believed of a session whose lease passed its deadline, as a part of what would just have met it.
+pub(crate) const OVERDUE_SPEED: f64 = 0.5;
 /// Transfer speed that deadlines allow for: 2 Mbit/s.
 pub(crate) const LINK_BYTES_PER_SECOND: f64 = 250e3;
 /// A lease ends after this many times its expected duration ...
