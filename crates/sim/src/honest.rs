@@ -15,9 +15,11 @@ use potluck_volunteer::{
     State,
 };
 
-/// Stop ends a kernel within this time, in milliseconds; the simulated device ends at once when told.
+/// Tags of wakes.
 const TICK: u64 = 1;
 const CALIBRATED: u64 = 2;
+/// Ticks of the engine's timer in one simulated second: one for each lease, ping and retry is plenty.
+const MAX_TICKS_PER_SECOND: u32 = 100;
 
 /// A volunteer with the real engine.
 #[derive(Debug)]
@@ -34,6 +36,8 @@ pub(crate) struct Honest {
     /// The kernel that runs, and one that was canceled but whose end is still on its way.
     running: Option<RunId>,
     armed: Option<u64>,
+    second: u64,
+    ticks: u32,
     /// The person agreed and did not stop since.
     agreed: bool,
     open: bool,
@@ -59,6 +63,8 @@ impl Honest {
             choice: rng.pick(&[Choice::Auto, Choice::Gpu, Choice::Cpu]).unwrap_or_default(),
             running: None,
             armed: None,
+            second: 0,
+            ticks: 0,
             agreed: false,
             open: false,
             wrong: None,
@@ -106,13 +112,20 @@ impl Honest {
                     Choice::Cpu => Backend::WasmSimd,
                     Choice::Auto => self.rng.pick(&[Backend::WebGpu, Backend::WasmSimd]).unwrap_or(Backend::WasmSimd),
                 };
-                let mflops = (self.device.flops_per_ms / 1000).max(1) as u32;
+                let mflops = (self.device.flops_per_ms * self.device.claims_times / 1000).max(1) as u32;
                 self.step(now, Event::Calibrated { backend, mflops })
             }
             _ => {
                 self.armed = self.armed.filter(|at| *at > now);
                 if self.engine.next_wake().is_none_or(|wake| wake.0 > now) {
                     return self.arm(now);
+                }
+                if self.second != now / 1000 {
+                    (self.second, self.ticks) = (now / 1000, 0);
+                }
+                self.ticks += 1;
+                if self.ticks > MAX_TICKS_PER_SECOND {
+                    self.accuse(format!("event storm: the engine's timer fires {} times in a second", self.ticks));
                 }
                 let acts = self.step(now, Event::Tick);
                 if let Some(wake) = self.engine.next_wake().filter(|wake| wake.0 <= now) {

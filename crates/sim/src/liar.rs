@@ -181,7 +181,7 @@ impl Liar {
         if self.sybil {
             self.key = VolunteerKey(self.rng.bytes());
         }
-        let wait = self.rng.within(500..=20_000);
+        let wait = self.rng.within(500..=40_000);
         vec![self.later(wait, Step::Connect)]
     }
 

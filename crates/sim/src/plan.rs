@@ -50,6 +50,8 @@ pub struct Device {
     pub order: Order,
     /// Floating-point operations per millisecond.
     pub flops_per_ms: u64,
+    /// How many times faster the calibration finds it than it then is (a device that throttles).
+    pub claims_times: u64,
     /// On top of each kernel, up to this, in milliseconds.
     pub hiccup_ms: u64,
 }
@@ -110,6 +112,9 @@ pub struct Plan {
 /// Multiplications and additions of all jobs of one seed: what keeps a seed near 20 ms.
 const FLOPS_PER_SEED: u64 = 4_000_000;
 
+/// Bytes per millisecond that the scheduler's deadlines allow for: 2 Mbit/s.
+pub const DEADLINE_RATE: u64 = 250;
+
 impl Plan {
     /// Reads a seed.
     pub fn draw(rng: &mut Rng) -> Self {
@@ -126,7 +131,12 @@ impl Plan {
                 2 if i > 0 => Nature::Broken(Defect::OutOfMemory),
                 _ => Nature::Honest,
             };
-            volunteers.push(draw_volunteer(rng, nature, safety_ms, churn, persons));
+            let mut volunteer = draw_volunteer(rng, nature, safety_ms, churn, persons);
+            if i == 0 {
+                // The one that must be able to complete everything has the link that deadlines allow for.
+                volunteer.quality.rate = volunteer.quality.rate.max(DEADLINE_RATE);
+            }
+            volunteers.push(volunteer);
         }
         for _ in 0..liars {
             let nature = Nature::Liar(rng.pick(&TRICKS).unwrap_or(Trick::Zeros));
@@ -206,7 +216,8 @@ fn draw_volunteer(rng: &mut Rng, nature: Nature, safety_ms: u64, churn: bool, pe
     let orders = [Order::Forward, Order::Backward, Order::Blocks, Order::Lanes];
     let device = Device {
         order: rng.pick(&orders).unwrap_or(Order::Forward),
-        flops_per_ms: rng.pick(&[300, 2_000, 20_000, 1_000_000]).unwrap_or(2_000),
+        flops_per_ms: rng.pick(&[4_000, 20_000, 100_000, 1_000_000]).unwrap_or(4_000),
+        claims_times: rng.pick(&[1, 1, 1, 50]).unwrap_or(1),
         hiccup_ms: rng.pick(&[0, 20, 500, 15_000]).unwrap_or(0),
     };
     PlannedVolunteer {

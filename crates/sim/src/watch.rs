@@ -53,6 +53,8 @@ pub struct Watch {
     shards: BTreeMap<(JobId, u32), Tile>,
     ended: BTreeSet<JobId>,
     result_bytes: BTreeMap<Ticket, u64>,
+    /// Whose message is being handled.
+    speaking: Option<SessionId>,
     // Across restarts:
     tokens: BTreeSet<ConsentToken>,
     newest_fence: Option<Fence>,
@@ -76,6 +78,7 @@ impl Watch {
         self.shards.clear();
         self.ended.clear();
         self.result_bytes.clear();
+        self.speaking = None;
     }
 
     /// A session opened.
@@ -85,6 +88,10 @@ impl Watch {
 
     /// Sees what goes into the relay.
     pub fn input(&mut self, now: u64, input: &Input) {
+        self.speaking = match input {
+            Input::Message { session, .. } => Some(*session),
+            _ => None,
+        };
         match input {
             Input::Closed { session } => {
                 self.sessions.remove(session);
@@ -161,7 +168,9 @@ impl Watch {
                 self.sessions.remove(session).map(|_| ()).ok_or(format!("session {session} is closed twice"))
             }
             Output::Check(check) => {
-                let committed = self.sessions.iter().find_map(|(session, seen)| {
+                // Two volunteers may hold copies of a shard and commit the same bytes: the one who speaks delivers.
+                let speaking = self.speaking.and_then(|session| self.sessions.get_key_value(&session));
+                let committed = speaking.into_iter().chain(&self.sessions).find_map(|(session, seen)| {
                     let fits = |lease: &&WireLease| lease.job == check.job && lease.committed == Some(check.claim);
                     let held = seen.leases.iter().find(|(_, lease)| fits(lease));
                     held.map(|(id, lease)| (*session, *id, lease.job, lease.shard))
@@ -261,6 +270,8 @@ impl Watch {
             }
             Message::Refusal(refusal) if seen.honest => match refusal.code {
                 RefusalCode::TimedOut | RefusalCode::ShuttingDown | RefusalCode::Full => Ok(()),
+                // Results that a broken link kept from arriving count against a volunteer, honest or not.
+                RefusalCode::NotTrusted if self.honest_undelivered > 0 => Ok(()),
                 code => Err(format!("honest session {session} is refused: {code:?}, {}", refusal.message)),
             },
             _ => Ok(()),
