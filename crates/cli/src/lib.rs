@@ -1,3 +1,115 @@
 //! The `potluck` command as a library, so that xtask and the end-to-end tests drive the same code.
+//!
+//! Where to look: `args` is the command line, `error` the exit codes; `submit`, `jobs`, `job` are for submitters and speak
+//! HTTP through `client`; `volunteer` and `tabs` lend; `cdp` drives Chromium.
+//!
+//! Architecture invariant: nothing here decides. The relay judges inputs, the engine judges what a volunteer does.
 
+pub mod args;
 pub mod cdp;
+pub mod client;
+pub mod config;
+pub mod error;
+pub mod job;
+pub mod jobs;
+pub mod npy;
+pub mod progress;
+pub mod stop;
+pub mod submit;
+pub mod tabs;
+pub mod volunteer;
+
+use args::{Cli, Command, SubmitJob, TokenArgs};
+use clap::CommandFactory as _;
+use client::Client;
+use error::CliError;
+use std::io::IsTerminal as _;
+use stop::Stop;
+use tracing_subscriber::EnvFilter;
+
+/// What is logged unless the person says otherwise.
+const DEFAULT_LOG: &str = "warn";
+/// What a relay logs unless the person says otherwise: an operator wants to see who comes and goes.
+const RELAY_LOG: &str = "info";
+/// Ctrl-C of this number ends the process whatever it does.
+const LAST_SIGNAL: u32 = 3;
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// Whatever kept it from doing what was asked; [`CliError::exit`] is the process's exit code.
+pub fn run(cli: &Cli) -> Result<(), CliError> {
+    if let Command::Completions { shell } = cli.command {
+        clap_complete::generate(shell, &mut Cli::command(), "potluck", &mut std::io::stdout());
+        return Ok(());
+    }
+    start_log(cli)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|cause| CliError::System { what: "the asynchronous runtime could not be started", cause })?;
+    let stop = Stop::default();
+    let signals = {
+        let _within = runtime.enter();
+        stop.watch_signals(LAST_SIGNAL)
+    };
+    signals.map_err(|cause| CliError::System { what: "signals could not be listened to", cause })?;
+    let client = |relay: &str, token: &TokenArgs| {
+        Client::new(relay, config::token(token, |name| std::env::var(name).ok())?, stop.clone())
+    };
+    let outcome = match &cli.command {
+        Command::Submit(submit) => match &submit.job {
+            SubmitJob::Matmul(args) => {
+                client(&args.relay.relay, &args.token).and_then(|client| submit::matmul(args, &client))
+            }
+        },
+        Command::Jobs(args) => client(&args.relay.relay, &args.token).and_then(|client| jobs::list(args, &client)),
+        Command::Status(args) => {
+            client(&args.relay.relay, &args.token).and_then(|client| jobs::status(args, &client))
+        }
+        Command::Cancel(args) => {
+            client(&args.relay.relay, &args.token).and_then(|client| jobs::cancel(args, &client))
+        }
+        Command::Fetch(args) => client(&args.relay.relay, &args.token).and_then(|client| jobs::fetch(args, &client)),
+        Command::Volunteer(args) => runtime.block_on(volunteer::run(args, &stop)),
+        Command::Tabs(args) => runtime.block_on(tabs::run(args, &stop)),
+        Command::Relay(_) | Command::Completions { .. } => Ok(()),
+    };
+    // A kernel or a blocking read may still be at work: it ends with the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Whether the caller is a program that reads JSON from stdout; it gets errors there too.
+pub fn wants_json(cli: &Cli) -> bool {
+    match &cli.command {
+        Command::Relay(args) => args.json,
+        Command::Submit(submit) => {
+            let SubmitJob::Matmul(args) = &submit.job;
+            args.json
+        }
+        Command::Jobs(args) => args.json,
+        Command::Status(args) | Command::Cancel(args) => args.json,
+        Command::Fetch(args) => args.json,
+        Command::Volunteer(args) => args.json,
+        Command::Tabs(args) => args.json,
+        Command::Completions { .. } => false,
+    }
+}
+
+/// Logs to stderr, so that stdout holds nothing but what was asked for.
+fn start_log(cli: &Cli) -> Result<(), CliError> {
+    let fallback = if matches!(cli.command, Command::Relay(_)) { RELAY_LOG } else { DEFAULT_LOG };
+    let filter = cli.log.as_deref().filter(|filter| !filter.is_empty()).unwrap_or(fallback);
+    let filter = EnvFilter::try_new(filter).map_err(|cause| CliError::Usage {
+        message: format!("{filter:?} is no log filter: {cause}"),
+        hint: "use error, warn, info, debug, trace, or pairs such as potluck_relay=debug,info".into(),
+    })?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    // A test that runs several commands in one process keeps the first one's log.
+    let _ = log.try_init();
+    Ok(())
+}

@@ -1,0 +1,414 @@
+//! The command line.
+
+use crate::error::AFTER_HELP;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// The relay that is used where none is named: the one that `potluck relay` starts on this machine.
+pub const DEFAULT_RELAY: &str = "http://127.0.0.1:8787";
+
+/// People lend browser tabs; together they compute what a job asks for, and every result is verified.
+#[derive(Debug, Parser)]
+#[command(name = "potluck", version, after_help = AFTER_HELP, arg_required_else_help = true)]
+#[command(propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// What is logged to stderr: error, warn, info, debug, trace, or a filter as in RUST_LOG
+    #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER", hide_env = true)]
+    pub log: Option<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a relay: it takes jobs, hands out shards, verifies results and serves the donate page
+    #[command(after_help = "Examples:
+  potluck relay
+  potluck relay --listen 0.0.0.0:8080 --data /var/lib/potluck
+  potluck relay --config potluck.toml --json")]
+    Relay(RelayArgs),
+    /// Submit a job and wait for its result
+    Submit(SubmitArgs),
+    /// List the relay's jobs
+    Jobs(JobsArgs),
+    /// Show how far a job is
+    #[command(after_help = "Examples:
+  potluck status 3f2a
+  potluck status 3f2a --json")]
+    Status(StatusArgs),
+    /// Give a job up; volunteers stop working on it
+    Cancel(StatusArgs),
+    /// Wait for a job and write its result
+    #[command(after_help = "Examples:
+  potluck fetch 3f2a --out C.npy")]
+    Fetch(FetchArgs),
+    /// Lend this machine without a browser
+    #[command(after_help = "Starting the command is the consent: it lends this machine's GPU or CPU to the relay's jobs until it \
+ends.
+The first Ctrl-C finishes the shard at hand, the second stops at once.
+
+Examples:
+  potluck volunteer --relay https://relay.example.org
+  potluck volunteer --backend cpu --preset quiet")]
+    Volunteer(VolunteerArgs),
+    /// Lend headless Chromium tabs through the relay's own page
+    #[command(after_help = "Each tab is a volunteer of its own: it opens the relay's page, clicks through the consent, and \
+lends until the command ends.
+
+Examples:
+  potluck tabs --count 2
+  potluck tabs --count 4 --backend wasm --relay https://relay.example.org")]
+    Tabs(TabsArgs),
+    /// Print a completion script for a shell
+    #[command(after_help = "Examples:
+  potluck completions bash > ~/.local/share/bash-completion/completions/potluck
+  potluck completions zsh > ~/.zfunc/_potluck")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where the relay is and who asks.
+#[derive(Debug, Clone, Args)]
+pub struct RelayAddress {
+    /// Address of the relay
+    #[arg(long, env = "POTLUCK_RELAY", default_value = DEFAULT_RELAY, value_name = "URL")]
+    pub relay: String,
+}
+
+/// A submitter's token. The environment is not read here: [`crate::config::token`] ranks flags before it.
+#[derive(Debug, Clone, Default, Args)]
+pub struct TokenArgs {
+    /// The submitter's token (better in POTLUCK_TOKEN or a file: other users can see command lines)
+    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file")]
+    pub token: Option<String>,
+    /// File that holds the token; `potluck relay` prints its path
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+/// `potluck relay`
+#[derive(Debug, Clone, Args)]
+pub struct RelayArgs {
+    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8787]
+    #[arg(long, env = "POTLUCK_LISTEN", value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// Folder for jobs, blobs and tokens; made if it does not exist [default: potluck-data]
+    #[arg(long, env = "POTLUCK_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Settings file [default: potluck.toml, if the current folder has one]
+    #[arg(long, env = "POTLUCK_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print one line of JSON with `address` and `token_path` instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `potluck submit`
+#[derive(Debug, Clone, Args)]
+pub struct SubmitArgs {
+    /// The kind of job.
+    #[command(subcommand)]
+    pub job: SubmitJob,
+}
+
+/// Kinds of jobs.
+#[derive(Debug, Clone, Subcommand)]
+pub enum SubmitJob {
+    /// A matrix product C = A·B of two .npy files
+    #[command(after_help = "Examples:
+  potluck submit matmul A.npy B.npy --out C.npy
+  potluck submit matmul A.npy B.npy --out C.npy --dtype int8 --name gram
+  potluck submit matmul A.npy B.npy --detach --json
+
+Closing the command does not end the job: `potluck fetch JOB --out C.npy` picks it up again.")]
+    Matmul(MatmulArgs),
+}
+
+/// `potluck submit matmul`
+#[derive(Debug, Clone, Args)]
+pub struct MatmulArgs {
+    /// Left operand, M x K
+    #[arg(value_name = "A.npy")]
+    pub a: PathBuf,
+    /// Right operand, K x N
+    #[arg(value_name = "B.npy")]
+    pub b: PathBuf,
+    /// Where the product is written
+    #[arg(long, short, value_name = "C.npy", required_unless_present = "detach")]
+    pub out: Option<PathBuf>,
+    /// Element type of the computation: f32, or int8 with exact 32-bit sums
+    #[arg(long, value_enum, default_value_t = DTypeArg::F32)]
+    pub dtype: DTypeArg,
+    /// What volunteers see as the job's name [default: "A.npy x B.npy"]
+    #[arg(long, value_name = "TEXT")]
+    pub name: Option<String>,
+    /// Submit, print the job's id, and do not wait
+    #[arg(long, conflicts_with = "out")]
+    pub detach: bool,
+    /// Print the outcome as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The relay.
+    #[command(flatten)]
+    pub relay: RelayAddress,
+    /// The token.
+    #[command(flatten)]
+    pub token: TokenArgs,
+}
+
+/// Element types on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DTypeArg {
+    /// IEEE binary32
+    F32,
+    /// Signed 8-bit integers
+    Int8,
+}
+
+impl From<DTypeArg> for potluck_types::DType {
+    fn from(dtype: DTypeArg) -> Self {
+        match dtype {
+            DTypeArg::F32 => Self::F32,
+            DTypeArg::Int8 => Self::Int8,
+        }
+    }
+}
+
+/// `potluck jobs`
+#[derive(Debug, Clone, Args)]
+pub struct JobsArgs {
+    /// Print one JSON object a job
+    #[arg(long)]
+    pub json: bool,
+    /// The relay.
+    #[command(flatten)]
+    pub relay: RelayAddress,
+    /// The token.
+    #[command(flatten)]
+    pub token: TokenArgs,
+}
+
+/// `potluck status` and `potluck cancel`
+#[derive(Debug, Clone, Args)]
+pub struct StatusArgs {
+    /// The job's id, or enough of its beginning
+    #[arg(value_name = "JOB", value_parser = job_prefix)]
+    pub job: String,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// The relay.
+    #[command(flatten)]
+    pub relay: RelayAddress,
+    /// The token.
+    #[command(flatten)]
+    pub token: TokenArgs,
+}
+
+/// `potluck fetch`
+#[derive(Debug, Clone, Args)]
+pub struct FetchArgs {
+    /// The job's id, or enough of its beginning
+    #[arg(value_name = "JOB", value_parser = job_prefix)]
+    pub job: String,
+    /// Where the result is written
+    #[arg(long, short, value_name = "C.npy")]
+    pub out: PathBuf,
+    /// Print the outcome as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The relay.
+    #[command(flatten)]
+    pub relay: RelayAddress,
+    /// The token.
+    #[command(flatten)]
+    pub token: TokenArgs,
+}
+
+/// How much of the machine is lent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PresetArg {
+    /// A quarter of the time
+    Quiet,
+    /// Half of the time
+    Balanced,
+    /// All of the time
+    Full,
+}
+
+impl PresetArg {
+    /// The name in addresses and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Quiet => "quiet",
+            Self::Balanced => "balanced",
+            Self::Full => "full",
+        }
+    }
+}
+
+impl From<PresetArg> for potluck_proto::Preset {
+    fn from(preset: PresetArg) -> Self {
+        match preset {
+            PresetArg::Quiet => Self::Quiet,
+            PresetArg::Balanced => Self::Balanced,
+            PresetArg::Full => Self::Full,
+        }
+    }
+}
+
+/// What computes in `potluck volunteer`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum NativeBackend {
+    /// The faster of the two, found by a short calibration
+    Auto,
+    /// The GPU, through wgpu
+    Gpu,
+    /// The CPU's SIMD units, one thread each
+    Cpu,
+}
+
+/// `potluck volunteer`
+#[derive(Debug, Clone, Args)]
+pub struct VolunteerArgs {
+    /// What computes
+    #[arg(long, value_enum, default_value_t = NativeBackend::Auto)]
+    pub backend: NativeBackend,
+    /// How much is lent
+    #[arg(long, value_enum, default_value_t = PresetArg::Full)]
+    pub preset: PresetArg,
+    /// File that keeps this volunteer's key [default: the user's data folder]
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Stop after this many results were accepted
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+    /// Print one JSON object an event
+    #[arg(long)]
+    pub json: bool,
+    /// The relay.
+    #[command(flatten)]
+    pub relay: RelayAddress,
+}
+
+/// What computes in `potluck tabs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TabBackend {
+    /// The faster of the two, found by a short calibration
+    Auto,
+    /// WebGPU
+    Webgpu,
+    /// wasm with SIMD
+    Wasm,
+}
+
+impl TabBackend {
+    /// The name in the page's address.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Webgpu => "webgpu",
+            Self::Wasm => "wasm",
+        }
+    }
+}
+
+/// `potluck tabs`
+#[derive(Debug, Clone, Args)]
+pub struct TabsArgs {
+    /// How many tabs
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=MAX_TABS))]
+    pub count: u32,
+    /// What computes
+    #[arg(long, value_enum, default_value_t = TabBackend::Auto)]
+    pub backend: TabBackend,
+    /// How much each tab lends
+    #[arg(long, value_enum, default_value_t = PresetArg::Full)]
+    pub preset: PresetArg,
+    /// Show the browser's windows
+    #[arg(long)]
+    pub headed: bool,
+    /// Print one JSON object an event
+    #[arg(long)]
+    pub json: bool,
+    /// The relay.
+    #[command(flatten)]
+    pub relay: RelayAddress,
+}
+
+/// Tabs of one browser. Each takes 100 to 300 MB.
+const MAX_TABS: i64 = 64;
+
+fn job_prefix(text: &str) -> Result<String, String> {
+    let text = text.trim().to_ascii_lowercase();
+    if text.is_empty() || text.len() > 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err("a job's id has 32 hexadecimal digits; its beginning is enough".into());
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    fn parse(line: &str) -> Result<Cli, clap::error::ErrorKind> {
+        Cli::try_parse_from(line.split_whitespace()).map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn good_lines() {
+        for line in [
+            "potluck relay",
+            "potluck relay --listen 127.0.0.1:0 --data d --config p.toml --json --log debug",
+            "potluck submit matmul a.npy b.npy --out c.npy",
+            "potluck submit matmul a.npy b.npy --dtype int8 --detach --json --relay http://x:1 --token t",
+            "potluck jobs --json",
+            "potluck status ABC123",
+            "potluck cancel abc --token-file f",
+            "potluck fetch abc --out c.npy",
+            "potluck volunteer --backend cpu --preset quiet --count 3",
+            "potluck tabs --count 2 --backend wasm",
+            "potluck completions zsh",
+        ] {
+            assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
+        }
+    }
+
+    #[test]
+    fn bad_lines() {
+        use clap::error::ErrorKind as Kind;
+        for (line, kind) in [
+            ("potluck", Kind::DisplayHelpOnMissingArgumentOrSubcommand),
+            ("potluck brew", Kind::InvalidSubcommand),
+            ("potluck relay --listen nowhere", Kind::ValueValidation),
+            ("potluck submit matmul a.npy b.npy", Kind::MissingRequiredArgument),
+            ("potluck submit matmul a.npy b.npy --out c --detach", Kind::ArgumentConflict),
+            ("potluck submit matmul a.npy b.npy --out c --dtype f64", Kind::InvalidValue),
+            ("potluck jobs --token a --token-file b", Kind::ArgumentConflict),
+            ("potluck status xyz", Kind::ValueValidation),
+            ("potluck tabs --count 0", Kind::ValueValidation),
+            ("potluck tabs --count 65", Kind::ValueValidation),
+        ] {
+            assert_eq!(parse(line).err(), Some(kind), "{line}");
+        }
+    }
+
+    #[test]
+    fn job_ids_are_folded_to_lower_case() {
+        let Ok(Cli { command: Command::Status(args), .. }) = parse("potluck status ABC123") else {
+            panic!("not parsed");
+        };
+        assert_eq!(args.job, "abc123");
+    }
+}

@@ -1,0 +1,319 @@
+//! The relay's HTTP API, as the commands for submitters use it: blocking, retried where a retry is safe, each answer
+//! bounded.
+
+pub mod retry;
+mod types;
+
+pub use types::{ApiError, Job, JobList, JobState, Matrix};
+
+use crate::error::CliError;
+use crate::stop::Stop;
+use retry::{FIRST_PATIENCE, PATIENCE, pause, random_jitter};
+use serde::de::DeserializeOwned;
+use std::cell::Cell;
+use std::io::Read;
+use std::time::{Duration, Instant};
+use ureq::http::{Method, Request, Response, StatusCode};
+use ureq::{Agent, Body, SendBody};
+
+/// Time to resolve the relay's name and connect to it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest silence while an answer or a body is under way. The relay checks and cuts an upload before it answers:
+/// 4 GiB at 100 MB/s take 40 s.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Largest JSON answer, in bytes: a list of 4,096 jobs at about 1 kB each.
+const MAX_JSON_BYTES: u64 = 16 << 20;
+
+/// A request that failed and will be tried again.
+#[derive(Debug, Clone)]
+pub struct Trouble {
+    /// What happened.
+    pub cause: String,
+    /// For how long it has been failing.
+    pub since: Duration,
+    /// For how long it will be tried in all.
+    pub limit: Duration,
+}
+
+/// Talks to one relay.
+pub struct Client {
+    agent: Agent,
+    relay: String,
+    token: Option<String>,
+    /// Patience once the relay has answered; before that, a wrong address is likelier than a restart.
+    patience: Duration,
+    first_patience: Duration,
+    answered: Cell<bool>,
+    stop: Stop,
+}
+
+impl Client {
+    /// A client for the relay at `relay` (`http://` or `https://`).
+    ///
+    /// # Errors
+    /// The address is not one.
+    pub fn new(relay: &str, token: Option<String>, stop: Stop) -> Result<Self, CliError> {
+        let relay = base_address(relay)?;
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_resolve(Some(CONNECT_TIMEOUT))
+            .timeout_per_read(Some(SILENCE_TIMEOUT))
+            .timeout_per_write(Some(SILENCE_TIMEOUT))
+            .user_agent(concat!("potluck/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Ok(Self {
+            agent: config.new_agent(),
+            relay,
+            token,
+            patience: PATIENCE,
+            first_patience: FIRST_PATIENCE,
+            answered: Cell::new(false),
+            stop,
+        })
+    }
+
+    /// Sets how long a relay that does not answer is tried: before its first answer, and after it.
+    #[must_use]
+    pub fn with_patience(mut self, first: Duration, later: Duration) -> Self {
+        (self.first_patience, self.patience) = (first, later);
+        self
+    }
+
+    /// The relay's address, without a slash at its end.
+    pub fn relay(&self) -> &str {
+        &self.relay
+    }
+
+    /// The requests to stop that this client heeds.
+    pub fn stop(&self) -> &Stop {
+        &self.stop
+    }
+
+    /// GET with a JSON answer, retried.
+    ///
+    /// # Errors
+    /// [`CliError::Unreachable`] after its patience, [`CliError::Api`], [`CliError::Answer`].
+    pub fn get<T: DeserializeOwned>(&self, path: &str, on_trouble: impl FnMut(Trouble)) -> Result<T, CliError> {
+        let response = self.retried(on_trouble, || self.send(Method::GET, path, &[], SendBody::none()))?;
+        read_json(response, &format!("GET {path}"))
+    }
+
+    /// A request with a JSON body (or none) and a JSON answer. Retried, so it must be safe to repeat: deletions are,
+    /// and creations that carry an idempotency key.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn send_json<T: DeserializeOwned>(
+        &self,
+        method: &Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&serde_json::Value>,
+        on_trouble: impl FnMut(Trouble),
+    ) -> Result<T, CliError> {
+        let body = body.map(ToString::to_string);
+        let mut headers = headers.to_vec();
+        if body.is_some() {
+            headers.push(("content-type", "application/json"));
+        }
+        let response = self.retried(on_trouble, || {
+            let mut bytes = body.as_deref().unwrap_or_default().as_bytes();
+            let length = bytes.len().to_string();
+            let mut headers = headers.clone();
+            headers.push(("content-length", &length));
+            self.send(method.clone(), path, &headers, SendBody::from_reader(&mut bytes))
+        })?;
+        read_json(response, &format!("{method} {path}"))
+    }
+
+    /// Sends a body that is opened anew for each attempt, and reads a JSON answer. For uploads.
+    ///
+    /// # Errors
+    /// As [`Client::get`], and what `open` says.
+    pub fn upload<T: DeserializeOwned, R: Read>(
+        &self,
+        method: &Method,
+        path: &str,
+        length: u64,
+        mut open: impl FnMut() -> Result<R, CliError>,
+        on_trouble: impl FnMut(Trouble),
+    ) -> Result<T, CliError> {
+        let length = length.to_string();
+        let headers = [("content-type", "application/octet-stream"), ("content-length", length.as_str())];
+        let response = self.retried(on_trouble, || {
+            let mut body = open()?;
+            self.send(method.clone(), path, &headers, SendBody::from_reader(&mut body))
+        })?;
+        read_json(response, &format!("{method} {path}"))
+    }
+
+    /// GET with a body of any kind: its length, if the relay says, and a reader. Retried until the body begins.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn download(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        on_trouble: impl FnMut(Trouble),
+    ) -> Result<Response<Body>, CliError> {
+        self.retried(on_trouble, || self.send(Method::GET, path, headers, SendBody::none()))
+    }
+
+    fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: SendBody<'_>,
+    ) -> Result<Response<Body>, CliError> {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.relay));
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(body).map_err(|cause| CliError::Usage {
+            message: format!("the relay's address or the token cannot be sent: {cause}"),
+            hint: "check --relay and --token for blanks and other stray characters".into(),
+        })?;
+        let response = self.agent.run(request).map_err(|cause| self.transport_error(&cause))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let retry_after =
+            response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+        let text = response.into_body().into_with_config().limit(MAX_JSON_BYTES).read_to_string();
+        Err(CliError::Api(ApiError::from_body(status.as_u16(), &text.unwrap_or_default(), retry_after)))
+    }
+
+    fn transport_error(&self, cause: &ureq::Error) -> CliError {
+        let cause = match cause {
+            ureq::Error::Io(error) => match error.downcast_interrupted() {
+                true => return CliError::Interrupted { job: None },
+                false => error.to_string(),
+            },
+            other => other.to_string(),
+        };
+        CliError::Unreachable { relay: self.relay.clone(), waited: Duration::ZERO, cause }
+    }
+
+    /// Repeats `attempt` while the relay is away or overloaded, with pauses that grow, up to the patience.
+    fn retried<T>(
+        &self,
+        mut on_trouble: impl FnMut(Trouble),
+        mut attempt: impl FnMut() -> Result<T, CliError>,
+    ) -> Result<T, CliError> {
+        let started = Instant::now();
+        let limit = if self.answered.get() { self.patience } else { self.first_patience };
+        for failures in 1.. {
+            let error = match attempt() {
+                Ok(value) => {
+                    self.answered.set(true);
+                    return Ok(value);
+                }
+                Err(error) => error,
+            };
+            let (cause, asked) = match &error {
+                CliError::Unreachable { cause, .. } => (cause.clone(), None),
+                CliError::Api(api) if is_passing(api.status) => (api.to_string(), api.retry_after),
+                _ => return Err(error),
+            };
+            let since = started.elapsed();
+            let wait = pause(failures, random_jitter()).max(asked.unwrap_or_default());
+            if since + wait > limit {
+                return Err(match error {
+                    CliError::Unreachable { relay, cause, .. } => {
+                        CliError::Unreachable { relay, waited: since, cause }
+                    }
+                    other => other,
+                });
+            }
+            on_trouble(Trouble { cause, since, limit });
+            if !self.stop.sleep(wait) {
+                break;
+            }
+        }
+        Err(CliError::Interrupted { job: None })
+    }
+}
+
+/// Whether a status says "not now" rather than "no".
+fn is_passing(status: u16) -> bool {
+    matches!(
+        StatusCode::from_u16(status),
+        Ok(StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT)
+    )
+}
+
+fn read_json<T: DeserializeOwned>(response: Response<Body>, request: &str) -> Result<T, CliError> {
+    let answer = |cause: String| CliError::Answer { request: request.to_owned(), cause };
+    let text = response
+        .into_body()
+        .into_with_config()
+        .limit(MAX_JSON_BYTES)
+        .read_to_string()
+        .map_err(|cause| answer(cause.to_string()))?;
+    serde_json::from_str(&text).map_err(|cause| answer(cause.to_string()))
+}
+
+/// Checks an address and takes the slash off its end. `host:port` alone means `http://host:port`.
+pub(crate) fn base_address(relay: &str) -> Result<String, CliError> {
+    let trimmed = relay.trim().trim_end_matches('/');
+    let full = if trimmed.contains("://") { trimmed.to_owned() } else { format!("http://{trimmed}") };
+    let usable = full.parse::<ureq::http::Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.host().is_some_and(|host| !host.is_empty())
+            && uri.query().is_none()
+    });
+    if usable {
+        Ok(full)
+    } else {
+        Err(CliError::Usage {
+            message: format!("{relay:?} is not the address of a relay"),
+            hint: "write it like http://127.0.0.1:8787 or https://relay.example.org".into(),
+        })
+    }
+}
+
+/// The error that a body's reader returns after Ctrl-C.
+pub(crate) fn interrupted() -> std::io::Error {
+    std::io::Error::other(Interruption)
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+struct Interruption;
+
+trait DowncastInterrupted {
+    fn downcast_interrupted(&self) -> bool;
+}
+
+impl DowncastInterrupted for std::io::Error {
+    fn downcast_interrupted(&self) -> bool {
+        self.get_ref().is_some_and(|inner| inner.is::<Interruption>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_checked() {
+        let ok = |text: &str| base_address(text).unwrap();
+        assert_eq!(ok("http://a:1/"), "http://a:1");
+        assert_eq!(ok("localhost:8787"), "http://localhost:8787");
+        assert_eq!(ok("https://a.example/potluck/"), "https://a.example/potluck");
+        for bad in ["", "ftp://a", "http://", "http://a?b", "http://a b"] {
+            assert!(base_address(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! A look at `.npy` files before they are sent: what is certain to be refused is said before gigabytes travel.
+//!
+//! The relay checks everything again, and more (values, lengths). Nothing is decided here that it would not decide.
+
+use crate::error::CliError;
+use potluck_types::limits::{MAX_MATRIX_BYTES, MAX_NPY_HEADER_BYTES};
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::path::{Path, PathBuf};
+
+/// A file that looks like a matrix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NpyFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// The shape that its header states.
+    pub shape: Vec<u64>,
+}
+
+impl NpyFile {
+    /// Reads a file's header.
+    ///
+    /// # Errors
+    /// [`CliError::File`] if it cannot be read, [`CliError::Input`] if it is no `.npy` file or too large.
+    pub fn open(path: &Path) -> Result<Self, CliError> {
+        let read = |cause| CliError::file(path, "read", cause);
+        let mut file = File::open(path).map_err(read)?;
+        let metadata = file.metadata().map_err(read)?;
+        if !metadata.is_file() {
+            return Err(refused(path, "is not a regular file", "save the matrix with numpy.save and name that file"));
+        }
+        if metadata.len() > MAX_MATRIX_BYTES + MAX_NPY_HEADER_BYTES as u64 {
+            let limit = MAX_MATRIX_BYTES >> 20;
+            return Err(refused(
+                path,
+                &format!("has {} bytes; a relay takes matrices of up to {limit} MiB", metadata.len()),
+                "split the product into several jobs",
+            ));
+        }
+        let mut head = Vec::new();
+        file.by_ref().take(MAX_NPY_HEADER_BYTES as u64).read_to_end(&mut head).map_err(read)?;
+        let header_bytes = header_length(&head).ok_or_else(|| {
+            refused(path, "is not an .npy file", "save it with numpy.save(FILE, array)")
+        })?;
+        if header_bytes > head.len() {
+            let (what, hint) = if header_bytes > MAX_NPY_HEADER_BYTES {
+                ("has an .npy header that is too long", "save it as a plain array, without field names")
+            } else {
+                ("ends within its .npy header", "save it again; it was cut off")
+            };
+            return Err(refused(path, what, hint));
+        }
+        let header = npyz::NpyHeader::from_reader(Cursor::new(&head[..header_bytes]))
+            .map_err(|cause| refused(path, &format!("has no readable .npy header: {cause}"), "save it again"))?;
+        Ok(Self { path: path.to_owned(), bytes: metadata.len(), shape: header.shape().to_vec() })
+    }
+
+    /// The file's name, for people.
+    pub fn label(&self) -> String {
+        self.path.file_name().unwrap_or(self.path.as_os_str()).to_string_lossy().into_owned()
+    }
+}
+
+fn refused(path: &Path, what: &str, hint: &str) -> CliError {
+    CliError::Input { message: format!("{} {what}", path.display()), hint: hint.to_owned() }
+}
+
+/// Bytes of magic, version, length and text; `None` if this is no `.npy` file.
+fn header_length(head: &[u8]) -> Option<usize> {
+    let rest = head.strip_prefix(b"\x93NUMPY")?;
+    match rest {
+        [1, _, low, high, ..] => Some(10 + usize::from(u16::from_le_bytes([*low, *high]))),
+        [2 | 3, _, a, b, c, d, ..] => 12usize.checked_add(u32::from_le_bytes([*a, *b, *c, *d]) as usize),
+        _ => None,
+    }
+}
+
+/// Says whether two files can be multiplied, as far as their headers tell.
+///
+/// # Errors
+/// [`CliError::Input`] if the inner dimensions of two matrices differ.
+pub fn check_product(a: &NpyFile, b: &NpyFile) -> Result<(), CliError> {
+    let (&[m, k], &[k2, n]) = (a.shape.as_slice(), b.shape.as_slice()) else {
+        // Vectors and anything else: the relay knows what it takes.
+        return Ok(());
+    };
+    if k == k2 {
+        return Ok(());
+    }
+    let (left, right) = (a.label(), b.label());
+    let hint = if n == k {
+        format!("{right} looks transposed: save its transpose (numpy.save(FILE, B.T))")
+    } else {
+        format!("the columns of {left} must be as many as the rows of {right}")
+    };
+    Err(CliError::Input {
+        message: format!("{left} is {m} x {k} and {right} is {k2} x {n}: {k} columns do not meet {k2} rows"),
+        hint,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(bytes: &[u8]) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        file
+    }
+
+    fn npy(shape: &str) -> Vec<u8> {
+        let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n");
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend((text.len() as u16).to_le_bytes());
+        bytes.extend(text.as_bytes());
+        bytes
+    }
+
+    fn message(bytes: &[u8]) -> String {
+        let file = file(bytes);
+        let error = NpyFile::open(file.path()).unwrap_err();
+        assert_eq!(error.exit(), crate::error::Exit::RefusedInput);
+        assert!(error.hint().is_some());
+        error.to_string()
+    }
+
+    #[test]
+    fn shapes_are_read() {
+        let file = file(&npy("(3, 5)"));
+        assert_eq!(NpyFile::open(file.path()).unwrap().shape, [3, 5]);
+    }
+
+    #[test]
+    fn what_is_no_npy_file_is_said() {
+        assert!(message(b"").ends_with("is not an .npy file"));
+        assert!(message(b"PK\x03\x04").ends_with("is not an .npy file"));
+        assert!(message(&npy("(3, 5)")[..30]).ends_with("ends within its .npy header"));
+        assert!(message(b"\x93NUMPY\x02\x00\xff\xff\xff\xff{").ends_with("header that is too long"));
+        assert!(message(&npy("(((")).contains("no readable .npy header"));
+        assert!(matches!(NpyFile::open(Path::new("/nowhere.npy")), Err(CliError::File { .. })));
+        assert!(matches!(NpyFile::open(Path::new("/")), Err(CliError::Input { .. })));
+    }
+
+    #[test]
+    fn mismatched_matrices_are_refused_before_they_travel() {
+        let matrix = |shape: [u64; 2]| NpyFile { path: "x.npy".into(), bytes: 1, shape: shape.into() };
+        assert!(check_product(&matrix([2, 3]), &matrix([3, 4])).is_ok());
+        let error = check_product(&matrix([2, 3]), &matrix([4, 3])).unwrap_err();
+        assert!(error.hint().unwrap().contains("transposed"), "{error}");
+        assert!(check_product(&matrix([2, 3]), &matrix([4, 5])).is_err());
+        let vector = NpyFile { path: "v.npy".into(), bytes: 1, shape: vec![3] };
+        assert!(check_product(&matrix([2, 3]), &vector).is_ok());
+    }
+}

@@ -1,0 +1,242 @@
+//! The thread that computes: measures the device, runs one product at a time, rests as much as the preset says.
+
+use potluck_kernels::{
+    Backend as Kernel, BackendChoice, CpuJob, Gpu, GpuOptions, KernelError, Operand, Progress, Variant, calibrate,
+};
+use potluck_proto::Backend;
+use potluck_types::Duration as Millis;
+use potluck_volunteer::{Choice, Event, Failure, Run, RunId, compute};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc as blocking;
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+/// Events that may wait for the engine: one per command, and the engine has at most a run and a calibration out.
+const MAX_QUEUED_EVENTS: usize = 16;
+/// A rest is cut into pieces of this length, so that a Stop is noticed soon.
+const REST_PIECE: Duration = Duration::from_millis(20);
+
+enum Order {
+    Calibrate(Choice),
+    Run(Run, Arc<AtomicBool>),
+}
+
+/// Gives orders to the thread. Dropping it cancels what runs and lets the thread end.
+pub(super) struct KernelThread {
+    orders: blocking::Sender<Order>,
+    current: Option<(RunId, Arc<AtomicBool>)>,
+}
+
+impl KernelThread {
+    /// Starts the thread; its answers come through the receiver.
+    pub(super) fn start() -> std::io::Result<(Self, mpsc::Receiver<Event>)> {
+        let (orders, inbox) = blocking::channel();
+        let (events, answers) = mpsc::channel(MAX_QUEUED_EVENTS);
+        let worker = Worker { runtime: Handle::current(), events, gpu: None };
+        std::thread::Builder::new().name("kernel".into()).spawn(move || worker.serve(&inbox))?;
+        Ok((Self { orders, current: None }, answers))
+    }
+
+    pub(super) fn calibrate(&self, choice: Choice) {
+        // The thread ends only after `self` is gone, or by a panic, which closes its events.
+        let _ = self.orders.send(Order::Calibrate(choice));
+    }
+
+    pub(super) fn run(&mut self, run: Run) {
+        let cancel = Arc::new(AtomicBool::new(false));
+        self.current = Some((run.id, Arc::clone(&cancel)));
+        let _ = self.orders.send(Order::Run(run, cancel));
+    }
+
+    pub(super) fn cancel(&self, run: RunId) {
+        if let Some((current, cancel)) = &self.current
+            && *current == run
+        {
+            cancel.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for KernelThread {
+    fn drop(&mut self) {
+        if let Some((_, cancel)) = &self.current {
+            cancel.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+struct Worker {
+    runtime: Handle,
+    events: mpsc::Sender<Event>,
+    gpu: Option<(Gpu, Variant)>,
+}
+
+impl Worker {
+    fn serve(mut self, inbox: &blocking::Receiver<Order>) {
+        while let Ok(order) = inbox.recv() {
+            let (event, owed) = match order {
+                Order::Calibrate(choice) => (Some(self.calibrate(choice)), None),
+                Order::Run(run, cancel) => self.run(&run, &cancel),
+            };
+            if let Some(event) = event
+                && self.events.blocking_send(event).is_err()
+            {
+                return;
+            }
+            if let Some((rest, cancel)) = owed {
+                take_rest(rest, &cancel);
+            }
+        }
+    }
+
+    fn calibrate(&mut self, choice: Choice) -> Event {
+        let choice = match choice {
+            Choice::Auto => BackendChoice::Auto,
+            Choice::Gpu => BackendChoice::Gpu,
+            Choice::Cpu => BackendChoice::Cpu,
+        };
+        self.gpu = None;
+        let gpu = if choice == BackendChoice::Cpu {
+            None
+        } else {
+            self.runtime
+                .block_on(Gpu::request(GpuOptions::default()))
+                .inspect_err(|error| tracing::info!(%error, "no GPU"))
+                .ok()
+        };
+        let outcome = self.runtime.block_on(calibrate(gpu.as_ref(), choice));
+        match outcome {
+            Ok(calibration) => {
+                for tried in &calibration.candidates {
+                    tracing::debug!(kernel = %tried.backend, gflops = tried.gflops, rejected = ?tried.rejected, "measured");
+                }
+                let mflops = (calibration.gflops() * 1e3) as u32;
+                let backend = match (calibration.backend, gpu) {
+                    (Kernel::Gpu(variant), Some(gpu)) => {
+                        self.gpu = Some((gpu, variant));
+                        Backend::NativeGpu
+                    }
+                    _ => Backend::NativeCpu,
+                };
+                Event::Calibrated { backend, mflops }
+            }
+            Err(error) => {
+                tracing::warn!(%error, hint = error.hint(), "calibration failed");
+                Event::CalibrationFailed
+            }
+        }
+    }
+
+    /// Runs a product. The second value is the rest that is still owed when the result is out.
+    fn run<'a>(
+        &mut self,
+        run: &Run,
+        cancel: &'a AtomicBool,
+    ) -> (Option<Event>, Option<(Duration, &'a AtomicBool)>) {
+        let outcome = match run.backend {
+            Backend::NativeGpu => self.run_on_gpu(run, cancel),
+            _ => run_on_cpu(run, cancel),
+        };
+        match outcome {
+            Ok((result, busy, owed)) => {
+                let busy = Millis(busy.as_millis().try_into().unwrap_or(u64::MAX));
+                (Some(Event::KernelDone { run: run.id, result, busy }), Some((owed, cancel)))
+            }
+            Err(KernelError::Cancelled) => (None, None),
+            Err(error) => {
+                tracing::warn!(%error, hint = error.hint(), "a product failed");
+                let failure = match error {
+                    KernelError::OutOfMemory => Failure::OutOfMemory,
+                    KernelError::ShapeMismatch { .. } | KernelError::TooLarge { .. } | KernelError::Unsupported { .. } => {
+                        Failure::Unsupported
+                    }
+                    _ => {
+                        // A device that failed once computes nothing that can be trusted: calibration makes a new one.
+                        self.gpu = None;
+                        Failure::DeviceLost
+                    }
+                };
+                (Some(Event::KernelFailed { run: run.id, failure }), None)
+            }
+        }
+    }
+
+    fn run_on_gpu(&mut self, run: &Run, cancel: &AtomicBool) -> Result<(Vec<u8>, Duration, Duration), KernelError> {
+        let Some((gpu, variant)) = &self.gpu else {
+            return Err(KernelError::DeviceLost { reason: "there is no device any more".into() });
+        };
+        let started = Instant::now();
+        let assembled = compute::assemble(&run.task, &run.a, &run.bt)?;
+        let operands = Operand::pair(&assembled.a, &assembled.bt)?;
+        let product = gpu.matmul(assembled.shape, operands, *variant, cancel);
+        let output = self.runtime.block_on(product)?;
+        let busy = started.elapsed();
+        Ok((output.to_le_bytes(), busy, rest_for(busy, run.share)))
+    }
+}
+
+fn run_on_cpu(run: &Run, cancel: &AtomicBool) -> Result<(Vec<u8>, Duration, Duration), KernelError> {
+    let started = Instant::now();
+    let assembled = compute::assemble(&run.task, &run.a, &run.bt)?;
+    let mut job = CpuJob::new(assembled.shape, Operand::pair(&assembled.a, &assembled.bt)?)?;
+    let mut busy = started.elapsed();
+    let mut owed = rest_for(busy, run.share);
+    loop {
+        if !take_rest(owed, cancel) {
+            return Err(KernelError::Cancelled);
+        }
+        let step = Instant::now();
+        let progress = job.step(potluck_kernels::limits::STEP_TARGET);
+        let took = step.elapsed();
+        busy += took;
+        owed = rest_for(took, run.share);
+        if progress == Progress::Finished {
+            return Ok((job.finish().to_le_bytes(), busy, owed));
+        }
+    }
+}
+
+/// The rest after `busy`, so that busy / (busy + rest) = share.
+fn rest_for(busy: Duration, share: f64) -> Duration {
+    if share >= 1.0 {
+        return Duration::ZERO;
+    }
+    busy.mul_f64(1.0 / share.clamp(0.01, 1.0) - 1.0)
+}
+
+/// Rests, unless canceled: then `false`.
+fn take_rest(rest: Duration, cancel: &AtomicBool) -> bool {
+    let until = Instant::now() + rest;
+    loop {
+        if cancel.load(Ordering::Relaxed) {
+            return false;
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return true;
+        }
+        std::thread::sleep(left.min(REST_PIECE));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rests_keep_the_share() {
+        let busy = Duration::from_millis(10);
+        assert_eq!(rest_for(busy, 1.0), Duration::ZERO);
+        assert_eq!(rest_for(busy, 0.5), busy);
+        assert_eq!(rest_for(busy, 0.25), busy * 3);
+        assert!(rest_for(busy, 0.0) < Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_canceled_rest_ends_at_once() {
+        assert!(!take_rest(Duration::from_secs(60), &AtomicBool::new(true)));
+        assert!(take_rest(Duration::from_millis(1), &AtomicBool::new(false)));
+    }
+}

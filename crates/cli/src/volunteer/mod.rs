@@ -1,0 +1,245 @@
+//! `potluck volunteer`: the native adapter of [`potluck_volunteer::Engine`]. Sockets, a kernel thread and signals; every
+//! decision is the engine's.
+
+mod kernel;
+mod key;
+mod link;
+mod report;
+
+pub use key::{default_path, load_or_create};
+pub use report::{reason_name, state_name};
+
+use crate::args::{NativeBackend, VolunteerArgs};
+use crate::error::CliError;
+use crate::stop::Stop;
+use kernel::KernelThread;
+use link::{Link, socket_address};
+use potluck_proto::{Backend, Preset};
+use potluck_types::{Instant as At, VolunteerKey, limits::MAX_CONSENT};
+use potluck_volunteer::{Action, Choice, Engine, Event, Options, State, Status};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// The version of the text that starting the command agrees to: the one in `potluck volunteer --help`.
+const CONSENT_TEXT_VERSION: u16 = 1;
+/// Memory for one shard: its largest blobs three times, since a native volunteer has room for whole tiles.
+const MEMORY_BYTES: u64 = 256 << 20;
+/// Memory for inputs that may be needed again.
+const CACHE_BYTES: u64 = 512 << 20;
+/// How often the status is looked at when nothing happens.
+const STATUS_INTERVAL: Duration = Duration::from_millis(500);
+/// Time for the last frames (a withdrawn lease) to leave when the command ends.
+const GOODBYE: Duration = Duration::from_millis(200);
+
+/// What a native volunteer lends, and to whom.
+#[derive(Debug, Clone)]
+pub struct Lending {
+    /// The relay's address.
+    pub relay: String,
+    /// What computes.
+    pub choice: Choice,
+    /// How much is lent.
+    pub preset: Preset,
+    /// The volunteer's key.
+    pub key: VolunteerKey,
+    /// Finish after so many accepted results.
+    pub count: Option<u64>,
+}
+
+/// Lends this machine until it is stopped: the first request to stop finishes the shard at hand, the second stops at
+/// once. `on_status` sees every change.
+///
+/// Must run within a tokio runtime with time and network.
+///
+/// # Errors
+/// The relay refuses this volunteer for good, or no device works.
+pub async fn lend(
+    lending: &Lending,
+    stop: &Stop,
+    mut on_status: impl FnMut(&Status),
+) -> Result<Status, CliError> {
+    let mut adapter = Adapter::start(lending)?;
+    adapter.begin(lending);
+    let mut seen = 0;
+    let mut finishing = false;
+    loop {
+        let status = adapter.engine.status();
+        on_status(&status);
+        match ended(&status, lending) {
+            Some(outcome) => {
+                adapter.hang_up().await;
+                return outcome.map(|()| status);
+            }
+            None if status.state == State::ConsentExpired => {
+                // Starting the command is the consent, and the command still runs: ask for another day.
+                adapter.begin(lending);
+                continue;
+            }
+            None => {}
+        }
+        if !finishing && lending.count.is_some_and(|count| status.accepted >= count) {
+            finishing = true;
+            adapter.step(Event::Finish);
+            continue;
+        }
+        let wait = adapter.until_wake();
+        tokio::select! {
+            biased;
+            () = stop.requested(seen + 1) => {
+                seen += 1;
+                adapter.step(if seen == 1 { Event::Finish } else { Event::Stop });
+            }
+            event = adapter.answers.recv() => match event {
+                Some(event) => adapter.step(event),
+                None => return Err(CliError::Volunteer {
+                    message: "the kernel thread ended unexpectedly".into(),
+                    hint: "start the command again; with --backend cpu if it happens again".into(),
+                }),
+            },
+            event = next_of(&mut adapter.link) => adapter.step(event),
+            () = tokio::time::sleep(wait.min(STATUS_INTERVAL)) => adapter.step(Event::Tick),
+        }
+    }
+}
+
+/// Whether the engine has come to an end, and which.
+fn ended(status: &Status, lending: &Lending) -> Option<Result<(), CliError>> {
+    let failure = |message: String, hint: &str| Some(Err(CliError::Volunteer { message, hint: hint.to_owned() }));
+    match status.state {
+        State::Stopped => Some(Ok(())),
+        State::NoDevice => failure("no device of this machine computes right results".into(), "try --backend cpu"),
+        State::Refused(code) => failure(
+            format!(
+                "the relay refuses this volunteer ({code:?}): {}",
+                status.refusal.as_deref().unwrap_or("it does not say why")
+            ),
+            "update potluck if the version is too old; otherwise ask the relay's operator",
+        ),
+        _ if lending.choice == Choice::Gpu && status.backend == Some(Backend::NativeCpu) => {
+            failure("there is no usable GPU".into(), "use --backend auto or --backend cpu")
+        }
+        _ => None,
+    }
+}
+
+/// The next event of the connection; never, while there is none.
+async fn next_of(link: &mut Option<Link>) -> Event {
+    match link {
+        Some(link) => link.incoming.recv().await.unwrap_or(Event::Disconnected),
+        None => std::future::pending().await,
+    }
+}
+
+struct Adapter {
+    engine: Engine,
+    origin: Instant,
+    address: String,
+    link: Option<Link>,
+    kernel: KernelThread,
+    answers: mpsc::Receiver<Event>,
+}
+
+impl Adapter {
+    fn start(lending: &Lending) -> Result<Self, CliError> {
+        let address = socket_address(&lending.relay)?;
+        let mut jitter = [0; 8];
+        // Without chance, the process id still differs between volunteers of one machine.
+        if getrandom::fill(&mut jitter).is_err() {
+            jitter = u64::from(std::process::id()).to_le_bytes();
+        }
+        let engine = Engine::new(Options {
+            key: lending.key,
+            agent: concat!("potluck/", env!("CARGO_PKG_VERSION"), " native").to_owned(),
+            origin: "native".to_owned(),
+            text_version: CONSENT_TEXT_VERSION,
+            memory_bytes: MEMORY_BYTES,
+            cache_bytes: CACHE_BYTES,
+            jitter: u64::from_le_bytes(jitter),
+        });
+        let (kernel, answers) = KernelThread::start()
+            .map_err(|cause| CliError::System { what: "the kernel thread could not be started", cause })?;
+        Ok(Self { engine, origin: Instant::now(), address, link: None, kernel, answers })
+    }
+
+    fn now(&self) -> At {
+        At(self.origin.elapsed().as_millis().try_into().unwrap_or(u64::MAX))
+    }
+
+    fn begin(&mut self, lending: &Lending) {
+        let Lending { choice, preset, .. } = *lending;
+        self.step(Event::Start { preset, choice, valid_for: MAX_CONSENT });
+    }
+
+    /// Feeds an event to the engine and carries out what it says.
+    fn step(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            if matches!(event, Event::Disconnected) {
+                self.link = None;
+            }
+            for action in self.engine.step(self.now(), event) {
+                match action {
+                    Action::Connect => self.link = Some(Link::open(self.address.clone())),
+                    Action::Disconnect => self.disconnect(),
+                    Action::Send(frame) => {
+                        if self.link.as_ref().is_some_and(|link| !link.send(frame)) {
+                            tracing::info!("the relay does not read what is sent to it: reconnecting");
+                            self.link = None;
+                            events.push_back(Event::Disconnected);
+                        }
+                    }
+                    Action::Calibrate(choice) => self.kernel.calibrate(choice),
+                    Action::Run(run) => self.kernel.run(run),
+                    Action::Cancel(run) => self.kernel.cancel(run),
+                }
+            }
+        }
+    }
+
+    /// Closes the connection without waiting for it; frames that are queued still leave.
+    fn disconnect(&mut self) {
+        if let Some(link) = self.link.take() {
+            tokio::spawn(link.close(GOODBYE));
+        }
+    }
+
+    async fn hang_up(&mut self) {
+        if let Some(link) = self.link.take() {
+            link.close(GOODBYE).await;
+        }
+    }
+
+    fn until_wake(&self) -> Duration {
+        let wake = self.engine.next_wake().map_or(u64::MAX, |at| at.since(self.now()).0);
+        Duration::from_millis(wake)
+    }
+}
+
+/// Runs the command until it is stopped.
+///
+/// # Errors
+/// As [`lend`]; the key cannot be read.
+pub async fn run(args: &VolunteerArgs, stop: &Stop) -> Result<(), CliError> {
+    let path = match &args.key {
+        Some(path) => path.clone(),
+        None => default_path()?,
+    };
+    let choice = match args.backend {
+        NativeBackend::Auto => Choice::Auto,
+        NativeBackend::Gpu => Choice::Gpu,
+        NativeBackend::Cpu => Choice::Cpu,
+    };
+    let lending = Lending {
+        relay: args.relay.relay.clone(),
+        choice,
+        preset: args.preset.into(),
+        key: load_or_create(&path)?,
+        count: args.count,
+    };
+    let mut report = report::Report::new(args.json);
+    report.consent(&lending.relay, args.preset);
+    let outcome = lend(&lending, stop, |status| report.status(status)).await;
+    report.end();
+    outcome.map(drop)
+}
