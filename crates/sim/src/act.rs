@@ -56,7 +56,9 @@ impl Library<'_> {
     pub fn truth(&self, task: &MatmulTask, order: Order) -> Vec<u8> {
         let all = |panels: &[BlobRef]| -> Option<Vec<u8>> {
             let blobs = panels.iter().map(|panel| self.blob(&panel.hash));
-            blobs.collect::<Option<Vec<_>>>().map(|blobs| blobs.into_iter().flat_map(|blob| blob.iter().copied()).collect())
+            blobs
+                .collect::<Option<Vec<_>>>()
+                .map(|blobs| blobs.into_iter().flat_map(|blob| blob.iter().copied()).collect())
         };
         match (all(&task.a), all(&task.bt)) {
             (Some(a), Some(bt)) => multiply(task, &a, &bt, order),

@@ -114,7 +114,9 @@ impl World {
         if !slot.alive {
             return Ok(());
         }
-        self.trace.note(now, b'p', client as u64, &[does as u8], || format!("client {client}: its person: {does:?}"));
+        self.trace.note(now, b'p', client as u64, &[does as u8], || {
+            format!("client {client}: its person: {does:?}")
+        });
         let acts = slot.driver.person(now, does);
         self.perform(client, acts)
     }
@@ -140,7 +142,8 @@ impl World {
                 Item::Frame(frame) => slot.driver.frame(now, &frame),
                 Item::End => {
                     slot.conn = None;
-                    self.trace.note(now, b'x', client as u64, &[], || format!("client {client} is disconnected"));
+                    self.trace
+                        .note(now, b'x', client as u64, &[], || format!("client {client} is disconnected"));
                     slot.driver.closed(now)
                 }
             };
@@ -176,7 +179,8 @@ impl World {
                 }
                 Act::Close => {
                     if let Some(conn) = self.slots[client].conn.take() {
-                        self.trace.note(now, b'e', client as u64, &[], || format!("client {client} disconnects"));
+                        self.trace
+                            .note(now, b'e', client as u64, &[], || format!("client {client} disconnects"));
                         self.put(conn, Side::Relay, Item::End);
                         if !honest {
                             let acts = self.slots[client].driver.closed(now);
@@ -242,7 +246,8 @@ impl World {
         let (now, kind) = (self.queue.now(), self.rng.below(6));
         let client = self.conns[conn].client;
         self.trace.note(now, b't', client as u64, &[kind as u8], || {
-            let kinds = ["stalls upwards", "stalls downwards", "stalls", "breaks", "is cut", "is cut upwards"];
+            let kinds =
+                ["stalls upwards", "stalls downwards", "stalls", "breaks", "is cut", "is cut upwards"];
             format!("-- the link of client {client} {}", kinds[kind])
         });
         let until = now + self.rng.within(100..=30_000).min(self.plan.safety_ms.saturating_sub(now));

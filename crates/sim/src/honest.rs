@@ -11,8 +11,8 @@ use crate::rng::Rng;
 use potluck_proto::{Backend, Preset};
 use potluck_types::{Duration, Instant, VolunteerId, VolunteerKey};
 use potluck_volunteer::{
-    Action, Choice, Conditions, DEFAULT_CACHE_BYTES, DEFAULT_MEMORY_BYTES, Engine, Event, Failure, Options, Run, RunId,
-    State,
+    Action, Choice, Conditions, DEFAULT_CACHE_BYTES, DEFAULT_MEMORY_BYTES, Engine, Event, Failure, Options,
+    Run, RunId, State,
 };
 
 /// Tags of wakes.
@@ -105,35 +105,36 @@ impl Honest {
     }
 
     pub(crate) fn woken(&mut self, now: u64, tag: u64) -> Vec<Act> {
-        match tag {
-            CALIBRATED => {
-                let backend = match self.choice {
-                    Choice::Gpu => Backend::WebGpu,
-                    Choice::Cpu => Backend::WasmSimd,
-                    Choice::Auto => self.rng.pick(&[Backend::WebGpu, Backend::WasmSimd]).unwrap_or(Backend::WasmSimd),
-                };
-                let mflops = (self.device.flops_per_ms * self.device.claims_times / 1000).max(1) as u32;
-                self.step(now, Event::Calibrated { backend, mflops })
-            }
-            _ => {
-                self.armed = self.armed.filter(|at| *at > now);
-                if self.engine.next_wake().is_none_or(|wake| wake.0 > now) {
-                    return self.arm(now);
-                }
-                if self.second != now / 1000 {
-                    (self.second, self.ticks) = (now / 1000, 0);
-                }
-                self.ticks += 1;
-                if self.ticks > MAX_TICKS_PER_SECOND {
-                    self.accuse(format!("event storm: the engine's timer fires {} times in a second", self.ticks));
-                }
-                let acts = self.step(now, Event::Tick);
-                if let Some(wake) = self.engine.next_wake().filter(|wake| wake.0 <= now) {
-                    self.accuse(format!("the engine's timer does not advance: due at {} ms after a tick", wake.0));
-                }
-                acts
-            }
+        if tag == CALIBRATED { self.calibrated(now) } else { self.tick(now) }
+    }
+
+    fn calibrated(&mut self, now: u64) -> Vec<Act> {
+        let backend = match self.choice {
+            Choice::Gpu => Backend::WebGpu,
+            Choice::Cpu => Backend::WasmSimd,
+            Choice::Auto => self.rng.pick(&[Backend::WebGpu, Backend::WasmSimd]).unwrap_or(Backend::WasmSimd),
+        };
+        let mflops = (self.device.flops_per_ms * self.device.claims_times / 1000).max(1) as u32;
+        self.step(now, Event::Calibrated { backend, mflops })
+    }
+
+    fn tick(&mut self, now: u64) -> Vec<Act> {
+        self.armed = self.armed.filter(|at| *at > now);
+        if self.engine.next_wake().is_none_or(|wake| wake.0 > now) {
+            return self.arm(now);
         }
+        if self.second != now / 1000 {
+            (self.second, self.ticks) = (now / 1000, 0);
+        }
+        self.ticks += 1;
+        if self.ticks > MAX_TICKS_PER_SECOND {
+            self.accuse(format!("event storm: the engine's timer fires {} times in a second", self.ticks));
+        }
+        let acts = self.step(now, Event::Tick);
+        if let Some(wake) = self.engine.next_wake().filter(|wake| wake.0 <= now) {
+            self.accuse(format!("the engine's timer does not advance: due at {} ms after a tick", wake.0));
+        }
+        acts
     }
 
     pub(crate) fn computed(&mut self, now: u64, run: u64, result: Result<Vec<u8>, Broken>) -> Vec<Act> {
@@ -149,8 +150,12 @@ impl Honest {
                 let busy = Duration(self.rng.within(1..=50));
                 self.step(now, Event::KernelDone { run, result, busy })
             }
-            Err(Broken::DeviceLost) => self.step(now, Event::KernelFailed { run, failure: Failure::DeviceLost }),
-            Err(Broken::OutOfMemory) => self.step(now, Event::KernelFailed { run, failure: Failure::OutOfMemory }),
+            Err(Broken::DeviceLost) => {
+                self.step(now, Event::KernelFailed { run, failure: Failure::DeviceLost })
+            }
+            Err(Broken::OutOfMemory) => {
+                self.step(now, Event::KernelFailed { run, failure: Failure::OutOfMemory })
+            }
         }
     }
 
@@ -196,7 +201,10 @@ impl Honest {
     pub(crate) fn look(&mut self) -> Result<(), String> {
         let cached = self.engine.status().cache_bytes;
         if cached > self.cache_bytes {
-            return Err(format!("the engine keeps {cached} bytes of inputs, allowed are {}", self.cache_bytes));
+            return Err(format!(
+                "the engine keeps {cached} bytes of inputs, allowed are {}",
+                self.cache_bytes
+            ));
         }
         self.wrong.take().map_or(Ok(()), Err)
     }
@@ -269,7 +277,8 @@ impl Honest {
         let task = &run.task;
         let flops = 2 * u64::from(task.rows) * u64::from(task.cols) * u64::from(task.depth);
         let busy_ms = flops as f64 / self.device.flops_per_ms as f64;
-        let after_ms = (busy_ms / run.share.max(0.01)) as u64 + self.rng.within(0..=self.device.hiccup_ms);
+        let hiccup_ms = if self.rng.permille(250) { self.device.hiccup_ms } else { 0 };
+        let after_ms = (busy_ms / run.share.max(0.01)) as u64 + self.rng.within(0..=hiccup_ms);
         let fails = self.rng.permille(300);
         let result = match self.defect {
             Some(Defect::Lost) if fails => Err(Broken::DeviceLost),

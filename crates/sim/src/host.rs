@@ -54,7 +54,8 @@ impl World {
 
     pub(crate) fn tick(&mut self, start: u32, at: u64) -> Result<(), String> {
         let now = self.queue.now();
-        let Some(host) = self.host.as_mut().filter(|host| self.start == start && host.tick_at == Some(at)) else {
+        let Some(host) = self.host.as_mut().filter(|host| self.start == start && host.tick_at == Some(at))
+        else {
             return Ok(());
         };
         host.tick_at = None;
@@ -145,8 +146,11 @@ impl World {
         inputs: &mut VecDeque<Input>,
     ) -> Result<(), String> {
         let now = self.queue.now();
-        let frame = encode(message).map_err(|error| format!("the relay's own message cannot be sent: {error}"))?;
-        let Some(&conn) = self.host.as_ref().and_then(|host| host.sessions.get(&session)) else { return Ok(()) };
+        let frame =
+            encode(message).map_err(|error| format!("the relay's own message cannot be sent: {error}"))?;
+        let Some(&conn) = self.host.as_ref().and_then(|host| host.sessions.get(&session)) else {
+            return Ok(());
+        };
         self.trace.note(now, b'<', session.0, &frame, || format!("session {session} <- {}", brief(message)));
         self.put(conn, Side::Client, Item::Frame(frame));
         if self.conns[conn].down.waiting(now) > MAX_QUEUED_FRAMES {
@@ -167,8 +171,14 @@ impl World {
         }
     }
 
-    pub(crate) fn chunk_read(&mut self, start: u32, session: SessionId, request: &BlobRequest) -> Result<(), String> {
-        if !self.host.as_ref().is_some_and(|host| self.start == start && host.sessions.contains_key(&session)) {
+    pub(crate) fn chunk_read(
+        &mut self,
+        start: u32,
+        session: SessionId,
+        request: &BlobRequest,
+    ) -> Result<(), String> {
+        if !self.host.as_ref().is_some_and(|host| self.start == start && host.sessions.contains_key(&session))
+        {
             return Ok(());
         }
         let unreadable = !self.calm && self.rng.permille(self.plan.faults.unreadable);
@@ -176,7 +186,9 @@ impl World {
         let (from, to) = (request.offset as usize, request.offset as usize + request.bytes as usize);
         let data = blob.and_then(|blob| blob.get(from..to)).filter(|_| !unreadable);
         let message = match data {
-            Some(data) => BlobChunk { hash: request.hash, offset: request.offset, data: data.to_vec() }.into(),
+            Some(data) => {
+                BlobChunk { hash: request.hash, offset: request.offset, data: data.to_vec() }.into()
+            }
             None => Message::from(BlobMissing { hash: request.hash }),
         };
         let mut inputs = VecDeque::new();
@@ -207,7 +219,8 @@ impl World {
         let shape = MatmulShape { m: check.task.rows, k: check.task.depth, n: check.task.cols };
         let widen = f64::from(1u32 << check.widened.min(16));
         let base = Params::default();
-        let params = Params { lambda: base.lambda * widen, lambda_blocked: base.lambda_blocked * widen, ..base };
+        let params =
+            Params { lambda: base.lambda * widen, lambda_blocked: base.lambda_blocked * widen, ..base };
         let task = potluck_verify::Product { dtype: check.task.dtype, shape, a: &a, bt: &bt };
         let blocked = check.task.dtype == DType::F32;
         let seed = probe_seed(&host.secret, &check.claim.hash);
@@ -252,7 +265,9 @@ impl World {
     pub(crate) fn record_completed(&mut self, job: JobId) {
         let rows = self.store.jobs.entry(job).or_default();
         rows.completed = !rows.canceled;
-        self.trace.note(self.queue.now(), b'D', 0, &job.0, || format!("store: job {job:?} is recorded as complete"));
+        self.trace.note(self.queue.now(), b'D', 0, &job.0, || {
+            format!("store: job {job:?} is recorded as complete")
+        });
         self.look_whether_done();
     }
 
@@ -284,7 +299,8 @@ impl World {
         let rows = self.store.jobs.entry(id).or_default();
         if !rows.completed {
             rows.canceled = true;
-            self.trace.note(self.queue.now(), b'-', job as u64, &id.0, || format!("submitter: cancels {id:?}"));
+            self.trace
+                .note(self.queue.now(), b'-', job as u64, &id.0, || format!("submitter: cancels {id:?}"));
             self.step(Input::JobCanceled { job: id })?;
         }
         self.look_whether_done();
@@ -305,7 +321,8 @@ impl World {
         host.sessions.insert(session, conn);
         let link = &mut self.conns[conn];
         (link.session, link.start, link.relay_open) = (Some(session), self.start, true);
-        self.trace.note(now, b'O', session.0, &[], || format!("relay: client {client} opens session {session}"));
+        self.trace
+            .note(now, b'O', session.0, &[], || format!("relay: client {client} opens session {session}"));
         self.watch.opened(session, honest);
         self.put(conn, Side::Client, Item::Start);
         self.step(Input::Opened { session })
@@ -395,7 +412,9 @@ impl World {
         self.start += 1;
         let mut config = Config::new(self.rng.bytes(), self.start);
         (self.options.configure)(&mut config);
-        self.trace.note(now, b'*', u64::from(self.start), &[], || format!("-- the relay starts, number {}", self.start));
+        self.trace.note(now, b'*', u64::from(self.start), &[], || {
+            format!("-- the relay starts, number {}", self.start)
+        });
         self.host = Some(Host {
             relay: Relay::new(config),
             secret: Secret(self.rng.bytes()),
@@ -421,7 +440,9 @@ impl World {
             self.step(Input::JobAdded { job: spec, accepted })?;
             let progress = self.host.as_ref().and_then(|host| host.relay.progress(&id));
             if progress.is_none_or(|progress| u64::from(progress.accepted) != durable) {
-                return Err(format!("after a restart job {id:?} has {progress:?}, durable are {durable} units"));
+                return Err(format!(
+                    "after a restart job {id:?} has {progress:?}, durable are {durable} units"
+                ));
             }
         }
         Ok(())
@@ -442,7 +463,11 @@ impl World {
                 }
                 Some(Event::GroupCommit { start: of }) if of == start => self.group_commit()?,
                 Some(Event::StoreAck { start: of, ticket, durable }) if of == start => {
-                    self.step(if durable { Input::Stored { ticket } } else { Input::StoreFailed { ticket } })?;
+                    self.step(if durable {
+                        Input::Stored { ticket }
+                    } else {
+                        Input::StoreFailed { ticket }
+                    })?;
                 }
                 Some(_) => {}
                 None => return Err("result bytes stay in memory although nothing is on its way".into()),

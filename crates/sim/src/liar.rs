@@ -4,11 +4,14 @@ use crate::act::{Act, Library};
 use crate::product::Order;
 use crate::rng::Rng;
 use potluck_proto::{
-    Backend, BlobChunk, BlobMissing, BlobRef, BlobRequest, Commit, Consent, Hello, Lease, LeaseRequest, Message,
-    Outcome, PROTOCOL_VERSION, Ping, Preset, Release, ReleaseReason, Task, Welcome, Withdraw, decode, encode,
+    Backend, BlobChunk, BlobMissing, BlobRef, BlobRequest, Commit, Consent, Hello, Lease, LeaseRequest,
+    Message, Outcome, PROTOCOL_VERSION, Ping, Preset, Release, ReleaseReason, Task, Welcome, Withdraw,
+    decode, encode,
 };
 use potluck_types::limits::{MAX_CHUNK_BYTES, MAX_CHUNKS_IN_FLIGHT, MAX_FRAME_BYTES};
-use potluck_types::{BlobHash, ConsentToken, DType, Duration, Fence, LeaseId, SessionId, VolunteerId, VolunteerKey};
+use potluck_types::{
+    BlobHash, ConsentToken, DType, Duration, Fence, LeaseId, SessionId, VolunteerId, VolunteerKey,
+};
 use std::collections::BTreeMap;
 
 /// What a liar does wrong.
@@ -251,8 +254,13 @@ impl Liar {
                 if let Some(consent) = self.token {
                     let held = self.serves.keys().copied().take(64).collect();
                     let mflops = self.rng.pick(&[0, 1, 100, u32::MAX]).unwrap_or(1);
-                    let request =
-                        LeaseRequest { consent, backend: Backend::WasmSimd, mflops, memory_bytes: 1 << 30, held };
+                    let request = LeaseRequest {
+                        consent,
+                        backend: Backend::WasmSimd,
+                        mflops,
+                        memory_bytes: 1 << 30,
+                        held,
+                    };
                     send(&mut acts, request);
                 }
             }
@@ -437,16 +445,22 @@ impl Liar {
                 let session = SessionId(self.rng.within(1..=9));
                 match self.rng.below(3) {
                     0 => send(acts, Withdraw {}),
-                    1 => send(acts, Welcome {
-                        version: 1,
-                        session,
-                        session_timeout: Duration(1),
-                        max_chunk_bytes: 1,
-                        max_chunks_in_flight: 1,
-                    }),
+                    1 => send(
+                        acts,
+                        Welcome {
+                            version: 1,
+                            session,
+                            session_timeout: Duration(1),
+                            max_chunk_bytes: 1,
+                            max_chunks_in_flight: 1,
+                        },
+                    ),
                     _ => {
                         let key = self.key;
-                        send(acts, Hello { oldest_version: 1, newest_version: 1, key, agent: "again".into() });
+                        send(
+                            acts,
+                            Hello { oldest_version: 1, newest_version: 1, key, agent: "again".into() },
+                        );
                     }
                 }
             }

@@ -136,7 +136,11 @@ fn many(arguments: &Arguments) -> ExitCode {
             shown = Instant::now();
             let rate = (done + 1) as f64 / started.elapsed().as_secs_f64();
             let left = (arguments.seeds - done - 1) as f64 / rate;
-            eprint!("\r\x1b[K{} of {} seeds, {failed} failed, {rate:.0} a second, {left:.0} s left", done + 1, arguments.seeds);
+            eprint!(
+                "\r\x1b[K{} of {} seeds, {failed} failed, {rate:.0} a second, {left:.0} s left",
+                done + 1,
+                arguments.seeds
+            );
             // A progress line that cannot be shown is no reason to stop.
             drop(std::io::stderr().flush());
         }
@@ -165,11 +169,23 @@ fn print_json(seeds: u64, sums: &Sums, elapsed_s: f64) {
     row("sim seeds passed", passed, "seeds", "seeds run", passed / seeds.max(1) as f64, 1.0, all);
     let ms = elapsed_s * 1e3 / seeds.max(1) as f64;
     let rounded = (ms * 1e3).round() / 1e3;
-    row("sim time per seed", rounded, "ms", "two minutes for 2,000", ms / GOAL_MS_PER_SEED, 1.0, ms <= GOAL_MS_PER_SEED);
+    row(
+        "sim time per seed",
+        rounded,
+        "ms",
+        "two minutes for 2,000",
+        ms / GOAL_MS_PER_SEED,
+        1.0,
+        ms <= GOAL_MS_PER_SEED,
+    );
 }
 
 fn print_table(seeds: u64, sums: &Sums, elapsed_s: f64) {
-    println!("{} of {seeds} seeds passed in {elapsed_s:.1} s ({:.1} ms each)", sums.passed, elapsed_s * 1e3 / seeds.max(1) as f64);
+    println!(
+        "{} of {seeds} seeds passed in {elapsed_s:.1} s ({:.1} ms each)",
+        sums.passed,
+        elapsed_s * 1e3 / seeds.max(1) as f64
+    );
     let simulated_h = sums.simulated_ms as f64 / 3.6e6;
     println!("  simulated time            {simulated_h:>12.1} h");
     for (name, value) in [
@@ -182,5 +198,8 @@ fn print_table(seeds: u64, sums: &Sums, elapsed_s: f64) {
     ] {
         println!("  {name:<26}{value:>11}");
     }
-    println!("  slowest completion        {:>10.1} s after the faults stopped", sums.slowest_liveness_ms as f64 / 1e3);
+    println!(
+        "  slowest completion        {:>10.1} s after the faults stopped",
+        sums.slowest_liveness_ms as f64 / 1e3
+    );
 }

@@ -159,7 +159,8 @@ impl Product {
         let mut sums = vec![0.0f64; (m * n) as usize];
         let mut covered = vec![0u32; (m * n) as usize];
         for (tile, bytes) in tiles {
-            let places = tile.rows.clone().flat_map(|row| tile.cols.clone().map(move |col| (row * n + col) as usize));
+            let places =
+                tile.rows.clone().flat_map(|row| tile.cols.clone().map(move |col| (row * n + col) as usize));
             for (at, word) in places.zip(bytes.as_chunks::<4>().0) {
                 sums[at] += number(self.spec.dtype, *word);
                 covered[at] += 1;
@@ -191,7 +192,7 @@ impl Elements {
             }
             Self::Int8 { a, bt } => {
                 let from = if of_a { a } else { bt };
-                rows.flat_map(|row| from[line(row)].iter().map(|x| *x as u8)).collect()
+                rows.flat_map(|row| from[line(row)].iter().map(|x| x.cast_unsigned())).collect()
             }
         }
     }
@@ -199,7 +200,8 @@ impl Elements {
     /// The product over a slice of K, M x N, in f64.
     fn exact(&self, shape: MatmulShape, depth: &Range<u32>) -> Vec<f64> {
         let k = shape.k as usize;
-        let span = |line: u32| line as usize * k + depth.start as usize..line as usize * k + depth.end as usize;
+        let span =
+            |line: u32| line as usize * k + depth.start as usize..line as usize * k + depth.end as usize;
         let dot = |row: u32, col: u32| match self {
             Self::F32 { a, bt } => {
                 a[span(row)].iter().zip(&bt[span(col)]).map(|(x, y)| *x as f64 * *y as f64).sum()
@@ -249,7 +251,8 @@ pub fn multiply(task: &MatmulTask, a: &[u8], bt: &[u8], order: Order) -> Vec<u8>
             for row in a.chunks_exact(depth).take(rows) {
                 for col in bt.chunks_exact(depth).take(cols) {
                     let terms = row.iter().zip(col);
-                    let sum: i32 = terms.map(|(x, y)| i32::from(*x as i8) * i32::from(*y as i8)).sum();
+                    let sum: i32 =
+                        terms.map(|(x, y)| i32::from(x.cast_signed()) * i32::from(y.cast_signed())).sum();
                     out.extend(sum.to_le_bytes());
                 }
             }
@@ -288,7 +291,8 @@ mod tests {
     fn whole(product: &Product) -> (MatmulTask, Vec<u8>, Vec<u8>, Tile) {
         let MatmulShape { m, k, n } = product.spec.grid.shape;
         let (a, bt) = (product.spec.a.clone(), product.spec.bt.clone());
-        let bytes = |refs: &[BlobRef]| refs.iter().flat_map(|r| product.blobs[&r.hash].to_vec()).collect::<Vec<_>>();
+        let bytes =
+            |refs: &[BlobRef]| refs.iter().flat_map(|r| product.blobs[&r.hash].to_vec()).collect::<Vec<_>>();
         let (a_bytes, bt_bytes) = (bytes(&a), bytes(&bt));
         let task = MatmulTask { dtype: product.spec.dtype, rows: m, cols: n, depth: k, a, bt };
         (task, a_bytes, bt_bytes, Tile { rows: 0..m, cols: 0..n, depth: 0..k })
@@ -307,7 +311,10 @@ mod tests {
                 assert_eq!(product.check_assembled([(&tile, &Arc::new(c.clone()))].into_iter()), Ok(()));
                 let mut flipped = c.clone();
                 flipped[4 * 71 + 3] ^= 0x40;
-                assert!(matches!(product.check(&tile, &flipped), Err(WrongTile::Element { row: 1, col: 1, .. })));
+                assert!(matches!(
+                    product.check(&tile, &flipped),
+                    Err(WrongTile::Element { row: 1, col: 1, .. })
+                ));
                 assert!(product.check(&tile, &c[4..]).is_err());
                 assert!(product.check(&tile, &vec![0; c.len()]).is_err());
             }

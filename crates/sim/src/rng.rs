@@ -17,6 +17,7 @@ impl Rng {
     }
 
     /// An independent stream, so that drawing more in one part of the world does not shift all others.
+    #[must_use]
     pub fn fork(&mut self) -> Self {
         Self::new(self.0.next_u64())
     }

@@ -54,7 +54,12 @@ impl Store {
     ///
     /// # Errors
     /// What is wrong with it: an overlap with what is durable, or bytes that are not the product.
-    pub fn write(&mut self, product: &Product, tile: AcceptedTile, result: Arc<Vec<u8>>) -> Result<(), String> {
+    pub fn write(
+        &mut self,
+        product: &Product,
+        tile: AcceptedTile,
+        result: Arc<Vec<u8>>,
+    ) -> Result<(), String> {
         let rows = self.jobs.entry(tile.job).or_default();
         let grid = &product.spec.grid;
         if rows.covered.is_empty() {
@@ -71,11 +76,14 @@ impl Store {
             rows.covered_units += 1;
         }
         if BlobHash::of(&result) != tile.result.hash || result.len() as u64 != tile.result.bytes {
-            return Err(format!("shard {} of job {:?}: the stored blob is not the one named", tile.shard, tile.job));
+            return Err(format!(
+                "shard {} of job {:?}: the stored blob is not the one named",
+                tile.shard, tile.job
+            ));
         }
-        product
-            .check(&tile.tile, &result)
-            .map_err(|wrong| format!("a wrong result was accepted: shard {} of job {:?}: {wrong}", tile.shard, tile.job))?;
+        product.check(&tile.tile, &result).map_err(|wrong| {
+            format!("a wrong result was accepted: shard {} of job {:?}: {wrong}", tile.shard, tile.job)
+        })?;
         self.records.entry(tile.volunteer).or_default().accepted += 1;
         rows.tiles.push((tile, result));
         Ok(())
@@ -110,5 +118,8 @@ pub fn units(product: &Product, tile: &Tile) -> Result<Vec<usize>, String> {
     }
     let (width, height) = (grid.col_units(), grid.row_units());
     let index = |row: u32, col: u32| ((slices.start * height + row) * width + col) as usize;
-    Ok(rows.flat_map(|row| cols.clone().map(move |col| (row, col))).map(|(row, col)| index(row, col)).collect())
+    Ok(rows
+        .flat_map(|row| cols.clone().map(move |col| (row, col)))
+        .map(|(row, col)| index(row, col))
+        .collect())
 }

@@ -78,7 +78,12 @@ pub fn brief(message: &potluck_proto::Message) -> String {
             )
         }
         Message::LeaseRequest(request) => {
-            format!("LeaseRequest {:?} {} Mflop/s, {} held", request.backend, request.mflops, request.held.len())
+            format!(
+                "LeaseRequest {:?} {} Mflop/s, {} held",
+                request.backend,
+                request.mflops,
+                request.held.len()
+            )
         }
         Message::BlobChunk(chunk) => {
             format!("BlobChunk {:?} {}+{}", chunk.hash, chunk.offset, chunk.data.len())
@@ -89,7 +94,9 @@ pub fn brief(message: &potluck_proto::Message) -> String {
         Message::Commit(commit) => {
             format!("Commit {} fence {:#x} {:?}", commit.lease, commit.fence.0, commit.result.hash)
         }
-        Message::Picture(picture) => format!("Picture {:?} {} permille", picture.job, picture.accepted_permille),
+        Message::Picture(picture) => {
+            format!("Picture {:?} {} permille", picture.job, picture.accepted_permille)
+        }
         other => format!("{other:?}"),
     }
 }

@@ -5,7 +5,9 @@
 
 use crate::product::Product;
 use crate::store::{Store, units};
-use potluck_proto::{BlobRef, ConsentGranted, Lease, Message, Outcome, RefusalCode, RejectReason, Task, Verdict};
+use potluck_proto::{
+    BlobRef, ConsentGranted, Lease, Message, Outcome, RefusalCode, RejectReason, Task, Verdict,
+};
 use potluck_schedule::{CheckVerdict, Input, Output, Ticket};
 use potluck_types::limits::{
     MAX_CHUNK_BYTES, MAX_CHUNKS_IN_FLIGHT, MAX_CONSENT, MAX_LEASES_PER_SESSION, MAX_RESULTS_IN_MEMORY_BYTES,
@@ -150,7 +152,13 @@ impl Watch {
     ///
     /// # Errors
     /// The invariant that is violated.
-    pub fn output(&mut self, now: u64, output: &Output, products: &Products, store: &Store) -> Result<(), String> {
+    pub fn output(
+        &mut self,
+        now: u64,
+        output: &Output,
+        products: &Products,
+        store: &Store,
+    ) -> Result<(), String> {
         match output {
             Output::Send { session, message } => self.sent(now, *session, message, products, store),
             Output::SendChunk { session, request } => {
@@ -160,7 +168,9 @@ impl Watch {
                 let bytes = seen.leases.values().find_map(|lease| lease.inputs.get(&request.hash));
                 let end = request.offset.saturating_add(u64::from(request.bytes));
                 if request.bytes as usize > MAX_CHUNK_BYTES || bytes.is_none_or(|bytes| end > *bytes) {
-                    return Err(format!("session {session} is sent {request:?}, no part of an input of its leases"));
+                    return Err(format!(
+                        "session {session} is sent {request:?}, no part of an input of its leases"
+                    ));
                 }
                 Ok(())
             }
@@ -171,7 +181,8 @@ impl Watch {
                 // Two volunteers may hold copies of a shard and commit the same bytes: the one who speaks delivers.
                 let speaking = self.speaking.and_then(|session| self.sessions.get_key_value(&session));
                 let committed = speaking.into_iter().chain(&self.sessions).find_map(|(session, seen)| {
-                    let fits = |lease: &&WireLease| lease.job == check.job && lease.committed == Some(check.claim);
+                    let fits =
+                        |lease: &&WireLease| lease.job == check.job && lease.committed == Some(check.claim);
                     let held = seen.leases.iter().find(|(_, lease)| fits(lease));
                     held.map(|(id, lease)| (*session, *id, lease.job, lease.shard))
                 });
@@ -203,7 +214,10 @@ impl Watch {
                 }
                 match self.shards.get(&(tile.job, tile.shard)) {
                     Some(leased) if *leased == tile.tile => Ok(()),
-                    leased => Err(format!("shard {} is stored as {:?}, leased as {leased:?}", tile.shard, tile.tile)),
+                    leased => Err(format!(
+                        "shard {} is stored as {:?}, leased as {leased:?}",
+                        tile.shard, tile.tile
+                    )),
                 }
             }
             Output::Rejected { volunteer, reason, shard, .. } => {
@@ -211,7 +225,9 @@ impl Watch {
                 match (self.honest.contains(volunteer), reason) {
                     (true, RejectReason::NotDelivered) => self.honest_undelivered += 1,
                     (true, _) => {
-                        return Err(format!("honest volunteer {volunteer:?} is rejected: shard {shard}, {reason:?}"));
+                        return Err(format!(
+                            "honest volunteer {volunteer:?} is rejected: shard {shard}, {reason:?}"
+                        ));
                     }
                     (false, _) => {}
                 }
@@ -222,7 +238,11 @@ impl Watch {
                     return Err(format!("job {job:?} is completed a second time, or after it was canceled"));
                 }
                 let whole = products.get(job).is_some_and(|product| store.is_whole(product));
-                if whole { Ok(()) } else { Err(format!("job {job:?} is completed before every unit is durable")) }
+                if whole {
+                    Ok(())
+                } else {
+                    Err(format!("job {job:?} is completed before every unit is durable"))
+                }
             }
         }
     }
@@ -291,7 +311,13 @@ impl Watch {
         Ok(())
     }
 
-    fn leased(&mut self, now: u64, session: SessionId, lease: &Lease, products: &Products) -> Result<(), String> {
+    fn leased(
+        &mut self,
+        now: u64,
+        session: SessionId,
+        lease: &Lease,
+        products: &Products,
+    ) -> Result<(), String> {
         let Some(seen) = self.sessions.get_mut(&session) else { return Ok(()) };
         self.leases += 1;
         seen.asked = seen.asked.checked_sub(1).ok_or("a lease that nobody asked for")?;
@@ -315,7 +341,8 @@ impl Watch {
         }
         let product = products.get(&lease.job).ok_or("a lease of an unknown job")?;
         let Task::Matmul(task) = &lease.task;
-        let tile = tile_of(product, task).ok_or_else(|| format!("lease {}: its panels are no tile", lease.lease))?;
+        let tile =
+            tile_of(product, task).ok_or_else(|| format!("lease {}: its panels are no tile", lease.lease))?;
         units(product, &tile)?;
         let before = self.shards.entry((lease.job, lease.shard)).or_insert_with(|| tile.clone());
         if *before != tile {
@@ -346,7 +373,11 @@ impl Watch {
             let rows = store.jobs.get(&job);
             rows.is_some_and(|rows| rows.tiles.iter().any(|(stored, _)| Some(&stored.tile) == tile))
         });
-        if durable { Ok(()) } else { Err(format!("lease {} is acknowledged before it is durable", verdict.lease)) }
+        if durable {
+            Ok(())
+        } else {
+            Err(format!("lease {} is acknowledged before it is durable", verdict.lease))
+        }
     }
 }
 

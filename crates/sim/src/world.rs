@@ -195,7 +195,8 @@ impl World {
         let (mut products, mut job_ids) = (Products::new(), Vec::new());
         for (job, planned) in plan.jobs.iter().enumerate() {
             let id = JobId(rng.bytes());
-            let product = Product::draw(&mut rng, id, planned.dtype, planned.shape).map_err(|e| e.to_string())?;
+            let product =
+                Product::draw(&mut rng, id, planned.dtype, planned.shape).map_err(|e| e.to_string())?;
             products.insert(id, product);
             job_ids.push(id);
             queue.at(planned.submit_at, Event::Submit { job });
@@ -349,12 +350,17 @@ impl World {
         let progress = |id: &JobId| {
             let host = self.host.as_ref();
             let rows = self.store.jobs.get(id);
-            format!("{id:?} durable {:?} {:?}", rows.map(crate::store::JobRows::durable_units),
-                host.and_then(|host| host.relay.progress(id)))
+            format!(
+                "{id:?} durable {:?} {:?}",
+                rows.map(crate::store::JobRows::durable_units),
+                host.and_then(|host| host.relay.progress(id))
+            )
         };
         let open = |id: &&JobId| self.store.jobs.get(id).is_none_or(|rows| !rows.completed && !rows.canceled);
         let open: Vec<_> = self.job_ids.iter().filter(open).map(progress).collect();
-        Err(format!("no progress: {LIVENESS_MS} ms after the faults stopped these jobs are not complete: {open:?}"))
+        Err(format!(
+            "no progress: {LIVENESS_MS} ms after the faults stopped these jobs are not complete: {open:?}"
+        ))
     }
 
     /// Everybody leaves; what the relay holds must go with them, and every product must be right.
@@ -362,7 +368,9 @@ impl World {
         for (id, product) in &self.products {
             let Some(rows) = self.store.jobs.get(id).filter(|rows| !rows.canceled) else { continue };
             let tiles = rows.tiles.iter().map(|(tile, bytes)| (&tile.tile, bytes));
-            product.check_assembled(tiles).map_err(|wrong| format!("the product of {id:?} is wrong: {wrong}"))?;
+            product
+                .check_assembled(tiles)
+                .map_err(|wrong| format!("the product of {id:?} is wrong: {wrong}"))?;
         }
         self.drain()?;
         self.finished = true;
