@@ -1,1 +1,223 @@
-//! The relay: HTTP API, sockets, store and site around the pure state machine.
+//! The relay: HTTP API, sockets, store and site around the pure state machine of `potluck-schedule`.
+//!
+//! Where to look: `core.rs` owns the machine and carries its outputs out; `session.rs` is one volunteer's
+//! socket; `checks.rs` and `commit.rs` verify and store off the async threads; `http.rs` is the API;
+//! `ingest.rs` turns `.npy` files into panels and `assemble.rs` turns tiles into a `.npy`.
+//!
+//! Architecture invariant: no decision is made here. What to lease, to whom, and what counts is the machine's.
+//! Architecture invariant: what the machine hears as stored is on disk.
+
+pub mod api;
+mod assemble;
+mod blobs;
+mod checks;
+mod commit;
+mod config;
+mod core;
+mod db;
+mod http;
+mod ingest;
+mod metrics;
+mod names;
+mod npy;
+mod session;
+mod site;
+mod token;
+mod uploads;
+
+pub use config::{Config, ConfigError};
+
+use crate::core::{Core, Surroundings};
+use db::Db;
+use ingest::Pair;
+use potluck_schedule::{Input, Relay as Machine};
+use potluck_types::limits::MAX_SESSIONS;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// Records of volunteers that are taken over at start: as many as the machine keeps.
+const MAX_KNOWN_VOLUNTEERS: usize = 16 * MAX_SESSIONS;
+/// Open requests may take this long to end at shutdown.
+const SHUTDOWN_GRACE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Why the relay does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The data folder cannot be used.
+    #[error("the data folder {path} cannot be used: {cause}")]
+    Data {
+        /// Which folder.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// Another relay uses the data folder.
+    #[error("another relay uses the data folder {path}")]
+    InUse {
+        /// Which folder.
+        path: PathBuf,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {cause}")]
+    Listen {
+        /// Which address.
+        address: SocketAddr,
+        /// Why.
+        cause: io::Error,
+    },
+    /// The database fails.
+    #[error("the database fails: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers")]
+    Random,
+}
+
+/// A relay that runs.
+#[derive(Debug)]
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Where the submitter's token lies.
+    pub token_path: PathBuf,
+    core: Core,
+    db: Db,
+    stop: Option<oneshot::Sender<()>>,
+    server: JoinHandle<io::Result<()>>,
+    /// Held while the relay runs: no second one may use the data.
+    _lock: std::fs::File,
+}
+
+impl Running {
+    /// The address as a URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Refuses volunteers politely, stores what is verified, ends.
+    pub async fn shut_down(mut self) {
+        self.core.shut_down().await;
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if tokio::time::timeout(SHUTDOWN_GRACE, &mut self.server).await.is_err() {
+            self.server.abort();
+        }
+        self.db.close().await;
+    }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], StartError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|_| StartError::Random)?;
+    Ok(bytes)
+}
+
+/// Creates the folders and takes the lock.
+fn prepare_folders(data: &Path) -> Result<std::fs::File, StartError> {
+    let failed = |cause| StartError::Data { path: data.to_owned(), cause };
+    for folder in ["matrices", "blobs"] {
+        std::fs::create_dir_all(data.join(folder)).map_err(failed)?;
+    }
+    let lock = std::fs::File::create(data.join("lock")).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(std::fs::TryLockError::WouldBlock) => return Err(StartError::InUse { path: data.to_owned() }),
+        Err(std::fs::TryLockError::Error(cause)) => return Err(failed(cause)),
+    }
+    // Uploads that a crash cut short.
+    for entry in std::fs::read_dir(data.join("matrices")).map_err(failed)?.flatten() {
+        if entry.path().extension().is_none_or(|extension| extension != "npy") {
+            std::fs::remove_file(entry.path()).map_err(failed)?;
+        }
+    }
+    Ok(lock)
+}
+
+/// Starts a relay on a folder of data, and goes on with the jobs that it finds there.
+///
+/// # Errors
+/// A folder, database or address that cannot be used.
+pub async fn start(config: Config) -> Result<Running, StartError> {
+    let data = config.data.clone();
+    let failed = |cause| StartError::Data { path: data.clone(), cause };
+    let lock = prepare_folders(&data)?;
+    let token_path = data.join("token");
+    let token = token::prepare(&token_path, &data.join("token.hash")).map_err(failed)?;
+    let db = Db::open(&data.join("potluck.db")).await?;
+    let blobs = blobs::Blobs::open(&data.join("blobs")).map_err(failed)?;
+    let secret = potluck_verify::Secret(random()?);
+    let incarnation = db.next_incarnation(&potluck_verify::commitment(&secret)).await?;
+    let removed = blobs.keep_only(&db.needed_blobs().await?).await.map_err(failed)?;
+    tracing::info!(incarnation, removed_blobs = removed, "relay starts");
+
+    let machine = Machine::new(potluck_schedule::Config::new(random()?, incarnation));
+    let core = core::start(machine, Surroundings { db: db.clone(), blobs: blobs.clone(), secret });
+    resume(&core, &db, &blobs, &config.data).await?;
+
+    let listen = config.listen;
+    let listener =
+        TcpListener::bind(listen).await.map_err(|cause| StartError::Listen { address: listen, cause })?;
+    let address = listener.local_addr().map_err(|cause| StartError::Listen { address: listen, cause })?;
+    let app = http::App {
+        core: core.clone(),
+        db: db.clone(),
+        blobs,
+        config,
+        token,
+        incarnation,
+        next_session: AtomicU64::new(1),
+        uploads: http::App::upload_slots(),
+        ingests: http::App::ingest_slots(),
+    };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = axum::serve(listener, http::router(Arc::new(app))).with_graceful_shutdown(async {
+        let _ = stopped.await;
+    });
+    let server = tokio::spawn(server.into_future());
+    Ok(Running { address, token_path, core, db, stop: Some(stop), server, _lock: lock })
+}
+
+/// Hands the machine what was there before: volunteers' records, then the jobs that ran.
+async fn resume(core: &Core, db: &Db, blobs: &blobs::Blobs, data: &Path) -> Result<(), StartError> {
+    for (volunteer, record) in db.volunteers(MAX_KNOWN_VOLUNTEERS).await? {
+        // The core was started just now; it is there.
+        let _ = core.input(Input::VolunteerKnown { volunteer, record }).await;
+    }
+    for row in db.running().await? {
+        let Ok(grid) = potluck_schedule::Grid::new(row.shape, row.dtype) else { continue };
+        let panels = db.panels(&row.id).await?;
+        let mut whole = true;
+        for panel in panels.iter().flatten() {
+            whole &= blobs.has(&panel.hash).await.unwrap_or(false);
+        }
+        if !whole {
+            // Panels are not synchronized to disk; the matrices are. Equal cuts give equal panels.
+            let path = |hash| data.join("matrices").join(format!("{hash}.npy"));
+            let (a, b, blobs, handle) =
+                (path(row.a), path(row.b), blobs.clone(), tokio::runtime::Handle::current());
+            let (transpose_b, dtype) = (row.transpose_b, row.dtype);
+            let again = tokio::task::spawn_blocking(move || {
+                Pair::open(&a, &b, transpose_b, dtype).and_then(|pair| pair.cut(&blobs, &handle, transpose_b))
+            });
+            match again.await {
+                Ok(Ok(again)) if again == panels => {}
+                other => {
+                    tracing::error!(job = %row.id, ?other, "the inputs of a job are gone; it waits");
+                    continue;
+                }
+            }
+        }
+        let accepted = db.accepted(&row.id).await?;
+        tracing::info!(job = %row.id, accepted_tiles = accepted.len(), "job goes on");
+        let _ = core.input(Input::JobAdded { job: row.spec(grid, panels), accepted }).await;
+    }
+    Ok(())
+}

@@ -78,6 +78,8 @@ pub struct Check {
     pub claim: BlobRef,
     /// The bytes that arrived.
     pub result: Arc<Vec<u8>>,
+    /// What computed it: some kernels sum in blocks and are held to a tighter tolerance.
+    pub backend: Backend,
     /// How many times wider than the protocol's the first tier's tolerance is for this volunteer, as a power
     /// of two (a device whose flags keep clearing tier 3 earns a wider one; tier 3 never changes).
     pub widened: u8,

@@ -161,6 +161,7 @@ impl Relay {
             task: lease.task.clone(),
             claim: claim.result,
             result: Arc::clone(&bytes),
+            backend: claim.backend,
             widened,
         }));
         self.delivered.insert(ticket, Delivered { lease_id: id, lease, claim, bytes, cleared_rows: 0 });

@@ -1,0 +1,251 @@
+//! What the HTTP API says, as types; `/api/openapi.json` is made from these.
+
+use crate::ingest::IngestError;
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Why a request was refused.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ApiError {
+    /// Stable code, for programs.
+    pub code: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub hint: String,
+    #[serde(skip, default = "internal_status")]
+    #[schema(ignore)]
+    status: StatusCode,
+}
+
+fn internal_status() -> StatusCode {
+    StatusCode::INTERNAL_SERVER_ERROR
+}
+
+impl ApiError {
+    /// A refusal.
+    pub fn new(status: StatusCode, code: &str, message: impl Into<String>, hint: &str) -> Self {
+        Self { code: code.to_owned(), message: message.into(), hint: hint.to_owned(), status }
+    }
+
+    /// Something broke that the client did not cause. The cause goes to the log, not to the client.
+    pub fn internal(cause: impl std::fmt::Display) -> Self {
+        tracing::error!(%cause, "a request failed");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "the relay failed to answer",
+            "try again; if it stays so, the relay's log says why",
+        )
+    }
+
+    /// As it is said of an upload, which is neither A nor B yet.
+    pub(crate) fn without_side(mut self) -> Self {
+        if let Some(rest) = self.message.strip_prefix("matrix A: ") {
+            self.message = rest.to_owned();
+        }
+        self
+    }
+
+    pub(crate) fn not_found(what: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            format!("there is no such {what}"),
+            "list them with GET /api/v1/jobs",
+        )
+    }
+
+    pub(crate) fn shutting_down() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "shutting_down",
+            "the relay is restarting",
+            "try again in a few seconds",
+        )
+    }
+}
+
+impl From<IngestError> for ApiError {
+    fn from(error: IngestError) -> Self {
+        match &error {
+            IngestError::Io(cause) => Self::internal(cause),
+            refused => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                refused.code(),
+                refused.to_string(),
+                refused.hint(),
+            ),
+        }
+    }
+}
+
+impl From<crate::db::DbError> for ApiError {
+    fn from(error: crate::db::DbError) -> Self {
+        Self::internal(error)
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = self.status;
+        let mut response = (status, Json(self)).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+        }
+        response
+    }
+}
+
+/// An uploaded matrix.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct MatrixInfo {
+    /// BLAKE3 hash of the file, hexadecimal: names it in jobs.
+    pub id: String,
+    /// Shape; one number for a vector.
+    pub shape: Vec<u32>,
+    /// Element type, as numpy names it.
+    pub dtype: String,
+    /// Length of the file in bytes.
+    pub bytes: u64,
+}
+
+/// A job to be created.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewJob {
+    /// What to compute: `matmul`.
+    pub kind: String,
+    /// Id of matrix A, M x K. A vector counts as one row.
+    pub a: String,
+    /// Id of matrix B, K x N. A vector counts as one column.
+    pub b: String,
+    /// `f32` (default) or `int8`.
+    #[serde(default)]
+    pub dtype: Option<String>,
+    /// The second matrix is B transposed, N x K.
+    #[serde(default)]
+    pub transpose_b: bool,
+    /// A name that volunteers see; at most 80 characters.
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+/// A job.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct JobInfo {
+    /// Id, hexadecimal.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// `running`, `done` or `canceled`.
+    pub state: String,
+    /// `f32` or `int8`.
+    pub dtype: String,
+    /// Rows of A and C.
+    pub m: u32,
+    /// Columns of A, rows of B.
+    pub k: u32,
+    /// Columns of B and C.
+    pub n: u32,
+    /// Multiplications plus additions.
+    pub flops: u64,
+    /// When it was created, in ms since 1970.
+    pub created_ms: i64,
+    /// When it ended, in ms since 1970.
+    pub ended_ms: Option<i64>,
+    /// How far it is; missing for jobs that ended some time ago.
+    pub progress: Option<Progress>,
+}
+
+/// How far a job is, in units of its grid.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+pub struct Progress {
+    /// Units in all.
+    pub units: u32,
+    /// Units nobody works on.
+    pub free: u32,
+    /// Units that are leased, checked or stored.
+    pub in_flight: u32,
+    /// Units accepted.
+    pub accepted: u32,
+    /// Sessions that hold a lease.
+    pub volunteers: u32,
+    /// Results rejected since the relay started.
+    pub rejected: u32,
+}
+
+/// A job with its contributors.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct JobDetail {
+    /// The job.
+    #[serde(flatten)]
+    pub job: JobInfo,
+    /// Who computed what, most shards first.
+    pub contributors: Vec<Contributor>,
+    /// Rejected results.
+    pub rejections: Vec<Rejection>,
+    /// Shards accepted.
+    pub shards: u64,
+    /// Time that the relay took to check accepted results, in seconds of one core.
+    pub check_s: f64,
+}
+
+/// One volunteer's part of a job, on one backend.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Contributor {
+    /// Public name of the volunteer, hexadecimal.
+    pub volunteer: String,
+    /// `webgpu`, `wasm`, `gpu` or `cpu`.
+    pub backend: String,
+    /// Shards accepted.
+    pub shards: u64,
+    /// Elements of C in them, counted once a slice of K.
+    pub elements: u64,
+    /// Time that kernels took, in seconds, as the volunteer says.
+    pub compute_s: f64,
+}
+
+/// Rejected results of one volunteer, for one reason.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Rejection {
+    /// Public name of the volunteer, hexadecimal.
+    pub volunteer: String,
+    /// `wrong_length`, `wrong_hash`, `wrong_product` or `not_delivered`.
+    pub reason: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// What `/healthz` says.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// `ok`.
+    pub status: String,
+    /// Version of the software.
+    pub version: String,
+    /// How many times the relay was started on its data.
+    pub incarnation: u32,
+}
+
+/// Who runs the relay, for `/.well-known/potluck.json`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct WellKnown {
+    /// The operator.
+    pub operator: String,
+    /// How to reach the operator.
+    pub contact: String,
+    /// Version of the software.
+    pub version: String,
+    /// Protocol versions, oldest and newest.
+    pub protocol: [u8; 2],
+    /// What volunteers may be asked to compute.
+    pub kernels: Vec<String>,
+    /// Longest consent, in seconds.
+    pub max_consent_s: u64,
+    /// Largest matrix, in bytes.
+    pub max_matrix_bytes: u64,
+}

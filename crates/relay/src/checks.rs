@@ -1,0 +1,98 @@
+//! Checks of results, off the async threads: as many at once as there are cores.
+
+use crate::blobs::Blobs;
+use crate::core::Command;
+use potluck_proto::{Backend, BlobRef, RejectReason};
+use potluck_schedule::{Check, CheckVerdict};
+use potluck_types::MatmulShape;
+use potluck_verify::{Params, Product, Secret, Verdict};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::{Semaphore, mpsc};
+
+#[derive(Debug, Clone)]
+pub(crate) struct Checker {
+    blobs: Blobs,
+    secret: Arc<Secret>,
+    cores: Arc<Semaphore>,
+    done: mpsc::Sender<Command>,
+}
+
+impl Checker {
+    pub(crate) fn new(blobs: Blobs, secret: Secret, done: mpsc::Sender<Command>) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { blobs, secret: Arc::new(secret), cores: Arc::new(Semaphore::new(cores)), done }
+    }
+
+    /// Starts a check. How many wait is bounded by the machine's limit on results in memory.
+    pub(crate) fn check(&self, check: Check) {
+        let this = self.clone();
+        tokio::spawn(async move {
+            let Ok(_core) = this.cores.acquire().await else { return };
+            let ticket = check.ticket;
+            let (verdict, check_us) = this.run(check).await;
+            let _ = this.done.send(Command::Checked { ticket, verdict, check_us }).await;
+        });
+    }
+
+    async fn run(&self, check: Check) -> (CheckVerdict, u64) {
+        let (a, bt) = match tokio::try_join!(self.panels(&check.task.a), self.panels(&check.task.bt)) {
+            Ok(panels) => panels,
+            Err(error) => {
+                tracing::error!(%error, job = %check.job, "inputs of a shard cannot be read, so it cannot be checked");
+                return (CheckVerdict::Undecided, 0);
+            }
+        };
+        let secret = Arc::clone(&self.secret);
+        let judged = tokio::task::spawn_blocking(move || {
+            let start = Instant::now();
+            let verdict = judge(&check, &a, &bt, &secret);
+            (verdict, start.elapsed().as_micros() as u64)
+        });
+        judged.await.unwrap_or((CheckVerdict::Undecided, 0))
+    }
+
+    async fn panels(&self, panels: &[BlobRef]) -> std::io::Result<Vec<bytes::Bytes>> {
+        let mut read = Vec::with_capacity(panels.len());
+        for panel in panels {
+            read.push(self.blobs.get(&panel.hash).await?);
+        }
+        Ok(read)
+    }
+}
+
+/// Hash first, then the product.
+fn judge(check: &Check, a: &[bytes::Bytes], bt: &[bytes::Bytes], secret: &Secret) -> CheckVerdict {
+    if potluck_verify::check_blob(&check.result, &check.claim.hash).is_err() {
+        return CheckVerdict::Wrong(RejectReason::WrongHash);
+    }
+    let a: Vec<&[u8]> = a.iter().map(AsRef::as_ref).collect();
+    let bt: Vec<&[u8]> = bt.iter().map(AsRef::as_ref).collect();
+    let task = &check.task;
+    let shape = MatmulShape { m: task.rows, k: task.depth, n: task.cols };
+    let product = Product { dtype: task.dtype, shape, a: &a, bt: &bt };
+    let seed = potluck_verify::probe_seed(secret, &check.claim.hash);
+    let mut params = Params::default();
+    let factor = f64::from(1_u32 << check.widened.min(16));
+    params.lambda *= factor;
+    params.lambda_blocked *= factor;
+    // Our own kernels sum in blocks of 32, but for the native CPU's.
+    let in_blocks = check.backend != Backend::NativeCpu;
+    match potluck_verify::check_bytes(&product, &check.result, &seed, &params, in_blocks) {
+        Ok(report) => match report.verdict {
+            Verdict::Accepted => CheckVerdict::Right { cleared_rows: report.flagged_rows as u32 },
+            Verdict::Rejected(reason) => {
+                tracing::debug!(?reason, "wrong product");
+                CheckVerdict::Wrong(match reason {
+                    potluck_verify::RejectReason::WrongLength { .. } => RejectReason::WrongLength,
+                    potluck_verify::RejectReason::WrongHash { .. } => RejectReason::WrongHash,
+                    _ => RejectReason::WrongProduct,
+                })
+            }
+        },
+        Err(error) => {
+            tracing::error!(%error, job = %check.job, "inputs of a shard do not fit its shape");
+            CheckVerdict::Undecided
+        }
+    }
+}

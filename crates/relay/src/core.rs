@@ -1,0 +1,242 @@
+//! The one task that owns the state machine: inputs come in through a bounded queue, outputs are carried out
+//! in order. It never waits for a socket, a disk or a check.
+
+use crate::blobs::Blobs;
+use crate::checks::Checker;
+use crate::commit::{Committer, ToCommit};
+use crate::db::{Db, JobState};
+use crate::names;
+use potluck_proto::{BlobRequest, Message};
+use potluck_schedule::{CheckVerdict, Input, JobProgress, Output, Relay, Ticket, Totals};
+use potluck_types::limits::MAX_QUEUED_FRAMES;
+use potluck_types::{Instant, JobId, SessionId};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+/// Inputs that may wait for the machine: senders wait beyond that.
+const MAX_QUEUED_INPUTS: usize = 1024;
+
+/// What a session's writer has to do.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    /// Send a message.
+    Message(Message),
+    /// Read a part of a blob and send it.
+    Chunk(BlobRequest),
+}
+
+/// A session's way out.
+#[derive(Debug)]
+pub(crate) struct SessionHandle {
+    pub(crate) outgoing: mpsc::Sender<Outgoing>,
+    /// Told when the session has to end without delay.
+    pub(crate) cut: Arc<Notify>,
+}
+
+/// What the core is told.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Input(Input),
+    Open { session: SessionId, handle: SessionHandle },
+    Checked { ticket: Ticket, verdict: CheckVerdict, check_us: u64 },
+    Progress { job: JobId, reply: oneshot::Sender<Option<JobProgress>> },
+    Totals { reply: oneshot::Sender<Totals> },
+    ShutDown { done: oneshot::Sender<()> },
+}
+
+/// The core is gone: the relay is shutting down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the relay is shutting down")]
+pub struct Gone;
+
+/// A way to the core.
+#[derive(Debug, Clone)]
+pub(crate) struct Core {
+    commands: mpsc::Sender<Command>,
+    /// Counts changes of jobs, for those who wait for one.
+    pub(crate) changes: watch::Receiver<u64>,
+}
+
+impl Core {
+    pub(crate) async fn tell(&self, command: Command) -> Result<(), Gone> {
+        self.commands.send(command).await.map_err(|_| Gone)
+    }
+
+    pub(crate) async fn input(&self, input: Input) -> Result<(), Gone> {
+        self.tell(Command::Input(input)).await
+    }
+
+    pub(crate) async fn progress(&self, job: JobId) -> Result<Option<JobProgress>, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::Progress { job, reply }).await?;
+        answer.await.map_err(|_| Gone)
+    }
+
+    pub(crate) async fn totals(&self) -> Result<Totals, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::Totals { reply }).await?;
+        answer.await.map_err(|_| Gone)
+    }
+
+    /// Refuses all sessions politely and ends the core.
+    pub(crate) async fn shut_down(&self) {
+        let (done, ended) = oneshot::channel();
+        if self.tell(Command::ShutDown { done }).await.is_ok() {
+            let _ = ended.await;
+        }
+    }
+}
+
+/// What the core needs to carry outputs out.
+pub(crate) struct Surroundings {
+    pub(crate) db: Db,
+    pub(crate) blobs: Blobs,
+    pub(crate) secret: potluck_verify::Secret,
+}
+
+/// Starts the core.
+pub(crate) fn start(machine: Relay, surroundings: Surroundings) -> Core {
+    let (commands, queue) = mpsc::channel(MAX_QUEUED_INPUTS);
+    let (changed, changes) = watch::channel(0);
+    let core = Core { commands: commands.clone(), changes };
+    let Surroundings { db, blobs, secret } = surroundings;
+    let checker = Checker::new(blobs.clone(), secret, commands.clone());
+    let committer = Committer::start(db.clone(), blobs, commands);
+    let task = Task {
+        machine,
+        origin: tokio::time::Instant::now(),
+        sessions: HashMap::new(),
+        check_us: HashMap::new(),
+        checker,
+        committer,
+        db,
+        changed,
+    };
+    tokio::spawn(task.run(queue));
+    core
+}
+
+struct Task {
+    machine: Relay,
+    origin: tokio::time::Instant,
+    sessions: HashMap<SessionId, SessionHandle>,
+    /// What checking cost, until the result is stored.
+    check_us: HashMap<Ticket, u64>,
+    checker: Checker,
+    committer: Committer,
+    db: Db,
+    changed: watch::Sender<u64>,
+}
+
+impl Task {
+    async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+        loop {
+            let wake =
+                self.machine.next_wake().map(|at| self.origin + std::time::Duration::from_millis(at.0));
+            let command = tokio::select! {
+                command = queue.recv() => command,
+                () = until(wake) => Some(Command::Input(Input::Tick)),
+            };
+            let Some(command) = command else { return };
+            match command {
+                Command::Input(input) => self.step(input),
+                Command::Open { session, handle } => {
+                    self.sessions.insert(session, handle);
+                    self.step(Input::Opened { session });
+                }
+                Command::Checked { ticket, verdict, check_us } => {
+                    self.check_us.insert(ticket, check_us);
+                    self.step(Input::Checked { ticket, verdict });
+                    self.check_us.remove(&ticket);
+                }
+                Command::Progress { job, reply } => {
+                    let _ = reply.send(self.machine.progress(&job));
+                }
+                Command::Totals { reply } => {
+                    let _ = reply.send(self.machine.totals());
+                }
+                Command::ShutDown { done } => {
+                    self.step(Input::ShuttingDown);
+                    // Nobody is heard any more, so nobody waits for the queue to have room.
+                    queue.close();
+                    self.committer.finish().await;
+                    let _ = done.send(());
+                    return;
+                }
+            }
+        }
+    }
+
+    fn step(&mut self, input: Input) {
+        let now = Instant(self.origin.elapsed().as_millis() as u64);
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            for output in self.machine.step(now, input) {
+                if let Some(consequence) = self.carry_out(output) {
+                    inputs.push_back(consequence);
+                }
+            }
+        }
+    }
+
+    /// Carries an output out. What fails at once comes back as an input.
+    fn carry_out(&mut self, output: Output) -> Option<Input> {
+        match output {
+            Output::Send { session, message } => return self.queue(session, Outgoing::Message(message)),
+            Output::SendChunk { session, request } => return self.queue(session, Outgoing::Chunk(request)),
+            // The writer ends after what is queued when its sender is gone.
+            Output::Close { session } => drop(self.sessions.remove(&session)),
+            Output::Check(check) => self.checker.check(check),
+            Output::Store { ticket, tile, result } => {
+                let check_us = self.check_us.get(&ticket).copied().unwrap_or(0);
+                self.committer.commit(ToCommit { ticket, tile, result, check_us });
+                self.changed.send_modify(|count| *count += 1);
+            }
+            Output::Rejected { job, shard, volunteer, backend, reason } => {
+                tracing::info!(%job, shard, ?volunteer, reason = names::reason(reason), "result rejected");
+                let db = self.db.clone();
+                tokio::spawn(async move {
+                    if let Err(error) =
+                        db.reject(&job, shard, &volunteer, names::backend(backend), reason).await
+                    {
+                        tracing::warn!(%error, "a rejection could not be recorded");
+                    }
+                });
+                self.changed.send_modify(|count| *count += 1);
+            }
+            Output::JobCompleted { job } => {
+                let (db, changed) = (self.db.clone(), self.changed.clone());
+                tokio::spawn(async move {
+                    // If this fails, the job is complete again after the next start: its tiles are durable.
+                    match db.end_job(&job, JobState::Done).await {
+                        Ok(_) => tracing::info!(%job, "job done"),
+                        Err(error) => tracing::error!(%error, %job, "the end of a job could not be recorded"),
+                    }
+                    changed.send_modify(|count| *count += 1);
+                });
+            }
+        }
+        None
+    }
+
+    /// Queues something for a session. A reader that is so slow that its queue is full is cut off: it must
+    /// not cost the others memory or time.
+    fn queue(&mut self, session: SessionId, outgoing: Outgoing) -> Option<Input> {
+        let handle = self.sessions.get(&session)?;
+        if handle.outgoing.try_send(outgoing).is_ok() {
+            return None;
+        }
+        tracing::info!(%session, queued = MAX_QUEUED_FRAMES, "session is too slow or gone");
+        handle.cut.notify_one();
+        self.sessions.remove(&session);
+        Some(Input::Closed { session })
+    }
+}
+
+async fn until(wake: Option<tokio::time::Instant>) {
+    match wake {
+        Some(wake) => tokio::time::sleep_until(wake).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,475 @@
+//! The HTTP API: thin handlers, every one of them in the OpenAPI document.
+
+use crate::api::{
+    ApiError, Contributor, Health, JobDetail, JobInfo, MatrixInfo, NewJob, Progress, Rejection, WellKnown,
+};
+use crate::assemble::Assembly;
+use crate::blobs::Blobs;
+use crate::config::Config;
+use crate::core::{Core, Gone};
+use crate::db::{Db, JobRow, JobState, wall_ms};
+use crate::{metrics, session, site, token, uploads};
+use axum::body::Body;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{DefaultBodyLimit, Path, Query, State, WebSocketUpgrade};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use axum::{Json, Router};
+use potluck_schedule::Input;
+use potluck_types::limits::{
+    MAX_ACTIVE_JOBS, MAX_CONSENT, MAX_FRAME_BYTES, MAX_JOB_NAME_CHARS, MAX_MATRIX_BYTES,
+};
+use potluck_types::{BlobHash, DType, JobId, SessionId};
+use serde::Deserialize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use utoipa::OpenApi;
+
+/// Uploads that may run at once: each holds one file handle and a small buffer.
+const MAX_UPLOADS: usize = 8;
+/// Jobs that may be cut at once: each holds up to three blocks of 32 MiB.
+const MAX_INGESTS: usize = 1;
+/// Longest time that a request for a job's state may wait for a change.
+const MAX_WAIT: Duration = Duration::from_secs(30);
+/// Body of a request that creates a job.
+const MAX_JSON_BYTES: usize = 64 << 10;
+/// Longest idempotency key.
+const MAX_KEY_CHARS: usize = 128;
+
+/// What handlers share.
+pub(crate) struct App {
+    pub(crate) core: Core,
+    pub(crate) db: Db,
+    pub(crate) blobs: Blobs,
+    pub(crate) config: Config,
+    pub(crate) token: blake3::Hash,
+    pub(crate) incarnation: u32,
+    pub(crate) next_session: AtomicU64,
+    pub(crate) uploads: Semaphore,
+    pub(crate) ingests: Semaphore,
+}
+
+impl App {
+    pub(crate) const fn upload_slots() -> Semaphore {
+        Semaphore::const_new(MAX_UPLOADS)
+    }
+
+    pub(crate) const fn ingest_slots() -> Semaphore {
+        Semaphore::const_new(MAX_INGESTS)
+    }
+
+    pub(crate) fn matrix_path(&self, hash: &BlobHash) -> PathBuf {
+        self.config.data.join("matrices").join(format!("{hash}.npy"))
+    }
+
+    fn authorize(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        if token::matches(&self.token, header) {
+            return Ok(());
+        }
+        Err(ApiError::new(
+            StatusCode::UNAUTHORIZED,
+            "token_needed",
+            "the submitter's token is missing or wrong",
+            "send `Authorization: Bearer TOKEN`; the relay printed the path of its token file when it started",
+        ))
+    }
+}
+
+impl From<Gone> for ApiError {
+    fn from(_: Gone) -> Self {
+        Self::shutting_down()
+    }
+}
+
+type Shared = State<Arc<App>>;
+type Answer<T> = Result<Json<T>, ApiError>;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Potluck relay", description = "Submit matrix products, watch them, fetch results."),
+    paths(
+        upload_matrix,
+        create_job,
+        list_jobs,
+        get_job,
+        cancel_job,
+        get_result,
+        volunteer,
+        health,
+        get_metrics,
+        openapi,
+        well_known
+    )
+)]
+struct Document;
+
+/// All routes.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/api/v1/matrices", post(upload_matrix).layer(DefaultBodyLimit::disable()))
+        .route("/api/v1/jobs", get(list_jobs).post(create_job).layer(DefaultBodyLimit::max(MAX_JSON_BYTES)))
+        .route("/api/v1/jobs/{id}", get(get_job).delete(cancel_job))
+        .route("/api/v1/jobs/{id}/result", get(get_result))
+        .route("/api/v1/volunteer", any(volunteer))
+        .route("/api/openapi.json", get(openapi))
+        .route("/healthz", get(health))
+        .route("/metrics", get(get_metrics))
+        .route("/.well-known/potluck.json", get(well_known))
+        .fallback(site::serve)
+        .with_state(app)
+}
+
+/// Upload a matrix as `.npy`. The same file again is the same matrix.
+#[utoipa::path(post, path = "/api/v1/matrices", request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses((status = 201, body = MatrixInfo), (status = 401, body = ApiError), (status = 413, body = ApiError),
+        (status = 422, body = ApiError), (status = 503, body = ApiError)))]
+async fn upload_matrix(State(app): Shared, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
+    app.authorize(&headers)?;
+    let _slot = app.uploads.try_acquire().map_err(|_| {
+        ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "busy",
+            "too many uploads at once",
+            "try again in a few seconds",
+        )
+    })?;
+    let (hash, header, bytes) = uploads::receive(&app, body).await?;
+    let info =
+        MatrixInfo { id: hash.to_string(), shape: header.shape, dtype: header.element.to_string(), bytes };
+    Ok((StatusCode::CREATED, Json(info)).into_response())
+}
+
+/// Create a job. With an `Idempotency-Key` header a repeated request returns the same job.
+#[utoipa::path(post, path = "/api/v1/jobs", request_body = NewJob, params(("Idempotency-Key" = Option<String>, Header)),
+    responses((status = 201, body = JobInfo), (status = 200, body = JobInfo), (status = 400, body = ApiError),
+        (status = 401, body = ApiError), (status = 404, body = ApiError), (status = 422, body = ApiError),
+        (status = 429, body = ApiError)))]
+async fn create_job(
+    State(app): Shared,
+    headers: HeaderMap,
+    body: Result<Json<NewJob>, JsonRejection>,
+) -> Result<Response, ApiError> {
+    app.authorize(&headers)?;
+    let bad =
+        |message: String, hint: &str| ApiError::new(StatusCode::BAD_REQUEST, "bad_request", message, hint);
+    let Json(new) =
+        body.map_err(|error| bad(error.body_text(), "see /api/openapi.json for the fields of a job"))?;
+    let key = match headers.get("idempotency-key") {
+        None => None,
+        Some(value) => {
+            Some(value.to_str().ok().filter(|key| !key.is_empty() && key.len() <= MAX_KEY_CHARS).ok_or_else(
+                || bad("the idempotency key is not 1 to 128 characters".into(), "use a random UUID"),
+            )?)
+        }
+    };
+    if let Some(key) = key
+        && let Some(known) = app.db.job_of_key(key).await?
+    {
+        return Ok(Json(info(&app, &known).await?).into_response());
+    }
+    if new.kind != "matmul" {
+        return Err(bad(format!("jobs of kind {:?} do not exist", clip(&new.kind)), "use kind \"matmul\""));
+    }
+    let dtype: DType = new.dtype.as_deref().unwrap_or("f32").parse().map_err(
+        |error: potluck_types::matrix::ParseDTypeError| bad(error.to_string(), "use \"f32\" or \"int8\""),
+    )?;
+    let name = new.name.as_deref().unwrap_or("matrix product").trim();
+    if name.is_empty() || name.chars().count() > MAX_JOB_NAME_CHARS || name.chars().any(char::is_control) {
+        return Err(bad("the name is not 1 to 80 printable characters".into(), "choose a shorter name"));
+    }
+    let mut files = Vec::new();
+    for id in [&new.a, &new.b] {
+        let hash: BlobHash = id.parse().map_err(|error| {
+            bad(format!("{:?} is no matrix id: {error}", clip(id)), "upload it with POST /api/v1/matrices")
+        })?;
+        if !tokio::fs::try_exists(app.matrix_path(&hash)).await.map_err(ApiError::internal)? {
+            return Err(ApiError::new(
+                StatusCode::NOT_FOUND,
+                "unknown_matrix",
+                format!("matrix {hash} was not uploaded"),
+                "upload it with POST /api/v1/matrices",
+            ));
+        }
+        files.push(hash);
+    }
+    if app.db.running().await?.len() >= MAX_ACTIVE_JOBS {
+        return Err(ApiError::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_jobs",
+            format!("{MAX_ACTIVE_JOBS} jobs are running"),
+            "wait for one, or cancel one",
+        ));
+    }
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(ApiError::internal)?;
+    let draft = uploads::Draft {
+        id: JobId(id),
+        name: name.to_owned(),
+        dtype,
+        a: files[0],
+        b: files[1],
+        transpose_b: new.transpose_b,
+        created_ms: wall_ms(),
+    };
+    let (row, spec) = uploads::cut(&app, draft).await?;
+    let id = app.db.add_job(&row, &spec, key).await?;
+    if id == row.id {
+        tracing::info!(job = %id, m = row.shape.m, k = row.shape.k, n = row.shape.n, "job created");
+        app.core.input(Input::JobAdded { job: spec, accepted: Vec::new() }).await?;
+    }
+    Ok((StatusCode::CREATED, Json(info(&app, &id).await?)).into_response())
+}
+
+/// A text from outside, short enough to be repeated in an error.
+fn clip(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+/// List jobs, newest first.
+#[utoipa::path(get, path = "/api/v1/jobs", responses((status = 200, body = Vec<JobInfo>), (status = 401, body = ApiError)))]
+async fn list_jobs(State(app): Shared, headers: HeaderMap) -> Answer<Vec<JobInfo>> {
+    app.authorize(&headers)?;
+    let mut jobs = Vec::new();
+    for row in app.db.jobs().await? {
+        let progress = if row.state == JobState::Running { app.core.progress(row.id).await? } else { None };
+        jobs.push(job_info(&row, progress.map(progress_info)));
+    }
+    Ok(Json(jobs))
+}
+
+#[derive(Debug, Deserialize)]
+struct Wait {
+    wait_ms: Option<u64>,
+    /// Units accepted that the client knows of: the answer waits for more.
+    seen: Option<u32>,
+}
+
+/// One job, with its contributors. With `wait_ms` the answer waits for the job's end, or for more accepted
+/// units than `seen`, at most 30 s.
+#[utoipa::path(get, path = "/api/v1/jobs/{id}",
+    params(("id" = String, Path), ("wait_ms" = Option<u64>, Query), ("seen" = Option<u32>, Query)),
+    responses((status = 200, body = JobDetail), (status = 401, body = ApiError), (status = 404, body = ApiError)))]
+async fn get_job(
+    State(app): Shared,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+    Query(wait): Query<Wait>,
+) -> Answer<JobDetail> {
+    app.authorize(&headers)?;
+    let id = parse_id(&id)?;
+    let end = tokio::time::Instant::now() + MAX_WAIT.min(Duration::from_millis(wait.wait_ms.unwrap_or(0)));
+    let mut changes = app.core.changes.clone();
+    loop {
+        changes.borrow_and_update();
+        let job = info(&app, &id).await?;
+        let news = match (wait.seen, job.progress) {
+            (Some(seen), Some(progress)) => progress.accepted > seen,
+            _ => false,
+        };
+        if job.state != JobState::Running.name() || news || wait.wait_ms.is_none() {
+            return Ok(Json(detail(&app, &id, job).await?));
+        }
+        // A change is told when it is stored; the machine hears of it a moment later, so look again soon.
+        let changed = async {
+            let _ = changes.changed().await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        if tokio::time::timeout_at(end, changed).await.is_err() {
+            return Ok(Json(detail(&app, &id, info(&app, &id).await?).await?));
+        }
+    }
+}
+
+/// Cancel a job. Volunteers stop computing it; what was accepted is removed later.
+#[utoipa::path(delete, path = "/api/v1/jobs/{id}", params(("id" = String, Path)),
+    responses((status = 200, body = JobInfo), (status = 401, body = ApiError), (status = 404, body = ApiError),
+        (status = 409, body = ApiError)))]
+async fn cancel_job(State(app): Shared, headers: HeaderMap, Path(id): Path<String>) -> Answer<JobInfo> {
+    app.authorize(&headers)?;
+    let id = parse_id(&id)?;
+    let before = info(&app, &id).await?;
+    if app.db.end_job(&id, JobState::Canceled).await? {
+        app.core.input(Input::JobCanceled { job: id }).await?;
+    } else if before.state == JobState::Done.name() {
+        return Err(ApiError::new(
+            StatusCode::CONFLICT,
+            "already_done",
+            "the job is done",
+            "fetch its result with GET /api/v1/jobs/{id}/result",
+        ));
+    }
+    Ok(Json(info(&app, &id).await?))
+}
+
+/// The result, as `.npy`: f32 for f32, i32 for int8.
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/result", params(("id" = String, Path)),
+    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"), (status = 401, body = ApiError),
+        (status = 404, body = ApiError), (status = 409, body = ApiError)))]
+async fn get_result(
+    State(app): Shared,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
+    app.authorize(&headers)?;
+    let row = find(&app, &parse_id(&id)?).await?;
+    if row.state != JobState::Done {
+        let hint =
+            if row.state == JobState::Running { "wait until its state is done" } else { "submit it again" };
+        let message = format!("the job is {}", row.state.name());
+        return Err(ApiError::new(StatusCode::CONFLICT, "not_finished", message, hint));
+    }
+    let tiles = app.db.accepted(&row.id).await?;
+    let assembly = Assembly::new(row.shape, row.dtype, tiles, app.blobs.clone());
+    let length = assembly.bytes();
+    let stream = futures_util::stream::try_unfold(assembly, async |mut assembly| {
+        Ok::<_, std::io::Error>(assembly.next().await?.map(|bytes| (bytes, assembly)))
+    });
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (header::CONTENT_LENGTH, length.to_string()),
+        (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{}.npy\"", row.id)),
+    ];
+    Ok((headers, Body::from_stream(stream)).into_response())
+}
+
+/// The volunteers' WebSocket; see PROTOCOL.md.
+#[utoipa::path(get, path = "/api/v1/volunteer", responses((status = 101, description = "the socket is open")))]
+async fn volunteer(State(app): Shared, upgrade: WebSocketUpgrade) -> Response {
+    let session = SessionId(app.next_session.fetch_add(1, Ordering::Relaxed));
+    upgrade
+        .max_message_size(MAX_FRAME_BYTES)
+        .max_frame_size(MAX_FRAME_BYTES)
+        .on_upgrade(move |socket| session::serve(socket, session, app.core.clone(), app.blobs.clone()))
+}
+
+/// Whether the relay is up.
+#[utoipa::path(get, path = "/healthz", responses((status = 200, body = Health), (status = 503, body = ApiError)))]
+async fn health(State(app): Shared) -> Answer<Health> {
+    app.core.totals().await?;
+    Ok(Json(Health {
+        status: "ok".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        incarnation: app.incarnation,
+    }))
+}
+
+/// Counters for Prometheus.
+#[utoipa::path(get, path = "/metrics", responses((status = 200, body = String, content_type = "text/plain")))]
+async fn get_metrics(State(app): Shared) -> Result<Response, ApiError> {
+    let text = metrics::text(&app.core.totals().await?);
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
+}
+
+/// This document.
+#[utoipa::path(get, path = "/api/openapi.json", responses((status = 200, body = String, content_type = "application/json")))]
+async fn openapi() -> Json<utoipa::openapi::OpenApi> {
+    Json(Document::openapi())
+}
+
+/// Who runs the relay, and its limits.
+#[utoipa::path(get, path = "/.well-known/potluck.json", responses((status = 200, body = WellKnown)))]
+async fn well_known(State(app): Shared) -> Json<WellKnown> {
+    Json(WellKnown {
+        operator: app.config.operator.clone(),
+        contact: app.config.contact.clone(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        protocol: [potluck_proto::OLDEST_VERSION, potluck_proto::PROTOCOL_VERSION],
+        kernels: vec!["matmul/f32".into(), "matmul/int8".into()],
+        max_consent_s: MAX_CONSENT.0 / 1000,
+        max_matrix_bytes: MAX_MATRIX_BYTES,
+    })
+}
+
+fn parse_id(id: &str) -> Result<JobId, ApiError> {
+    id.parse().map_err(|_| ApiError::not_found("job"))
+}
+
+async fn find(app: &App, id: &JobId) -> Result<JobRow, ApiError> {
+    app.db.job(id).await?.ok_or_else(|| ApiError::not_found("job"))
+}
+
+async fn info(app: &App, id: &JobId) -> Result<JobInfo, ApiError> {
+    let progress = app.core.progress(*id).await?;
+    let row = find(app, id).await?;
+    Ok(job_info(&row, progress.map(progress_info)))
+}
+
+fn progress_info(progress: potluck_schedule::JobProgress) -> Progress {
+    Progress {
+        units: progress.units,
+        free: progress.free,
+        in_flight: progress.in_flight,
+        accepted: progress.accepted,
+        volunteers: progress.volunteers,
+        rejected: progress.shards_rejected,
+    }
+}
+
+fn job_info(row: &JobRow, progress: Option<Progress>) -> JobInfo {
+    JobInfo {
+        id: row.id.to_string(),
+        name: row.name.clone(),
+        state: row.state.name().into(),
+        dtype: row.dtype.name().into(),
+        m: row.shape.m,
+        k: row.shape.k,
+        n: row.shape.n,
+        flops: row.shape.flops(),
+        created_ms: row.created_ms,
+        ended_ms: row.ended_ms,
+        progress,
+    }
+}
+
+async fn detail(app: &App, id: &JobId, job: JobInfo) -> Result<JobDetail, ApiError> {
+    let (shards, check_us) = app.db.check_cost(id).await?;
+    let contributors = app.db.contributors(id).await?;
+    let rejections = app.db.rejections(id).await?;
+    Ok(JobDetail {
+        job,
+        contributors: contributors
+            .into_iter()
+            .map(|row| Contributor {
+                volunteer: row.volunteer.to_string(),
+                backend: row.backend,
+                shards: row.shards as u64,
+                elements: row.elements as u64,
+                compute_s: row.compute_ms as f64 / 1e3,
+            })
+            .collect(),
+        rejections: rejections
+            .into_iter()
+            .map(|(volunteer, reason, count)| Rejection {
+                volunteer: volunteer.to_string(),
+                reason,
+                count: count as u64,
+            })
+            .collect(),
+        shards: shards as u64,
+        check_s: check_us as f64 / 1e6,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_names_every_route() {
+        let document = serde_json::to_value(Document::openapi()).unwrap();
+        let source = include_str!("http.rs");
+        let routes: Vec<_> =
+            source.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        assert!(routes.len() >= 9, "{routes:?}");
+        for route in routes.into_iter().filter(|route| route.starts_with('/')) {
+            assert!(document["paths"][route].is_object(), "{route} is not in the document");
+        }
+        let errors = &document["paths"]["/api/v1/jobs"]["post"]["responses"];
+        assert!(errors["422"].is_object() && errors["401"].is_object());
+    }
+}

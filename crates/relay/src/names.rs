@@ -1,0 +1,29 @@
+//! Names of the protocol's enums in the database and in the API: stable, whatever the code calls them.
+
+use potluck_proto::{Backend, RejectReason};
+
+/// The name of a backend.
+pub const fn backend(backend: Backend) -> &'static str {
+    match backend {
+        Backend::WebGpu => "webgpu",
+        Backend::WasmSimd => "wasm",
+        Backend::NativeGpu => "gpu",
+        Backend::NativeCpu => "cpu",
+    }
+}
+
+/// The backend of that name.
+pub fn parse_backend(name: &str) -> Option<Backend> {
+    let all = [Backend::WebGpu, Backend::WasmSimd, Backend::NativeGpu, Backend::NativeCpu];
+    all.into_iter().find(|candidate| backend(*candidate) == name)
+}
+
+/// The name of a reason.
+pub const fn reason(reason: RejectReason) -> &'static str {
+    match reason {
+        RejectReason::WrongLength => "wrong_length",
+        RejectReason::WrongHash => "wrong_hash",
+        RejectReason::WrongProduct => "wrong_product",
+        RejectReason::NotDelivered => "not_delivered",
+    }
+}

@@ -1,0 +1,77 @@
+-- The relay's records. SQLite and PostgreSQL both accept this, but for the type of bytes: BLOB here, BYTEA there.
+-- Times are milliseconds since 1970. Ids and hashes are raw bytes.
+
+CREATE TABLE IF NOT EXISTS meta (
+    name TEXT PRIMARY KEY,
+    value BIGINT NOT NULL
+);
+
+-- One row a start of the relay: its fencing tokens begin with `incarnation`; the commitment to its epoch's secret
+-- stands here before any probe is drawn from it.
+CREATE TABLE IF NOT EXISTS epochs (
+    incarnation BIGINT PRIMARY KEY,
+    commitment BLOB NOT NULL,
+    started_ms BIGINT NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS jobs (
+    id BLOB PRIMARY KEY,
+    name TEXT NOT NULL,
+    state TEXT NOT NULL,             -- running, done, canceled
+    dtype TEXT NOT NULL,
+    m BIGINT NOT NULL,
+    k BIGINT NOT NULL,
+    n BIGINT NOT NULL,
+    a BLOB NOT NULL,                 -- hashes of the uploaded matrices
+    b BLOB NOT NULL,
+    transpose_b BIGINT NOT NULL,
+    idempotency_key TEXT UNIQUE,
+    created_ms BIGINT NOT NULL,
+    ended_ms BIGINT
+);
+
+CREATE TABLE IF NOT EXISTS panels (
+    job BLOB NOT NULL,
+    side BIGINT NOT NULL,            -- 0: rows of A, 1: rows of B transposed
+    position BIGINT NOT NULL,
+    hash BLOB NOT NULL,
+    bytes BIGINT NOT NULL,
+    PRIMARY KEY (job, side, position)
+);
+
+-- Accepted tiles. The keys make it impossible to accept a shard, or a place in C, twice.
+CREATE TABLE IF NOT EXISTS accepted (
+    job BLOB NOT NULL,
+    shard BIGINT NOT NULL,
+    row_start BIGINT NOT NULL,
+    row_end BIGINT NOT NULL,
+    col_start BIGINT NOT NULL,
+    col_end BIGINT NOT NULL,
+    depth_start BIGINT NOT NULL,
+    depth_end BIGINT NOT NULL,
+    hash BLOB NOT NULL,
+    bytes BIGINT NOT NULL,
+    volunteer BLOB NOT NULL,
+    backend TEXT NOT NULL,
+    compute_ms BIGINT NOT NULL,
+    check_us BIGINT NOT NULL,
+    accepted_ms BIGINT NOT NULL,
+    PRIMARY KEY (job, shard),
+    UNIQUE (job, depth_start, row_start, col_start)
+);
+
+CREATE TABLE IF NOT EXISTS rejected (
+    job BLOB NOT NULL,
+    shard BIGINT NOT NULL,
+    volunteer BLOB NOT NULL,
+    backend TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    rejected_ms BIGINT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS rejected_by_job ON rejected (job);
+
+CREATE TABLE IF NOT EXISTS volunteers (
+    id BLOB PRIMARY KEY,
+    accepted BIGINT NOT NULL,
+    rejected BIGINT NOT NULL
+);

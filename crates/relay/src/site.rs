@@ -1,0 +1,67 @@
+//! The site, embedded in the binary by `build.rs`, with what browsers need to be safe.
+
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+
+/// A file of the site.
+struct File {
+    path: &'static str,
+    mime: &'static str,
+    etag: &'static str,
+    plain: &'static [u8],
+    /// Compressed by brotli, where that is smaller.
+    brotli: Option<&'static [u8]>,
+}
+
+include!(concat!(env!("OUT_DIR"), "/site.rs"));
+
+/// Scripts come from here only; wasm may be compiled; sockets go to this relay only. No frame may hold the
+/// page: clicks on consent cannot be stolen.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; \
+     worker-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; font-src 'self'; \
+     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Serves a file of the site.
+pub(crate) async fn serve(uri: Uri, headers: HeaderMap) -> Response {
+    let path = match uri.path().trim_start_matches('/') {
+        "" => "index.html",
+        path => path,
+    };
+    let Some(file) = FILES.iter().find(|file| file.path == path) else {
+        let hint = "pages: /  API: /api/openapi.json\n";
+        return (StatusCode::NOT_FOUND, secure(HeaderMap::new()), format!("there is no {path}\n{hint}"))
+            .into_response();
+    };
+    let mut out = secure(HeaderMap::new());
+    out.insert(header::CONTENT_TYPE, HeaderValue::from_static(file.mime));
+    out.insert(header::ETAG, HeaderValue::from_static(file.etag));
+    out.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    out.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    let header_of =
+        |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or("");
+    if header_of(header::IF_NONE_MATCH) == file.etag {
+        return (StatusCode::NOT_MODIFIED, out).into_response();
+    }
+    let accepts = header_of(header::ACCEPT_ENCODING).split(',').any(|coding| coding.trim() == "br");
+    match file.brotli.filter(|_| accepts) {
+        Some(bytes) => {
+            out.insert(header::CONTENT_ENCODING, HeaderValue::from_static("br"));
+            (out, bytes).into_response()
+        }
+        None => (out, file.plain).into_response(),
+    }
+}
+
+fn secure(mut headers: HeaderMap) -> HeaderMap {
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+        (header::HeaderName::from_static("cross-origin-embedder-policy"), "require-corp"),
+        (header::HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers
+}

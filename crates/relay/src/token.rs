@@ -1,0 +1,88 @@
+//! The submitter's token: created at the first start, kept by the submitter, known to the relay by its hash.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::Path;
+
+/// Domain of the hash, so that it cannot be mistaken for another.
+const DOMAIN: &str = "potluck 2026 submitter token v1";
+
+/// The hash under which a token is known.
+pub fn hash(token: &str) -> blake3::Hash {
+    blake3::Hash::from_bytes(blake3::derive_key(DOMAIN, token.as_bytes()))
+}
+
+/// Makes sure that the token file and its hash in `hash_path` exist, and reads the hash.
+///
+/// The file itself may be moved away by the operator; the hash suffices to check tokens. A file without its
+/// hash (a crash in between) is hashed again.
+///
+/// # Errors
+/// What the file system says, or a hash file that was tampered with.
+pub fn prepare(token_path: &Path, hash_path: &Path) -> io::Result<blake3::Hash> {
+    if let Ok(text) = fs::read_to_string(hash_path) {
+        return blake3::Hash::from_hex(text.trim()).map_err(|_| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{} is damaged: delete it and the token file for a new token", hash_path.display()),
+            )
+        });
+    }
+    let token = match fs::read_to_string(token_path) {
+        Ok(text) if !text.trim().is_empty() => text.trim().to_owned(),
+        _ => {
+            let mut bytes = [0_u8; 32];
+            getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+            let token = blake3::Hash::from_bytes(bytes).to_hex().to_string();
+            write_private(token_path, &token)?;
+            token
+        }
+    };
+    let hash = hash(&token);
+    write_private(hash_path, &hash.to_hex())?;
+    Ok(hash)
+}
+
+/// Writes a file that only its owner can read, at once or not at all.
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    // Temporary files are created with mode 0600.
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    writeln!(file, "{text}")?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// Whether an `Authorization` header carries the token. Compares hashes, in constant time.
+pub fn matches(expected: &blake3::Hash, header: Option<&str>) -> bool {
+    let token = header.and_then(|header| header.strip_prefix("Bearer ")).map(str::trim);
+    token.is_some_and(|token| hash(token) == *expected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_made_once_and_kept_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let (token_path, hash_path) = (folder.path().join("token"), folder.path().join("token.hash"));
+        let expected = prepare(&token_path, &hash_path).unwrap();
+        let token = fs::read_to_string(&token_path).unwrap();
+        assert_eq!(prepare(&token_path, &hash_path).unwrap(), expected);
+        assert!(matches(&expected, Some(&format!("Bearer {}", token.trim()))));
+        assert!(!matches(&expected, Some(token.trim())) && !matches(&expected, None));
+        assert!(!matches(&expected, Some("Bearer 00")));
+        assert!(!fs::read_to_string(&hash_path).unwrap().contains(token.trim()));
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            assert_eq!(fs::metadata(&token_path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        fs::remove_file(&token_path).unwrap();
+        assert_eq!(prepare(&token_path, &hash_path).unwrap(), expected, "the hash suffices");
+        fs::write(&hash_path, "nonsense").unwrap();
+        assert!(prepare(&token_path, &hash_path).is_err());
+    }
+}
