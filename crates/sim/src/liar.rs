@@ -197,7 +197,7 @@ impl Liar {
                     Trick::StaleConsent => Duration(self.rng.within(1..=4_000)),
                     _ => Duration::from_secs(self.rng.within(1..=100_000_000)),
                 };
-                if self.trick == Trick::NoConsent && self.lies() {
+                if self.trick == Trick::NoConsent && self.rng.permille(500) {
                     self.token = Some(ConsentToken(self.rng.bytes()));
                     acts.push(self.later(10, Step::Ask));
                 } else {
@@ -207,7 +207,9 @@ impl Liar {
                 self.misbehave(&mut acts);
             }
             Ok(Message::ConsentGranted(granted)) => {
-                self.token = Some(granted.token);
+                // With a consent of its own, but another's token, it must fare no better.
+                let invented = self.trick == Trick::NoConsent && self.lies();
+                self.token = Some(if invented { ConsentToken(self.rng.bytes()) } else { granted.token });
                 acts.push(self.later(1, Step::Ask));
             }
             Ok(Message::Lease(lease)) => self.take(now, lease, &mut acts),

@@ -180,7 +180,7 @@ impl Watch {
             Output::Check(check) => {
                 // Two volunteers may hold copies of a shard and commit the same bytes: the one who speaks delivers.
                 let speaking = self.speaking.and_then(|session| self.sessions.get_key_value(&session));
-                let committed = speaking.into_iter().chain(&self.sessions).find_map(|(session, seen)| {
+                let committed = speaking.and_then(|(session, seen)| {
                     let fits =
                         |lease: &&WireLease| lease.job == check.job && lease.committed == Some(check.claim);
                     let held = seen.leases.iter().find(|(_, lease)| fits(lease));
@@ -188,8 +188,8 @@ impl Watch {
                 });
                 let Some((session, lease, job, shard)) = committed else {
                     return Err(format!(
-                        "late fence: a result of job {:?} ({:?}) is checked, but no commit under a current lease \
-                         and fence named it",
+                        "late fence: a result of job {:?} ({:?}) is checked, but its session made no such commit \
+                         under a current lease and fence",
                         check.job, check.claim.hash
                     ));
                 };
