@@ -20,6 +20,10 @@ pub const STEP_TARGET: Duration = Duration::from_millis(10);
 /// What one GPU dispatch should take, so that a desktop that draws on the same GPU does not stutter.
 pub const DISPATCH_TARGET: Duration = Duration::from_millis(10);
 
+/// The same on a software adapter: it draws nothing that could stutter, shorter dispatches leave its cores idle at
+/// their ends, and Stop is still noticed within 250 ms.
+pub const SOFTWARE_DISPATCH_TARGET: Duration = Duration::from_millis(80);
+
 /// Rate that is assumed of a kernel nobody has timed yet, in FLOP/s. The first band is then 10 ms even on a
 /// software adapter at its slowest, and on a fast GPU the second band is already of the right size.
 pub const ASSUMED_FLOPS: f64 = 2.0e9;

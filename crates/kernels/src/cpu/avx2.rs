@@ -41,8 +41,8 @@ impl Micro for Int8 {
 fn multiply(a: &[[i32; MR]], b: &[[i32; Int8::NR]], tile: &mut [i32; MR * Int8::NR]) {
     let mut sums = [[_mm256_setzero_si256(); 2]; MR];
     for (a, b) in a.iter().zip(b) {
-        let b0 = load(&b[..8]);
-        let b1 = load(&b[8..]);
+        let [b0, b1] = b.as_chunks::<8>().0 else { return };
+        let (b0, b1) = (load(b0), load(b1));
         for r in 0..MR {
             let x = _mm256_set1_epi32(a[r]);
             sums[r][0] = _mm256_add_epi32(sums[r][0], _mm256_madd_epi16(x, b0));
@@ -52,13 +52,12 @@ fn multiply(a: &[[i32; MR]], b: &[[i32; Int8::NR]], tile: &mut [i32; MR * Int8::
     for (t, s) in tile.as_chunks_mut::<8>().0.iter_mut().zip(sums.as_flattened()) {
         let sum = _mm256_add_epi32(load(t), *s);
         // SAFETY: `t` has eight i32, the 32 bytes that are stored; no alignment is needed.
-        unsafe { _mm256_storeu_si256(t.as_mut_ptr().cast::<__m256i>(), sum) }
+        unsafe { _mm256_storeu_si256(std::ptr::from_mut(t).cast::<__m256i>(), sum) }
     }
 }
 
 #[target_feature(enable = "avx2")]
-fn load(from: &[i32]) -> __m256i {
-    let from = &from[..8];
-    // SAFETY: the slice has eight i32, the 32 bytes that are read; no alignment is needed.
-    unsafe { _mm256_loadu_si256(from.as_ptr().cast::<__m256i>()) }
+fn load(from: &[i32; 8]) -> __m256i {
+    // SAFETY: the array has eight i32, the 32 bytes that are read; no alignment is needed.
+    unsafe { _mm256_loadu_si256(std::ptr::from_ref(from).cast::<__m256i>()) }
 }

@@ -53,9 +53,9 @@ pub(super) struct Packed<'a, K: Micro> {
     a: &'a [K::Operand],
     bt: &'a [K::Operand],
     out: Vec<K::Acc>,
-    packed_a: Vec<K::Packed>,
-    packed_b: Vec<K::Packed>,
-    /// Columns that `packed_b` holds.
+    strips_of_a: Vec<K::Packed>,
+    panels_of_b: Vec<K::Packed>,
+    /// Columns that `panels_of_b` holds.
     cols: Range<usize>,
     /// Next row of this block of columns.
     next_row: usize,
@@ -87,8 +87,8 @@ impl<'a, K: Micro> Packed<'a, K> {
             a,
             bt,
             out,
-            packed_a: Vec::new(),
-            packed_b: Vec::new(),
+            strips_of_a: Vec::new(),
+            panels_of_b: Vec::new(),
             cols: 0..0,
             next_row: shape.m as usize,
         }
@@ -135,9 +135,9 @@ impl<'a, K: Micro> Packed<'a, K> {
         self.cols = self.cols.end..(self.cols.end + width).min(n);
         let panels = self.cols.len().div_ceil(K::NR);
         // Every element below is overwritten by `pack_rows`, so what an earlier block left does not matter.
-        self.packed_b.resize(panels * depth * K::NR, K::Packed::default());
+        self.panels_of_b.resize(panels * depth * K::NR, K::Packed::default());
         let bt = Rows { data: self.bt, width: k };
-        for (panel, out) in self.packed_b.chunks_exact_mut(depth * K::NR).enumerate() {
+        for (panel, out) in self.panels_of_b.chunks_exact_mut(depth * K::NR).enumerate() {
             let first = self.cols.start + panel * K::NR;
             for p in (0..depth).step_by(DEPTH_BLOCK) {
                 let span = p * K::PAIR..((p + DEPTH_BLOCK) * K::PAIR).min(k);
@@ -150,21 +150,21 @@ impl<'a, K: Micro> Packed<'a, K> {
         let (k, n, depth) = (self.shape.k as usize, self.shape.n as usize, self.depth());
         let a = Rows { data: self.a, width: k };
         let strips = rows.len().div_ceil(MR);
-        self.packed_a.resize(strips * MR * DEPTH_BLOCK, K::Packed::default());
+        self.strips_of_a.resize(strips * MR * DEPTH_BLOCK, K::Packed::default());
         let mut storage = [K::Acc::default(); MR * MAX_NR];
         let tile = &mut storage[..MR * K::NR];
         for p in (0..depth).step_by(DEPTH_BLOCK) {
             let len = DEPTH_BLOCK.min(depth - p);
             let span = p * K::PAIR..((p + DEPTH_BLOCK) * K::PAIR).min(k);
-            for (strip, out) in self.packed_a.chunks_exact_mut(MR * DEPTH_BLOCK).enumerate() {
+            for (strip, out) in self.strips_of_a.chunks_exact_mut(MR * DEPTH_BLOCK).enumerate() {
                 let first = rows.start + strip * MR;
                 pack_rows(&self.kernel, a, first..rows.end.min(first + MR), span.clone(), out, MR);
             }
-            for (panel, b) in self.packed_b.chunks_exact(depth * K::NR).enumerate() {
+            for (panel, b) in self.panels_of_b.chunks_exact(depth * K::NR).enumerate() {
                 let b = &b[p * K::NR..(p + len) * K::NR];
                 let col = self.cols.start + panel * K::NR;
                 let width = K::NR.min(self.cols.end - col);
-                for (strip, a) in self.packed_a.chunks_exact(MR * DEPTH_BLOCK).enumerate() {
+                for (strip, a) in self.strips_of_a.chunks_exact(MR * DEPTH_BLOCK).enumerate() {
                     let row = rows.start + strip * MR;
                     let height = MR.min(rows.end - row);
                     if p == 0 {

@@ -27,6 +27,7 @@ impl Gpu {
     /// C = A·B: upload, run, read back.
     ///
     /// Shapes: as [`Operands`]. Determinism: int8 exact; f32 within `gamma_K` of the reference, see [`crate::wgsl`].
+    /// A product much smaller than the tile of `variant` runs on a smaller one, see [`Variant::for_shape`].
     /// `cancel` is looked at between bands, so within about 20 ms; use `&AtomicBool::new(false)` to run to the end.
     ///
     /// # Errors
@@ -39,7 +40,7 @@ impl Gpu {
         variant: Variant,
         cancel: &AtomicBool,
     ) -> Result<Output, KernelError> {
-        let product = self.upload(shape, operands, variant).await?;
+        let product = self.upload(shape, operands, variant.for_shape(shape.m, shape.n)).await?;
         self.run_and_read(&product, cancel).await
     }
 }

@@ -10,7 +10,7 @@ use super::band::{Band, Bands};
 use super::device::{Gpu, Submission};
 use super::pool::{Pooled, Use, size_class};
 use crate::error::KernelError;
-use crate::limits::{DISPATCH_TARGET, MAX_BAND_GROWTH, MAX_BANDS_IN_FLIGHT};
+use crate::limits::{DISPATCH_TARGET, MAX_BAND_GROWTH, MAX_BANDS_IN_FLIGHT, SOFTWARE_DISPATCH_TARGET};
 use crate::operands::{Operands, Output};
 use crate::wgsl::{self, ShaderKey, Variant};
 
@@ -197,13 +197,13 @@ impl Gpu {
         let mut bands = Bands::new(variant.tile(), product.rows, product.key.nw, product.depth(), max_groups);
         let mut in_flight: VecDeque<_> = VecDeque::new();
         let mut last_done = Instant::now();
-        let band_seconds = DISPATCH_TARGET.as_secs_f64();
+        let target = if self.adapter().is_software { SOFTWARE_DISPATCH_TARGET } else { DISPATCH_TARGET };
         loop {
             if cancel.load(Ordering::Relaxed) {
                 return Err(KernelError::Cancelled);
             }
             let rate = self.rate(variant, dtype);
-            let Some(band) = bands.next(rate * band_seconds) else { break };
+            let Some(band) = bands.next(rate * target.as_secs_f64()) else { break };
             let flops = 2.0 * band.rows as f64 * band.cols as f64 * product.depth() as f64;
             let scopes = self.open_scopes();
             let submission = self.submit_band(product, band);
@@ -298,12 +298,12 @@ impl Gpu {
     ) -> Result<(), KernelError> {
         #[cfg(not(target_arch = "wasm32"))]
         self.finished(submission).await?;
-        match mapped.await {
-            Ok(true) => self.check_alive(),
-            _ => {
-                self.check_alive()?;
-                Err(KernelError::Validation { reason: "the result could not be mapped".to_owned() })
-            }
+        let mapped = mapped.await == Ok(true);
+        self.check_alive()?;
+        if mapped {
+            Ok(())
+        } else {
+            Err(KernelError::Validation { reason: "the result could not be mapped".to_owned() })
         }
     }
 }
