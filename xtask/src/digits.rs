@@ -8,21 +8,21 @@ use std::io::BufReader;
 use std::path::Path;
 
 /// Accuracy that the demo must reach. The true value of the data is 0.9883.
-pub const GOAL: f64 = 0.98;
+pub(crate) const GOAL: f64 = 0.98;
 
 /// A row-major matrix.
 #[derive(Debug)]
-pub struct Matrix {
+pub(crate) struct Matrix {
     /// Rows.
-    pub rows: usize,
+    pub(crate) rows: usize,
     /// Columns.
-    pub cols: usize,
+    pub(crate) cols: usize,
     /// `rows * cols` elements.
-    pub data: Vec<f32>,
+    pub(crate) data: Vec<f32>,
 }
 
 /// Reads a row-major float32 `.npy`.
-pub fn read_matrix(path: &Path) -> Result<Matrix> {
+pub(crate) fn read_matrix(path: &Path) -> Result<Matrix> {
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     let npy = NpyFile::new(BufReader::new(file)).with_context(|| format!("{} is no .npy", path.display()))?;
     ensure!(npy.order() == Order::C, "{} is not row-major", path.display());
@@ -32,16 +32,21 @@ pub fn read_matrix(path: &Path) -> Result<Matrix> {
 }
 
 /// Reads a vector of labels.
-pub fn read_labels(path: &Path) -> Result<Vec<u8>> {
+pub(crate) fn read_labels(path: &Path) -> Result<Vec<u8>> {
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
     Ok(NpyFile::new(BufReader::new(file))?.into_vec()?)
 }
 
 /// The fraction of images whose nearest other image has the same label. `gram[i][j]` is the dot product of
 /// images i and j, and ‖x − y‖² = x·x + y·y − 2 x·y.
-pub fn nearest_neighbor_accuracy(gram: &Matrix, labels: &[u8]) -> Result<f64> {
+pub(crate) fn nearest_neighbor_accuracy(gram: &Matrix, labels: &[u8]) -> Result<f64> {
     let n = labels.len();
-    ensure!(gram.rows == n && gram.cols == n, "the Gram matrix is {} x {}, not {n} x {n}", gram.rows, gram.cols);
+    ensure!(
+        gram.rows == n && gram.cols == n,
+        "the Gram matrix is {} x {}, not {n} x {n}",
+        gram.rows,
+        gram.cols
+    );
     ensure!(n > 1, "a nearest neighbor needs two images");
     let dot = |i: usize, j: usize| f64::from(gram.data[i * n + j]);
     let right = (0..n)

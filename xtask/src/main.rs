@@ -1,2 +1,102 @@
-//! The project commands.
-fn main() {}
+//! The project's own commands. `demo` and `test` set up whatever is missing and work on a fresh machine.
+
+mod demo;
+mod digits;
+mod run;
+mod setup;
+mod site;
+mod sizes;
+mod test;
+mod tidy;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use run::{Step, cargo, root};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Potluck's own commands. Each sets up what it needs.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build everything, start a relay, lend it tabs, compute the sample job
+    Demo(demo::Options),
+    /// Every test, real browsers included
+    Test,
+    /// Install what is missing: wasm target, wasm-bindgen, Trunk, Chromium
+    Setup,
+    /// Build the page and its engine into dist/
+    Site,
+    /// Check the architecture's invariants
+    Tidy,
+    /// The deterministic simulator: --seed N replays one seed, --seeds N runs many
+    Sim(Rest),
+    /// Sizes of what a browser loads
+    Sizes {
+        /// One object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Benchmarks against named peers: browser, verify, overhead, memory, all
+    Bench(Rest),
+}
+
+#[derive(Args)]
+struct Rest {
+    /// Passed on
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a command; `false` where it worked but found something wrong.
+fn run(command: Command) -> Result<bool> {
+    match command {
+        Command::Demo(options) => demo::run(&options),
+        Command::Test => Ok(test::run()),
+        Command::Setup => setup::everything().map(|_| true),
+        Command::Site => {
+            let step = Step::start("build the page");
+            site::build()?;
+            step.done();
+            Ok(true)
+        }
+        Command::Tidy => tidy::run(&root()),
+        Command::Sim(rest) => {
+            let status =
+                cargo().args(["run", "--quiet", "-p", "potluck-sim", "--"]).args(rest.args).status()?;
+            Ok(status.success())
+        }
+        Command::Sizes { json } => {
+            site::build()?;
+            sizes::run(json)
+        }
+        Command::Bench(rest) => {
+            // Standard output is for the rows; what setting up says goes to standard error.
+            site::build()?;
+            let wasm = setup::wasm::toolchain()?;
+            let tools = setup::tools::bin_folder();
+            let mut bench = cargo();
+            bench
+                .args(["run", "--quiet", "--release", "-p", "potluck-tests", "--bin", "bench", "--"])
+                .args(rest.args);
+            bench.env("POTLUCK_CACHE", setup::cache()?).env("POTLUCK_TOOLS", tools?);
+            bench.env("POTLUCK_WASM_RUSTC", wasm.rustc());
+            Ok(bench.status()?.success())
+        }
+    }
+}

@@ -439,7 +439,7 @@ mod tests {
     #[test]
     fn panels_hold_rows_of_a_and_of_b_transposed_whatever_the_order() {
         let bench = bench();
-        let (m, k, n) = (300, 9000, 40);
+        let (m, k, n) = (300, 3000, 40);
         let a = |r: usize, c: usize| (r * 10_000 + c) as f32;
         let b = |r: usize, c: usize| (c * 10_000 + r) as f32 + 0.5;
         for fortran in [false, true] {

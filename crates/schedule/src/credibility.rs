@@ -70,6 +70,13 @@ impl Standings {
         let standing = self.entry(volunteer);
         standing.record.rejected += 1;
         standing.widened = 0;
+        self.cool_down(volunteer, now);
+    }
+
+    /// The volunteer waits, longer each time in a row. On its own this is for results that did not arrive: a
+    /// slow link is no lie, but memory that is kept for bytes that do not come is missing to others.
+    pub(crate) fn cool_down(&mut self, volunteer: VolunteerId, now: Instant) {
+        let standing = self.entry(volunteer);
         let wait = COOLING.0.saturating_mul(1 << standing.rejected_in_a_row.min(20));
         standing.rejected_in_a_row += 1;
         standing.cooling_until = now + Duration(wait.min(MAX_COOLING.0));

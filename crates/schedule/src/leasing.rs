@@ -287,8 +287,20 @@ impl Relay {
                 self.revoke(id, RevokeReason::DeadlinePassed);
             }
             Stage::Waiting(_) => self.revoke(id, RevokeReason::DeadlinePassed),
-            Stage::Arriving { .. } => self.reject(id, RejectReason::NotDelivered),
+            Stage::Arriving { .. } => self.not_delivered(id),
         }
+    }
+
+    /// The bytes of a result did not arrive in time.
+    fn not_delivered(&mut self, id: LeaseId) {
+        let Some((session, volunteer)) = self.leases.get(&id).map(|lease| (lease.session, lease.volunteer))
+        else {
+            return;
+        };
+        self.lose(id);
+        self.standings.cool_down(volunteer, self.now);
+        let outcome = Outcome::Rejected(RejectReason::NotDelivered);
+        self.send(session, Verdict { lease: id, outcome });
     }
 
     /// Rejects what a lease committed to, with blame.

@@ -9,7 +9,9 @@ use crate::relay::{PlantedBug, Relay, Timer};
 use potluck_proto::{
     BlobChunk, BlobRequest, Commit, Outcome, RefusalCode, RejectReason, RevokeReason, Verdict,
 };
-use potluck_types::limits::{MAX_CHUNK_BYTES, MAX_CHUNKS_IN_FLIGHT, MAX_RESULTS_IN_MEMORY_BYTES};
+use potluck_types::limits::{
+    MAX_CHUNK_BYTES, MAX_CHUNKS_IN_FLIGHT, MAX_LEASES_PER_SESSION, MAX_RESULTS_IN_MEMORY_BYTES,
+};
 use potluck_types::{BlobHash, Duration, LeaseId, SessionId};
 use std::sync::Arc;
 
@@ -73,7 +75,8 @@ impl Relay {
             lease.stage = Stage::Arriving { claim, bytes, requested: 0 };
             self.disarm(before, Timer::Lease(id));
             self.arm(after, Timer::Lease(id));
-            for _ in 0..MAX_CHUNKS_IN_FLIGHT {
+            // All leases of a session together stay within the limit of chunks in flight.
+            for _ in 0..MAX_CHUNKS_IN_FLIGHT / MAX_LEASES_PER_SESSION {
                 self.request_chunk(id);
             }
         }

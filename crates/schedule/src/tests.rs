@@ -327,7 +327,7 @@ fn a_failed_store_is_leased_again_without_blame() {
 #[test]
 fn at_the_tail_a_slow_shard_is_copied_and_the_first_result_wins() {
     let mut world = World::new();
-    world.add(job(1, 32, 4096, 32));
+    world.add(job(1, 32, 2048, 32));
     let (slow, fast) = (world.join(S1, 1), world.join(S2, 2));
     let first = world.request(S1, slow, 1).unwrap();
     let copy = world.request(S2, fast, 100_000).unwrap();

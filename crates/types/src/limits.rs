@@ -53,8 +53,9 @@ pub const MAX_MATRIX_BYTES: u64 = 4 << 30;
 pub const MAX_NPY_HEADER_BYTES: usize = 64 * KIB;
 /// Grid units of one job (output tiles x slices of K): one byte each in the scheduler's memory.
 pub const MAX_UNITS: usize = 1 << 16;
-/// Deepest slice of K in one shard. int8 sums stay exact in i32 up to 131,071; f32 panels stay small.
-pub const MAX_SLICE_DEPTH: u32 = 8192;
+/// Deepest slice of K in one shard. The rigorous bound on f32 errors grows with K, faster than what the first
+/// tier of the check sees: deeper slices would hide coarse arithmetic. int8 would be exact up to 131,071.
+pub const MAX_SLICE_DEPTH: u32 = 2048;
 /// Cells on one side of the picture of a job that volunteers see: 2.3 kB a picture.
 pub const PICTURE_SIDE: u16 = 48;
 /// Characters of a job's name.

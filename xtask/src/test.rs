@@ -1,0 +1,111 @@
+//! Every test there is, in stages. Later stages run even if an earlier one failed.
+
+use crate::run::{cargo, root};
+use crate::setup::{self, Ready, browser, wasm};
+use crate::{site, tidy};
+use anyhow::Result;
+use std::process::Command;
+use std::time::Instant;
+
+/// Crates that must build for wasm32 as well.
+const FOR_WASM: &[&str] =
+    &["potluck-types", "potluck-proto", "potluck-kernels", "potluck-volunteer", "potluck-web"];
+/// Seeds of the simulator.
+const SEEDS: &str = "2000";
+
+struct Stages {
+    results: Vec<(String, f64, bool)>,
+}
+
+impl Stages {
+    fn run(&mut self, name: &str, stage: impl FnOnce() -> Result<bool>) {
+        println!("\n=== {name}");
+        let start = Instant::now();
+        let passed = stage().unwrap_or_else(|error| {
+            eprintln!("error: {error:#}");
+            false
+        });
+        let seconds = start.elapsed().as_secs_f64();
+        println!("=== {name}: {} in {seconds:.0} s", if passed { "passed" } else { "FAILED" });
+        self.results.push((name.to_owned(), seconds, passed));
+    }
+}
+
+/// Runs all stages; `false` if one failed.
+pub(crate) fn run() -> bool {
+    let mut stages = Stages { results: Vec::new() };
+    let mut ready = None;
+    stages.run("set-up", || {
+        ready = Some(setup::everything()?);
+        Ok(true)
+    });
+    let Some(ready) = ready else { return finish(&stages) };
+    stages.run("page and engine", || site::build().map(|()| true));
+    stages.run("format", || succeeds(cargo().args(["fmt", "--all", "--check"])));
+    stages.run("clippy", || {
+        succeeds(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-Dwarnings"]))
+    });
+    stages.run("tidy", || tidy::run(&root()));
+    stages.run("native tests", || {
+        let mut test = cargo();
+        // Browsers share two cores with everything else: one suite after the other.
+        test.args(["test", "--workspace"]).env("CHROME", &ready.chromium);
+        succeeds(&mut test)
+    });
+    stages.run("simulator, 2000 seeds", || {
+        succeeds(cargo().args(["run", "--quiet", "-p", "potluck-sim", "--", "--seeds", SEEDS]))
+    });
+    stages.run("lints for wasm32", || lints(&ready));
+    stages.run("kernels in Chromium", || kernels_in_browser(&ready));
+    stages.run("sizes", || crate::sizes::run(false));
+    finish(&stages)
+}
+
+fn succeeds(command: &mut Command) -> Result<bool> {
+    Ok(command.status()?.success())
+}
+
+fn lints(ready: &Ready) -> Result<bool> {
+    let mut check = cargo();
+    match &ready.wasm {
+        wasm::Toolchain::Native(_) => check.arg("clippy"),
+        wasm::Toolchain::Shim(_) => {
+            println!("the rustc that builds for wasm32 here has no clippy: its warnings are errors instead");
+            check.arg("check")
+        }
+    };
+    check.args(["--quiet", "--target", wasm::TARGET]);
+    for package in FOR_WASM {
+        check.args(["-p", package]);
+    }
+    if matches!(ready.wasm, wasm::Toolchain::Native(_)) {
+        check.args(["--", "-Dwarnings"]);
+    }
+    ready.wasm.apply(&mut check);
+    // Warnings as errors by this variable rather than by flags: the builds of the other stages stay valid.
+    check.env("CARGO_BUILD_WARNINGS", "deny");
+    succeeds(&mut check)
+}
+
+/// The GPU and wasm SIMD kernels, in a real browser.
+fn kernels_in_browser(ready: &Ready) -> Result<bool> {
+    let mut test = cargo();
+    test.args(["test", "--target", wasm::TARGET, "-p", "potluck-kernels", "--tests"]);
+    ready.wasm.apply(&mut test);
+    test.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER", ready.tools.join("wasm-bindgen-test-runner"))
+        .env("CHROMEDRIVER", browser::chromedriver()?)
+        .env("WASM_BINDGEN_TEST_TIMEOUT", "300");
+    succeeds(&mut test)
+}
+
+/// The table, and the line that machines read.
+fn finish(stages: &Stages) -> bool {
+    println!("\n{:<28} {:>7}", "stage", "seconds");
+    for (name, seconds, passed) in &stages.results {
+        println!("{name:<28} {seconds:>7.0}  {}", if *passed { "passed" } else { "FAILED" });
+    }
+    let passed = stages.results.iter().filter(|(.., passed)| *passed).count();
+    let failed = stages.results.len() - passed;
+    println!("\n{passed} passed, {failed} failed");
+    failed == 0
+}
