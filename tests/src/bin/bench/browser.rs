@@ -172,7 +172,7 @@ async fn one_size(
         running.retain(|c| !hopeless.contains(&c.name));
         // Another order each round: nobody always follows the one that heats the machine.
         let half = running.len() / 2;
-        running.rotate_left(half.max(1).min(running.len()));
+        running.rotate_left(half);
     }
     Ok(all)
 }

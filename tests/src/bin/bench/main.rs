@@ -2,12 +2,22 @@
 //!
 //! Every figure is a ratio to a named peer, or a value with a limit, measured in the same run; times on a shared
 //! machine mean little alone. Contenders take turns in rounds, and ratios are medians over the rounds.
+//!
+//! `browser` needs the engine of `tests/bench/engine` built for wasm (its folder in `POTLUCK_BENCH_ENGINE`), `overhead`
+//! and `memory` need the `potluck` command beside this program: `cargo xtask bench` sees to both.
 
+mod browser;
 mod clock;
+mod matrix;
+mod memory;
+mod overhead;
+mod peers;
 mod row;
+mod server;
+mod swarm;
 mod verify;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 
 use row::Report;
@@ -26,20 +36,55 @@ struct Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Name {
+    /// Our kernels and their peers in one browser session.
+    Browser,
     /// Checking a result against computing it again.
     Verify,
+    /// A job through relay and volunteer against the kernel alone.
+    Overhead,
+    /// The relay's memory while a large job runs.
+    Memory,
     /// Everything.
     All,
+}
+
+impl Name {
+    const EACH: [Self; 4] = [Self::Verify, Self::Overhead, Self::Memory, Self::Browser];
+
+    fn run(self, report: &mut Report) -> Result<()> {
+        match self {
+            Self::Browser => {
+                let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+                runtime.block_on(browser::run(report))
+            }
+            Self::Verify => verify::run(report),
+            Self::Overhead => overhead::run(report),
+            Self::Memory => memory::run(report),
+            Self::All => Ok(()),
+        }
+    }
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
     let mut report = Report::new(args.json);
     report.note(&format!("machine: {}", clock::machine()));
-    let wants = |name| args.name == name || args.name == Name::All;
-    if wants(Name::Verify) {
-        verify::run(&mut report)?;
+    if args.name != Name::All {
+        let outcome = args.name.run(&mut report);
         report.table();
+        return outcome.context("the benchmark did not finish");
+    }
+    // One that cannot run here (no browser, no npm) does not hide the figures of the others.
+    let mut failed = 0;
+    for name in Name::EACH {
+        if let Err(error) = name.run(&mut report) {
+            eprintln!("{name:?} did not finish: {error:#}");
+            failed += 1;
+        }
+        report.table();
+    }
+    if failed > 0 {
+        bail!("{failed} of {} benchmarks did not finish", Name::EACH.len());
     }
     Ok(())
 }
