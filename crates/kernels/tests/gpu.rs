@@ -61,13 +61,18 @@ both!(f32_is_within_gamma_of_the_reference_and_writes_each_element, async {
         assert!(gpu.supports(variant), "the default limits of WebGPU suffice for {variant:?}");
         for s in shapes(variant) {
             let (a, bt) = (numbers.f32s(s.m * s.k), numbers.f32s(s.n * s.k));
-            let product = gpu.upload(s, Operands::F32 { a: &a, bt: &bt }, variant).await.unwrap();
+            let product =
+                gpu.upload(s, Operands::F32 { a: &a, bt: &bt }, variant).await.expect("valid in this test");
             gpu.fill_output(&product, POISON);
-            let got = floats(gpu.run_and_read(&product, &never).await.unwrap());
+            let got = floats(gpu.run_and_read(&product, &never).await.expect("valid in this test"));
             assert_f32(s, &a, &bt, &got, U, variant.name());
             gpu.fill_output(&product, POISON);
-            gpu.run(&product, &never).await.unwrap();
-            assert_eq!(floats(gpu.read(&product).await.unwrap()), got, "{variant:?} {s:?} again");
+            gpu.run(&product, &never).await.expect("valid in this test");
+            assert_eq!(
+                floats(gpu.read(&product).await.expect("valid in this test")),
+                got,
+                "{variant:?} {s:?} again"
+            );
         }
     }
     assert!(!gpu.is_lost());
@@ -83,9 +88,12 @@ both!(int8_is_exact_on_both_paths_and_writes_each_element, async {
         for variant in Variant::ALL {
             for s in [(101, 67, 53), (129, 257, 65)].map(shape) {
                 let (a, bt) = (numbers.i8s(s.m * s.k), numbers.i8s(s.n * s.k));
-                let product = gpu.upload(s, Operands::Int8 { a: &a, bt: &bt }, variant).await.unwrap();
+                let product = gpu
+                    .upload(s, Operands::Int8 { a: &a, bt: &bt }, variant)
+                    .await
+                    .expect("valid in this test");
                 gpu.fill_output(&product, POISON);
-                let got = ints(gpu.run_and_read(&product, &never).await.unwrap());
+                let got = ints(gpu.run_and_read(&product, &never).await.expect("valid in this test"));
                 assert_int8(s, &a, &bt, &got, variant.name());
             }
         }
@@ -93,8 +101,9 @@ both!(int8_is_exact_on_both_paths_and_writes_each_element, async {
         for (x, y) in [(-128, -128), (-128, 127)] {
             let (a, bt) = (vec![x; (s.m * s.k) as usize], vec![y; (s.n * s.k) as usize]);
             let operands = Operands::Int8 { a: &a, bt: &bt };
-            let got = ints(gpu.matmul(s, operands, Variant::Direct4x4, &never).await.unwrap());
-            assert_eq!(got, vec![i32::from(x) * i32::from(y) * MAX_INT8_DEPTH as i32; 6]);
+            let got =
+                ints(gpu.matmul(s, operands, Variant::Direct4x4, &never).await.expect("valid in this test"));
+            assert_eq!(got, vec![i32::from(x) * i32::from(y) * MAX_INT8_DEPTH.cast_signed(); 6]);
         }
     }
 });
@@ -106,13 +115,16 @@ both!(many_bands_give_the_same_as_one, async {
     // 0.4 GFLOP: tens of bands on a software adapter, and columns are split where a row of tiles is too long.
     let s = MatmulShape { m: 70, k: 700, n: 4100 };
     let (a, bt) = (numbers.f32s(s.m * s.k), numbers.f32s(s.n * s.k));
-    let product = gpu.upload(s, Operands::F32 { a: &a, bt: &bt }, Variant::Direct4x4).await.unwrap();
+    let product = gpu
+        .upload(s, Operands::F32 { a: &a, bt: &bt }, Variant::Direct4x4)
+        .await
+        .expect("valid in this test");
     gpu.fill_output(&product, POISON);
-    let first = floats(gpu.run_and_read(&product, &never).await.unwrap());
+    let first = floats(gpu.run_and_read(&product, &never).await.expect("valid in this test"));
     assert_f32(s, &a, &bt, &first, U, "bands");
     gpu.fill_output(&product, POISON);
     // By now the bands have another size.
-    assert_eq!(floats(gpu.run_and_read(&product, &never).await.unwrap()), first);
+    assert_eq!(floats(gpu.run_and_read(&product, &never).await.expect("valid in this test")), first);
 });
 
 both!(a_canceled_product_stops_and_the_device_goes_on, async {
@@ -123,9 +135,9 @@ both!(a_canceled_product_stops_and_the_device_goes_on, async {
     let operands = Operands::F32 { a: &a, bt: &bt };
     let cancel = AtomicBool::new(true);
     let stopped = gpu.matmul(s, operands, Variant::Direct4x4, &cancel).await;
-    assert_eq!(stopped.unwrap_err(), KernelError::Cancelled);
+    assert_eq!(stopped.expect_err("refused in this test"), KernelError::Cancelled);
     let cancel = AtomicBool::new(false);
-    let got = floats(gpu.matmul(s, operands, Variant::Direct4x4, &cancel).await.unwrap());
+    let got = floats(gpu.matmul(s, operands, Variant::Direct4x4, &cancel).await.expect("valid in this test"));
     assert_f32(s, &a, &bt, &got, U, "after cancel");
 });
 
@@ -135,13 +147,13 @@ both!(a_lost_device_says_so, async {
     let s = MatmulShape { m: 8, k: 8, n: 8 };
     let ones = [1.0; 64];
     let operands = Operands::F32 { a: &ones, bt: &ones };
-    let product = gpu.upload(s, operands, Variant::Direct4x4).await.unwrap();
+    let product = gpu.upload(s, operands, Variant::Direct4x4).await.expect("valid in this test");
     gpu.destroy();
     assert!(gpu.is_lost());
     for lost in [
-        gpu.run(&product, &never).await.unwrap_err(),
-        gpu.read(&product).await.unwrap_err(),
-        gpu.matmul(s, operands, Variant::Direct4x4, &never).await.unwrap_err(),
+        gpu.run(&product, &never).await.expect_err("refused in this test"),
+        gpu.read(&product).await.expect_err("refused in this test"),
+        gpu.matmul(s, operands, Variant::Direct4x4, &never).await.expect_err("refused in this test"),
     ] {
         assert!(matches!(lost, KernelError::DeviceLost { .. }), "{lost:?}");
     }
@@ -153,18 +165,20 @@ both!(bad_input_is_refused_before_it_reaches_the_device, async {
     let s = MatmulShape { m: 2, k: 3, n: 4 };
     let zeros = [0.0; 12];
     let short = Operands::F32 { a: &zeros[..5], bt: &zeros };
-    let refused = gpu.matmul(s, short, Variant::Tiled64, &never).await.unwrap_err();
+    let refused = gpu.matmul(s, short, Variant::Tiled64, &never).await.expect_err("refused in this test");
     assert_eq!(refused, KernelError::ShapeMismatch { operand: "a", expected: 6, actual: 5 });
     let huge = MatmulShape { m: 1 << 20, k: 1, n: 1 << 20 };
-    let refused =
-        gpu.matmul(huge, Operands::F32 { a: &[], bt: &[] }, Variant::Tiled64, &never).await.unwrap_err();
+    let refused = gpu
+        .matmul(huge, Operands::F32 { a: &[], bt: &[] }, Variant::Tiled64, &never)
+        .await
+        .expect_err("refused in this test");
     assert!(matches!(refused, KernelError::TooLarge { .. }), "{refused:?}");
     assert!(!gpu.is_lost());
 });
 
 both!(calibration_picks_a_checked_backend_and_obeys_the_user, async {
     let gpu = gpu().await;
-    let auto = calibrate(gpu.as_ref(), BackendChoice::Auto).await.unwrap();
+    let auto = calibrate(gpu.as_ref(), BackendChoice::Auto).await.expect("valid in this test");
     for c in &auto.candidates {
         say(&format!("{:16} {:8.2} GFLOP/s in {:?} {:?}", c.backend.name(), c.gflops, c.elapsed, c.rejected));
         assert_eq!(c.rejected, None);
@@ -172,12 +186,12 @@ both!(calibration_picks_a_checked_backend_and_obeys_the_user, async {
     say(&format!("{} in {:?}", auto.backend, auto.elapsed));
     assert_eq!(auto.gpu_checked, gpu.is_some());
     assert!(auto.candidates.iter().all(|c| c.gflops <= auto.gflops()));
-    let forced = calibrate(gpu.as_ref(), BackendChoice::Cpu).await.unwrap();
+    let forced = calibrate(gpu.as_ref(), BackendChoice::Cpu).await.expect("valid in this test");
     assert_eq!((forced.backend, forced.candidates.len()), (Backend::Cpu, 1));
     let forced = calibrate(gpu.as_ref(), BackendChoice::Gpu).await;
     match gpu {
-        Some(_) => assert!(matches!(forced.unwrap().backend, Backend::Gpu(_))),
-        None => assert!(matches!(forced.unwrap_err(), KernelError::NoAdapter { .. })),
+        Some(_) => assert!(matches!(forced.expect("valid in this test").backend, Backend::Gpu(_))),
+        None => assert!(matches!(forced.expect_err("refused in this test"), KernelError::NoAdapter { .. })),
     }
 });
 
@@ -189,7 +203,7 @@ both!(the_kernels_agree_with_the_cpu_at_a_real_size, async {
     let (a, bt) = (numbers.i8s(s.m * s.k), numbers.i8s(s.n * s.k));
     let operands = Operands::Int8 { a: &a, bt: &bt };
     assert_eq!(
-        gpu.matmul(s, operands, Variant::Direct4x4, &never).await.unwrap(),
-        cpu::matmul(s, operands).unwrap()
+        gpu.matmul(s, operands, Variant::Direct4x4, &never).await.expect("valid in this test"),
+        cpu::matmul(s, operands).expect("valid in this test")
     );
 });

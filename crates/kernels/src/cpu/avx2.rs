@@ -38,6 +38,7 @@ impl Micro for Int8 {
 }
 
 #[target_feature(enable = "avx2")]
+#[expect(clippy::cast_ptr_alignment, reason = "the unaligned store asks for no alignment")]
 fn multiply(a: &[[i32; MR]], b: &[[i32; Int8::NR]], tile: &mut [i32; MR * Int8::NR]) {
     let mut sums = [[_mm256_setzero_si256(); 2]; MR];
     for (a, b) in a.iter().zip(b) {
@@ -57,6 +58,7 @@ fn multiply(a: &[[i32; MR]], b: &[[i32; Int8::NR]], tile: &mut [i32; MR * Int8::
 }
 
 #[target_feature(enable = "avx2")]
+#[expect(clippy::cast_ptr_alignment, reason = "the unaligned load asks for no alignment")]
 fn load(from: &[i32; 8]) -> __m256i {
     // SAFETY: the array has eight i32, the 32 bytes that are read; no alignment is needed.
     unsafe { _mm256_loadu_si256(std::ptr::from_ref(from).cast::<__m256i>()) }

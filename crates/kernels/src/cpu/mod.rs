@@ -1,6 +1,6 @@
 //! CPU kernels: one thread, advanced in steps so that a Worker can yield and notice Stop.
 //!
-//! Natively f32 goes to the crate `gemm`. Everything else runs in [`packed`], one blocked loop over packed panels with
+//! Natively f32 goes to the crate `gemm`. Everything else runs in `packed`, one blocked loop over packed panels with
 //! a micro-kernel for each instruction set: wasm simd128, AVX2 (int8), and plain arithmetic elsewhere. Nothing here
 //! uses threads: a volunteer that wants two cores runs two products.
 
