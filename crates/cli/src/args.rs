@@ -122,7 +122,8 @@ pub enum SubmitJob {
     /// A matrix product C = A·B of two .npy files
     #[command(after_help = "Examples:
   potluck submit matmul A.npy B.npy --out C.npy
-  potluck submit matmul A.npy B.npy --out C.npy --dtype int8 --name gram
+  potluck submit matmul A.npy B.npy --out C.npy --dtype int8
+  potluck submit matmul X.npy X.npy --transpose-b --out gram.npy --name gram
   potluck submit matmul A.npy B.npy --detach --json
 
 Closing the command does not end the job: `potluck fetch JOB --out C.npy` picks it up again.")]
@@ -144,6 +145,9 @@ pub struct MatmulArgs {
     /// Element type of the computation: f32, or int8 with exact 32-bit sums
     #[arg(long, value_enum, default_value_t = DTypeArg::F32)]
     pub dtype: DTypeArg,
+    /// Multiply by B transposed: C = A·Bᵀ with B of N x K
+    #[arg(long)]
+    pub transpose_b: bool,
     /// What volunteers see as the job's name [default: "A.npy x B.npy"]
     #[arg(long, value_name = "TEXT")]
     pub name: Option<String>,

@@ -1,6 +1,7 @@
 //! Where settings come from: flags before environment before files before defaults.
 
 use crate::args::TokenArgs;
+use crate::client::{base_address, is_loopback};
 use crate::error::CliError;
 use std::fs::File;
 use std::io::Read as _;
@@ -29,6 +30,23 @@ pub fn token(args: &TokenArgs, variable: impl Fn(&str) -> Option<String>) -> Res
     } else {
         return Ok(None);
     };
+    checked(&token).map(Some)
+}
+
+/// The token of a relay that was started in `folder` with the usual data folder, if `relay` is this machine's own: so
+/// `potluck relay` and `potluck submit` in one folder need nothing else.
+///
+/// # Errors
+/// The file is there and cannot be read, or holds no token.
+pub fn own_token(relay: &str, folder: &Path) -> Result<Option<String>, CliError> {
+    let path = folder.join(potluck_relay::Config::default().data).join("token");
+    if !is_loopback(&base_address(relay)?) || !path.is_file() {
+        return Ok(None);
+    }
+    checked(&read_token(&path)?).map(Some)
+}
+
+fn checked(token: &str) -> Result<String, CliError> {
     let token = token.trim();
     if token.is_empty() || token.len() > MAX_TOKEN_CHARS || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(CliError::Usage {
@@ -36,7 +54,7 @@ pub fn token(args: &TokenArgs, variable: impl Fn(&str) -> Option<String>) -> Res
             hint: "`potluck relay` prints the path of the file that holds it; use --token-file with that path".into(),
         });
     }
-    Ok(Some(token.to_owned()))
+    Ok(token.to_owned())
 }
 
 fn read_token(path: &Path) -> Result<String, CliError> {
@@ -77,6 +95,17 @@ mod tests {
         assert_eq!(found(&neither, &only_file).as_deref(), Some("envfile"));
         assert_eq!(found(&neither, &|_| None), None);
         assert_eq!(found(&neither, &|_| Some("  ".into())), None);
+    }
+
+    #[test]
+    fn a_relay_of_this_folder_needs_no_flag_and_no_other_relay_gets_its_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = |relay| own_token(relay, folder.path()).unwrap();
+        assert_eq!(own("http://127.0.0.1:8787"), None);
+        std::fs::create_dir(folder.path().join("potluck-data")).unwrap();
+        std::fs::write(folder.path().join("potluck-data/token"), "abc\n").unwrap();
+        assert_eq!(own("http://127.0.0.1:8787").as_deref(), Some("abc"));
+        assert_eq!(own("https://relay.example.org"), None);
     }
 
     #[test]

@@ -217,6 +217,9 @@ impl CliError {
             Self::Unreachable { .. } => {
                 "check that the relay runs (potluck relay) and that --relay or POTLUCK_RELAY names it".to_owned()
             }
+            Self::Api(error) if error.status == 401 => {
+                "give --token-file with the path that `potluck relay` printed, or set POTLUCK_TOKEN".to_owned()
+            }
             Self::Api(error) => return error.hint.clone(),
             Self::Answer { .. } => {
                 "the address may not be a relay's, or the relay may be of another version".to_owned()

@@ -1,16 +1,17 @@
 //! What `submit` and `fetch` have in common: find a job, wait for it, write its result.
 
-use crate::client::{Client, Job, JobList, JobState, interrupted};
+use crate::client::{Client, JobDetail, JobInfo, interrupted};
 use crate::error::CliError;
 use crate::progress::{Counted, Progress};
+use indicatif::{HumanBytes, HumanDuration};
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Pause between two looks at a job: quick at first for small jobs, then easy on the relay.
-const FIRST_LOOK: Duration = Duration::from_millis(100);
-/// The longest such pause.
-const MAX_LOOK: Duration = Duration::from_secs(1);
+/// Time that the relay may hold back an answer until there is news. The bar moves at least this often.
+const NEWS_WAIT_MS: u64 = 1000;
+/// Shortest pause between two looks at a job whose units are accepted faster than a person can watch.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// Parts of the progress bar of a job.
 const BAR_PARTS: u64 = 1000;
 /// Attempts to fetch a result that breaks off on its way.
@@ -26,57 +27,79 @@ const SPEED_WINDOW: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// None or several do; the relay does not answer.
-pub fn find(client: &Client, prefix: &str) -> Result<Job, CliError> {
+pub fn find(client: &Client, prefix: &str) -> Result<JobDetail, CliError> {
     let silent = |_| {};
-    if prefix.len() == ID_DIGITS {
-        return client.get(&format!("/api/v1/jobs/{prefix}"), silent).map_err(|error| match error {
-            CliError::Api(api) if api.status == 404 => CliError::NoSuchJob(prefix.to_owned()),
-            other => other,
-        });
-    }
-    let list: JobList = client.get("/api/v1/jobs", silent)?;
-    let mut matching: Vec<_> = list.jobs.into_iter().filter(|job| job.id.starts_with(prefix)).collect();
-    match (matching.pop(), matching.len()) {
-        (Some(job), 0) => Ok(job),
-        (None, _) => Err(CliError::NoSuchJob(prefix.to_owned())),
-        (Some(_), others) => {
-            Err(CliError::AmbiguousJob { prefix: prefix.to_owned(), count: others + 1 })
+    let id = if prefix.len() == ID_DIGITS {
+        prefix.to_owned()
+    } else {
+        let jobs: Vec<JobInfo> = client.get("/api/v1/jobs", silent)?;
+        let mut matching: Vec<_> = jobs.into_iter().filter(|job| job.id.starts_with(prefix)).collect();
+        match (matching.pop(), matching.len()) {
+            (Some(job), 0) => job.id,
+            (None, _) => return Err(CliError::NoSuchJob(prefix.to_owned())),
+            (Some(_), others) => {
+                return Err(CliError::AmbiguousJob { prefix: prefix.to_owned(), count: others + 1 });
+            }
+        }
+    };
+    client.get(&format!("/api/v1/jobs/{id}"), silent).map_err(|error| match error {
+        CliError::Api(api) if api.status == 404 => CliError::NoSuchJob(prefix.to_owned()),
+        other => other,
+    })
+}
+
+/// Waits until a job is done, through restarts of the relay.
+///
+/// # Errors
+/// The job was canceled; the relay stays away longer than the client's patience; Ctrl-C.
+pub fn wait(client: &Client, id: &str) -> Result<JobDetail, CliError> {
+    let progress = Progress::parts("computing", BAR_PARTS);
+    let mut speed = Speed::default();
+    let mut seen = None;
+    loop {
+        // The first answer comes at once; later ones when there is news.
+        let path = match seen {
+            None => format!("/api/v1/jobs/{id}"),
+            Some(seen) => format!("/api/v1/jobs/{id}?wait_ms={NEWS_WAIT_MS}&seen={seen}"),
+        };
+        let detail: JobDetail =
+            client.get(&path, |trouble| progress.trouble(&trouble)).map_err(|error| of_job(error, id))?;
+        match detail.job.state.as_str() {
+            "done" => {
+                progress.finish(&format!(
+                    "done by {} volunteer(s): {} shard(s) accepted, {} result(s) rejected",
+                    detail.contributors.len(),
+                    detail.shards,
+                    rejected(&detail)
+                ));
+                return Ok(detail);
+            }
+            "canceled" => {
+                return Err(CliError::JobEnded { job: detail.job.id, state: "was canceled", reason: None });
+            }
+            _ => {}
+        }
+        let text = speed.describe(&detail, Instant::now());
+        progress.set((accepted_share(&detail.job) * BAR_PARTS as f64) as u64, &text);
+        seen = Some(detail.job.progress.map_or(0, |progress| progress.accepted));
+        if !client.stop().sleep(LOOK_PAUSE) {
+            return Err(CliError::Interrupted { job: Some(id.to_owned()) });
         }
     }
 }
 
-/// Waits until a job is completed, through restarts of the relay.
-///
-/// # Errors
-/// The job fails or is canceled; the relay stays away longer than the client's patience; Ctrl-C.
-pub fn wait(client: &Client, id: &str) -> Result<Job, CliError> {
-    let path = format!("/api/v1/jobs/{id}");
-    let progress = Progress::parts("computing", BAR_PARTS);
-    let mut speed = Speed::default();
-    let mut look = FIRST_LOOK;
-    loop {
-        let job: Job = client.get(&path, |trouble| progress.trouble(&trouble)).map_err(|error| of_job(error, id))?;
-        match job.state {
-            JobState::Completed => {
-                progress.finish(&format!(
-                    "{} shard(s) accepted, {} rejected",
-                    job.shards_accepted, job.shards_rejected
-                ));
-                return Ok(job);
-            }
-            JobState::Failed | JobState::Canceled => {
-                let state = if job.state == JobState::Failed { "failed" } else { "was canceled" };
-                return Err(CliError::JobEnded { job: job.id, state, reason: job.reason });
-            }
-            JobState::Running | JobState::Unknown => {}
-        }
-        let text = speed.describe(&job, Instant::now());
-        progress.set((job.accepted_share() * BAR_PARTS as f64) as u64, &text);
-        if !client.stop().sleep(look) {
-            return Err(CliError::Interrupted { job: Some(id.to_owned()) });
-        }
-        look = (look * 2).min(MAX_LOOK);
+/// Part of the job's units that was accepted, 0 to 1.
+pub fn accepted_share(job: &JobInfo) -> f64 {
+    match job.progress {
+        _ if job.state == "done" => 1.0,
+        Some(progress) if progress.units > 0 => f64::from(progress.accepted) / f64::from(progress.units),
+        _ => 0.0,
     }
+}
+
+/// Results of the job that were rejected, over all volunteers.
+pub fn rejected(detail: &JobDetail) -> u64 {
+    detail.rejections.iter().map(|rejection| rejection.count).sum()
 }
 
 /// Adds the job's id to an error that came while waiting for it.
@@ -94,30 +117,29 @@ struct Speed {
 }
 
 impl Speed {
-    fn describe(&mut self, job: &Job, now: Instant) -> String {
-        let share = job.accepted_share();
+    fn describe(&mut self, detail: &JobDetail, now: Instant) -> String {
+        let share = accepted_share(&detail.job);
         self.seen.push_back((now, share));
         while self.seen.len() > 2 && self.seen.front().is_some_and(|(at, _)| now.duration_since(*at) > SPEED_WINDOW) {
             self.seen.pop_front();
         }
-        let volunteers = job.volunteers;
-        let plural = if volunteers == 1 { "" } else { "s" };
-        let mut text = format!("{volunteers} volunteer{plural}, {} rejected", job.shards_rejected);
+        let volunteers = detail.job.progress.map_or(0, |progress| progress.volunteers);
+        let text = format!("{volunteers} volunteer(s), {} rejected", rejected(detail));
         let Some((first, before)) = self.seen.front() else { return text };
         let (elapsed, gained) = (now.duration_since(*first).as_secs_f64(), share - before);
         if elapsed > 0.3 && gained > 0.0 {
-            let gflops = gained * job.flops() / elapsed / 1e9;
-            let shards = gained * job.units as f64 / elapsed;
-            let left = (1.0 - share) * elapsed / gained;
-            text = format!("{gflops:.1} GFLOP/s, {shards:.1} units/s, {left:.0} s left, {text}");
+            let gflops = gained * detail.job.flops as f64 / elapsed / 1e9;
+            let left = Duration::from_secs_f64(((1.0 - share) * elapsed / gained).min(1e9));
+            format!("{gflops:.1} GFLOP/s, {} left, {text}", HumanDuration(left))
         } else if volunteers == 0 {
-            text = "waiting for volunteers: open the relay's page in a browser and lend the tab".to_owned();
+            "waiting for volunteers: open the relay's page in a browser and lend the tab".to_owned()
+        } else {
+            text
         }
-        text
     }
 }
 
-/// Fetches a completed job's result into `out`: through a temporary file beside it, so that `out` is whole or not there.
+/// Fetches a done job's result into `out`: through a temporary file beside it, so that `out` is whole or not there.
 ///
 /// # Errors
 /// The file cannot be written; the relay does not answer; Ctrl-C.
@@ -155,7 +177,7 @@ pub fn download(client: &Client, id: &str, out: &Path) -> Result<u64, CliError> 
                 temporary.as_file().sync_all().map_err(written)?;
                 set_usual_permissions(temporary.as_file()).map_err(written)?;
                 temporary.persist(out).map_err(|error| written(error.error))?;
-                progress.finish(&format!("{} written to {}", indicatif::HumanBytes(bytes), out.display()));
+                progress.finish(&format!("{} written to {}", HumanBytes(bytes), out.display()));
                 return Ok(bytes);
             }
             _ if stop.count() > 0 => return Err(CliError::Interrupted { job: Some(id.to_owned()) }),
@@ -215,5 +237,35 @@ fn set_usual_permissions(file: &std::fs::File) -> io::Result<()> {
     {
         let _ = file;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn detail(accepted: u32) -> JobDetail {
+        serde_json::from_value(serde_json::json!({
+            "id": "00", "name": "n", "state": "running", "dtype": "f32", "m": 1000, "k": 1000, "n": 1000,
+            "flops": 2_000_000_000_u64, "created_ms": 0, "ended_ms": null, "shards": 0, "check_s": 0.0,
+            "progress": { "units": 100, "free": 0, "in_flight": 0, "accepted": accepted, "volunteers": 2, "rejected": 1 },
+            "contributors": [], "rejections": [{ "volunteer": "v", "reason": "wrong_product", "count": 3 }],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn speed_and_time_left_follow_the_last_seconds() {
+        let mut speed = Speed::default();
+        let start = Instant::now();
+        assert_eq!(speed.describe(&detail(0), start), "2 volunteer(s), 3 rejected");
+        let text = speed.describe(&detail(50), start + Duration::from_secs(5));
+        assert_eq!(text, "0.2 GFLOP/s, 5 seconds left, 2 volunteer(s), 3 rejected");
+        // A minute later only the last seconds count.
+        for second in 6..70 {
+            speed.describe(&detail(50), start + Duration::from_secs(second));
+        }
+        let text = speed.describe(&detail(60), start + Duration::from_secs(70));
+        assert!(text.starts_with("0.0 GFLOP/s, 44 seconds left"), "{text}");
     }
 }

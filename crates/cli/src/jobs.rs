@@ -1,9 +1,9 @@
 //! `potluck jobs`, `status`, `cancel` and `fetch`.
 
 use crate::args::{FetchArgs, JobsArgs, StatusArgs};
-use crate::client::{Client, Job, JobList, JobState};
+use crate::client::{Client, JobDetail, JobInfo};
 use crate::error::CliError;
-use crate::job::{download, find, wait};
+use crate::job::{accepted_share, download, find, rejected, wait};
 use serde_json::json;
 use ureq::http::Method;
 
@@ -17,39 +17,30 @@ const SHOWN_NAME_CHARS: usize = 40;
 /// # Errors
 /// The relay does not answer or refuses.
 pub fn list(args: &JobsArgs, client: &Client) -> Result<(), CliError> {
-    let list: JobList = client.get("/api/v1/jobs", |_| {})?;
+    let jobs: Vec<JobInfo> = client.get("/api/v1/jobs", |_| {})?;
     if args.json {
-        for job in &list.jobs {
-            println!("{}", object(job));
+        for job in &jobs {
+            println!("{}", json!(job));
         }
         return Ok(());
     }
-    if list.jobs.is_empty() {
+    if jobs.is_empty() {
         println!("no jobs; `potluck submit matmul A.npy B.npy --out C.npy` makes one");
         return Ok(());
     }
     println!("{:<SHORT_ID$}  {:<9}  {:>5}  {:<5}  {:<22}  NAME", "JOB", "STATE", "DONE", "DTYPE", "M x K x N");
-    for job in &list.jobs {
+    for job in &jobs {
         let shape = format!("{} x {} x {}", job.m, job.k, job.n);
         let id: String = job.id.chars().take(SHORT_ID).collect();
         let name: String = job.name.chars().filter(|c| !c.is_control()).take(SHOWN_NAME_CHARS).collect();
-        let (state, dtype, done) = (job.state.name(), &job.dtype, percent(job));
+        let (state, dtype, done) = (&job.state, &job.dtype, percent(job));
         println!("{id:<SHORT_ID$}  {state:<9}  {done:>4}%  {dtype:<5}  {shape:<22}  {name}");
     }
     Ok(())
 }
 
-fn percent(job: &Job) -> u64 {
-    (job.accepted_share() * 100.0) as u64
-}
-
-fn object(job: &Job) -> serde_json::Value {
-    json!({
-        "job": job.id, "name": job.name, "state": job.state.name(), "dtype": job.dtype,
-        "m": job.m, "k": job.k, "n": job.n, "units": job.units, "units_accepted": job.units_accepted,
-        "shards_accepted": job.shards_accepted, "shards_rejected": job.shards_rejected,
-        "volunteers": job.volunteers, "reason": job.reason,
-    })
+fn percent(job: &JobInfo) -> u64 {
+    (accepted_share(job) * 100.0) as u64
 }
 
 /// Shows one job.
@@ -61,22 +52,30 @@ pub fn status(args: &StatusArgs, client: &Client) -> Result<(), CliError> {
     Ok(())
 }
 
-fn show(job: &Job, json: bool) {
+fn show(detail: &JobDetail, json: bool) {
     if json {
-        println!("{}", object(job));
+        println!("{}", json!(detail));
         return;
     }
+    let job = &detail.job;
     let name: String = job.name.chars().filter(|c| !c.is_control()).collect();
     println!("job         {}", job.id);
     println!("name        {name}");
-    println!("state       {}", job.state.name());
-    if let Some(reason) = &job.reason {
-        println!("reason      {reason}");
-    }
+    println!("state       {}", job.state);
     println!("product     {} x {} x {}, {}", job.m, job.k, job.n, job.dtype);
-    println!("accepted    {} of {} units ({} %)", job.units_accepted, job.units, percent(job));
-    println!("shards      {} accepted, {} rejected", job.shards_accepted, job.shards_rejected);
-    println!("volunteers  {}", job.volunteers);
+    match job.progress {
+        Some(progress) => {
+            println!("accepted    {} of {} units ({} %)", progress.accepted, progress.units, percent(job));
+            println!("volunteers  {} at work", progress.volunteers);
+        }
+        None => println!("accepted    {} %", percent(job)),
+    }
+    println!("shards      {} accepted, {} rejected", detail.shards, rejected(detail));
+    println!("checking    {:.3} s of the relay's processor", detail.check_s);
+    for part in &detail.contributors {
+        let who: String = part.volunteer.chars().take(SHORT_ID).collect();
+        println!("            {who}  {:<6}  {} shard(s), {:.1} s", part.backend, part.shards, part.compute_s);
+    }
 }
 
 /// Gives a job up.
@@ -84,15 +83,13 @@ fn show(job: &Job, json: bool) {
 /// # Errors
 /// There is no such job, or it has ended; the relay does not answer or refuses.
 pub fn cancel(args: &StatusArgs, client: &Client) -> Result<(), CliError> {
-    let id = find(client, &args.job)?.id;
-    let job: Job = client.send_json(&Method::DELETE, &format!("/api/v1/jobs/{id}"), &[], None, |_| {})?;
-    if job.state != JobState::Canceled {
-        return Err(CliError::Input {
-            message: format!("job {id} is {} and cannot be canceled any more", job.state.name()),
-            hint: format!("`potluck status {id}` shows it"),
-        });
+    let id = find(client, &args.job)?.job.id;
+    let job: JobInfo = client.send_json(&Method::DELETE, &format!("/api/v1/jobs/{id}"), &[], None, |_| {})?;
+    if args.json {
+        println!("{}", json!(job));
+    } else {
+        println!("job {} is {}", job.id, job.state);
     }
-    show(&job, args.json);
     Ok(())
 }
 
@@ -101,11 +98,11 @@ pub fn cancel(args: &StatusArgs, client: &Client) -> Result<(), CliError> {
 /// # Errors
 /// There is no such job, it failed; the relay does not answer; the file cannot be written.
 pub fn fetch(args: &FetchArgs, client: &Client) -> Result<(), CliError> {
-    let id = find(client, &args.job)?.id;
-    let job = wait(client, &id)?;
+    let id = find(client, &args.job)?.job.id;
+    let detail = wait(client, &id)?;
     let bytes = download(client, &id, &args.out)?;
     if args.json {
-        let mut object = object(&job);
+        let mut object = json!(detail);
         object["out"] = json!(args.out);
         object["bytes"] = json!(bytes);
         println!("{object}");

@@ -1,6 +1,6 @@
 //! The `potluck` command as a library, so that xtask and the end-to-end tests drive the same code.
 //!
-//! Where to look: `args` is the command line, `error` the exit codes; `submit`, `jobs`, `job` are for submitters and speak
+//! Where to look: `args` is the command line, `error` the exit codes; `relay` runs a relay; `submit`, `jobs`, `job` are for submitters and speak
 //! HTTP through `client`; `volunteer` and `tabs` lend; `cdp` drives Chromium.
 //!
 //! Architecture invariant: nothing here decides. The relay judges inputs, the engine judges what a volunteer does.
@@ -14,6 +14,7 @@ pub mod job;
 pub mod jobs;
 pub mod npy;
 pub mod progress;
+pub mod relay;
 pub mod stop;
 pub mod submit;
 pub mod tabs;
@@ -24,6 +25,7 @@ use clap::CommandFactory as _;
 use client::Client;
 use error::CliError;
 use std::io::IsTerminal as _;
+use std::path::Path;
 use stop::Stop;
 use tracing_subscriber::EnvFilter;
 
@@ -55,7 +57,11 @@ pub fn run(cli: &Cli) -> Result<(), CliError> {
     };
     signals.map_err(|cause| CliError::System { what: "signals could not be listened to", cause })?;
     let client = |relay: &str, token: &TokenArgs| {
-        Client::new(relay, config::token(token, |name| std::env::var(name).ok())?, stop.clone())
+        let token = match config::token(token, |name| std::env::var(name).ok())? {
+            None => config::own_token(relay, Path::new("."))?,
+            given => given,
+        };
+        Client::new(relay, token, stop.clone())
     };
     let outcome = match &cli.command {
         Command::Submit(submit) => match &submit.job {
@@ -73,7 +79,8 @@ pub fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Fetch(args) => client(&args.relay.relay, &args.token).and_then(|client| jobs::fetch(args, &client)),
         Command::Volunteer(args) => runtime.block_on(volunteer::run(args, &stop)),
         Command::Tabs(args) => runtime.block_on(tabs::run(args, &stop)),
-        Command::Relay(_) | Command::Completions { .. } => Ok(()),
+        Command::Relay(args) => runtime.block_on(relay::run(args, &stop)),
+        Command::Completions { .. } => Ok(()),
     };
     // A kernel or a blocking read may still be at work: it ends with the process.
     runtime.shutdown_background();

@@ -77,26 +77,30 @@ fn header_length(head: &[u8]) -> Option<usize> {
     }
 }
 
-/// Says whether two files can be multiplied, as far as their headers tell.
+/// Says whether two files can be multiplied, as far as their headers tell; with `transpose_b`, as A·Bᵀ.
 ///
 /// # Errors
 /// [`CliError::Input`] if the inner dimensions of two matrices differ.
-pub fn check_product(a: &NpyFile, b: &NpyFile) -> Result<(), CliError> {
-    let (&[m, k], &[k2, n]) = (a.shape.as_slice(), b.shape.as_slice()) else {
+pub fn check_product(a: &NpyFile, b: &NpyFile, transpose_b: bool) -> Result<(), CliError> {
+    let (&[m, k], &[b_rows, b_cols]) = (a.shape.as_slice(), b.shape.as_slice()) else {
         // Vectors and anything else: the relay knows what it takes.
         return Ok(());
     };
-    if k == k2 {
+    let (inner, other) = if transpose_b { (b_cols, b_rows) } else { (b_rows, b_cols) };
+    if k == inner {
         return Ok(());
     }
     let (left, right) = (a.label(), b.label());
-    let hint = if n == k {
-        format!("{right} looks transposed: save its transpose (numpy.save(FILE, B.T))")
-    } else {
-        format!("the columns of {left} must be as many as the rows of {right}")
+    let hint = match (other == k, transpose_b) {
+        (true, false) => "--transpose-b multiplies by the transpose of B".to_owned(),
+        (true, true) => "leave --transpose-b out".to_owned(),
+        (false, _) => format!("the columns of {left} must be as many as the rows of {right}"),
     };
+    let transposed = if transpose_b { " transposed" } else { "" };
     Err(CliError::Input {
-        message: format!("{left} is {m} x {k} and {right} is {k2} x {n}: {k} columns do not meet {k2} rows"),
+        message: format!(
+            "{left} ({m} x {k}) times {right}{transposed} ({b_rows} x {b_cols}): {k} columns do not meet {inner} rows"
+        ),
         hint,
     })
 }
@@ -147,11 +151,13 @@ mod tests {
     #[test]
     fn mismatched_matrices_are_refused_before_they_travel() {
         let matrix = |shape: [u64; 2]| NpyFile { path: "x.npy".into(), bytes: 1, shape: shape.into() };
-        assert!(check_product(&matrix([2, 3]), &matrix([3, 4])).is_ok());
-        let error = check_product(&matrix([2, 3]), &matrix([4, 3])).unwrap_err();
-        assert!(error.hint().unwrap().contains("transposed"), "{error}");
-        assert!(check_product(&matrix([2, 3]), &matrix([4, 5])).is_err());
+        assert!(check_product(&matrix([2, 3]), &matrix([3, 4]), false).is_ok());
+        let error = check_product(&matrix([2, 3]), &matrix([4, 3]), false).unwrap_err();
+        assert!(error.hint().unwrap().contains("--transpose-b"), "{error}");
+        assert!(check_product(&matrix([2, 3]), &matrix([4, 3]), true).is_ok());
+        assert!(check_product(&matrix([2, 3]), &matrix([3, 4]), true).is_err());
+        assert!(check_product(&matrix([2, 3]), &matrix([4, 5]), false).is_err());
         let vector = NpyFile { path: "v.npy".into(), bytes: 1, shape: vec![3] };
-        assert!(check_product(&matrix([2, 3]), &vector).is_ok());
+        assert!(check_product(&matrix([2, 3]), &vector, false).is_ok());
     }
 }

@@ -1,9 +1,9 @@
 //! `potluck submit`: send the inputs, create the job, wait, write the result.
 
 use crate::args::MatmulArgs;
-use crate::client::{Client, Job, Matrix, interrupted};
+use crate::client::{Client, JobInfo, MatrixInfo, NewJob, interrupted};
 use crate::error::CliError;
-use crate::job::{download, wait};
+use crate::job::{download, rejected, wait};
 use crate::npy::{NpyFile, check_product};
 use crate::progress::{Counted, Progress};
 use potluck_types::DType;
@@ -21,7 +21,7 @@ use ureq::http::Method;
 pub fn matmul(args: &MatmulArgs, client: &Client) -> Result<(), CliError> {
     let started = Instant::now();
     let (a, b) = (NpyFile::open(&args.a)?, NpyFile::open(&args.b)?);
-    check_product(&a, &b)?;
+    check_product(&a, &b, args.transpose_b)?;
     let dtype = DType::from(args.dtype);
     let name: String = args
         .name
@@ -30,35 +30,50 @@ pub fn matmul(args: &MatmulArgs, client: &Client) -> Result<(), CliError> {
         .chars()
         .take(MAX_JOB_NAME_CHARS)
         .collect();
-    let a_matrix = upload(client, &a, dtype)?;
-    let b_matrix = if args.a == args.b { a_matrix.clone() } else { upload(client, &b, dtype)? };
-    let job = create(client, &json!({ "name": name, "dtype": dtype.name(), "a": a_matrix.id, "b": b_matrix.id }))?;
+    let a_matrix = upload(client, &a)?;
+    let b_matrix = if args.a == args.b { a_matrix.clone() } else { upload(client, &b)? };
+    let job = create(
+        client,
+        &NewJob {
+            kind: "matmul".into(),
+            a: a_matrix.id,
+            b: b_matrix.id,
+            dtype: Some(dtype.name().into()),
+            transpose_b: args.transpose_b,
+            name: Some(name),
+        },
+    )?;
     let Some(out) = &args.out else {
         return told_created(args, &job);
     };
     eprintln!("job {} ({} x {} x {}, {}): \"{}\"", job.id, job.m, job.k, job.n, job.dtype, job.name);
     let computing = Instant::now();
-    let job = wait(client, &job.id)?;
+    let detail = wait(client, &job.id)?;
     let compute_s = computing.elapsed().as_secs_f64();
     let bytes = download(client, &job.id, out)?;
     let total_s = started.elapsed().as_secs_f64();
-    let gflops = job.flops() / compute_s / 1e9;
+    let gflops = job.flops as f64 / compute_s / 1e9;
     if args.json {
-        let outcome = json!({
-            "job": job.id, "state": job.state.name(), "dtype": job.dtype, "m": job.m, "k": job.k, "n": job.n,
-            "out": out, "bytes": bytes, "compute_s": compute_s, "total_s": total_s, "gflops": gflops,
-            "shards_accepted": job.shards_accepted, "shards_rejected": job.shards_rejected,
-        });
+        let mut outcome = json!(detail);
+        outcome["out"] = json!(out);
+        outcome["bytes"] = json!(bytes);
+        outcome["compute_s"] = json!(compute_s);
+        outcome["total_s"] = json!(total_s);
+        outcome["gflops"] = json!(gflops);
         println!("{outcome}");
     } else {
-        println!("{} written: {total_s:.1} s in all, {compute_s:.1} s computing, {gflops:.1} GFLOP/s", out.display());
+        println!(
+            "{}: {total_s:.1} s in all, {compute_s:.1} s computing, {gflops:.1} GFLOP/s, {} rejected",
+            out.display(),
+            rejected(&detail)
+        );
     }
     Ok(())
 }
 
-fn told_created(args: &MatmulArgs, job: &Job) -> Result<(), CliError> {
+fn told_created(args: &MatmulArgs, job: &JobInfo) -> Result<(), CliError> {
     if args.json {
-        println!("{}", json!({ "job": job.id, "state": job.state.name() }));
+        println!("{}", json!(job));
     } else {
         println!("{}", job.id);
         eprintln!("`potluck fetch {} --out FILE` waits for the result", job.id);
@@ -70,7 +85,7 @@ fn told_created(args: &MatmulArgs, job: &Job) -> Result<(), CliError> {
 ///
 /// # Errors
 /// The file cannot be read, the relay refuses it or does not answer.
-pub fn upload(client: &Client, file: &NpyFile, dtype: DType) -> Result<Matrix, CliError> {
+pub fn upload(client: &Client, file: &NpyFile) -> Result<MatrixInfo, CliError> {
     let progress = Progress::bytes(&file.label(), file.bytes);
     let stop = client.stop().clone();
     let keep_going = || if stop.count() == 0 { Ok(()) } else { Err(interrupted()) };
@@ -79,15 +94,14 @@ pub fn upload(client: &Client, file: &NpyFile, dtype: DType) -> Result<Matrix, C
         // What was announced is sent, even if the file grows meanwhile.
         Ok(Counted::new(opened.take(file.bytes), &progress, &keep_going))
     };
-    let path = format!("/api/v1/matrices?dtype={dtype}");
-    let matrix: Matrix =
-        client.upload(&Method::POST, &path, file.bytes, open, |trouble| progress.trouble(&trouble))?;
-    progress.finish(&format!("{} x {} sent", matrix.rows, matrix.cols));
+    let matrix: MatrixInfo =
+        client.upload(&Method::POST, "/api/v1/matrices", file.bytes, open, |trouble| progress.trouble(&trouble))?;
+    progress.finish(&format!("{:?} of {} sent", matrix.shape, matrix.dtype));
     Ok(matrix)
 }
 
 /// Creates a job. The key makes a repeated request harmless: the relay answers with the job that it made before.
-fn create(client: &Client, body: &serde_json::Value) -> Result<Job, CliError> {
+fn create(client: &Client, job: &NewJob) -> Result<JobInfo, CliError> {
     let mut key = [0; 16];
     getrandom::fill(&mut key).map_err(|cause| CliError::System {
         what: "the system gives no random numbers",
@@ -95,7 +109,7 @@ fn create(client: &Client, body: &serde_json::Value) -> Result<Job, CliError> {
     })?;
     let key = potluck_types::JobId(key).to_string();
     let headers = [("idempotency-key", key.as_str())];
-    client.send_json(&Method::POST, "/api/v1/jobs", &headers, Some(body), |trouble| {
+    client.send_json(&Method::POST, "/api/v1/jobs", &headers, Some(&json!(job)), |trouble| {
         tracing::info!(cause = %trouble.cause, "the relay does not answer; trying again");
     })
 }

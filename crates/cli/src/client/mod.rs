@@ -4,7 +4,8 @@
 pub mod retry;
 mod types;
 
-pub use types::{ApiError, Job, JobList, JobState, Matrix};
+pub use potluck_relay::api::{JobDetail, JobInfo, MatrixInfo, NewJob};
+pub use types::ApiError;
 
 use crate::error::CliError;
 use crate::stop::Stop;
@@ -18,9 +19,11 @@ use ureq::{Agent, Body, SendBody};
 
 /// Time to resolve the relay's name and connect to it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest silence while an answer or a body is under way. The relay checks and cuts an upload before it answers:
-/// 4 GiB at 100 MB/s take 40 s.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Longest silence of a relay that has nothing to do but answer.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest silence of a relay that has work to do first: it checks and cuts two matrices of up to 4 GiB, one job after
+/// the other.
+const WORK_TIMEOUT: Duration = Duration::from_secs(900);
 /// Largest JSON answer, in bytes: a list of 4,096 jobs at about 1 kB each.
 const MAX_JSON_BYTES: u64 = 16 << 20;
 
@@ -54,12 +57,14 @@ impl Client {
     /// The address is not one.
     pub fn new(relay: &str, token: Option<String>, stop: Stop) -> Result<Self, CliError> {
         let relay = base_address(relay)?;
-        let config = Agent::config_builder()
+        // A proxy is for the way out of this machine, not for a relay on it.
+        let config = Agent::config_builder();
+        let config = if is_loopback(&relay) { config.proxy(None) } else { config };
+        let config = config
             .http_status_as_error(false)
             .max_redirects(0)
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_resolve(Some(CONNECT_TIMEOUT))
-            .timeout_per_read(Some(SILENCE_TIMEOUT))
             .timeout_per_write(Some(SILENCE_TIMEOUT))
             .user_agent(concat!("potluck/", env!("CARGO_PKG_VERSION")))
             .build();
@@ -176,11 +181,14 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
+        let silence = if *request.method_ref().unwrap_or(&Method::GET) == Method::POST { WORK_TIMEOUT } else { SILENCE_TIMEOUT };
         let request = request.body(body).map_err(|cause| CliError::Usage {
             message: format!("the relay's address or the token cannot be sent: {cause}"),
             hint: "check --relay and --token for blanks and other stray characters".into(),
         })?;
+        let request = self.agent.configure_request(request).timeout_per_read(Some(silence)).build();
         let response = self.agent.run(request).map_err(|cause| self.transport_error(&cause))?;
+        self.answered.set(true);
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -193,10 +201,8 @@ impl Client {
 
     fn transport_error(&self, cause: &ureq::Error) -> CliError {
         let cause = match cause {
-            ureq::Error::Io(error) => match error.downcast_interrupted() {
-                true => return CliError::Interrupted { job: None },
-                false => error.to_string(),
-            },
+            ureq::Error::Io(error) if is_interruption(error) => return CliError::Interrupted { job: None },
+            ureq::Error::Io(error) => error.to_string(),
             other => other.to_string(),
         };
         CliError::Unreachable { relay: self.relay.clone(), waited: Duration::ZERO, cause }
@@ -209,13 +215,9 @@ impl Client {
         mut attempt: impl FnMut() -> Result<T, CliError>,
     ) -> Result<T, CliError> {
         let started = Instant::now();
-        let limit = if self.answered.get() { self.patience } else { self.first_patience };
         for failures in 1.. {
             let error = match attempt() {
-                Ok(value) => {
-                    self.answered.set(true);
-                    return Ok(value);
-                }
+                Ok(value) => return Ok(value),
                 Err(error) => error,
             };
             let (cause, asked) = match &error {
@@ -223,6 +225,7 @@ impl Client {
                 CliError::Api(api) if is_passing(api.status) => (api.to_string(), api.retry_after),
                 _ => return Err(error),
             };
+            let limit = if self.answered.get() { self.patience } else { self.first_patience };
             let since = started.elapsed();
             let wait = pause(failures, random_jitter()).max(asked.unwrap_or_default());
             if since + wait > limit {
@@ -246,10 +249,7 @@ impl Client {
 fn is_passing(status: u16) -> bool {
     matches!(
         StatusCode::from_u16(status),
-        Ok(StatusCode::TOO_MANY_REQUESTS
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT)
+        Ok(StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
     )
 }
 
@@ -283,6 +283,16 @@ pub(crate) fn base_address(relay: &str) -> Result<String, CliError> {
     }
 }
 
+/// Whether an address that [`base_address`] let through is this machine's own.
+pub(crate) fn is_loopback(relay: &str) -> bool {
+    relay.parse::<ureq::http::Uri>().is_ok_and(|uri| {
+        uri.host().is_some_and(|host| {
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        })
+    })
+}
+
 /// The error that a body's reader returns after Ctrl-C.
 pub(crate) fn interrupted() -> std::io::Error {
     std::io::Error::other(Interruption)
@@ -292,19 +302,23 @@ pub(crate) fn interrupted() -> std::io::Error {
 #[error("interrupted")]
 struct Interruption;
 
-trait DowncastInterrupted {
-    fn downcast_interrupted(&self) -> bool;
-}
-
-impl DowncastInterrupted for std::io::Error {
-    fn downcast_interrupted(&self) -> bool {
-        self.get_ref().is_some_and(|inner| inner.is::<Interruption>())
-    }
+fn is_interruption(error: &std::io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Interruption>())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_loopback_is_known() {
+        for own in ["http://127.0.0.1:1", "http://localhost", "http://[::1]:8787", "https://127.1.2.3"] {
+            assert!(is_loopback(own), "{own}");
+        }
+        for other in ["http://192.168.0.1", "http://localhost.example.org", "http://[::2]"] {
+            assert!(!is_loopback(other), "{other}");
+        }
+    }
 
     #[test]
     fn addresses_are_checked() {

@@ -1,6 +1,6 @@
-//! The JSON of the relay's API, as far as the commands read it. Fields that this version does not know are ignored.
+//! What a refusal of the relay looks like to its client. The types of everything else are the relay's own.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::fmt;
 use std::time::Duration;
 
@@ -57,101 +57,6 @@ impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
-}
-
-/// An uploaded matrix.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Matrix {
-    /// Names it in a job.
-    pub id: String,
-    /// Rows.
-    pub rows: u64,
-    /// Columns.
-    pub cols: u64,
-}
-
-/// The states of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum JobState {
-    /// Volunteers work on it, or will.
-    Running,
-    /// Its result can be fetched.
-    Completed,
-    /// Its submitter gave it up.
-    Canceled,
-    /// It cannot be completed.
-    Failed,
-    /// A state that this version does not know.
-    #[serde(other)]
-    Unknown,
-}
-
-impl JobState {
-    /// The state in a word.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Completed => "completed",
-            Self::Canceled => "canceled",
-            Self::Failed => "failed",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-/// A job.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Job {
-    /// Its id, 32 hexadecimal digits.
-    pub id: String,
-    /// Its name.
-    pub name: String,
-    /// Its state.
-    pub state: JobState,
-    /// Element type of the operands.
-    pub dtype: String,
-    /// Rows of A and C.
-    pub m: u64,
-    /// Columns of A, rows of B.
-    pub k: u64,
-    /// Columns of B and C.
-    pub n: u64,
-    /// Units in all.
-    pub units: u64,
-    /// Units accepted.
-    pub units_accepted: u64,
-    /// Shards accepted.
-    #[serde(default)]
-    pub shards_accepted: u64,
-    /// Results rejected.
-    #[serde(default)]
-    pub shards_rejected: u64,
-    /// Volunteers who hold a lease.
-    #[serde(default)]
-    pub volunteers: u64,
-    /// Why it failed.
-    #[serde(default)]
-    pub reason: Option<String>,
-}
-
-impl Job {
-    /// Floating-point operations of the whole product.
-    pub fn flops(&self) -> f64 {
-        2.0 * self.m as f64 * self.k as f64 * self.n as f64
-    }
-
-    /// Part of the units that was accepted, 0 to 1.
-    pub fn accepted_share(&self) -> f64 {
-        if self.units == 0 { 0.0 } else { self.units_accepted as f64 / self.units as f64 }
-    }
-}
-
-/// The answer to a list of jobs.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct JobList {
-    /// The jobs, the newest first.
-    pub jobs: Vec<Job>,
 }
 
 #[cfg(test)]

@@ -76,17 +76,15 @@ struct Worker {
 impl Worker {
     fn serve(mut self, inbox: &blocking::Receiver<Order>) {
         while let Ok(order) = inbox.recv() {
-            let (event, owed) = match order {
-                Order::Calibrate(choice) => (Some(self.calibrate(choice)), None),
-                Order::Run(run, cancel) => self.run(&run, &cancel),
+            let served = match order {
+                Order::Calibrate(choice) => {
+                    let event = self.calibrate(choice);
+                    self.tell(event)
+                }
+                Order::Run(run, cancel) => self.serve_run(&run, &cancel),
             };
-            if let Some(event) = event
-                && self.events.blocking_send(event).is_err()
-            {
+            if !served {
                 return;
-            }
-            if let Some((rest, cancel)) = owed {
-                take_rest(rest, &cancel);
             }
         }
     }
@@ -129,12 +127,13 @@ impl Worker {
         }
     }
 
-    /// Runs a product. The second value is the rest that is still owed when the result is out.
-    fn run<'a>(
-        &mut self,
-        run: &Run,
-        cancel: &'a AtomicBool,
-    ) -> (Option<Event>, Option<(Duration, &'a AtomicBool)>) {
+    /// `false` if nobody listens any more.
+    fn tell(&self, event: Event) -> bool {
+        self.events.blocking_send(event).is_ok()
+    }
+
+    /// Runs a product, says how it went, and takes the rest that is still owed then.
+    fn serve_run(&mut self, run: &Run, cancel: &AtomicBool) -> bool {
         let outcome = match run.backend {
             Backend::NativeGpu => self.run_on_gpu(run, cancel),
             _ => run_on_cpu(run, cancel),
@@ -142,9 +141,11 @@ impl Worker {
         match outcome {
             Ok((result, busy, owed)) => {
                 let busy = Millis(busy.as_millis().try_into().unwrap_or(u64::MAX));
-                (Some(Event::KernelDone { run: run.id, result, busy }), Some((owed, cancel)))
+                let listens = self.tell(Event::KernelDone { run: run.id, result, busy });
+                take_rest(owed, cancel);
+                listens
             }
-            Err(KernelError::Cancelled) => (None, None),
+            Err(KernelError::Cancelled) => true,
             Err(error) => {
                 tracing::warn!(%error, hint = error.hint(), "a product failed");
                 let failure = match error {
@@ -158,7 +159,7 @@ impl Worker {
                         Failure::DeviceLost
                     }
                 };
-                (Some(Event::KernelFailed { run: run.id, failure }), None)
+                self.tell(Event::KernelFailed { run: run.id, failure })
             }
         }
     }

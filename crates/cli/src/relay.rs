@@ -1,0 +1,105 @@
+//! `potluck relay`: runs the relay in this process until it is asked to stop.
+
+use crate::args::RelayArgs;
+use crate::error::CliError;
+use crate::stop::Stop;
+use potluck_relay::{Config, StartError};
+use std::path::{Path, PathBuf};
+
+/// The settings file that is used where none is named and the current folder has it.
+const USUAL_CONFIG: &str = "potluck.toml";
+
+/// The relay's settings: flags and environment before the file before defaults.
+///
+/// # Errors
+/// The file cannot be read or has mistakes.
+pub fn settings(args: &RelayArgs, folder: &Path) -> Result<Config, CliError> {
+    let usual = folder.join(USUAL_CONFIG);
+    let file = args.config.clone().or_else(|| usual.is_file().then_some(usual));
+    let mut config = match &file {
+        Some(path) => Config::read(path).map_err(|error| CliError::Usage {
+            message: error.to_string(),
+            hint: "the keys are listen, data, operator and contact".into(),
+        })?,
+        None => Config::default(),
+    };
+    if let Some(path) = &file {
+        tracing::info!(path = %path.display(), "settings read");
+    }
+    if let Some(listen) = args.listen {
+        config.listen = listen;
+    }
+    if let Some(data) = &args.data {
+        config.data.clone_from(data);
+    }
+    Ok(config)
+}
+
+/// Runs the command until it is asked to stop.
+///
+/// # Errors
+/// The relay cannot start: address in use, data folder not usable.
+pub async fn run(args: &RelayArgs, stop: &Stop) -> Result<(), CliError> {
+    let config = settings(args, Path::new("."))?;
+    let running = potluck_relay::start(config).await.map_err(|error| not_started(&error))?;
+    // Tools that read the path may run in another folder.
+    let token_path: PathBuf = running.token_path.canonicalize().unwrap_or_else(|_| running.token_path.clone());
+    if args.json {
+        println!("{}", serde_json::json!({ "address": running.url(), "token_path": token_path }));
+    } else {
+        println!("relay  {}", running.url());
+        println!("token  {}", token_path.display());
+        eprintln!("open the address in a browser to lend the tab; submit with");
+        eprintln!("  potluck submit matmul A.npy B.npy --out C.npy --relay {} --token-file {}", running.url(), token_path.display());
+        eprintln!("Ctrl-C stops the relay; jobs go on when it is started again");
+    }
+    stop.requested(1).await;
+    tracing::info!("shutting down");
+    tokio::select! {
+        () = running.shut_down() => Ok(()),
+        // What is accepted is durable already: a second signal costs some recomputing at most.
+        () = stop.requested(2) => Err(CliError::Interrupted { job: None }),
+    }
+}
+
+fn not_started(error: &StartError) -> CliError {
+    let hint = match error {
+        StartError::Data { .. } => "name a folder that may be written with --data",
+        StartError::InUse { .. } => "stop the other relay, or name another folder with --data",
+        StartError::Listen { .. } => "choose another address with --listen; port 0 takes a free one",
+        StartError::Database(_) => "check the disk's space; the data folder may be from a newer version",
+        _ => "look at the log: --log debug",
+    };
+    CliError::Relay { message: error.to_string(), hint: hint.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(listen: Option<&str>, config: Option<PathBuf>) -> RelayArgs {
+        let listen = listen.map(|listen| listen.parse().unwrap());
+        RelayArgs { listen, data: None, config, json: false }
+    }
+
+    #[test]
+    fn flags_come_before_the_file_and_the_file_before_defaults() {
+        let folder = tempfile::tempdir().unwrap();
+        let default = Config::default();
+        assert_eq!(settings(&args(None, None), folder.path()).unwrap(), default);
+        let usual = folder.path().join(USUAL_CONFIG);
+        std::fs::write(&usual, "listen = \"127.0.0.1:81\"\ndata = \"from-file\"").unwrap();
+        let from_file = settings(&args(None, None), folder.path()).unwrap();
+        assert_eq!((from_file.listen.port(), from_file.data.as_path()), (81, Path::new("from-file")));
+        let from_flag = settings(&args(Some("127.0.0.1:82"), None), folder.path()).unwrap();
+        assert_eq!((from_flag.listen.port(), from_flag.data.as_path()), (82, Path::new("from-file")));
+        let other = folder.path().join("other.toml");
+        std::fs::write(&other, "listen = \"127.0.0.1:83\"").unwrap();
+        let named = settings(&args(None, Some(other)), folder.path()).unwrap();
+        assert_eq!((named.listen.port(), named.data), (83, default.data));
+        std::fs::write(&usual, "lisen = 1").unwrap();
+        let mistake = settings(&args(None, None), folder.path()).unwrap_err();
+        assert!(mistake.to_string().contains("lisen"), "{mistake}");
+        assert_eq!(mistake.exit(), crate::error::Exit::Usage);
+    }
+}
