@@ -227,12 +227,9 @@ impl Gpu {
     }
 
     /// Opens error scopes around the commands that follow. Close them before the next `await`, so that concurrent
-    /// products cannot mix them up.
-    pub(super) fn open_scopes(&self) -> Scopes {
-        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
-        Scopes { internal, validation, memory }
+    /// products cannot mix them up. Errors of other kinds than `filters` mark the device as lost.
+    pub(super) fn open_scopes(&self, filters: &[wgpu::ErrorFilter]) -> Scopes {
+        Scopes(filters.iter().map(|filter| self.device.push_error_scope(*filter)).collect())
     }
 
     /// After an error: nothing that was cached is reused.
@@ -284,25 +281,41 @@ impl Gpu {
     }
 }
 
-/// Open error scopes. The fields are in the order in which they must be closed.
-pub(super) struct Scopes {
-    internal: wgpu::ErrorScopeGuard,
-    validation: wgpu::ErrorScopeGuard,
-    memory: wgpu::ErrorScopeGuard,
-}
+/// Commands that allocate and compile can fail in every way.
+pub(super) const ALL_ERRORS: &[wgpu::ErrorFilter] =
+    &[wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal];
+/// Commands that only record and submit. Each scope is a message to the browser's GPU process and an answer.
+pub(super) const SUBMIT_ERRORS: &[wgpu::ErrorFilter] = &[wgpu::ErrorFilter::Validation];
+
+/// Open error scopes, the outermost first.
+pub(super) struct Scopes(Vec<wgpu::ErrorScopeGuard>);
 
 impl Scopes {
     /// Closes them at once; the future gives the verdict.
-    pub(super) fn close(self) -> impl Future<Output = Result<(), KernelError>> {
-        let (internal, validation, memory) = (self.internal.pop(), self.validation.pop(), self.memory.pop());
-        async move {
-            let errors = [internal.await, validation.await, memory.await];
-            match errors.into_iter().flatten().next() {
-                None => Ok(()),
-                Some(wgpu::Error::OutOfMemory { .. }) => Err(KernelError::OutOfMemory),
-                Some(other) => Err(KernelError::Validation { reason: other.to_string() }),
-            }
+    pub(super) fn close(mut self) -> impl Future<Output = Result<(), KernelError>> {
+        let mut verdicts = Vec::with_capacity(self.0.len());
+        while let Some(scope) = self.0.pop() {
+            verdicts.push(scope.pop());
         }
+        async move {
+            let mut result = Ok(());
+            for verdict in verdicts {
+                let error = verdict.await;
+                result = result.and(match error {
+                    None => Ok(()),
+                    Some(wgpu::Error::OutOfMemory { .. }) => Err(KernelError::OutOfMemory),
+                    Some(other) => Err(KernelError::Validation { reason: other.to_string() }),
+                });
+            }
+            result
+        }
+    }
+}
+
+impl Drop for Scopes {
+    fn drop(&mut self) {
+        // Innermost first, as they must be closed.
+        while self.0.pop().is_some() {}
     }
 }
 

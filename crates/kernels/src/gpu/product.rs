@@ -7,7 +7,7 @@ use potluck_types::{DType, MatmulShape};
 use web_time::Instant;
 
 use super::band::{Band, Bands};
-use super::device::{Gpu, Submission};
+use super::device::{ALL_ERRORS, Gpu, SUBMIT_ERRORS, Submission};
 use super::pool::{Pooled, Use, size_class};
 use crate::error::KernelError;
 use crate::limits::{DISPATCH_TARGET, MAX_BAND_GROWTH, MAX_BANDS_IN_FLIGHT, SOFTWARE_DISPATCH_TARGET};
@@ -87,7 +87,7 @@ impl Gpu {
                 )
             }
         };
-        let scopes = self.open_scopes();
+        let scopes = self.open_scopes(ALL_ERRORS);
         let product = (|| {
             let a = self.pool.take(&self.device, Use::Storage, a_bytes);
             let b = self.pool.take(&self.device, Use::Storage, b_bytes);
@@ -125,7 +125,7 @@ impl Gpu {
         self.check_alive()?;
         let (m, n, nw) = (product.shape.m as usize, product.shape.n as usize, product.key.nw as usize);
         let wanted = (m * nw * 4) as u64;
-        let scopes = self.open_scopes();
+        let scopes = self.open_scopes(ALL_ERRORS);
         let copy = (|| {
             let staging = self.pool.take(&self.device, Use::Readback, wanted);
             let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
@@ -205,7 +205,7 @@ impl Gpu {
             let rate = self.rate(variant, dtype);
             let Some(band) = bands.next(rate * target.as_secs_f64()) else { break };
             let flops = 2.0 * band.rows as f64 * band.cols as f64 * product.depth() as f64;
-            let scopes = self.open_scopes();
+            let scopes = self.open_scopes(SUBMIT_ERRORS);
             let submission = self.submit_band(product, band);
             let verdict = scopes.close();
             let Some(submission) = submission else { return Err(KernelError::OutOfMemory) };
