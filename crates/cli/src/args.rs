@@ -46,21 +46,25 @@ pub enum Command {
   potluck fetch 3f2a --out C.npy")]
     Fetch(FetchArgs),
     /// Lend this machine without a browser
-    #[command(after_help = "Starting the command is the consent: it lends this machine's GPU or CPU to the relay's jobs until it \
+    #[command(
+        after_help = "Starting the command is the consent: it lends this machine's GPU or CPU to the relay's jobs until it \
 ends.
 The first Ctrl-C finishes the shard at hand, the second stops at once.
 
 Examples:
   potluck volunteer --relay https://relay.example.org
-  potluck volunteer --backend cpu --preset quiet")]
+  potluck volunteer --backend cpu --preset quiet"
+    )]
     Volunteer(VolunteerArgs),
     /// Lend headless Chromium tabs through the relay's own page
-    #[command(after_help = "Each tab is a volunteer of its own: it opens the relay's page, clicks through the consent, and \
+    #[command(
+        after_help = "Each tab is a volunteer of its own: it opens the relay's page, clicks through the consent, and \
 lends until the command ends.
 
 Examples:
   potluck tabs --count 2
-  potluck tabs --count 4 --backend wasm --relay https://relay.example.org")]
+  potluck tabs --count 4 --backend wasm --relay https://relay.example.org"
+    )]
     Tabs(TabsArgs),
     /// Print a completion script for a shell
     #[command(after_help = "Examples:

@@ -17,7 +17,10 @@ const MAX_TOKEN_CHARS: usize = 512;
 ///
 /// # Errors
 /// The file cannot be read, or what is given is no token.
-pub fn token(args: &TokenArgs, variable: impl Fn(&str) -> Option<String>) -> Result<Option<String>, CliError> {
+pub fn token(
+    args: &TokenArgs,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Option<String>, CliError> {
     let variable = |name| variable(name).filter(|value| !value.trim().is_empty());
     let token = if let Some(token) = &args.token {
         token.clone()
@@ -48,10 +51,13 @@ pub fn own_token(relay: &str, folder: &Path) -> Result<Option<String>, CliError>
 
 fn checked(token: &str) -> Result<String, CliError> {
     let token = token.trim();
-    if token.is_empty() || token.len() > MAX_TOKEN_CHARS || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if token.is_empty() || token.len() > MAX_TOKEN_CHARS || !token.bytes().all(|byte| byte.is_ascii_graphic())
+    {
         return Err(CliError::Usage {
             message: "what was given as a token is none: a token is one word of letters and digits".into(),
-            hint: "`potluck relay` prints the path of the file that holds it; use --token-file with that path".into(),
+            hint:
+                "`potluck relay` prints the path of the file that holds it; use --token-file with that path"
+                    .into(),
         });
     }
     Ok(token.to_owned())
@@ -88,7 +94,8 @@ mod tests {
         let flag = TokenArgs { token: Some("flag".into()), token_file: None };
         let flag_with_file = TokenArgs { token: None, token_file: Some(flag_file) };
         let neither = TokenArgs::default();
-        let found = |args: &TokenArgs, variable: &dyn Fn(&str) -> Option<String>| token(args, variable).unwrap();
+        let found =
+            |args: &TokenArgs, variable: &dyn Fn(&str) -> Option<String>| token(args, variable).unwrap();
         assert_eq!(found(&flag, &both).as_deref(), Some("flag"));
         assert_eq!(found(&flag_with_file, &both).as_deref(), Some("flagfile"));
         assert_eq!(found(&neither, &both).as_deref(), Some("env"));

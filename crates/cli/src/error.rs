@@ -110,7 +110,7 @@ pub enum CliError {
         count: usize,
     },
     /// The job ended without a result.
-    #[error("job {job} {state}{}", because(.reason))]
+    #[error("job {job} {state}{}", because(.reason.as_deref()))]
     JobEnded {
         /// The job.
         job: String,
@@ -139,7 +139,7 @@ pub enum CliError {
         hint: String,
     },
     /// Ctrl-C.
-    #[error("interrupted{}", job_goes_on(.job))]
+    #[error("interrupted{}", job_goes_on(.job.as_deref()))]
     Interrupted {
         /// The job that goes on without us.
         job: Option<String>,
@@ -158,12 +158,12 @@ fn after(waited: Duration) -> String {
     if waited < Duration::from_secs(1) { String::new() } else { format!(" for {} s", waited.as_secs()) }
 }
 
-fn because(reason: &Option<String>) -> String {
-    reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default()
+fn because(reason: Option<&str>) -> String {
+    reason.map(|reason| format!(": {reason}")).unwrap_or_default()
 }
 
-fn job_goes_on(job: &Option<String>) -> String {
-    job.as_deref().map(|job| format!("; job {job} goes on without this command")).unwrap_or_default()
+fn job_goes_on(job: Option<&str>) -> String {
+    job.map(|job| format!("; job {job} goes on without this command")).unwrap_or_default()
 }
 
 impl CliError {
@@ -176,7 +176,7 @@ impl CliError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Unreachable { .. } => Exit::Unreachable,
-            Self::Input { .. } => Exit::RefusedInput,
+            Self::Input { .. } | Self::File { action: "read", .. } => Exit::RefusedInput,
             Self::Usage { .. } | Self::AmbiguousJob { .. } => Exit::Usage,
             Self::NoSuchJob(_) => Exit::NotFound,
             Self::Interrupted { .. } => Exit::Interrupted,
@@ -186,7 +186,6 @@ impl CliError {
                 404 => Exit::NotFound,
                 _ => Exit::Failed,
             },
-            Self::File { action: "read", .. } => Exit::RefusedInput,
             _ => Exit::Failed,
         }
     }
@@ -215,10 +214,12 @@ impl CliError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Unreachable { .. } => {
-                "check that the relay runs (potluck relay) and that --relay or POTLUCK_RELAY names it".to_owned()
+                "check that the relay runs (potluck relay) and that --relay or POTLUCK_RELAY names it"
+                    .to_owned()
             }
             Self::Api(error) if error.status == 401 => {
-                "give --token-file with the path that `potluck relay` printed, or set POTLUCK_TOKEN".to_owned()
+                "give --token-file with the path that `potluck relay` printed, or set POTLUCK_TOKEN"
+                    .to_owned()
             }
             Self::Api(error) => return error.hint.clone(),
             Self::Answer { .. } => {
@@ -235,7 +236,9 @@ impl CliError {
             Self::JobEnded { .. } => "submit it again if its result is still needed".to_owned(),
             Self::Browser(error) => error.hint().to_owned(),
             Self::Interrupted { job: Some(job) } => {
-                format!("potluck fetch {job} --out FILE waits for the result; potluck cancel {job} gives it up")
+                format!(
+                    "potluck fetch {job} --out FILE waits for the result; potluck cancel {job} gives it up"
+                )
             }
             Self::Interrupted { job: None } | Self::System { .. } => return None,
         })

@@ -120,7 +120,9 @@ impl Speed {
     fn describe(&mut self, detail: &JobDetail, now: Instant) -> String {
         let share = accepted_share(&detail.job);
         self.seen.push_back((now, share));
-        while self.seen.len() > 2 && self.seen.front().is_some_and(|(at, _)| now.duration_since(*at) > SPEED_WINDOW) {
+        while self.seen.len() > 2
+            && self.seen.front().is_some_and(|(at, _)| now.duration_since(*at) > SPEED_WINDOW)
+        {
             self.seen.pop_front();
         }
         let volunteers = detail.job.progress.map_or(0, |progress| progress.volunteers);
@@ -160,7 +162,9 @@ pub fn download(client: &Client, id: &str, out: &Path) -> Result<u64, CliError> 
         let response = {
             let progress = Progress::parts("result", 1);
             client
-                .download(&path, &[("accept", "application/octet-stream")], |trouble| progress.trouble(&trouble))
+                .download(&path, &[("accept", "application/octet-stream")], |trouble| {
+                    progress.trouble(&trouble);
+                })
                 .map_err(|error| of_job(error, id))?
         };
         let length = response.body().content_length();

@@ -28,7 +28,10 @@ pub fn list(args: &JobsArgs, client: &Client) -> Result<(), CliError> {
         println!("no jobs; `potluck submit matmul A.npy B.npy --out C.npy` makes one");
         return Ok(());
     }
-    println!("{:<SHORT_ID$}  {:<9}  {:>5}  {:<5}  {:<22}  NAME", "JOB", "STATE", "DONE", "DTYPE", "M x K x N");
+    println!(
+        "{:<SHORT_ID$}  {:<9}  {:>5}  {:<5}  {:<22}  NAME",
+        "JOB", "STATE", "DONE", "DTYPE", "M x K x N"
+    );
     for job in &jobs {
         let shape = format!("{} x {} x {}", job.m, job.k, job.n);
         let id: String = job.id.chars().take(SHORT_ID).collect();

@@ -69,14 +69,18 @@ pub fn run(cli: &Cli) -> Result<(), CliError> {
                 client(&args.relay.relay, &args.token).and_then(|client| submit::matmul(args, &client))
             }
         },
-        Command::Jobs(args) => client(&args.relay.relay, &args.token).and_then(|client| jobs::list(args, &client)),
+        Command::Jobs(args) => {
+            client(&args.relay.relay, &args.token).and_then(|client| jobs::list(args, &client))
+        }
         Command::Status(args) => {
             client(&args.relay.relay, &args.token).and_then(|client| jobs::status(args, &client))
         }
         Command::Cancel(args) => {
             client(&args.relay.relay, &args.token).and_then(|client| jobs::cancel(args, &client))
         }
-        Command::Fetch(args) => client(&args.relay.relay, &args.token).and_then(|client| jobs::fetch(args, &client)),
+        Command::Fetch(args) => {
+            client(&args.relay.relay, &args.token).and_then(|client| jobs::fetch(args, &client))
+        }
         Command::Volunteer(args) => runtime.block_on(volunteer::run(args, &stop)),
         Command::Tabs(args) => runtime.block_on(tabs::run(args, &stop)),
         Command::Relay(args) => runtime.block_on(relay::run(args, &stop)),

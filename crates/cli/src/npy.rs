@@ -29,7 +29,11 @@ impl NpyFile {
         let mut file = File::open(path).map_err(read)?;
         let metadata = file.metadata().map_err(read)?;
         if !metadata.is_file() {
-            return Err(refused(path, "is not a regular file", "save the matrix with numpy.save and name that file"));
+            return Err(refused(
+                path,
+                "is not a regular file",
+                "save the matrix with numpy.save and name that file",
+            ));
         }
         if metadata.len() > MAX_MATRIX_BYTES + MAX_NPY_HEADER_BYTES as u64 {
             let limit = MAX_MATRIX_BYTES >> 20;
@@ -41,9 +45,8 @@ impl NpyFile {
         }
         let mut head = Vec::new();
         file.by_ref().take(MAX_NPY_HEADER_BYTES as u64).read_to_end(&mut head).map_err(read)?;
-        let header_bytes = header_length(&head).ok_or_else(|| {
-            refused(path, "is not an .npy file", "save it with numpy.save(FILE, array)")
-        })?;
+        let header_bytes = header_length(&head)
+            .ok_or_else(|| refused(path, "is not an .npy file", "save it with numpy.save(FILE, array)"))?;
         if header_bytes > head.len() {
             let (what, hint) = if header_bytes > MAX_NPY_HEADER_BYTES {
                 ("has an .npy header that is too long", "save it as a plain array, without field names")
@@ -52,8 +55,9 @@ impl NpyFile {
             };
             return Err(refused(path, what, hint));
         }
-        let header = npyz::NpyHeader::from_reader(Cursor::new(&head[..header_bytes]))
-            .map_err(|cause| refused(path, &format!("has no readable .npy header: {cause}"), "save it again"))?;
+        let header = npyz::NpyHeader::from_reader(Cursor::new(&head[..header_bytes])).map_err(|cause| {
+            refused(path, &format!("has no readable .npy header: {cause}"), "save it again")
+        })?;
         Ok(Self { path: path.to_owned(), bytes: metadata.len(), shape: header.shape().to_vec() })
     }
 

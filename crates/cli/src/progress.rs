@@ -101,7 +101,7 @@ impl Progress {
     }
 
     fn line(&self, done: u64, text: &str) -> String {
-        let share = if self.total == 0 { 100 } else { done.saturating_mul(100) / self.total };
+        let share = done.saturating_mul(100).checked_div(self.total).unwrap_or(100);
         let amount = if self.bytes {
             format!("{} of {} ({share} %)", HumanBytes(done), HumanBytes(self.total))
         } else {
@@ -140,11 +140,7 @@ pub struct Counted<'a, R> {
 
 impl<'a, R: Read> Counted<'a, R> {
     /// Counts from 0.
-    pub fn new(
-        inner: R,
-        progress: &'a Progress,
-        keep_going: &'a dyn Fn() -> std::io::Result<()>,
-    ) -> Self {
+    pub fn new(inner: R, progress: &'a Progress, keep_going: &'a dyn Fn() -> std::io::Result<()>) -> Self {
         Self { inner, done: 0, progress, keep_going }
     }
 }
@@ -175,7 +171,10 @@ mod tests {
     #[test]
     fn lines_say_amount_and_share() {
         let progress = Progress::bytes("A.npy", 2 << 20);
-        assert_eq!(progress.line(1 << 20, "1 second left"), "A.npy: 1.00 MiB of 2.00 MiB (50 %), 1 second left");
+        assert_eq!(
+            progress.line(1 << 20, "1 second left"),
+            "A.npy: 1.00 MiB of 2.00 MiB (50 %), 1 second left"
+        );
         assert_eq!(Progress::parts("job", 0).line(0, ""), "job: 100 %");
     }
 }

@@ -43,14 +43,19 @@ pub async fn run(args: &RelayArgs, stop: &Stop) -> Result<(), CliError> {
     let config = settings(args, Path::new("."))?;
     let running = potluck_relay::start(config).await.map_err(|error| not_started(&error))?;
     // Tools that read the path may run in another folder.
-    let token_path: PathBuf = running.token_path.canonicalize().unwrap_or_else(|_| running.token_path.clone());
+    let token_path: PathBuf =
+        running.token_path.canonicalize().unwrap_or_else(|_| running.token_path.clone());
     if args.json {
         println!("{}", serde_json::json!({ "address": running.url(), "token_path": token_path }));
     } else {
         println!("relay  {}", running.url());
         println!("token  {}", token_path.display());
         eprintln!("open the address in a browser to lend the tab; submit with");
-        eprintln!("  potluck submit matmul A.npy B.npy --out C.npy --relay {} --token-file {}", running.url(), token_path.display());
+        eprintln!(
+            "  potluck submit matmul A.npy B.npy --out C.npy --relay {} --token-file {}",
+            running.url(),
+            token_path.display()
+        );
         eprintln!("Ctrl-C stops the relay; jobs go on when it is started again");
     }
     stop.requested(1).await;

@@ -44,7 +44,8 @@ pub fn matmul(args: &MatmulArgs, client: &Client) -> Result<(), CliError> {
         },
     )?;
     let Some(out) = &args.out else {
-        return told_created(args, &job);
+        tell_created(args, &job);
+        return Ok(());
     };
     eprintln!("job {} ({} x {} x {}, {}): \"{}\"", job.id, job.m, job.k, job.n, job.dtype, job.name);
     let computing = Instant::now();
@@ -71,14 +72,13 @@ pub fn matmul(args: &MatmulArgs, client: &Client) -> Result<(), CliError> {
     Ok(())
 }
 
-fn told_created(args: &MatmulArgs, job: &JobInfo) -> Result<(), CliError> {
+fn tell_created(args: &MatmulArgs, job: &JobInfo) {
     if args.json {
         println!("{}", json!(job));
     } else {
         println!("{}", job.id);
         eprintln!("`potluck fetch {} --out FILE` waits for the result", job.id);
     }
-    Ok(())
 }
 
 /// Sends one matrix as a stream; memory holds a buffer of it.
@@ -95,7 +95,9 @@ pub fn upload(client: &Client, file: &NpyFile) -> Result<MatrixInfo, CliError> {
         Ok(Counted::new(opened.take(file.bytes), &progress, &keep_going))
     };
     let matrix: MatrixInfo =
-        client.upload(&Method::POST, "/api/v1/matrices", file.bytes, open, |trouble| progress.trouble(&trouble))?;
+        client.upload(&Method::POST, "/api/v1/matrices", file.bytes, open, |trouble| {
+            progress.trouble(&trouble);
+        })?;
     progress.finish(&format!("{:?} of {} sent", matrix.shape, matrix.dtype));
     Ok(matrix)
 }

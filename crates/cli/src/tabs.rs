@@ -179,7 +179,8 @@ async fn lend_until_asked(
 /// Adds what the page's console says to an error that is hard to understand without it.
 fn explain(error: CdpError, tab: &Tab) -> CdpError {
     let CdpError::Timeout { what, limit, mut last } = error else { return error };
-    let worst = tab.console().into_iter().rev().find(|line| matches!(line.level.as_str(), "error" | "exception"));
+    let worst =
+        tab.console().into_iter().rev().find(|line| matches!(line.level.as_str(), "error" | "exception"));
     if let Some(line) = worst {
         last = format!("{last}; the page's console says: {}", line.text);
     }

@@ -1,5 +1,7 @@
 //! The DevTools client against a real Chromium.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where an unwrap does")]
+
 use potluck_cli::cdp::{Browser, CdpError, Gpu, LaunchOptions, find_chromium};
 use std::path::Path;
 use std::time::Duration;
@@ -103,7 +105,9 @@ fn what_cannot_be_clicked_or_loaded_is_said() {
         // The lid goes away after a while: the click waits for that.
         let remove = "setTimeout(() => document.getElementById('lid').remove(), 400); 1";
         assert_eq!(tab.evaluate::<u32>(remove).await.unwrap(), 1);
-        tab.evaluate::<u32>("document.getElementById('b').onclick = () => document.title = 'hit'; 1").await.unwrap();
+        tab.evaluate::<u32>("document.getElementById('b').onclick = () => document.title = 'hit'; 1")
+            .await
+            .unwrap();
         tab.click("#b").await.unwrap();
         tab.wait_for("document.title === 'hit'", Duration::from_secs(5)).await.unwrap();
         let waited = tab.wait_for("document.title === 'x'", Duration::from_millis(200)).await.unwrap_err();
@@ -120,7 +124,8 @@ fn the_software_adapter_is_there() {
         // WebGPU needs a secure context: a page of the loopback, which an empty answer is.
         let address = one_page_server();
         tab.goto(&address).await.unwrap();
-        let adapter = "navigator.gpu.requestAdapter().then(adapter => adapter ? adapter.info.vendor : 'none')";
+        let adapter =
+            "navigator.gpu.requestAdapter().then(adapter => adapter ? adapter.info.vendor : 'none')";
         assert_eq!(tab.evaluate::<String>(adapter).await.unwrap(), "google");
     });
 }
@@ -152,8 +157,7 @@ fn dropping_the_browser_ends_it_and_removes_its_profile() {
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let options =
-            LaunchOptions { program: Some(program), gpu: Gpu::Off, ..LaunchOptions::default() };
+        let options = LaunchOptions { program: Some(program), gpu: Gpu::Off, ..LaunchOptions::default() };
         let browser = Browser::launch(&options).await.unwrap();
         let profile = browser.profile_path().unwrap().to_owned();
         let process = browser.process_id().unwrap();

@@ -1,5 +1,7 @@
 //! The HTTP client against a tiny server that misbehaves on purpose.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where an unwrap does")]
+
 use potluck_cli::client::Client;
 use potluck_cli::error::{CliError, Exit};
 use potluck_cli::stop::Stop;
@@ -47,7 +49,8 @@ fn read(stream: &mut TcpStream) -> Seen {
         }
         lines.push(line.to_ascii_lowercase());
     }
-    let length = lines.iter().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |n| n.parse().unwrap());
+    let length =
+        lines.iter().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |n| n.parse().unwrap());
     let mut body = vec![0; length];
     reader.read_exact(&mut body).unwrap();
     let line = lines.remove(0);
@@ -67,7 +70,8 @@ fn client(address: &str) -> Client {
 
 #[test]
 fn dropped_connections_and_busy_answers_are_tried_again() {
-    let script = vec![String::new(), answer("503 Busy", ""), answer("502 Bad", "<html>"), answer("200 OK", "7")];
+    let script =
+        vec![String::new(), answer("503 Busy", ""), answer("502 Bad", "<html>"), answer("200 OK", "7")];
     let (address, seen) = serve(script);
     let mut troubles = Vec::new();
     let value: u32 = client(&address).get("/x", |trouble| troubles.push(trouble.cause)).unwrap();
@@ -87,7 +91,8 @@ fn refusals_are_not_repeated_and_carry_code_and_hint() {
     assert_eq!(error.code(), "not_finite");
     assert_eq!(error.lines(), "error: A holds NaN at row 3, column 4\nhint: clean it");
     assert_eq!(seen.lock().unwrap().len(), 1);
-    for (status, exit) in [("401 No", Exit::NotAllowed), ("404 No", Exit::NotFound), ("500 No", Exit::Failed)] {
+    for (status, exit) in [("401 No", Exit::NotAllowed), ("404 No", Exit::NotFound), ("500 No", Exit::Failed)]
+    {
         let (address, _) = serve(vec![answer(status, "")]);
         assert_eq!(client(&address).get::<u32>("/x", |_| {}).unwrap_err().exit(), exit, "{status}");
     }
@@ -105,11 +110,17 @@ fn a_relay_that_is_not_there_is_said_soon_and_after_an_answer_waited_for() {
     let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let impatient = Client::new(&format!("http://{unused}"), None, Stop::default())
         .unwrap()
-        .with_patience(Duration::from_millis(300), Duration::from_secs(3600));
+        .with_patience(Duration::from_millis(300), Duration::from_hours(1));
     let error = impatient.get::<u32>("/x", |_| {}).unwrap_err();
     assert_eq!(error.exit(), Exit::Unreachable, "{error}");
     // Once it has answered, the longer patience counts: it is away for three requests and comes back.
-    let (address, _) = serve(vec![answer("200 OK", "1"), String::new(), String::new(), String::new(), answer("200 OK", "2")]);
+    let (address, _) = serve(vec![
+        answer("200 OK", "1"),
+        String::new(),
+        String::new(),
+        String::new(),
+        answer("200 OK", "2"),
+    ]);
     let patient = Client::new(&address, None, Stop::default())
         .unwrap()
         .with_patience(Duration::ZERO, Duration::from_secs(20));
@@ -135,7 +146,8 @@ fn a_repeated_creation_carries_the_same_key_and_body() {
     let (address, seen) = serve(vec![String::new(), answer("201 Created", "5")]);
     let body = serde_json::json!({ "name": "x" });
     let headers = [("idempotency-key", "k1")];
-    let made: u32 = client(&address).send_json(&Method::POST, "/jobs", &headers, Some(&body), |_| {}).unwrap();
+    let made: u32 =
+        client(&address).send_json(&Method::POST, "/jobs", &headers, Some(&body), |_| {}).unwrap();
     assert_eq!(made, 5);
     let seen = seen.lock().unwrap();
     assert_eq!(seen[0], seen[1]);
@@ -149,7 +161,11 @@ fn a_request_to_stop_ends_the_waiting() {
     let stop = Stop::default();
     let waiting = Client::new(&format!("http://{unused}"), None, stop.clone())
         .unwrap()
-        .with_patience(Duration::from_secs(3600), Duration::from_secs(3600));
-    let error = waiting.get::<u32>("/x", |_| drop(stop.request())).unwrap_err();
+        .with_patience(Duration::from_hours(1), Duration::from_hours(1));
+    let error = waiting
+        .get::<u32>("/x", |_| {
+            stop.request();
+        })
+        .unwrap_err();
     assert_eq!(error.exit(), Exit::Interrupted);
 }

@@ -141,14 +141,22 @@ impl Connection {
             pending.remove(&id);
         }
         match outcome {
-            Err(_) => Err(CdpError::Timeout { what: format!("DevTools {method}"), limit, last: String::new() }),
+            Err(_) => {
+                Err(CdpError::Timeout { what: format!("DevTools {method}"), limit, last: String::new() })
+            }
             Ok(Err(error)) => Err(error),
             Ok(Ok(Err(message))) => Err(CdpError::Refused { method: method.to_owned(), message }),
             Ok(Ok(Ok(value))) => Ok(value),
         }
     }
 
-    async fn send(&self, id: u64, session: Option<&str>, method: &str, params: Value) -> Result<(), CdpError> {
+    async fn send(
+        &self,
+        id: u64,
+        session: Option<&str>,
+        method: &str,
+        params: Value,
+    ) -> Result<(), CdpError> {
         let mut command = json!({ "id": id, "method": method, "params": params });
         if let Some(session) = session {
             command["sessionId"] = session.into();
@@ -212,9 +220,9 @@ impl Connection {
                 }
             }
         };
-        tokio::time::timeout(limit, wait).await.unwrap_or_else(|_| {
-            Err(CdpError::Timeout { what: what.to_owned(), limit, last: String::new() })
-        })
+        tokio::time::timeout(limit, wait)
+            .await
+            .unwrap_or_else(|_| Err(CdpError::Timeout { what: what.to_owned(), limit, last: String::new() }))
     }
 
     fn changed(&self) {

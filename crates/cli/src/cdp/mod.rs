@@ -24,11 +24,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Time from starting Chromium to its DevTools port. A cold start on a busy two-core machine took 6 s.
-pub const LAUNCH_TIMEOUT: Duration = Duration::from_secs(60);
+pub const LAUNCH_TIMEOUT: Duration = Duration::from_mins(1);
 /// Time for one DevTools command. Evaluations may wait for a promise, shader compilation may hold the page for seconds.
-pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+pub const COMMAND_TIMEOUT: Duration = Duration::from_mins(1);
 /// Time for a page to load.
-pub const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
+pub const LOAD_TIMEOUT: Duration = Duration::from_mins(1);
 /// Time for an element to appear, come to rest and be clickable.
 pub const CLICK_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time for Chromium to end by itself before it is killed.
@@ -125,7 +125,9 @@ impl CdpError {
     /// What a person can do about it.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::NoBrowser => "install Chromium (Debian, Ubuntu: apt-get install chromium) or set CHROME to its path",
+            Self::NoBrowser => {
+                "install Chromium (Debian, Ubuntu: apt-get install chromium) or set CHROME to its path"
+            }
             Self::Spawn { .. } => "set CHROME to the path of a Chromium or Chrome that runs here",
             Self::Profile(_) => "free some space in the temporary folder, or set TMPDIR to one with space",
             Self::Exited { .. } => "run the browser by hand with --headless=new to see what it lacks",

@@ -121,7 +121,8 @@ impl Tab {
     /// It is not within `limit`, or it throws.
     pub async fn wait_for(&self, expression: &str, limit: Duration) -> Result<(), CdpError> {
         let started = Instant::now();
-        let wrapped = format!("(async () => {{ const v = await ({expression}); return [!!v, String(v)]; }})()");
+        let wrapped =
+            format!("(async () => {{ const v = await ({expression}); return [!!v, String(v)]; }})()");
         loop {
             let (ready, seen): (bool, String) = self.evaluate(&wrapped).await?;
             if ready {
@@ -263,8 +264,7 @@ impl Tab {
     /// # Errors
     /// Chromium refuses, or is gone.
     pub async fn set_viewport(&self, width: u32, height: u32, scale: f64) -> Result<(), CdpError> {
-        let params =
-            json!({ "width": width, "height": height, "deviceScaleFactor": scale, "mobile": false });
+        let params = json!({ "width": width, "height": height, "deviceScaleFactor": scale, "mobile": false });
         self.call("Emulation.setDeviceMetricsOverride", params).await.map(drop)
     }
 
@@ -281,8 +281,8 @@ impl Tab {
 }
 
 fn text(answer: &Value, key: &str, method: &str) -> Result<String, CdpError> {
-    answer[key].as_str().map(str::to_owned).ok_or_else(|| CdpError::Answer {
-        method: method.to_owned(),
-        cause: format!("it has no {key}"),
-    })
+    answer[key]
+        .as_str()
+        .map(str::to_owned)
+        .ok_or_else(|| CdpError::Answer { method: method.to_owned(), cause: format!("it has no {key}") })
 }

@@ -23,7 +23,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest silence of a relay that has work to do first: it checks and cuts two matrices of up to 4 GiB, one job after
 /// the other.
-const WORK_TIMEOUT: Duration = Duration::from_secs(900);
+const WORK_TIMEOUT: Duration = Duration::from_mins(15);
 /// Largest JSON answer, in bytes: a list of 4,096 jobs at about 1 kB each.
 const MAX_JSON_BYTES: u64 = 16 << 20;
 
@@ -100,7 +100,11 @@ impl Client {
     ///
     /// # Errors
     /// [`CliError::Unreachable`] after its patience, [`CliError::Api`], [`CliError::Answer`].
-    pub fn get<T: DeserializeOwned>(&self, path: &str, on_trouble: impl FnMut(Trouble)) -> Result<T, CliError> {
+    pub fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        on_trouble: impl FnMut(Trouble),
+    ) -> Result<T, CliError> {
         let response = self.retried(on_trouble, || self.send(Method::GET, path, &[], SendBody::none()))?;
         read_json(response, &format!("GET {path}"))
     }
@@ -181,7 +185,11 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let silence = if *request.method_ref().unwrap_or(&Method::GET) == Method::POST { WORK_TIMEOUT } else { SILENCE_TIMEOUT };
+        let silence = if *request.method_ref().unwrap_or(&Method::GET) == Method::POST {
+            WORK_TIMEOUT
+        } else {
+            SILENCE_TIMEOUT
+        };
         let request = request.body(body).map_err(|cause| CliError::Usage {
             message: format!("the relay's address or the token cannot be sent: {cause}"),
             hint: "check --relay and --token for blanks and other stray characters".into(),
@@ -303,7 +311,7 @@ pub(crate) fn interrupted() -> std::io::Error {
 struct Interruption;
 
 fn is_interruption(error: &std::io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<Interruption>())
+    error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<Interruption>)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Longest time for which a command that waits for a job keeps trying to reach the relay. A relay that is restarted
 /// after an upgrade or a crash is back within seconds; ten minutes also cover a machine that reboots.
-pub const PATIENCE: Duration = Duration::from_secs(600);
+pub const PATIENCE: Duration = Duration::from_mins(10);
 /// Longest time for which the first request of a command keeps trying: a wrong address should be said soon.
 pub const FIRST_PATIENCE: Duration = Duration::from_secs(2);
 /// Pause after the first failed attempt; it doubles with each further one.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// Longest pause that a relay may ask for with `Retry-After`.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+const MAX_RETRY_AFTER: Duration = Duration::from_mins(1);
 /// Characters of an answer that is no error object, shown in its place.
 const MAX_SHOWN_CHARS: usize = 200;
 
@@ -34,22 +34,18 @@ struct ErrorBody {
 impl ApiError {
     pub(super) fn from_body(status: u16, body: &str, retry_after_s: Option<u64>) -> Self {
         let retry_after = retry_after_s.map(|seconds| Duration::from_secs(seconds).min(MAX_RETRY_AFTER));
-        match serde_json::from_str::<ErrorBody>(body) {
-            Ok(ErrorBody { code, message, hint }) => {
-                let hint = hint.filter(|hint| !hint.is_empty());
-                Self { status, code, message, hint, retry_after }
-            }
-            Err(_) => {
-                let shown: String = body.trim().chars().take(MAX_SHOWN_CHARS).collect();
-                let message = if shown.is_empty() {
-                    format!("the relay answered with status {status}")
-                } else {
-                    format!("the relay answered with status {status}: {shown}")
-                };
-                let hint = Some("check that the address is a relay's, and no proxy answers in its place".to_owned());
-                Self { status, code: format!("http_{status}"), message, hint, retry_after }
-            }
+        if let Ok(ErrorBody { code, message, hint }) = serde_json::from_str::<ErrorBody>(body) {
+            let hint = hint.filter(|hint| !hint.is_empty());
+            return Self { status, code, message, hint, retry_after };
         }
+        let shown: String = body.trim().chars().take(MAX_SHOWN_CHARS).collect();
+        let message = if shown.is_empty() {
+            format!("the relay answered with status {status}")
+        } else {
+            format!("the relay answered with status {status}: {shown}")
+        };
+        let hint = Some("check that the address is a relay's, and no proxy answers in its place".to_owned());
+        Self { status, code: format!("http_{status}"), message, hint, retry_after }
     }
 }
 

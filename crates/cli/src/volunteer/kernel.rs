@@ -1,7 +1,8 @@
 //! The thread that computes: measures the device, runs one product at a time, rests as much as the preset says.
 
 use potluck_kernels::{
-    Backend as Kernel, BackendChoice, CpuJob, Gpu, GpuOptions, KernelError, Operand, Progress, Variant, calibrate,
+    Backend as Kernel, BackendChoice, CpuJob, Gpu, GpuOptions, KernelError, Operand, Progress, Variant,
+    calibrate,
 };
 use potluck_proto::Backend;
 use potluck_types::Duration as Millis;
@@ -34,7 +35,7 @@ impl KernelThread {
     pub(super) fn start() -> std::io::Result<(Self, mpsc::Receiver<Event>)> {
         let (orders, inbox) = blocking::channel();
         let (events, answers) = mpsc::channel(MAX_QUEUED_EVENTS);
-        let worker = Worker { runtime: Handle::current(), events, gpu: None };
+        let worker = Worker { runtime: Handle::current(), events, gpu: None, untold: Duration::ZERO };
         std::thread::Builder::new().name("kernel".into()).spawn(move || worker.serve(&inbox))?;
         Ok((Self { orders, current: None }, answers))
     }
@@ -71,6 +72,8 @@ struct Worker {
     runtime: Handle,
     events: mpsc::Sender<Event>,
     gpu: Option<(Gpu, Variant)>,
+    /// Busy time below a millisecond that was not told yet: small shards would else count as no time at all.
+    untold: Duration,
 }
 
 impl Worker {
@@ -140,7 +143,9 @@ impl Worker {
         };
         match outcome {
             Ok((result, busy, owed)) => {
-                let busy = Millis(busy.as_millis().try_into().unwrap_or(u64::MAX));
+                self.untold += busy;
+                let busy = Millis(self.untold.as_millis().try_into().unwrap_or(u64::MAX));
+                self.untold -= Duration::from_millis(busy.0);
                 let listens = self.tell(Event::KernelDone { run: run.id, result, busy });
                 take_rest(owed, cancel);
                 listens
@@ -150,9 +155,9 @@ impl Worker {
                 tracing::warn!(%error, hint = error.hint(), "a product failed");
                 let failure = match error {
                     KernelError::OutOfMemory => Failure::OutOfMemory,
-                    KernelError::ShapeMismatch { .. } | KernelError::TooLarge { .. } | KernelError::Unsupported { .. } => {
-                        Failure::Unsupported
-                    }
+                    KernelError::ShapeMismatch { .. }
+                    | KernelError::TooLarge { .. }
+                    | KernelError::Unsupported { .. } => Failure::Unsupported,
                     _ => {
                         // A device that failed once computes nothing that can be trusted: calibration makes a new one.
                         self.gpu = None;
@@ -164,7 +169,11 @@ impl Worker {
         }
     }
 
-    fn run_on_gpu(&mut self, run: &Run, cancel: &AtomicBool) -> Result<(Vec<u8>, Duration, Duration), KernelError> {
+    fn run_on_gpu(
+        &mut self,
+        run: &Run,
+        cancel: &AtomicBool,
+    ) -> Result<(Vec<u8>, Duration, Duration), KernelError> {
         let Some((gpu, variant)) = &self.gpu else {
             return Err(KernelError::DeviceLost { reason: "there is no device any more".into() });
         };
@@ -237,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_canceled_rest_ends_at_once() {
-        assert!(!take_rest(Duration::from_secs(60), &AtomicBool::new(true)));
+        assert!(!take_rest(Duration::from_mins(1), &AtomicBool::new(true)));
         assert!(take_rest(Duration::from_millis(1), &AtomicBool::new(false)));
     }
 }

@@ -43,7 +43,9 @@ pub fn load_or_create(path: &Path) -> Result<VolunteerKey, CliError> {
 
 fn read(path: &Path, file: File) -> Result<VolunteerKey, CliError> {
     let mut text = String::new();
-    file.take(MAX_KEY_FILE_BYTES).read_to_string(&mut text).map_err(|cause| CliError::file(path, "read", cause))?;
+    file.take(MAX_KEY_FILE_BYTES)
+        .read_to_string(&mut text)
+        .map_err(|cause| CliError::file(path, "read", cause))?;
     text.trim().parse().map_err(|cause| CliError::Volunteer {
         message: format!("{} holds no volunteer's key: {cause}", path.display()),
         hint: "move that file away; a new key is made then (with a new, unknown credibility)".into(),

@@ -105,10 +105,13 @@ pub async fn lend(
 
 /// Whether the engine has come to an end, and which.
 fn ended(status: &Status, lending: &Lending) -> Option<Result<(), CliError>> {
-    let failure = |message: String, hint: &str| Some(Err(CliError::Volunteer { message, hint: hint.to_owned() }));
+    let failure =
+        |message: String, hint: &str| Some(Err(CliError::Volunteer { message, hint: hint.to_owned() }));
     match status.state {
         State::Stopped => Some(Ok(())),
-        State::NoDevice => failure("no device of this machine computes right results".into(), "try --backend cpu"),
+        State::NoDevice => {
+            failure("no device of this machine computes right results".into(), "try --backend cpu")
+        }
         State::Refused(code) => failure(
             format!(
                 "the relay refuses this volunteer ({code:?}): {}",
