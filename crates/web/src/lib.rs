@@ -1,1 +1,23 @@
-//! The tab engine.
+//! The tab's engine: a Worker that adapts the volunteer's state machine to the browser.
+//!
+//! The page starts it only after a person agreed. `engine.rs` carries the machine's actions out; `socket.rs` is
+//! the connection, `compute.rs` the kernels in slices, `messages.rs` what page and Worker say to each other.
+//!
+//! Architecture invariant: no decision is made here; what to do is [`potluck_volunteer::Engine`]'s.
+
+#![cfg(target_arch = "wasm32")]
+
+mod compute;
+mod engine;
+mod messages;
+mod socket;
+
+pub use engine::TabEngine;
+
+use wasm_bindgen::prelude::wasm_bindgen;
+
+/// Runs once, when the Worker loads the module.
+#[wasm_bindgen(start)]
+pub fn start() {
+    console_error_panic_hook::set_once();
+}

@@ -118,7 +118,7 @@ fn make_shim(folder: &Path, rustup_sysroot: &Path) -> Result<()> {
     let cargo = rustup_sysroot.join("bin/cargo");
     let mut build = Command::new(&cargo);
     build
-        .args(["build", "-Zbuild-std=std,panic_abort", "--release", "--target", TARGET])
+        .args(["build", "-Zbuild-std=std,panic_abort,test", "--release", "--target", TARGET])
         .current_dir(&empty)
         .env("RUSTC", distribution)
         .env("RUSTC_BOOTSTRAP", "1")

@@ -1,0 +1,229 @@
+//! Carries the engine's actions out in the browser, and tells the page how things stand.
+
+use crate::compute::{self, Device};
+use crate::messages::{Command, Measured, Settings, View};
+use crate::socket::Socket;
+use gloo_timers::callback::Timeout;
+use potluck_types::{Duration, Instant, VolunteerKey};
+use potluck_volunteer::{Action, DEFAULT_CACHE_BYTES, DEFAULT_MEMORY_BYTES, Engine, Event, Options, RunId};
+use serde::Serialize as _;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use wasm_bindgen::prelude::{JsError, JsValue, wasm_bindgen};
+use wasm_bindgen_futures::spawn_local;
+
+/// The page hears of changes at most this often, but of a new state at once.
+const VIEW_INTERVAL_MS: u32 = 250;
+
+/// The engine, as its callbacks hold it.
+#[derive(Clone)]
+pub(crate) struct Handle(Rc<RefCell<Inner>>);
+
+struct Inner {
+    engine: Engine,
+    started: web_time::Instant,
+    url: String,
+    socket: Option<Socket>,
+    timer: Option<Timeout>,
+    device: Option<Device>,
+    measured: Vec<Measured>,
+    run: Option<(RunId, Rc<AtomicBool>)>,
+    /// Events that came while another was carried out.
+    queue: VecDeque<Event>,
+    busy: bool,
+    on_view: js_sys::Function,
+    view_timer: Option<Timeout>,
+    last_state: Option<potluck_volunteer::State>,
+}
+
+impl Handle {
+    /// Takes an event in and carries out what follows. Events that come meanwhile wait their turn.
+    pub(crate) fn feed(&self, event: Event) {
+        {
+            let mut inner = self.0.borrow_mut();
+            inner.queue.push_back(event);
+            if std::mem::replace(&mut inner.busy, true) {
+                return;
+            }
+        }
+        loop {
+            let actions = {
+                let mut inner = self.0.borrow_mut();
+                let Some(event) = inner.queue.pop_front() else {
+                    inner.busy = false;
+                    break;
+                };
+                let now = inner.now();
+                inner.engine.step(now, event)
+            };
+            for action in actions {
+                self.carry_out(action);
+            }
+        }
+        self.arm();
+        self.show();
+    }
+
+    fn carry_out(&self, action: Action) {
+        let mut inner = self.0.borrow_mut();
+        match action {
+            Action::Connect => {
+                inner.socket = Socket::open(&inner.url, self);
+                if inner.socket.is_none() {
+                    inner.queue.push_back(Event::Disconnected);
+                }
+            }
+            Action::Disconnect => inner.socket = None,
+            Action::Send(frame) => {
+                if inner.socket.as_ref().is_some_and(|socket| !socket.send(&frame)) {
+                    inner.socket = None;
+                    inner.queue.push_back(Event::Disconnected);
+                }
+            }
+            Action::Calibrate(choice) => {
+                inner.device = None;
+                let this = self.clone();
+                spawn_local(async move {
+                    let event = match compute::measure(choice).await {
+                        Some(found) => {
+                            let mut inner = this.0.borrow_mut();
+                            inner.device = Some(found.device);
+                            inner.measured = found.measured;
+                            Event::Calibrated { backend: found.backend, mflops: found.mflops }
+                        }
+                        None => Event::CalibrationFailed,
+                    };
+                    this.feed(event);
+                });
+            }
+            Action::Run(run) => {
+                let cancel = Rc::new(AtomicBool::new(false));
+                inner.run = Some((run.id, Rc::clone(&cancel)));
+                let Some(device) = inner.device.clone() else { return };
+                let (this, id) = (self.clone(), run.id);
+                spawn_local(async move {
+                    match compute::run(device, run, cancel).await {
+                        Ok(Some((result, busy))) => {
+                            let busy = Duration(busy.as_millis() as u64);
+                            this.feed(Event::KernelDone { run: id, result, busy });
+                        }
+                        Ok(None) => {}
+                        Err(failure) => this.feed(Event::KernelFailed { run: id, failure }),
+                    }
+                });
+            }
+            Action::Cancel(run) => {
+                if let Some((_, cancel)) = inner.run.take_if(|(current, _)| *current == run) {
+                    cancel.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// Sets the timer to when the engine has something to do.
+    fn arm(&self) {
+        let this = self.clone();
+        let mut inner = self.0.borrow_mut();
+        let now = inner.now();
+        inner.timer = inner.engine.next_wake().map(|at| {
+            let wait = at.since(now).0.clamp(1, i32::MAX as u64) as u32;
+            Timeout::new(wait, move || this.feed(Event::Tick))
+        });
+    }
+
+    /// Tells the page: at once if the state is another, else soon.
+    fn show(&self) {
+        let this = self.clone();
+        let mut inner = self.0.borrow_mut();
+        let state = inner.engine.state();
+        if inner.last_state.replace(state) != Some(state) {
+            inner.view_timer = None;
+            let (view, on_view) = (inner.view(), inner.on_view.clone());
+            drop(inner);
+            let _ = on_view.call1(&JsValue::NULL, &view);
+        } else if inner.view_timer.is_none() {
+            inner.view_timer = Some(Timeout::new(VIEW_INTERVAL_MS, move || {
+                let (view, on_view) = {
+                    let mut inner = this.0.borrow_mut();
+                    inner.view_timer = None;
+                    (inner.view(), inner.on_view.clone())
+                };
+                let _ = on_view.call1(&JsValue::NULL, &view);
+            }));
+        }
+    }
+}
+
+impl Inner {
+    fn now(&self) -> Instant {
+        Instant(self.started.elapsed().as_millis() as u64)
+    }
+
+    fn view(&self) -> JsValue {
+        let view = View::of(self.engine.status(), self.measured.clone());
+        let serializer = serde_wasm_bindgen::Serializer::new().serialize_missing_as_null(true);
+        view.serialize(&serializer).unwrap_or(JsValue::NULL)
+    }
+}
+
+/// The tab's engine, as the Worker's script holds it.
+#[wasm_bindgen]
+pub struct TabEngine {
+    handle: Handle,
+}
+
+#[wasm_bindgen]
+impl TabEngine {
+    /// An engine that nobody has started. `on_view` is called with what the page should show.
+    ///
+    /// # Errors
+    /// Settings that are not what `www/worker.js` sends.
+    #[wasm_bindgen(constructor)]
+    pub fn new(settings: JsValue, on_view: js_sys::Function) -> Result<TabEngine, JsError> {
+        let settings: Settings = serde_wasm_bindgen::from_value(settings)?;
+        let mut random = [0; 40];
+        getrandom::fill(&mut random).map_err(|error| JsError::new(&error.to_string()))?;
+        let mut fresh = [0; 32];
+        fresh.copy_from_slice(&random[..32]);
+        let mut jitter = [0; 8];
+        jitter.copy_from_slice(&random[32..]);
+        let key = settings.key.as_deref().and_then(|key| key.parse().ok()).unwrap_or(VolunteerKey(fresh));
+        let options = Options {
+            key,
+            agent: concat!("potluck-web/", env!("CARGO_PKG_VERSION")).to_owned(),
+            origin: settings.origin,
+            text_version: settings.text_version,
+            memory_bytes: DEFAULT_MEMORY_BYTES,
+            cache_bytes: DEFAULT_CACHE_BYTES,
+            jitter: u64::from_le_bytes(jitter),
+        };
+        let inner = Inner {
+            engine: Engine::new(options),
+            started: web_time::Instant::now(),
+            url: settings.url,
+            socket: None,
+            timer: None,
+            device: None,
+            measured: Vec::new(),
+            run: None,
+            queue: VecDeque::new(),
+            busy: false,
+            on_view,
+            view_timer: None,
+            last_state: None,
+        };
+        Ok(Self { handle: Handle(Rc::new(RefCell::new(inner))) })
+    }
+
+    /// Takes in what a person did, or what changed around the tab.
+    ///
+    /// # Errors
+    /// A command that does not exist.
+    pub fn command(&self, command: JsValue) -> Result<(), JsError> {
+        let command: Command = serde_wasm_bindgen::from_value(command)?;
+        self.handle.feed(command.into());
+        Ok(())
+    }
+}

@@ -1,0 +1,67 @@
+// Numbers and sentences for people.
+
+const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const short = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
+
+export const count = (value) => whole.format(value);
+export const percent = (share) => `${whole.format(share * 100)} %`;
+
+/** 1234567 -> "1.23 MB" */
+export function bytes(value) {
+  return scaled(value, ["B", "kB", "MB", "GB", "TB"]);
+}
+
+/** Billions of operations -> "1.5 trillion operations" */
+export function operations(gflop) {
+  if (gflop <= 0) return "none yet";
+  if (gflop < 1) return `${short.format(gflop * 1e3)} million`;
+  if (gflop < 1e3) return `${short.format(gflop)} billion`;
+  if (gflop < 1e6) return `${short.format(gflop / 1e3)} trillion`;
+  return `${short.format(gflop / 1e6)} quadrillion`;
+}
+
+export function speed(gflops) {
+  return gflops > 0 ? `${short.format(gflops)} GFLOP/s` : "being measured";
+}
+
+/** Seconds -> "2 min 5 s" */
+export function time(seconds) {
+  const s = Math.round(seconds);
+  if (s < 60) return `${s} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
+  return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
+}
+
+/** Power that a busy device draws beyond an idle one, in watts: a rough guess, which the page says. */
+const WATTS = { webgpu: 40, wasm: 12 };
+
+/** Energy in watt-hours. An estimate: browsers do not tell. */
+export function energy(busySeconds, backend) {
+  const wattHours = (busySeconds * (WATTS[backend] ?? WATTS.wasm)) / 3600;
+  return wattHours < 0.1 ? "under 0.1 Wh" : `about ${short.format(wattHours)} Wh`;
+}
+
+export function energyBasis(backend) {
+  return `An estimate, not a measurement: ${WATTS[backend] ?? WATTS.wasm} W while ${
+    backend === "webgpu" ? "the GPU" : "one processor core"
+  } is busy.`;
+}
+
+export const BACKENDS = { webgpu: "WebGPU", wasm: "WebAssembly SIMD" };
+
+export const STATES = {
+  starting: "Starting",
+  running: "Computing",
+  waiting: "Waiting",
+  paused: "Paused",
+  finishing: "Finishing",
+};
+
+function scaled(value, units) {
+  let unit = 0;
+  while (value >= 1000 && unit < units.length - 1) {
+    value /= 1000;
+    unit += 1;
+  }
+  return `${short.format(value)} ${units[unit]}`;
+}

@@ -1,0 +1,81 @@
+// One lending, from consent to its end: owns the Worker, and makes sure that Stop really stops.
+
+/** The version of the consent text on this page. Raise it with every change of what people agree to. */
+export const TEXT_VERSION = 1;
+/** Hours after which a person is asked again. */
+export const CONSENT_HOURS = 8;
+/** Time that the engine has to say goodbye to the relay; then the Worker is ended, whatever it does. */
+const GOODBYE_MS = 200;
+
+export class Session {
+  #worker;
+  #ended = false;
+  #goodbye;
+
+  /**
+   * Starts the engine. Call it from a trusted click only.
+   * @param {{key: ?string, onView: (view: object) => void, onEnd: (why: {failed?: string}) => void}} options
+   */
+  constructor({ key, onView, onEnd }) {
+    this.onView = onView;
+    this.onEnd = onEnd;
+    this.#worker = new Worker(new URL("worker.js", import.meta.url), { type: "module", name: "potluck" });
+    this.#worker.addEventListener("message", ({ data }) => this.#hear(data));
+    this.#worker.addEventListener("error", (event) => {
+      this.#end({ failed: event.message || "The engine could not be loaded. Check the connection and try again." });
+    });
+    this.#post({
+      url: new URL("/api/v1/volunteer", location.origin.replace(/^http/, "ws")).href,
+      origin: location.origin,
+      textVersion: TEXT_VERSION,
+      key: key ?? undefined,
+    });
+  }
+
+  start({ preset, backend, conditions, ignore }) {
+    // Conditions first: on battery the device is not even measured.
+    this.#post({ kind: "conditions", ...conditions });
+    this.#post({ kind: "ignore", ...ignore });
+    this.#post({ kind: "start", preset, backend, hours: CONSENT_HOURS });
+  }
+
+  pause() { this.#post({ kind: "pause" }); }
+  resume() { this.#post({ kind: "resume" }); }
+  finish() { this.#post({ kind: "finish" }); }
+  preset(preset) { this.#post({ kind: "preset", preset }); }
+  conditions(conditions) { this.#post({ kind: "conditions", ...conditions }); }
+  ignore(ignore) { this.#post({ kind: "ignore", ...ignore }); }
+
+  /** Ends everything within a quarter of a second. */
+  stop() {
+    if (this.#ended || this.#goodbye) return;
+    this.#post({ kind: "stop" });
+    this.#goodbye = setTimeout(() => this.#end({}), GOODBYE_MS);
+  }
+
+  /** Ends everything now. */
+  kill() {
+    this.#end({});
+  }
+
+  #post(message) {
+    if (!this.#ended) this.#worker.postMessage(message);
+  }
+
+  #hear({ view, failed }) {
+    if (this.#ended) return;
+    if (failed !== undefined) return this.#end({ failed });
+    this.onView(view);
+    if (view.state === "finished") this.#end({});
+    else if (view.state === "failed") this.#end({ failed: view.refusal ?? view.reason });
+    else if (view.state === "consent") this.#end({ expired: true });
+  }
+
+  #end(why) {
+    if (this.#ended) return;
+    this.#ended = true;
+    clearTimeout(this.#goodbye);
+    this.#worker.terminate();
+    this.onEnd(why);
+  }
+}
