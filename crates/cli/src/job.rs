@@ -270,6 +270,6 @@ mod tests {
             speed.describe(&detail(50), start + Duration::from_secs(second));
         }
         let text = speed.describe(&detail(60), start + Duration::from_secs(70));
-        assert!(text.starts_with("0.0 GFLOP/s, 44 seconds left"), "{text}");
+        assert!(text.starts_with("0.0 GFLOP/s, 40 seconds left"), "{text}");
     }
 }

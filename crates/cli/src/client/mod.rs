@@ -274,7 +274,7 @@ fn read_json<T: DeserializeOwned>(response: Response<Body>, request: &str) -> Re
 
 /// Checks an address and takes the slash off its end. `host:port` alone means `http://host:port`.
 pub(crate) fn base_address(relay: &str) -> Result<String, CliError> {
-    let trimmed = relay.trim().trim_end_matches('/');
+    let trimmed = relay.trim();
     let full = if trimmed.contains("://") { trimmed.to_owned() } else { format!("http://{trimmed}") };
     let usable = full.parse::<ureq::http::Uri>().is_ok_and(|uri| {
         matches!(uri.scheme_str(), Some("http" | "https"))
@@ -282,7 +282,7 @@ pub(crate) fn base_address(relay: &str) -> Result<String, CliError> {
             && uri.query().is_none()
     });
     if usable {
-        Ok(full)
+        Ok(full.trim_end_matches('/').to_owned())
     } else {
         Err(CliError::Usage {
             message: format!("{relay:?} is not the address of a relay"),
