@@ -1,0 +1,193 @@
+// The page: idle, consent, lending, thanks. Nothing of the engine loads, and nothing connects, before a trusted click on
+// "Agree and start".
+
+import * as around from "./conditions.js";
+import * as format from "./format.js";
+import * as identity from "./identity.js";
+import { Session } from "./session.js";
+import * as view from "./view.js";
+
+const at = (id) => document.getElementById(id);
+const { body } = document;
+const sheet = at("sheet");
+
+/** The lending at hand. */
+let session = null;
+/** Conditions that the person says to ignore. */
+let ignore = { hidden: false, onBattery: false, mobileData: false };
+/** What the engine said last. */
+let last = null;
+let startedAt = 0;
+/** Whether the person asked for the end. */
+let stopping = false;
+
+function preselect() {
+  const query = new URLSearchParams(location.search);
+  const preset = document.querySelector(`input[name=preset][value="${CSS.escape(query.get("preset") ?? "")}"]`);
+  if (preset) preset.checked = true;
+  const choice = query.get("backend");
+  if (["auto", "webgpu", "wasm"].includes(choice)) at("choice").value = choice;
+  setSwitch("hidden-run", query.get("hidden") === "run");
+  at("advanced").open = query.has("backend") || query.has("hidden");
+}
+
+function setSwitch(id, on) {
+  at(id).setAttribute("aria-checked", String(on));
+}
+
+const isOn = (id) => at(id).getAttribute("aria-checked") === "true";
+
+/** Opens the consent sheet. */
+function ask() {
+  body.dataset.state = "consent";
+  at("memory").textContent = identity.wantsNoMemory()
+    ? "Your browser asks not to be remembered: the name is forgotten with this tab."
+    : "The name is kept in this browser until you remove it.";
+  sheet.showModal();
+  at("sheet-title").focus();
+  introduce();
+}
+
+/** Says who runs the relay. */
+async function introduce() {
+  try {
+    const answer = await fetch("/.well-known/potluck.json", { credentials: "omit" });
+    const { operator, contact, kernels } = await answer.json();
+    at("operator").textContent = contact ? `${operator} (${contact}), who runs this relay.` : `${operator}, who runs this relay.`;
+    at("kernels").textContent = kernels.join(" and ");
+  } catch {
+    at("operator").textContent = "The relay does not answer at the moment.";
+  }
+}
+
+/** The person agreed. */
+function begin(event) {
+  // Scripts cannot agree for a person.
+  if (!event.isTrusted || session) return;
+  const preset = document.querySelector("input[name=preset]:checked").value;
+  ignore = { hidden: isOn("hidden-run"), onBattery: false, mobileData: false };
+  setSwitch("hidden-now", ignore.hidden);
+  stopping = false;
+  last = null;
+  startedAt = performance.now();
+  body.dataset.accepted = body.dataset.rejected = "0";
+  body.dataset.backend = "";
+  view.reset(preset);
+  sheet.close("agreed");
+  at("idle").hidden = true;
+  at("running").hidden = false;
+  view.redraw();
+  at("running-title").focus();
+  session = new Session({ key: identity.key(), onView: hear, onEnd: end });
+  session.start({ preset, backend: at("choice").value, conditions: around.conditions(), ignore });
+  around.observe();
+}
+
+function hear(heard) {
+  last = heard;
+  const ended = ["finished", "failed", "consent"].includes(heard.state);
+  // After the click on Stop nothing brings another state back.
+  if (!ended && !stopping) view.show(heard);
+  showOverride(heard.state);
+}
+
+/** Offers to go on, where only a condition stands in the way. */
+function showOverride(state) {
+  const now = around.conditions();
+  const blocked = Object.keys(now).some((name) => now[name] && !ignore[name]);
+  at("override").hidden = !(state === "waiting" && blocked);
+}
+
+/** The lending is over. */
+function end({ failed, expired }) {
+  session = null;
+  const results = last?.accepted ?? 0;
+  body.dataset.accepted = results;
+  body.dataset.rejected = last?.rejected ?? 0;
+  const seconds = (performance.now() - startedAt) / 1e3;
+  at("running").hidden = true;
+  at("idle").hidden = false;
+  at("forget").hidden = !identity.isKnown();
+  if (failed !== undefined) notice("failed", "This tab cannot compute", `${sentence(failed)} You can try again.`);
+  else notice("finished", results ? "Thank you" : "Stopped", thanks(results, seconds));
+  at("lend").textContent = failed === undefined ? "Lend it again" : "Try again";
+  if (expired) {
+    notice("finished", "Your 8 hours are over", `${thanks(results, seconds)} Do you want to go on?`);
+    ask();
+  }
+}
+
+const sentence = (words) => (/[.!?]$/.test(words) ? words : `${words}.`);
+
+function thanks(results, seconds) {
+  if (!results) return `Nothing was completed in ${format.time(seconds)}, and nothing runs any more.`;
+  const plural = results === 1 ? "result" : "results";
+  const work = format.operations(last.acceptedGflop);
+  const name = last.picture?.name;
+  return `${format.count(results)} verified ${plural} in ${format.time(seconds)}: ${work} operations` +
+    `${name ? ` for “${name}”` : ""}. Nothing runs any more.`;
+}
+
+function notice(state, title, words) {
+  body.dataset.state = state;
+  at("notice").hidden = false;
+  at("notice-title").textContent = title;
+  at("notice-text").textContent = words;
+  at("live").textContent = `${title}. ${words}`;
+  at("notice-title").focus();
+}
+
+function stop() {
+  if (!session) return;
+  stopping = true;
+  at("reason").textContent = "Stopping.";
+  session.stop();
+}
+
+at("lend").addEventListener("click", (event) => {
+  if (event.isTrusted) ask();
+});
+at("agree").addEventListener("click", begin);
+at("decline").addEventListener("click", () => sheet.close());
+sheet.addEventListener("close", () => {
+  if (session || body.dataset.state !== "consent") return;
+  body.dataset.state = at("notice").hidden ? "idle" : "finished";
+  at("lend").focus();
+});
+at("pause").addEventListener("click", () => {
+  if (body.dataset.state === "paused") session?.resume();
+  else session?.pause();
+});
+at("finish").addEventListener("click", () => session?.finish());
+at("stop").addEventListener("click", stop);
+at("override").addEventListener("click", () => {
+  const now = around.conditions();
+  for (const name of Object.keys(now)) ignore[name] ||= now[name];
+  setSwitch("hidden-now", ignore.hidden);
+  session?.ignore(ignore);
+});
+at("hidden-run").addEventListener("click", () => setSwitch("hidden-run", !isOn("hidden-run")));
+at("hidden-now").addEventListener("click", () => {
+  setSwitch("hidden-now", !isOn("hidden-now"));
+  ignore.hidden = isOn("hidden-now");
+  session?.ignore(ignore);
+});
+for (const radio of document.getElementsByName("preset-now")) {
+  radio.addEventListener("change", () => session?.preset(radio.value));
+}
+at("forget").addEventListener("click", () => {
+  identity.forget();
+  at("forget").hidden = true;
+  at("live").textContent = "This browser is forgotten.";
+});
+around.onChange((conditions) => {
+  session?.conditions(conditions);
+  if (!conditions.hidden) view.redraw();
+});
+// A page that comes back from the browser's cache must not pretend to run.
+addEventListener("pagehide", () => session?.kill());
+addEventListener("resize", () => view.redraw());
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => view.redraw());
+
+at("forget").hidden = !identity.isKnown();
+preselect();
