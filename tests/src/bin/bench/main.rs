@@ -3,9 +3,9 @@
 //! Every figure is a ratio to a named peer, or a value with a limit, measured in the same run; times on a shared
 //! machine mean little alone. Contenders take turns in rounds, and ratios are medians over the rounds.
 //!
-//! `browser` needs the engine of `tests/bench/engine` built for wasm (its folder in `POTLUCK_BENCH_ENGINE`), `overhead`
-//! and `memory` need the `potluck` command beside this program: `cargo xtask bench` sees to both.
+//! `cargo xtask bench` prepares what [`artifacts`] builds with: a compiler for wasm and wasm-bindgen.
 
+mod artifacts;
 mod browser;
 mod clock;
 mod matrix;

@@ -24,6 +24,7 @@ pub(crate) fn install(manifests: &Path) -> Result<PathBuf> {
     let status = Command::new("npm")
         .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=dev"])
         .current_dir(&folder)
+        .stdout(std::io::stderr())
         .status()
         .context("npm could not be started. hint: `bench browser` compares with packages from npm; install Node.js")?;
     if !status.success() {

@@ -7,12 +7,13 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use potluck_cli::client::Client;
 use potluck_cli::stop::Stop;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::artifacts;
 use crate::clock::memory_bytes;
 
 /// Time for a relay to open its store and listen; it takes a fraction of a second on an idle machine.
@@ -45,7 +46,7 @@ impl Swarm {
     /// # Errors
     /// The `potluck` command is not built, or the relay does not start.
     pub(crate) fn start() -> Result<Self> {
-        let program = program()?;
+        let program = artifacts::potluck()?;
         let folder = tempfile::Builder::new().prefix("potluck-bench-").tempdir()?;
         let data = folder.path().join("data");
         let mut relay = Process::spawn(
@@ -149,18 +150,6 @@ impl Swarm {
         }
         Ok(Finished { stdout, wall, peak_bytes })
     }
-}
-
-/// The `potluck` command beside this program: of the same profile, in the same target folder.
-fn program() -> Result<PathBuf> {
-    let here = env::current_exe()?;
-    let program = here.with_file_name(format!("potluck{}", env::consts::EXE_SUFFIX));
-    ensure!(
-        program.is_file(),
-        "{} is missing. hint: build it first: cargo build --release -p potluck-cli",
-        program.display()
-    );
-    Ok(program)
 }
 
 fn potluck(program: &Path) -> Command {
