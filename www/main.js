@@ -79,7 +79,13 @@ function begin(event) {
   view.redraw();
   at("running-title").focus();
   session = new Session({ key: identity.key(), onView: hear, onEnd: end });
-  session.start({ preset, backend: at("choice").value, conditions: around.conditions(), ignore });
+  session.start({
+    preset,
+    backend: at("choice").value,
+    hours: Number(at("hours").value),
+    conditions: around.conditions(),
+    ignore,
+  });
   around.observe();
 }
 
@@ -112,7 +118,7 @@ function end({ failed, expired }) {
   else notice("finished", results ? "Thank you" : "Stopped", thanks(results, seconds));
   at("lend").textContent = failed === undefined ? "Lend it again" : "Try again";
   if (expired) {
-    notice("finished", "Your 8 hours are over", `${thanks(results, seconds)} Do you want to go on?`);
+    notice("finished", "The time that you agreed to is over", `${thanks(results, seconds)} Do you want to go on?`);
     ask();
   }
 }

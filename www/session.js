@@ -2,8 +2,6 @@
 
 /** The version of the consent text on this page. Raise it with every change of what people agree to. */
 export const TEXT_VERSION = 1;
-/** Hours after which a person is asked again. */
-export const CONSENT_HOURS = 8;
 /** Time that the engine has to say goodbye to the relay; then the Worker is ended, whatever it does. */
 const GOODBYE_MS = 200;
 
@@ -14,7 +12,7 @@ export class Session {
 
   /**
    * Starts the engine. Call it from a trusted click only.
-   * @param {{key: ?string, onView: (view: object) => void, onEnd: (why: {failed?: string}) => void}} options
+   * @param {{key: ?string, onView: (view: object) => void, onEnd: (why: {failed?: string, expired?: boolean}) => void}} options
    */
   constructor({ key, onView, onEnd }) {
     this.onView = onView;
@@ -32,11 +30,11 @@ export class Session {
     });
   }
 
-  start({ preset, backend, conditions, ignore }) {
+  start({ preset, backend, hours, conditions, ignore }) {
     // Conditions first: on battery the device is not even measured.
     this.#post({ kind: "conditions", ...conditions });
     this.#post({ kind: "ignore", ...ignore });
-    this.#post({ kind: "start", preset, backend, hours: CONSENT_HOURS });
+    this.#post({ kind: "start", preset, backend, hours });
   }
 
   pause() { this.#post({ kind: "pause" }); }
@@ -67,7 +65,7 @@ export class Session {
     if (failed !== undefined) return this.#end({ failed });
     this.onView(view);
     if (view.state === "finished") this.#end({});
-    else if (view.state === "failed") this.#end({ failed: view.refusal ?? view.reason });
+    else if (view.state === "failed") this.#end({ failed: view.refusal ? `${view.reason} It says: ${view.refusal}` : view.reason });
     else if (view.state === "consent") this.#end({ expired: true });
   }
 

@@ -81,6 +81,8 @@ export function show(view) {
   body.dataset.backend = view.backend ?? "";
   body.dataset.accepted = view.accepted;
   body.dataset.rejected = view.rejected;
+  body.dataset.gflops = view.gflops;
+  body.dataset.measured = JSON.stringify(view.measured);
   text("accepted", format.count(view.accepted));
   text("accepted-work", view.accepted ? `${format.operations(view.acceptedGflop)} operations` : "");
   text("rejected", format.count(view.rejected));
@@ -98,7 +100,9 @@ export function show(view) {
   measured(view.measured);
   if (view.picture) picture(view.picture);
   const tile = view.state === "running" && view.tile;
-  state(view.state, tile ? `A tile of ${tile[0]} × ${tile[1]}, ${tile[2]} deep.` : view.reason);
+  // Until something computes for the first time, the tab is still starting.
+  const starting = body.dataset.state === "starting" && view.state === "waiting" && !view.backend;
+  state(starting ? "starting" : view.state, tile ? `A tile of ${tile[0]} × ${tile[1]}, ${tile[2]} deep.` : view.reason);
 }
 
 function picture(picture) {
