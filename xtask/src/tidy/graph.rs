@@ -59,7 +59,7 @@ struct Graph {
 
 pub(super) fn check(root: &Path) -> Result<Findings> {
     let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["metadata", "--format-version", "1", "--offline", "--locked", "--no-default-features"])
+        .args(["metadata", "--format-version", "1", "--locked"])
         .current_dir(root)
         .output()
         .context("cannot run cargo metadata")?;
