@@ -46,7 +46,7 @@ impl Lending {
 /// What a tab says about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TabStatus {
-    /// The page's state, such as `idle`, `running`, `stopped`.
+    /// The page's state: `idle`, `consent`, `starting`, `waiting`, `running`, `paused`, `finishing`, `finished`, `failed`.
     pub state: String,
     /// What computes: `webgpu` or `wasm`; empty before that is known.
     pub backend: String,
@@ -59,19 +59,40 @@ pub struct TabStatus {
 const STATUS: &str = "(() => { const d = document.body.dataset; return { state: d.state ?? '', \
     backend: d.backend ?? '', accepted: Number(d.accepted ?? 0), rejected: Number(d.rejected ?? 0) }; })()";
 
-/// The states in which a tab does not lend (yet).
-const BEFORE_LENDING: &str = "['', 'idle', 'asking', 'consent']";
+/// The states of a tab that lends.
+const LENDING: [&str; 4] = ["waiting", "running", "paused", "finishing"];
+/// The states of a tab whose lending is over, and may begin again.
+const OVER: [&str; 2] = ["finished", "failed"];
+/// Times that a tab which ended by itself is made to lend again without a result in between. The page's consent ends
+/// after some hours by itself; a page that fails each time is given up.
+const MAX_FRUITLESS_STARTS: u32 = 3;
+
+/// Whether the page's state is one of these, in JavaScript.
+fn is_in(states: &[&str]) -> String {
+    format!("{}.includes(document.body.dataset.state)", serde_json::json!(states))
+}
 
 /// Opens the relay's page in a tab and clicks through the consent. Returns when the page says that it lends.
 ///
 /// # Errors
-/// The page does not load, has no button to click, or does not begin to lend within [`START_TIMEOUT`].
+/// The page does not load, has no button to click, says that it failed, or does not begin to lend within
+/// [`START_TIMEOUT`].
 pub async fn lend(tab: &Tab, lending: &Lending) -> Result<(), CdpError> {
     tab.goto(&lending.address()).await?;
     tab.click("#lend").await?;
     tab.click("#agree").await?;
-    let lends = format!("!{BEFORE_LENDING}.includes(document.body.dataset.state ?? '')");
-    tab.wait_for(&lends, START_TIMEOUT).await
+    tab.wait_for(&is_in(&[LENDING.as_slice(), OVER.as_slice()].concat()), START_TIMEOUT).await?;
+    let status = status(tab).await?;
+    if OVER.contains(&status.state.as_str()) {
+        return Err(said(tab).await);
+    }
+    Ok(())
+}
+
+/// What the page says about its end.
+async fn said(tab: &Tab) -> CdpError {
+    let text = "document.getElementById('over-text')?.textContent ?? document.body.dataset.state";
+    tab.evaluate(text).await.map_or_else(|error| error, CdpError::Page)
 }
 
 /// Asks a tab how it is.
@@ -88,8 +109,7 @@ pub async fn status(tab: &Tab) -> Result<TabStatus, CdpError> {
 /// There is no button, or the page does not stop within [`STOP_TIMEOUT`].
 pub async fn stop(tab: &Tab) -> Result<(), CdpError> {
     tab.click("#stop").await?;
-    let before = format!("[...{BEFORE_LENDING}, 'stopped']");
-    tab.wait_for(&format!("{before}.includes(document.body.dataset.state ?? '')"), STOP_TIMEOUT).await
+    tab.wait_for(&format!("!{}", is_in(&LENDING)), STOP_TIMEOUT).await
 }
 
 /// How the browser is started for this lending.
@@ -127,7 +147,7 @@ async fn lend_until_asked(
     args: &TabsArgs,
     stop_request: &Stop,
 ) -> Result<(), CliError> {
-    let mut report = Report { json: args.json, last: vec![None; args.count as usize] };
+    let mut report = Report { json: args.json, last: vec![None; args.count as usize], over: (0, 0) };
     report.opening(args.count, &lending.relay);
     let mut tabs = Vec::new();
     for group in (0..args.count).collect::<Vec<_>>().chunks(LOADING_AT_ONCE) {
@@ -142,11 +162,24 @@ async fn lend_until_asked(
         }
     }
     report.lending(args.count);
+    let mut starts = vec![Starts::default(); args.count as usize];
     loop {
         for (index, slot) in tabs.iter_mut().enumerate() {
             let Some(tab) = slot else { continue };
             match status(tab).await {
-                Ok(status) => report.status(index, &status),
+                Ok(status) => {
+                    report.status(index, &status);
+                    if !OVER.contains(&status.state.as_str()) {
+                        continue;
+                    }
+                    match starts[index].again(tab, lending, status.accepted).await {
+                        Ok(()) => report.begins_again(index),
+                        Err(error) => {
+                            report.lost(index, &error);
+                            *slot = None;
+                        }
+                    }
+                }
                 Err(error) => {
                     report.lost(index, &error);
                     *slot = None;
@@ -176,6 +209,24 @@ async fn lend_until_asked(
     Ok(())
 }
 
+/// How often a tab was started again.
+#[derive(Debug, Clone, Default)]
+struct Starts {
+    fruitless: u32,
+}
+
+impl Starts {
+    /// Lends the tab again; starting `potluck tabs` is the consent, and the command still runs.
+    async fn again(&mut self, tab: &Tab, lending: &Lending, accepted: u64) -> Result<(), CdpError> {
+        self.fruitless = if accepted > 0 { 0 } else { self.fruitless + 1 };
+        if self.fruitless >= MAX_FRUITLESS_STARTS {
+            return Err(said(tab).await);
+        }
+        tracing::info!("a tab's lending was over; it begins again");
+        lend(tab, lending).await
+    }
+}
+
 /// Adds what the page's console says to an error that is hard to understand without it.
 fn explain(error: CdpError, tab: &Tab) -> CdpError {
     let CdpError::Timeout { what, limit, mut last } = error else { return error };
@@ -191,6 +242,8 @@ fn explain(error: CdpError, tab: &Tab) -> CdpError {
 struct Report {
     json: bool,
     last: Vec<Option<TabStatus>>,
+    /// Accepted and rejected results of lendings that are over: a page that starts again counts from zero.
+    over: (u64, u64),
 }
 
 impl Report {
@@ -234,9 +287,17 @@ impl Report {
         }
     }
 
+    fn begins_again(&mut self, index: usize) {
+        if let Some(status) = self.last[index].take() {
+            self.over.0 += status.accepted;
+            self.over.1 += status.rejected;
+        }
+    }
+
     fn stopped(&self) {
         let sum = |part: fn(&TabStatus) -> u64| self.last.iter().flatten().map(part).sum::<u64>();
-        let (accepted, rejected) = (sum(|status| status.accepted), sum(|status| status.rejected));
+        let accepted = self.over.0 + sum(|status| status.accepted);
+        let rejected = self.over.1 + sum(|status| status.rejected);
         if self.json {
             line(&serde_json::json!({ "event": "stopped", "accepted": accepted, "rejected": rejected }));
         } else {

@@ -112,6 +112,9 @@ pub enum CdpError {
         /// What is wrong with it.
         cause: String,
     },
+    /// The page itself says that it cannot go on.
+    #[error("the page says: {0}")]
+    Page(String),
     /// The page's process is gone.
     #[error("the tab crashed")]
     Crashed,
@@ -133,6 +136,9 @@ impl CdpError {
             Self::Exited { .. } => "run the browser by hand with --headless=new to see what it lacks",
             Self::Connection(_) | Self::Crashed => "the browser may have run out of memory: lend fewer tabs",
             Self::Timeout { .. } => "the machine may be overloaded: lend fewer tabs, or try again",
+            Self::Page(_) => {
+                "choose another --backend, or look at the relay's page in a window with --headed"
+            }
             Self::Load { .. } => "check that the relay runs and that its address is right",
             Self::Refused { .. } | Self::Script(_) | Self::Answer { .. } => {
                 "the browser may be too old (Chromium 130 or newer is known to work)"

@@ -1,0 +1,140 @@
+//! The command itself: help, version, exit codes, what goes to which stream.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where an unwrap does")]
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+fn potluck(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_potluck"));
+    command.current_dir(folder).env_clear().env("HOME", folder);
+    command
+}
+
+fn run(folder: &Path, line: &str) -> (i32, String, String) {
+    finished(potluck(folder).args(line.split_whitespace()).output().unwrap())
+}
+
+fn finished(output: Output) -> (i32, String, String) {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// A relay that ends with the test.
+struct Relay(Child);
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn help_version_and_completions() {
+    let folder = tempfile::tempdir().unwrap();
+    let (code, out, _) = run(folder.path(), "--help");
+    assert_eq!(code, 0);
+    for word in ["relay", "submit", "volunteer", "tabs", "Exit codes", "POTLUCK_TOKEN"] {
+        assert!(out.contains(word), "{word} is missing in\n{out}");
+    }
+    for command in ["relay", "submit matmul", "volunteer", "tabs", "fetch"] {
+        let (code, out, _) = run(folder.path(), &format!("{command} --help"));
+        assert!(code == 0 && out.contains("Examples:"), "{command}:\n{out}");
+    }
+    let (code, out, _) = run(folder.path(), "--version");
+    assert_eq!((code, out.as_str()), (0, concat!("potluck ", env!("CARGO_PKG_VERSION"), "\n")));
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let (code, out, _) = run(folder.path(), &format!("completions {shell}"));
+        assert!(code == 0 && out.contains("volunteer"), "{shell}");
+    }
+}
+
+#[test]
+fn exit_codes_say_what_went_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("no.npy"), "nothing").unwrap();
+    std::fs::write(folder.path().join("bad.toml"), "lisen = 1").unwrap();
+    for (line, expected) in [
+        ("brew", 2),
+        ("submit matmul a.npy", 2),
+        ("jobs --relay ftp://x", 2),
+        ("relay --config bad.toml", 2),
+        ("--log =,= jobs", 2),
+        ("jobs --relay http://127.0.0.1:1", 3),
+        ("submit matmul no.npy no.npy --out c.npy", 4),
+        ("submit matmul missing.npy no.npy --out c.npy", 4),
+        ("relay --data no.npy --listen 127.0.0.1:0", 1),
+    ] {
+        let (code, out, error) = run(folder.path(), line);
+        assert_eq!(code, expected, "{line}: {error}");
+        assert!(out.is_empty(), "{line} wrote to stdout: {out}");
+        assert!(error.contains("error: "), "{line}: {error}");
+        // clap's own usage errors bring their usage in place of a hint.
+        assert!(error.contains("hint: ") || error.contains("Usage:"), "{line}: {error}");
+    }
+    let (code, out, error) = run(folder.path(), "jobs --relay http://127.0.0.1:1 --json");
+    let object: serde_json::Value = serde_json::from_str(out.trim()).unwrap();
+    assert_eq!((code, object["error"]["code"].as_str()), (3, Some("relay_unreachable")), "{error}");
+}
+
+#[test]
+fn a_relay_says_where_it_is_and_who_may_submit() {
+    let folder = tempfile::tempdir().unwrap();
+    let child = potluck(folder.path())
+        .args(["relay", "--listen", "127.0.0.1:0", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut relay = Relay(child);
+    let mut line = String::new();
+    BufReader::new(relay.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let (address, token_path) = (ready["address"].as_str().unwrap(), ready["token_path"].as_str().unwrap());
+    assert!(Path::new(token_path).is_absolute() && Path::new(token_path).is_file(), "{token_path}");
+
+    // In the relay's own folder nothing else is needed; the environment serves in place of flags.
+    let asked = |set: &dyn Fn(&mut Command)| {
+        let elsewhere = tempfile::tempdir().unwrap();
+        let mut command = potluck(elsewhere.path());
+        set(command.env("POTLUCK_RELAY", address).arg("jobs"));
+        finished(command.output().unwrap())
+    };
+    assert_eq!(
+        asked(&|command| {
+            command.current_dir(folder.path());
+        })
+        .0,
+        0
+    );
+    assert_eq!(
+        asked(&|command| {
+            command.env("POTLUCK_TOKEN_FILE", token_path);
+        })
+        .0,
+        0
+    );
+    let token = std::fs::read_to_string(token_path).unwrap();
+    assert_eq!(
+        asked(&|command| {
+            command.env("POTLUCK_TOKEN", token.trim());
+        })
+        .0,
+        0
+    );
+    // A flag comes before the environment.
+    let (code, _, error) = asked(&|command| {
+        command.env("POTLUCK_TOKEN_FILE", token_path).args(["--token", "x"]);
+    });
+    assert_eq!(code, 5, "{error}");
+    let (code, _, error) = asked(&|_| {});
+    assert_eq!(code, 5);
+    assert!(error.contains("--token-file"), "{error}");
+
+    // The data folder has one relay at a time.
+    let second = run(folder.path(), "relay --listen 127.0.0.1:0");
+    assert_eq!(second.0, 1);
+    assert!(second.2.contains("another relay"), "{}", second.2);
+}
