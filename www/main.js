@@ -71,7 +71,7 @@ function begin(event) {
   last = null;
   startedAt = performance.now();
   body.dataset.accepted = body.dataset.rejected = "0";
-  body.dataset.backend = "";
+  body.dataset.backend = body.dataset.gflops = body.dataset.measured = "";
   view.reset(preset);
   sheet.close("agreed");
   at("idle").hidden = true;
@@ -90,6 +90,8 @@ function begin(event) {
 }
 
 function hear(heard) {
+  // The engine has not taken in the consent yet.
+  if (heard.state === "idle") return;
   last = heard;
   const ended = ["finished", "failed", "consent"].includes(heard.state);
   // After the click on Stop nothing brings another state back.
@@ -116,6 +118,7 @@ function end({ failed, expired }) {
   at("forget").hidden = !identity.isKnown();
   if (failed !== undefined) notice("failed", "This tab cannot compute", `${sentence(failed)} You can try again.`);
   else notice("finished", results ? "Thank you" : "Stopped", thanks(results, seconds));
+  document.title = "Potluck: lend this tab";
   at("lend").textContent = failed === undefined ? "Lend it again" : "Try again";
   if (expired) {
     notice("finished", "The time that you agreed to is over", `${thanks(results, seconds)} Do you want to go on?`);

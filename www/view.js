@@ -56,7 +56,8 @@ export function reset(preset) {
   text("share", "0 %");
   at("share-meter").value = 0;
   text("energy", "under 0.1 Wh");
-  text("traffic", "0 B");
+  text("bytes-in", "0 B in,");
+  text("bytes-out", "0 B out");
   at("measured").tBodies[0].replaceChildren();
   at("measured").hidden = true;
   for (const radio of document.getElementsByName("preset-now")) radio.checked = radio.value === preset;
@@ -66,6 +67,7 @@ export function reset(preset) {
 /** Shows a state and its reason. */
 export function state(name, reason) {
   document.body.dataset.state = name;
+  document.title = `${format.STATES[name] ?? name} · Potluck`;
   text("running-title", format.STATES[name] ?? name);
   text("reason", reason);
   text("pause", name === "paused" ? "Resume" : "Pause");
@@ -96,7 +98,8 @@ export function show(view) {
   meter.value = Math.min(1, view.measuredShare);
   text("energy", format.energy(view.busyS, view.backend));
   text("energy-basis", view.backend ? format.energyBasis(view.backend) : "");
-  text("traffic", `${format.bytes(view.bytesIn)} in, ${format.bytes(view.bytesOut)} out`);
+  text("bytes-in", `${format.bytes(view.bytesIn)} in,`);
+  text("bytes-out", `${format.bytes(view.bytesOut)} out`);
   measured(view.measured);
   if (view.picture) picture(view.picture);
   const tile = view.state === "running" && view.tile;
