@@ -18,6 +18,8 @@ let ignore = { hidden: false, onBattery: false, mobileData: false };
 /** What the engine said last. */
 let last = null;
 let startedAt = 0;
+/** Names of the jobs that were shown. */
+const jobs = new Set();
 /** Whether the person asked for the end. */
 let stopping = false;
 
@@ -69,6 +71,7 @@ function begin(event) {
   setSwitch("hidden-now", ignore.hidden);
   stopping = false;
   last = null;
+  jobs.clear();
   startedAt = performance.now();
   body.dataset.accepted = body.dataset.rejected = "0";
   body.dataset.backend = body.dataset.gflops = body.dataset.measured = "";
@@ -93,6 +96,7 @@ function hear(heard) {
   // The engine has not taken in the consent yet.
   if (heard.state === "idle") return;
   last = heard;
+  if (heard.picture) jobs.add(heard.picture.name);
   const ended = ["finished", "failed", "consent"].includes(heard.state);
   // After the click on Stop nothing brings another state back.
   if (!ended && !stopping) view.show(heard);
@@ -132,9 +136,9 @@ function thanks(results, seconds) {
   if (!results) return `Nothing was completed in ${format.time(seconds)}, and nothing runs any more.`;
   const plural = results === 1 ? "result" : "results";
   const work = format.operations(last.acceptedGflop);
-  const name = last.picture?.name;
+  const [name, other] = jobs;
   return `${format.count(results)} verified ${plural} in ${format.time(seconds)}: ${work} operations` +
-    `${name ? ` for “${name}”` : ""}. Nothing runs any more.`;
+    `${name && other === undefined ? ` for “${name}”` : ""}. Nothing runs any more.`;
 }
 
 function notice(state, title, words) {

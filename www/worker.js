@@ -25,7 +25,9 @@ function fail(error) {
 }
 
 try {
-  await init();
+  await init().catch((error) => {
+    throw new Error(`The engine could not be loaded: ${error?.message ?? error}`);
+  });
   const settings = early.shift() ?? (await new Promise((resolve) => {
     self.addEventListener("message", () => resolve(early.shift()), { once: true });
   }));
