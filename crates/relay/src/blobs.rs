@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// The blob store.
 #[derive(Debug, Clone)]
-pub struct Blobs {
+pub(crate) struct Blobs {
     durable: Arc<dyn ObjectStore>,
     quick: Arc<dyn ObjectStore>,
 }
@@ -40,7 +40,7 @@ impl Blobs {
     ///
     /// # Errors
     /// What the file system says.
-    pub fn open(folder: &Path) -> io::Result<Self> {
+    pub(crate) fn open(folder: &Path) -> io::Result<Self> {
         let store = || LocalFileSystem::new_with_prefix(folder).map_err(io_error);
         Ok(Self { durable: Arc::new(store()?.with_fsync(true)), quick: Arc::new(store()?) })
     }
@@ -49,7 +49,7 @@ impl Blobs {
     ///
     /// # Errors
     /// What the store says.
-    pub async fn put_quick(&self, hash: &BlobHash, bytes: Vec<u8>) -> io::Result<()> {
+    pub(crate) async fn put_quick(&self, hash: &BlobHash, bytes: Vec<u8>) -> io::Result<()> {
         if self.has(hash).await? {
             return Ok(());
         }
@@ -60,7 +60,7 @@ impl Blobs {
     ///
     /// # Errors
     /// What the store says.
-    pub async fn put_durable(&self, hash: &BlobHash, bytes: bytes::Bytes) -> io::Result<()> {
+    pub(crate) async fn put_durable(&self, hash: &BlobHash, bytes: bytes::Bytes) -> io::Result<()> {
         self.durable.put(&path(hash), bytes.into()).await.map(drop).map_err(io_error)
     }
 
@@ -68,7 +68,7 @@ impl Blobs {
     ///
     /// # Errors
     /// What the store says.
-    pub async fn has(&self, hash: &BlobHash) -> io::Result<bool> {
+    pub(crate) async fn has(&self, hash: &BlobHash) -> io::Result<bool> {
         match self.quick.head(&path(hash)).await {
             Ok(_) => Ok(true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
@@ -80,7 +80,7 @@ impl Blobs {
     ///
     /// # Errors
     /// `NotFound`, or what the store says.
-    pub async fn get(&self, hash: &BlobHash) -> io::Result<bytes::Bytes> {
+    pub(crate) async fn get(&self, hash: &BlobHash) -> io::Result<bytes::Bytes> {
         let found = self.quick.get(&path(hash)).await.map_err(io_error)?;
         found.bytes().await.map_err(io_error)
     }
@@ -89,7 +89,7 @@ impl Blobs {
     ///
     /// # Errors
     /// `NotFound`, or what the store says, a range outside the blob among it.
-    pub async fn get_part(&self, hash: &BlobHash, range: Range<u64>) -> io::Result<bytes::Bytes> {
+    pub(crate) async fn get_part(&self, hash: &BlobHash, range: Range<u64>) -> io::Result<bytes::Bytes> {
         self.quick.get_range(&path(hash), range).await.map_err(io_error)
     }
 
@@ -97,7 +97,7 @@ impl Blobs {
     ///
     /// # Errors
     /// What the store says.
-    pub async fn keep_only(&self, needed: &HashSet<BlobHash>) -> io::Result<u64> {
+    pub(crate) async fn keep_only(&self, needed: &HashSet<BlobHash>) -> io::Result<u64> {
         let mut removed = 0;
         let mut listing = self.quick.list(None);
         while let Some(object) = listing.try_next().await.map_err(io_error)? {

@@ -80,7 +80,7 @@ fn judge(check: &Check, a: &[bytes::Bytes], bt: &[bytes::Bytes], secret: &Secret
     let in_blocks = check.backend != Backend::NativeCpu;
     match potluck_verify::check_bytes(&product, &check.result, &seed, &params, in_blocks) {
         Ok(report) => match report.verdict {
-            Verdict::Accepted => CheckVerdict::Right { cleared_rows: report.flagged_rows as u32 },
+            Verdict::Accepted => CheckVerdict::Right { cleared_rows: report.flagged_rows },
             Verdict::Rejected(reason) => {
                 tracing::debug!(?reason, "wrong product");
                 CheckVerdict::Wrong(match reason {

@@ -48,7 +48,7 @@ pub(crate) enum Command {
 /// The core is gone: the relay is shutting down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the relay is shutting down")]
-pub struct Gone;
+pub(crate) struct Gone;
 
 /// A way to the core.
 #[derive(Debug, Clone)]

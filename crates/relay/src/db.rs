@@ -13,36 +13,36 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What the database says when it fails.
-pub type DbError = sqlx::Error;
+pub(crate) type DbError = sqlx::Error;
 
 /// A job as it is recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JobRow {
+pub(crate) struct JobRow {
     /// The job.
-    pub id: JobId,
+    pub(crate) id: JobId,
     /// What its submitter called it.
-    pub name: String,
+    pub(crate) name: String,
     /// Whether it runs or how it ended.
-    pub state: JobState,
+    pub(crate) state: JobState,
     /// Element type.
-    pub dtype: DType,
+    pub(crate) dtype: DType,
     /// Shape of the product.
-    pub shape: MatmulShape,
+    pub(crate) shape: MatmulShape,
     /// Matrix A, as uploaded.
-    pub a: BlobHash,
+    pub(crate) a: BlobHash,
     /// Matrix B, as uploaded.
-    pub b: BlobHash,
+    pub(crate) b: BlobHash,
     /// Whether B was uploaded transposed.
-    pub transpose_b: bool,
+    pub(crate) transpose_b: bool,
     /// When it was created, in ms since 1970.
-    pub created_ms: i64,
+    pub(crate) created_ms: i64,
     /// When it ended, in ms since 1970.
-    pub ended_ms: Option<i64>,
+    pub(crate) ended_ms: Option<i64>,
 }
 
 /// Whether a job runs or how it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JobState {
+pub(crate) enum JobState {
     /// Shards are handed out.
     Running,
     /// Every tile is durable.
@@ -53,7 +53,7 @@ pub enum JobState {
 
 impl JobState {
     /// Its name in database and API.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Running => "running",
             Self::Done => "done",
@@ -64,27 +64,27 @@ impl JobState {
 
 /// Who contributed to a job, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ContributorRow {
+pub(crate) struct ContributorRow {
     /// Public name of the volunteer.
-    pub volunteer: VolunteerId,
+    pub(crate) volunteer: VolunteerId,
     /// What computed.
-    pub backend: String,
+    pub(crate) backend: String,
     /// Shards accepted.
-    pub shards: i64,
+    pub(crate) shards: i64,
     /// Elements of C in them, counted once a slice of K.
-    pub elements: i64,
+    pub(crate) elements: i64,
     /// Time that kernels took, in ms, as the volunteer says.
-    pub compute_ms: i64,
+    pub(crate) compute_ms: i64,
 }
 
 /// The database.
 #[derive(Debug, Clone)]
-pub struct Db {
+pub(crate) struct Db {
     pool: SqlitePool,
 }
 
 /// Milliseconds since 1970.
-pub fn wall_ms() -> i64 {
+pub(crate) fn wall_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
@@ -93,7 +93,7 @@ impl Db {
     ///
     /// # Errors
     /// What SQLite says.
-    pub async fn open(path: &Path) -> Result<Self, DbError> {
+    pub(crate) async fn open(path: &Path) -> Result<Self, DbError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -110,7 +110,7 @@ impl Db {
     ///
     /// # Errors
     /// What SQLite says.
-    pub async fn next_incarnation(&self, commitment: &[u8; 32]) -> Result<u32, DbError> {
+    pub(crate) async fn next_incarnation(&self, commitment: &[u8; 32]) -> Result<u32, DbError> {
         let mut tx = self.pool.begin().await?;
         let row = sqlx::query(
             "INSERT INTO meta (name, value) VALUES ('incarnation', 1)
@@ -134,7 +134,12 @@ impl Db {
     ///
     /// # Errors
     /// What SQLite says.
-    pub async fn add_job(&self, job: &JobRow, spec: &JobSpec, key: Option<&str>) -> Result<JobId, DbError> {
+    pub(crate) async fn add_job(
+        &self,
+        job: &JobRow,
+        spec: &JobSpec,
+        key: Option<&str>,
+    ) -> Result<JobId, DbError> {
         let mut tx = self.pool.begin().await?;
         let inserted = sqlx::query(
             "INSERT INTO jobs (id, name, state, dtype, m, k, n, a, b, transpose_b, idempotency_key, created_ms)
@@ -167,9 +172,9 @@ impl Db {
                 sqlx::query("INSERT INTO panels (job, side, position, hash, bytes) VALUES (?, ?, ?, ?, ?)")
                     .bind(&job.id.0[..])
                     .bind(side)
-                    .bind(position as i64)
+                    .bind(position.cast_signed() as i64)
                     .bind(&panel.hash.0[..])
-                    .bind(panel.bytes as i64)
+                    .bind(panel.bytes.cast_signed())
                     .execute(&mut *tx)
                     .await?;
             }
@@ -182,7 +187,7 @@ impl Db {
     ///
     /// # Errors
     /// What SQLite says.
-    pub async fn job_of_key(&self, key: &str) -> Result<Option<JobId>, DbError> {
+    pub(crate) async fn job_of_key(&self, key: &str) -> Result<Option<JobId>, DbError> {
         let row = sqlx::query("SELECT id FROM jobs WHERE idempotency_key = ?")
             .bind(key)
             .fetch_optional(&self.pool)
@@ -194,7 +199,7 @@ impl Db {
     ///
     /// # Errors
     /// What SQLite says.
-    pub async fn job(&self, id: &JobId) -> Result<Option<JobRow>, DbError> {
+    pub(crate) async fn job(&self, id: &JobId) -> Result<Option<JobRow>, DbError> {
         let row = sqlx::query(
             "SELECT id, name, state, dtype, m, k, n, a, b, transpose_b, created_ms, ended_ms FROM jobs WHERE id = ?",
         )
@@ -208,12 +213,12 @@ impl Db {
     ///
     /// # Errors
     /// What SQLite says.
-    pub async fn jobs(&self) -> Result<Vec<JobRow>, DbError> {
+    pub(crate) async fn jobs(&self) -> Result<Vec<JobRow>, DbError> {
         let rows = sqlx::query(
             "SELECT id, name, state, dtype, m, k, n, a, b, transpose_b, created_ms, ended_ms FROM jobs
              ORDER BY created_ms DESC, id LIMIT ?",
         )
-        .bind(MAX_LISTED_JOBS as i64)
+        .bind(MAX_LISTED_JOBS.cast_signed() as i64)
         .fetch_all(&self.pool)
         .await?;
         rows.iter().map(job_row).collect()
@@ -223,7 +228,7 @@ impl Db {
     ///
     /// # Errors
     /// What SQLite says.
-    pub async fn running(&self) -> Result<Vec<JobRow>, DbError> {
+    pub(crate) async fn running(&self) -> Result<Vec<JobRow>, DbError> {
         let rows = sqlx::query(
             "SELECT id, name, state, dtype, m, k, n, a, b, transpose_b, created_ms, ended_ms FROM jobs
              WHERE state = 'running' ORDER BY created_ms, id",
@@ -237,7 +242,7 @@ impl Db {
     ///
     /// # Errors
     /// What SQLite says.
-    pub async fn panels(&self, id: &JobId) -> Result<[Vec<BlobRef>; 2], DbError> {
+    pub(crate) async fn panels(&self, id: &JobId) -> Result<[Vec<BlobRef>; 2], DbError> {
         let rows = sqlx::query("SELECT side, hash, bytes FROM panels WHERE job = ? ORDER BY side, position")
             .bind(&id.0[..])
             .fetch_all(&self.pool)
@@ -255,7 +260,7 @@ impl Db {
     ///
     /// # Errors
     /// What SQLite says; a tile that was accepted before among them.
-    pub async fn accept(&self, tiles: &[(AcceptedTile, u64)]) -> Result<(), DbError> {
+    pub(crate) async fn accept(&self, tiles: &[(AcceptedTile, u64)]) -> Result<(), DbError> {
         let now = wall_ms();
         let mut tx = self.pool.begin().await?;
         for (tile, check_us) in tiles {
@@ -274,11 +279,11 @@ impl Db {
             .bind(i64::from(area.depth.start))
             .bind(i64::from(area.depth.end))
             .bind(&tile.result.hash.0[..])
-            .bind(tile.result.bytes as i64)
+            .bind(tile.result.bytes.cast_signed())
             .bind(&tile.volunteer.0[..])
             .bind(names::backend(tile.backend))
             .bind(i64::from(tile.compute_ms))
-            .bind(*check_us as i64)
+            .bind(check_us.cast_signed())
             .bind(now)
             .execute(&mut *tx)
             .await?;
@@ -291,7 +296,7 @@ impl Db {
     ///
     /// # Errors
     /// What SQLite says.
-    pub async fn reject(
+    pub(crate) async fn reject(
         &self,
         job: &JobId,
         shard: u32,
@@ -319,7 +324,7 @@ impl Db {
     ///
     /// # Errors
     /// What SQLite says.
-    pub async fn accepted(&self, id: &JobId) -> Result<Vec<AcceptedTile>, DbError> {
+    pub(crate) async fn accepted(&self, id: &JobId) -> Result<Vec<AcceptedTile>, DbError> {
         let rows = sqlx::query(
             "SELECT shard, row_start, row_end, col_start, col_end, depth_start, depth_end, hash, bytes, volunteer,
              backend, compute_ms FROM accepted WHERE job = ? ORDER BY depth_start, row_start, col_start",
@@ -355,7 +360,7 @@ impl Db {
     ///
     /// # Errors
     /// What SQLite says.
-    pub async fn end_job(&self, id: &JobId, state: JobState) -> Result<bool, DbError> {
+    pub(crate) async fn end_job(&self, id: &JobId, state: JobState) -> Result<bool, DbError> {
         let done = sqlx::query("UPDATE jobs SET state = ?, ended_ms = ? WHERE id = ? AND state = 'running'")
             .bind(state.name())
             .bind(wall_ms())
@@ -369,7 +374,7 @@ impl Db {
     ///
     /// # Errors
     /// What SQLite says.
-    pub async fn contributors(&self, id: &JobId) -> Result<Vec<ContributorRow>, DbError> {
+    pub(crate) async fn contributors(&self, id: &JobId) -> Result<Vec<ContributorRow>, DbError> {
         let rows = sqlx::query(
             "SELECT volunteer, backend, COUNT(*), SUM((row_end - row_start) * (col_end - col_start)), SUM(compute_ms)
              FROM accepted WHERE job = ? GROUP BY volunteer, backend ORDER BY 3 DESC, 1 LIMIT 1000",
@@ -394,7 +399,7 @@ impl Db {
     ///
     /// # Errors
     /// What SQLite says.
-    pub async fn rejections(&self, id: &JobId) -> Result<Vec<(VolunteerId, String, i64)>, DbError> {
+    pub(crate) async fn rejections(&self, id: &JobId) -> Result<Vec<(VolunteerId, String, i64)>, DbError> {
         let rows = sqlx::query(
             "SELECT volunteer, reason, COUNT(*) FROM rejected WHERE job = ? GROUP BY volunteer, reason
              ORDER BY 3 DESC, 1 LIMIT 1000",
@@ -409,7 +414,7 @@ impl Db {
     ///
     /// # Errors
     /// What SQLite says.
-    pub async fn check_cost(&self, id: &JobId) -> Result<(i64, i64), DbError> {
+    pub(crate) async fn check_cost(&self, id: &JobId) -> Result<(i64, i64), DbError> {
         let row = sqlx::query("SELECT COUNT(*), COALESCE(SUM(check_us), 0) FROM accepted WHERE job = ?")
             .bind(&id.0[..])
             .fetch_one(&self.pool)
@@ -421,11 +426,11 @@ impl Db {
     ///
     /// # Errors
     /// What SQLite says.
-    pub async fn volunteers(&self, most: usize) -> Result<Vec<(VolunteerId, Record)>, DbError> {
+    pub(crate) async fn volunteers(&self, most: usize) -> Result<Vec<(VolunteerId, Record)>, DbError> {
         let rows = sqlx::query(
             "SELECT id, accepted, rejected FROM volunteers ORDER BY rejected DESC, accepted DESC LIMIT ?",
         )
-        .bind(most as i64)
+        .bind(most.cast_signed() as i64)
         .fetch_all(&self.pool)
         .await?;
         rows.iter()
@@ -440,7 +445,7 @@ impl Db {
     ///
     /// # Errors
     /// What SQLite says.
-    pub async fn needed_blobs(&self) -> Result<std::collections::HashSet<BlobHash>, DbError> {
+    pub(crate) async fn needed_blobs(&self) -> Result<std::collections::HashSet<BlobHash>, DbError> {
         let rows = sqlx::query(
             "SELECT hash FROM panels WHERE job IN (SELECT id FROM jobs WHERE state = 'running')
              UNION SELECT hash FROM accepted WHERE job IN (SELECT id FROM jobs WHERE state <> 'canceled')",
@@ -451,7 +456,7 @@ impl Db {
     }
 
     /// Closes the database after what is under way.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         self.pool.close().await;
     }
 }
@@ -505,7 +510,7 @@ fn job_row(row: &SqliteRow) -> Result<JobRow, DbError> {
 
 impl JobRow {
     /// The job as the state machine knows it.
-    pub fn spec(&self, grid: Grid, [a, bt]: [Vec<BlobRef>; 2]) -> JobSpec {
+    pub(crate) fn spec(&self, grid: Grid, [a, bt]: [Vec<BlobRef>; 2]) -> JobSpec {
         JobSpec { id: self.id, name: self.name.clone(), dtype: self.dtype, grid, a, bt }
     }
 }

@@ -10,7 +10,7 @@ use crate::core::{Core, Gone};
 use crate::db::{Db, JobRow, JobState, wall_ms};
 use crate::{metrics, session, site, token, uploads};
 use axum::body::Body;
-use axum::extract::rejection::JsonRejection;
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State, WebSocketUpgrade};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -39,6 +39,10 @@ const MAX_WAIT: Duration = Duration::from_secs(30);
 const MAX_JSON_BYTES: usize = 64 << 10;
 /// Longest idempotency key.
 const MAX_KEY_CHARS: usize = 128;
+
+/// A frame that exceeds the protocol's limit by up to this much is read, so that its sender can be told why it is
+/// refused; a larger one ends the connection unread.
+const OVERSIZE_BYTES: usize = 64 << 10;
 
 /// What handlers share.
 pub(crate) struct App {
@@ -87,6 +91,7 @@ impl From<Gone> for ApiError {
 }
 
 type Shared = State<Arc<App>>;
+type Id = Result<Path<String>, PathRejection>;
 type Answer<T> = Result<Json<T>, ApiError>;
 
 #[derive(OpenApi)]
@@ -147,16 +152,14 @@ async fn upload_matrix(State(app): Shared, headers: HeaderMap, body: Body) -> Re
 /// Create a job. With an `Idempotency-Key` header a repeated request returns the same job.
 #[utoipa::path(post, path = "/api/v1/jobs", request_body = NewJob, params(("Idempotency-Key" = Option<String>, Header)),
     responses((status = 201, body = JobInfo), (status = 200, body = JobInfo), (status = 400, body = ApiError),
-        (status = 401, body = ApiError), (status = 404, body = ApiError), (status = 422, body = ApiError),
-        (status = 429, body = ApiError)))]
+        (status = 401, body = ApiError), (status = 404, body = ApiError), (status = 409, body = ApiError),
+        (status = 422, body = ApiError), (status = 429, body = ApiError)))]
 async fn create_job(
     State(app): Shared,
     headers: HeaderMap,
     body: Result<Json<NewJob>, JsonRejection>,
 ) -> Result<Response, ApiError> {
     app.authorize(&headers)?;
-    let bad =
-        |message: String, hint: &str| ApiError::new(StatusCode::BAD_REQUEST, "bad_request", message, hint);
     let Json(new) =
         body.map_err(|error| bad(error.body_text(), "see /api/openapi.json for the fields of a job"))?;
     let key = match headers.get("idempotency-key") {
@@ -167,11 +170,6 @@ async fn create_job(
             )?)
         }
     };
-    if let Some(key) = key
-        && let Some(known) = app.db.job_of_key(key).await?
-    {
-        return Ok(Json(info(&app, &known).await?).into_response());
-    }
     if new.kind != "matmul" {
         return Err(bad(format!("jobs of kind {:?} do not exist", clip(&new.kind)), "use kind \"matmul\""));
     }
@@ -182,11 +180,28 @@ async fn create_job(
     if name.is_empty() || name.chars().count() > MAX_JOB_NAME_CHARS || name.chars().any(char::is_control) {
         return Err(bad("the name is not 1 to 80 printable characters".into(), "choose a shorter name"));
     }
-    let mut files = Vec::new();
-    for id in [&new.a, &new.b] {
-        let hash: BlobHash = id.parse().map_err(|error| {
+    let matrix = |id: &str| {
+        id.parse::<BlobHash>().map_err(|error| {
             bad(format!("{:?} is no matrix id: {error}", clip(id)), "upload it with POST /api/v1/matrices")
-        })?;
+        })
+    };
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(ApiError::internal)?;
+    let draft = uploads::Draft {
+        id: JobId(id),
+        name: name.to_owned(),
+        dtype,
+        a: matrix(&new.a)?,
+        b: matrix(&new.b)?,
+        transpose_b: new.transpose_b,
+        created_ms: wall_ms(),
+    };
+    if let Some(key) = key
+        && let Some(known) = app.db.job_of_key(key).await?
+    {
+        return repeated(&app, &draft, &known).await;
+    }
+    for hash in [draft.a, draft.b] {
         if !tokio::fs::try_exists(app.matrix_path(&hash)).await.map_err(ApiError::internal)? {
             return Err(ApiError::new(
                 StatusCode::NOT_FOUND,
@@ -195,7 +210,6 @@ async fn create_job(
                 "upload it with POST /api/v1/matrices",
             ));
         }
-        files.push(hash);
     }
     if app.db.running().await?.len() >= MAX_ACTIVE_JOBS {
         return Err(ApiError::new(
@@ -205,24 +219,35 @@ async fn create_job(
             "wait for one, or cancel one",
         ));
     }
-    let mut id = [0; 16];
-    getrandom::fill(&mut id).map_err(ApiError::internal)?;
-    let draft = uploads::Draft {
-        id: JobId(id),
-        name: name.to_owned(),
-        dtype,
-        a: files[0],
-        b: files[1],
-        transpose_b: new.transpose_b,
-        created_ms: wall_ms(),
-    };
-    let (row, spec) = uploads::cut(&app, draft).await?;
+    let (row, spec) = uploads::cut(&app, draft.clone()).await?;
     let id = app.db.add_job(&row, &spec, key).await?;
-    if id == row.id {
-        tracing::info!(job = %id, m = row.shape.m, k = row.shape.k, n = row.shape.n, "job created");
-        app.core.input(Input::JobAdded { job: spec, accepted: Vec::new() }).await?;
+    if id != row.id {
+        // Another request with the key was first.
+        return repeated(&app, &draft, &id).await;
     }
+    tracing::info!(job = %id, m = row.shape.m, k = row.shape.k, n = row.shape.n, "job created");
+    app.core.input(Input::JobAdded { job: spec, accepted: Vec::new() }).await?;
     Ok((StatusCode::CREATED, Json(info(&app, &id).await?)).into_response())
+}
+
+/// The answer to a request whose key is known: the job, if it is the same job.
+async fn repeated(app: &App, draft: &uploads::Draft, known: &JobId) -> Result<Response, ApiError> {
+    let row = find(app, known).await?;
+    let same =
+        (row.a, row.b, row.transpose_b, row.dtype) == (draft.a, draft.b, draft.transpose_b, draft.dtype);
+    if same && row.name == draft.name {
+        return Ok(Json(info(app, known).await?).into_response());
+    }
+    Err(ApiError::new(
+        StatusCode::CONFLICT,
+        "key_reused",
+        "another job was created with this idempotency key",
+        "use a new key for a new job",
+    ))
+}
+
+fn bad(message: String, hint: &str) -> ApiError {
+    ApiError::new(StatusCode::BAD_REQUEST, "bad_request", message, hint)
 }
 
 /// A text from outside, short enough to be repeated in an error.
@@ -257,11 +282,13 @@ struct Wait {
 async fn get_job(
     State(app): Shared,
     headers: HeaderMap,
-    Path(id): Path<String>,
-    Query(wait): Query<Wait>,
+    id: Id,
+    wait: Result<Query<Wait>, QueryRejection>,
 ) -> Answer<JobDetail> {
     app.authorize(&headers)?;
-    let id = parse_id(&id)?;
+    let id = parse_id(id)?;
+    let Query(wait) =
+        wait.map_err(|error| bad(error.body_text(), "each of wait_ms and seen is a whole number"))?;
     let end = tokio::time::Instant::now() + MAX_WAIT.min(Duration::from_millis(wait.wait_ms.unwrap_or(0)));
     let mut changes = app.core.changes.clone();
     loop {
@@ -289,9 +316,9 @@ async fn get_job(
 #[utoipa::path(delete, path = "/api/v1/jobs/{id}", params(("id" = String, Path)),
     responses((status = 200, body = JobInfo), (status = 401, body = ApiError), (status = 404, body = ApiError),
         (status = 409, body = ApiError)))]
-async fn cancel_job(State(app): Shared, headers: HeaderMap, Path(id): Path<String>) -> Answer<JobInfo> {
+async fn cancel_job(State(app): Shared, headers: HeaderMap, id: Id) -> Answer<JobInfo> {
     app.authorize(&headers)?;
-    let id = parse_id(&id)?;
+    let id = parse_id(id)?;
     let before = info(&app, &id).await?;
     if app.db.end_job(&id, JobState::Canceled).await? {
         app.core.input(Input::JobCanceled { job: id }).await?;
@@ -310,13 +337,9 @@ async fn cancel_job(State(app): Shared, headers: HeaderMap, Path(id): Path<Strin
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/result", params(("id" = String, Path)),
     responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"), (status = 401, body = ApiError),
         (status = 404, body = ApiError), (status = 409, body = ApiError)))]
-async fn get_result(
-    State(app): Shared,
-    headers: HeaderMap,
-    Path(id): Path<String>,
-) -> Result<Response, ApiError> {
+async fn get_result(State(app): Shared, headers: HeaderMap, id: Id) -> Result<Response, ApiError> {
     app.authorize(&headers)?;
-    let row = find(&app, &parse_id(&id)?).await?;
+    let row = find(&app, &parse_id(id)?).await?;
     if row.state != JobState::Done {
         let hint =
             if row.state == JobState::Running { "wait until its state is done" } else { "submit it again" };
@@ -342,8 +365,8 @@ async fn get_result(
 async fn volunteer(State(app): Shared, upgrade: WebSocketUpgrade) -> Response {
     let session = SessionId(app.next_session.fetch_add(1, Ordering::Relaxed));
     upgrade
-        .max_message_size(MAX_FRAME_BYTES)
-        .max_frame_size(MAX_FRAME_BYTES)
+        .max_message_size(MAX_FRAME_BYTES + OVERSIZE_BYTES)
+        .max_frame_size(MAX_FRAME_BYTES + OVERSIZE_BYTES)
         .on_upgrade(move |socket| session::serve(socket, session, app.core.clone(), app.blobs.clone()))
 }
 
@@ -385,8 +408,9 @@ async fn well_known(State(app): Shared) -> Json<WellKnown> {
     })
 }
 
-fn parse_id(id: &str) -> Result<JobId, ApiError> {
-    id.parse().map_err(|_| ApiError::not_found("job"))
+/// Whatever names no job, be it no id or no text at all, is not found.
+fn parse_id(id: Id) -> Result<JobId, ApiError> {
+    id.ok().and_then(|Path(id)| id.parse().ok()).ok_or_else(|| ApiError::not_found("job"))
 }
 
 async fn find(app: &App, id: &JobId) -> Result<JobRow, ApiError> {

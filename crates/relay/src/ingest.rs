@@ -13,12 +13,14 @@ use tokio::runtime::Handle;
 
 /// Bytes of a matrix that are in memory at once while it is cut.
 const BLOCK_BYTES: u64 = 32 << 20;
+/// Bytes that are in memory at once while a matrix is searched for what is wrong with it.
+const SCAN_BYTES: u64 = 1 << 20;
 /// Side of the squares in which a block is transposed: two of them fit the first-level cache.
 const TRANSPOSE_SIDE: usize = 32;
 
 /// Which operand of the product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
+pub(crate) enum Side {
     /// A.
     A,
     /// B.
@@ -37,7 +39,7 @@ impl std::fmt::Display for Side {
 /// Why matrices do not make a job.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum IngestError {
+pub(crate) enum IngestError {
     /// A file is no matrix.
     #[error("matrix {side}: {cause}")]
     Npy {
@@ -106,7 +108,7 @@ pub enum IngestError {
 
 impl IngestError {
     /// A stable code for programs.
-    pub const fn code(&self) -> &'static str {
+    pub(crate) const fn code(&self) -> &'static str {
         match self {
             Self::Npy { .. } => "bad_matrix",
             Self::Mismatch { .. } => "shape_mismatch",
@@ -119,7 +121,7 @@ impl IngestError {
     }
 
     /// What to do about it.
-    pub const fn hint(&self) -> &'static str {
+    pub(crate) const fn hint(&self) -> &'static str {
         match self {
             Self::Npy { cause, .. } => cause.hint(),
             Self::Mismatch { .. } => {
@@ -148,14 +150,14 @@ struct Operand {
 
 /// Two matrices that make a product.
 #[derive(Debug)]
-pub struct Pair {
+pub(crate) struct Pair {
     a: Operand,
     bt: Operand,
     dtype: DType,
     /// The product's shape.
-    pub shape: MatmulShape,
+    pub(crate) shape: MatmulShape,
     /// Its cut.
-    pub grid: Grid,
+    pub(crate) grid: Grid,
 }
 
 fn read_header(path: &Path, side: Side) -> Result<(File, Header), IngestError> {
@@ -172,7 +174,7 @@ impl Pair {
     ///
     /// # Errors
     /// Files that are no matrices, shapes that do not match or exceed a limit.
-    pub fn open(a: &Path, b: &Path, transpose_b: bool, dtype: DType) -> Result<Self, IngestError> {
+    pub(crate) fn open(a: &Path, b: &Path, transpose_b: bool, dtype: DType) -> Result<Self, IngestError> {
         let (a_file, a_header) = read_header(a, Side::A)?;
         let (b_file, b_header) = read_header(b, Side::B)?;
         let (a_rows, a_cols) = match *a_header.shape.as_slice() {
@@ -206,8 +208,8 @@ impl Pair {
     /// Converts and checks every element, and stores all panels. Blocks: call it off the async threads.
     ///
     /// # Errors
-    /// The first element that the dtype cannot hold, in the order of reading, or what the disk says.
-    pub fn cut(
+    /// The first element that the dtype cannot hold, A before B and by rows, or what the disk says.
+    pub(crate) fn cut(
         mut self,
         blobs: &Blobs,
         handle: &Handle,
@@ -250,12 +252,9 @@ impl Operand {
                 for (unit, range) in units.iter().enumerate().take(last + 1).skip(first) {
                     let within = range.start - lines.start..range.end - lines.start;
                     let elements = self.panel(&raw, &within, lines.len(), slice.len());
-                    let bytes = self.convert(&elements, dtype).map_err(|(at, value)| {
-                        let line = u64::from(range.start) + at as u64 / slice.len() as u64;
-                        let depth = u64::from(slice.start) + at as u64 % slice.len() as u64;
-                        let (row, col) = if line_is_row { (line, depth) } else { (depth, line) };
-                        self.refuse(dtype, row, col, value)
-                    })?;
+                    let Some(bytes) = self.convert(&elements, dtype) else {
+                        return Err(self.refuse(dtype, line_is_row)?);
+                    };
                     let blob = BlobRef { hash: BlobHash::of(&bytes), bytes: bytes.len() as u64 };
                     put(&blob.hash, bytes)?;
                     panels[unit * slices.len() + s] = blob;
@@ -266,15 +265,52 @@ impl Operand {
         Ok(panels)
     }
 
-    fn refuse(&self, dtype: DType, row: u64, col: u64, value: f64) -> IngestError {
+    /// Names the first element, in the order of rows, that the dtype cannot hold. Panels are read in another
+    /// order, so the file is read again; that costs only who sends such elements.
+    fn refuse(&mut self, dtype: DType, line_is_row: bool) -> io::Result<IngestError> {
+        let (row, col, value) = self.first_bad(dtype, line_is_row)?;
         let side = self.side;
-        if !value.is_finite() {
+        Ok(if !value.is_finite() {
             IngestError::NotFinite { side, row, col, value }
         } else if dtype == DType::F32 {
             IngestError::Overflow { side, row, col, value }
         } else {
             IngestError::NotInt8 { side, row, col, value }
+        })
+    }
+
+    /// Row and column, in the uploaded matrix, of the first element that the dtype cannot hold, and its value.
+    fn first_bad(&mut self, dtype: DType, line_is_row: bool) -> io::Result<(u64, u64, f64)> {
+        let Header { element, big_endian, data_offset, .. } = self.header;
+        let (lines, depth) = (u64::from(self.lines), u64::from(self.depth));
+        let cols = if line_is_row { depth } else { lines };
+        let rows_first = self.direct == line_is_row;
+        let inner = if self.direct { depth } else { lines };
+        let mut left = lines * depth;
+        let (mut at, mut first) = (0_u64, None);
+        self.file.seek(SeekFrom::Start(data_offset))?;
+        let mut raw = Vec::new();
+        while left > 0 {
+            let count = left.min(SCAN_BYTES / element.bytes() as u64);
+            raw.resize(count as usize * element.bytes(), 0);
+            self.file.read_exact(&mut raw)?;
+            left -= count;
+            npy::to_f64(&raw, element, big_endian, |value| {
+                if !fits(value, dtype) {
+                    let (outer, inner) = (at / inner, at % inner);
+                    let (row, col) = if rows_first { (outer, inner) } else { (inner, outer) };
+                    // Of equal positions there is one: the value does not decide.
+                    if first.is_none_or(|(r, c, _)| row * cols + col < r * cols + c) {
+                        first = Some((row, col, value));
+                    }
+                }
+                at += 1;
+            });
+            if rows_first && first.is_some() {
+                break;
+            }
         }
+        first.ok_or_else(|| io::Error::other("a matrix changed while it was read"))
     }
 
     /// Raw elements of some lines over a slice: lines x slice if K is contiguous in the file, else
@@ -329,36 +365,34 @@ impl Operand {
         out.into()
     }
 
-    /// Little-endian elements of the job's dtype; or the position and value of the first that it cannot hold.
-    fn convert(&self, raw: &[u8], dtype: DType) -> Result<Vec<u8>, (usize, f64)> {
+    /// Little-endian elements of the job's dtype; `None` if it cannot hold one of them.
+    fn convert(&self, raw: &[u8], dtype: DType) -> Option<Vec<u8>> {
         let Header { element, big_endian, .. } = self.header;
         if dtype == DType::F32 && element == Element::F32 && !big_endian {
             // The common case, in a form that vectorizes: exponent bits all set mean NaN or infinity.
             let bad = |chunk: &[u8]| chunk[3] & 0x7f == 0x7f && chunk[2] & 0x80 == 0x80;
-            if !raw.chunks_exact(4).fold(false, |any, chunk| any | bad(chunk)) {
-                return Ok(raw.to_vec());
-            }
+            let any_bad = raw.chunks_exact(4).fold(false, |any, chunk| any | bad(chunk));
+            return (!any_bad).then(|| raw.to_vec());
         }
         let mut out = Vec::with_capacity(raw.len() / element.bytes() * dtype.operand_bytes());
-        let (mut first_bad, mut at) = (None, 0);
+        let mut all_fit = true;
         npy::to_f64(raw, element, big_endian, |value| {
-            let fits = match dtype {
-                DType::F32 => {
-                    let rounded = value as f32;
-                    out.extend(rounded.to_le_bytes());
-                    rounded.is_finite()
-                }
-                DType::Int8 => {
-                    out.extend((value as i8).to_le_bytes());
-                    f64::from(value as i8).to_bits() == (value + 0.0).to_bits()
-                }
-            };
-            if !fits && first_bad.is_none() {
-                first_bad = Some((at, value));
+            match dtype {
+                DType::F32 => out.extend((value as f32).to_le_bytes()),
+                DType::Int8 => out.extend((value as i8).to_le_bytes()),
             }
-            at += 1;
+            all_fit &= fits(value, dtype);
         });
-        first_bad.map_or(Ok(out), Err)
+        all_fit.then_some(out)
+    }
+}
+
+/// Whether the dtype can hold a value: f32 rounded, int8 exactly.
+fn fits(value: f64, dtype: DType) -> bool {
+    match dtype {
+        DType::F32 => (value as f32).is_finite(),
+        // Adding zero turns -0 into 0.
+        DType::Int8 => f64::from(value as i8).to_bits() == (value + 0.0).to_bits(),
     }
 }
 

@@ -3,7 +3,7 @@
 use potluck_proto::{Backend, RejectReason};
 
 /// The name of a backend.
-pub const fn backend(backend: Backend) -> &'static str {
+pub(crate) const fn backend(backend: Backend) -> &'static str {
     match backend {
         Backend::WebGpu => "webgpu",
         Backend::WasmSimd => "wasm",
@@ -13,13 +13,13 @@ pub const fn backend(backend: Backend) -> &'static str {
 }
 
 /// The backend of that name.
-pub fn parse_backend(name: &str) -> Option<Backend> {
+pub(crate) fn parse_backend(name: &str) -> Option<Backend> {
     let all = [Backend::WebGpu, Backend::WasmSimd, Backend::NativeGpu, Backend::NativeCpu];
     all.into_iter().find(|candidate| backend(*candidate) == name)
 }
 
 /// The name of a reason.
-pub const fn reason(reason: RejectReason) -> &'static str {
+pub(crate) const fn reason(reason: RejectReason) -> &'static str {
     match reason {
         RejectReason::WrongLength => "wrong_length",
         RejectReason::WrongHash => "wrong_hash",

@@ -10,8 +10,7 @@ use std::io::Read;
 
 /// Element types that can be converted to f32 or int8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are the meaning")]
-pub enum Element {
+pub(crate) enum Element {
     Bool,
     I8,
     I16,
@@ -28,7 +27,7 @@ pub enum Element {
 
 impl Element {
     /// Bytes of one element.
-    pub const fn bytes(self) -> usize {
+    pub(crate) const fn bytes(self) -> usize {
         match self {
             Self::Bool | Self::I8 | Self::U8 => 1,
             Self::I16 | Self::U16 | Self::F16 => 2,
@@ -77,23 +76,23 @@ impl fmt::Display for Element {
 
 /// What a `.npy` file holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Header {
+pub(crate) struct Header {
     /// Type of the elements.
-    pub element: Element,
+    pub(crate) element: Element,
     /// Whether elements are big-endian.
-    pub big_endian: bool,
+    pub(crate) big_endian: bool,
     /// Whether columns are contiguous (Fortran order).
-    pub fortran: bool,
+    pub(crate) fortran: bool,
     /// One or two dimensions, none of them zero.
-    pub shape: Vec<u32>,
+    pub(crate) shape: Vec<u32>,
     /// Where the elements begin.
-    pub data_offset: u64,
+    pub(crate) data_offset: u64,
 }
 
 /// Why a file is no matrix that can be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum NpyError {
+pub(crate) enum NpyError {
     /// The file is empty.
     #[error("the file is empty")]
     Empty,
@@ -156,7 +155,7 @@ pub enum NpyError {
 
 impl NpyError {
     /// What to do about it.
-    pub const fn hint(&self) -> &'static str {
+    pub(crate) const fn hint(&self) -> &'static str {
         match self {
             Self::Empty | Self::Length { .. } => "the file may be truncated: write it again with numpy.save",
             Self::NotNpy | Self::Version { .. } | Self::Header { .. } | Self::HeaderTooLong { .. } => {
@@ -174,7 +173,7 @@ impl NpyError {
 ///
 /// # Errors
 /// Anything but one whole matrix of real numbers. Read errors count as a damaged header.
-pub fn read_header(reader: &mut impl Read, file_bytes: u64) -> Result<Header, NpyError> {
+pub(crate) fn read_header(reader: &mut impl Read, file_bytes: u64) -> Result<Header, NpyError> {
     if file_bytes == 0 {
         return Err(NpyError::Empty);
     }
@@ -299,7 +298,7 @@ fn tuple(text: &str) -> Option<(Vec<u64>, &str)> {
 }
 
 /// Writes the header of a row-major matrix of little-endian f32 (`<f4`) or i32 (`<i4`), version 1.0.
-pub fn header_of_result(descr: &str, rows: u32, cols: u32) -> Vec<u8> {
+pub(crate) fn header_of_result(descr: &str, rows: u32, cols: u32) -> Vec<u8> {
     let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({rows}, {cols}), }}");
     // Magic, version and length take 10 bytes; the whole is padded to 64 with spaces and ends with a newline.
     let total = (10 + text.len() + 1).next_multiple_of(64);
@@ -313,7 +312,7 @@ pub fn header_of_result(descr: &str, rows: u32, cols: u32) -> Vec<u8> {
 
 /// Reads elements as f64, which holds every element type but large 64-bit integers exactly; those round, as
 /// they do in numpy's `astype(float64)`.
-pub fn to_f64(bytes: &[u8], element: Element, big_endian: bool, mut each: impl FnMut(f64)) {
+pub(crate) fn to_f64(bytes: &[u8], element: Element, big_endian: bool, mut each: impl FnMut(f64)) {
     macro_rules! numbers {
         ($type:ty) => {
             for chunk in bytes.chunks_exact(size_of::<$type>()) {

@@ -5,7 +5,7 @@ use crate::core::{Command, Core, Outgoing, SessionHandle};
 use axum::extract::ws::{Message as Frame, WebSocket};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
-use potluck_proto::{BlobChunk, BlobMissing, DecodeError, Message, decode, encode};
+use potluck_proto::{BlobChunk, BlobMissing, DecodeError, Message, Refusal, RefusalCode, decode, encode};
 use potluck_schedule::Input;
 use potluck_types::SessionId;
 use potluck_types::limits::MAX_QUEUED_FRAMES;
@@ -16,27 +16,39 @@ use tokio::sync::{Notify, mpsc};
 /// A frame must leave within this time: 256 KiB at 100 kbit/s.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(25);
 
+/// A refused peer that goes on sending is read, and ignored, for so long: a socket that is closed with bytes unread
+/// is reset, and the reason for the refusal would be lost on its way.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// A peer that is cut off has this long to take the reason and a farewell.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// A peer that was too slow may come back after this time.
+const SLOW_RETRY: potluck_types::Duration = potluck_types::Duration::from_secs(5);
+
 /// Serves a volunteer until either side ends.
 pub(crate) async fn serve(socket: WebSocket, session: SessionId, core: Core, blobs: Blobs) {
-    let (sink, stream) = socket.split();
+    let (sink, mut stream) = socket.split();
     let (outgoing, queue) = mpsc::channel(MAX_QUEUED_FRAMES);
     let cut = Arc::new(Notify::new());
     let handle = SessionHandle { outgoing, cut: Arc::clone(&cut) };
     if core.tell(Command::Open { session, handle }).await.is_err() {
         return;
     }
-    let mut writer = tokio::spawn(write(sink, queue, blobs));
-    tokio::select! {
-        () = read(stream, session, &core) => {}
-        () = cut.notified() => {}
+    let mut writer = tokio::spawn(write(sink, queue, blobs, cut));
+    let written = tokio::select! {
+        () = read(&mut stream, session, &core) => false,
         // The machine closed the session, or the peer does not read.
-        _ = &mut writer => {}
-    }
+        _ = &mut writer => true,
+    };
     writer.abort();
     let _ = core.input(Input::Closed { session }).await;
+    if written {
+        let ignore = async { while let Some(Ok(_)) = stream.next().await {} };
+        let _ = tokio::time::timeout(LINGER, ignore).await;
+    }
 }
 
-async fn read(mut stream: SplitStream<WebSocket>, session: SessionId, core: &Core) {
+async fn read(stream: &mut SplitStream<WebSocket>, session: SessionId, core: &Core) {
     while let Some(Ok(frame)) = stream.next().await {
         let input = match frame {
             Frame::Binary(bytes) => match decode(&bytes) {
@@ -53,7 +65,41 @@ async fn read(mut stream: SplitStream<WebSocket>, session: SessionId, core: &Cor
     }
 }
 
-async fn write(mut sink: SplitSink<WebSocket, Frame>, mut queue: mpsc::Receiver<Outgoing>, blobs: Blobs) {
+/// Sends what is queued until the machine closes the session or cuts it off.
+async fn write(
+    mut sink: SplitSink<WebSocket, Frame>,
+    mut queue: mpsc::Receiver<Outgoing>,
+    blobs: Blobs,
+    cut: Arc<Notify>,
+) {
+    let patience = tokio::select! {
+        sent = forward(&mut sink, &mut queue, &blobs) => {
+            if !sent {
+                return;
+            }
+            WRITE_TIMEOUT
+        }
+        () = cut.notified() => {
+            let refusal = Refusal {
+                code: RefusalCode::Limit,
+                message: "too much waits for you: read faster, or ask for less".into(),
+                retry_after: SLOW_RETRY,
+            };
+            if let Ok(frame) = encode(&refusal.into()) {
+                let _ = tokio::time::timeout(GOODBYE, sink.send(Frame::Binary(frame.into()))).await;
+            }
+            GOODBYE
+        }
+    };
+    let _ = tokio::time::timeout(patience, sink.close()).await;
+}
+
+/// Sends until the queue is closed; `false` if the peer is gone or does not read.
+async fn forward(
+    sink: &mut SplitSink<WebSocket, Frame>,
+    queue: &mut mpsc::Receiver<Outgoing>,
+    blobs: &Blobs,
+) -> bool {
     while let Some(outgoing) = queue.recv().await {
         let message = match outgoing {
             Outgoing::Message(message) => message,
@@ -74,13 +120,13 @@ async fn write(mut sink: SplitSink<WebSocket, Frame>, mut queue: mpsc::Receiver<
             Ok(frame) => Frame::Binary(frame.into()),
             Err(error) => {
                 tracing::error!(%error, "a message cannot be sent");
-                return;
+                return false;
             }
         };
         match tokio::time::timeout(WRITE_TIMEOUT, sink.send(frame)).await {
             Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return,
+            Ok(Err(_)) | Err(_) => return false,
         }
     }
-    let _ = tokio::time::timeout(WRITE_TIMEOUT, sink.close()).await;
+    true
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 const DOMAIN: &str = "potluck 2026 submitter token v1";
 
 /// The hash under which a token is known.
-pub fn hash(token: &str) -> blake3::Hash {
+pub(crate) fn hash(token: &str) -> blake3::Hash {
     blake3::Hash::from_bytes(blake3::derive_key(DOMAIN, token.as_bytes()))
 }
 
@@ -19,7 +19,7 @@ pub fn hash(token: &str) -> blake3::Hash {
 ///
 /// # Errors
 /// What the file system says, or a hash file that was tampered with.
-pub fn prepare(token_path: &Path, hash_path: &Path) -> io::Result<blake3::Hash> {
+pub(crate) fn prepare(token_path: &Path, hash_path: &Path) -> io::Result<blake3::Hash> {
     if let Ok(text) = fs::read_to_string(hash_path) {
         return blake3::Hash::from_hex(text.trim()).map_err(|_| {
             io::Error::new(
@@ -55,7 +55,7 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
 }
 
 /// Whether an `Authorization` header carries the token. Compares hashes, in constant time.
-pub fn matches(expected: &blake3::Hash, header: Option<&str>) -> bool {
+pub(crate) fn matches(expected: &blake3::Hash, header: Option<&str>) -> bool {
     let token = header.and_then(|header| header.strip_prefix("Bearer ")).map(str::trim);
     token.is_some_and(|token| hash(token) == *expected)
 }

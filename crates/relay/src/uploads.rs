@@ -5,7 +5,7 @@ use crate::db::{JobRow, JobState};
 use crate::http::App;
 use crate::ingest::{IngestError, Pair, Side};
 use crate::npy;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::http::StatusCode;
 use futures_util::StreamExt as _;
 use potluck_schedule::JobSpec;
@@ -15,12 +15,16 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 
 /// A client that sends nothing for so long is given up.
-const STALLED: Duration = Duration::from_secs(60);
+const STALLED: Duration = Duration::from_mins(1);
 /// Bytes that are gathered before they are written.
 const WRITE_BYTES: usize = 1 << 20;
 
 /// Writes an upload to disk and checks that it is a matrix.
 pub(crate) async fn receive(app: &App, body: Body) -> Result<(BlobHash, npy::Header, u64), ApiError> {
+    // A length that is announced and too large is refused before a byte of it is read.
+    if body.size_hint().lower() > MAX_MATRIX_BYTES {
+        return Err(too_large());
+    }
     let folder = app.config.data.join("matrices");
     let temporary = tempfile::NamedTempFile::new_in(&folder).map_err(ApiError::internal)?;
     let (file, path) = temporary.into_parts();
@@ -43,12 +47,7 @@ pub(crate) async fn receive(app: &App, body: Body) -> Result<(BlobHash, npy::Hea
         };
         bytes += chunk.len() as u64;
         if bytes > MAX_MATRIX_BYTES {
-            return Err(ApiError::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "too_large",
-                format!("a matrix may have {MAX_MATRIX_BYTES} bytes"),
-                "split it and submit several jobs",
-            ));
+            return Err(too_large());
         }
         hasher.update(&chunk);
         file.write_all(&chunk).await.map_err(ApiError::internal)?;
@@ -68,6 +67,15 @@ pub(crate) async fn receive(app: &App, body: Body) -> Result<(BlobHash, npy::Hea
     });
     let header = header.await.map_err(ApiError::internal)??;
     Ok((hash, header, bytes))
+}
+
+fn too_large() -> ApiError {
+    ApiError::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "too_large",
+        format!("a matrix may have {MAX_MATRIX_BYTES} bytes"),
+        "split it and submit several jobs",
+    )
 }
 
 /// A job before its matrices were looked at.
