@@ -1,1 +1,297 @@
-//! Shared helpers of the end-to-end suites.
+//! Shared parts of the end-to-end suites: a relay in this process, plain HTTP to it, native volunteers, `.npy`
+//! files of every kind, and reference products that share no code with what they check.
+
+pub mod npy;
+
+use potluck_cli::error::CliError;
+use potluck_cli::stop::Stop;
+use potluck_cli::volunteer::{Lending, lend};
+use potluck_proto::Preset;
+use potluck_relay::{Config, Running};
+use potluck_types::VolunteerKey;
+use potluck_volunteer::{Choice, Status};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::runtime::{Builder, Runtime};
+use ureq::http::Request;
+
+/// Pause between two looks at a condition.
+pub const POLL: Duration = Duration::from_millis(20);
+/// Longest silence of the relay in these tests; cutting large matrices takes a few seconds on a busy machine.
+pub const ANSWER_LIMIT: Duration = Duration::from_secs(120);
+
+/// Looks at a condition until it holds.
+///
+/// # Panics
+/// It does not hold within `limit`: the message says what was waited for.
+pub fn wait_until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < limit, "{what}: not within {} s", limit.as_secs());
+        std::thread::sleep(POLL);
+    }
+}
+
+/// A figure of `/proc/self/status`, in bytes: `VmRSS` (now) or `VmHWM` (the most so far). `None` where the system
+/// has no such file.
+pub fn memory(figure: &str) -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(figure)?.strip_prefix(':'))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+/// What the relay answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The body as JSON; `null` if it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    /// A text field of the body.
+    pub fn text(&self, field: &str) -> String {
+        self.json()[field].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+/// Plain HTTP to a relay, with or without its token.
+#[derive(Debug, Clone)]
+pub struct Api {
+    agent: ureq::Agent,
+    /// The relay's address.
+    pub url: String,
+    /// What is sent as `Authorization`, if anything.
+    pub authorization: Option<String>,
+}
+
+impl Api {
+    /// Talks to the relay at `url` with its token.
+    pub fn new(url: &str, token: &str) -> Self {
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .proxy(None)
+            .timeout_global(Some(ANSWER_LIMIT))
+            .build()
+            .new_agent();
+        Self { agent, url: url.to_owned(), authorization: Some(format!("Bearer {}", token.trim())) }
+    }
+
+    /// The same with another `Authorization` header, or none.
+    #[must_use]
+    pub fn with_authorization(&self, authorization: Option<&str>) -> Self {
+        Self { authorization: authorization.map(str::to_owned), ..self.clone() }
+    }
+
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// The relay cannot be reached, or does not answer within [`ANSWER_LIMIT`].
+    pub fn try_send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Answer, ureq::Error> {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.url));
+        if let Some(authorization) = &self.authorization {
+            request = request.header("authorization", authorization);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = if body.is_empty() && method != "POST" {
+            self.agent.run(request.body(()).map_err(ureq::Error::Http)?)?
+        } else {
+            self.agent.run(request.body(body).map_err(ureq::Error::Http)?)?
+        };
+        let status = response.status().as_u16();
+        let body = response.into_body().into_with_config().limit(u64::MAX).read_to_vec()?;
+        Ok(Answer { status, body })
+    }
+
+    /// Sends a request to a relay that is there.
+    ///
+    /// # Panics
+    /// As [`Api::try_send`] fails.
+    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        self.try_send(method, path, headers, body).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    /// GET without a body.
+    pub fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, &[], &[])
+    }
+
+    /// Uploads a file.
+    pub fn upload(&self, file: &[u8]) -> Answer {
+        self.send("POST", "/api/v1/matrices", &[("content-type", "application/octet-stream")], file)
+    }
+
+    /// Asks for a job.
+    pub fn create(&self, job: &Value) -> Answer {
+        let headers = [("content-type", "application/json")];
+        self.send("POST", "/api/v1/jobs", &headers, job.to_string().as_bytes())
+    }
+
+    /// Uploads two files, creates a job from them and returns its id. `more` overrides fields of the job.
+    ///
+    /// # Panics
+    /// The relay refuses any of that.
+    pub fn submit(&self, a: &[u8], b: &[u8], more: &Value) -> String {
+        let ids = [a, b].map(|file| {
+            let answer = self.upload(file);
+            assert_eq!(answer.status, 201, "{}", answer.json());
+            answer.text("id")
+        });
+        let mut job = json!({ "kind": "matmul", "a": ids[0], "b": ids[1] });
+        for (key, value) in more.as_object().into_iter().flatten() {
+            job[key] = value.clone();
+        }
+        let answer = self.create(&job);
+        assert_eq!(answer.status, 201, "{}", answer.json());
+        answer.text("id")
+    }
+
+    /// A job's state now.
+    ///
+    /// # Panics
+    /// There is no such job.
+    pub fn job(&self, id: &str) -> Value {
+        let answer = self.get(&format!("/api/v1/jobs/{id}"));
+        assert_eq!(answer.status, 200, "{}", answer.json());
+        answer.json()
+    }
+
+    /// Waits for a job's end and returns its result, row-major, as f64.
+    ///
+    /// # Panics
+    /// It does not end within `limit`, or its result cannot be read by an independent `.npy` reader.
+    pub fn result(&self, id: &str, limit: Duration) -> (Vec<u64>, Vec<f64>) {
+        let started = Instant::now();
+        loop {
+            let job = self.get(&format!("/api/v1/jobs/{id}?wait_ms=2000")).json();
+            if job["state"] == "done" {
+                break;
+            }
+            assert!(started.elapsed() < limit, "not done within {} s: {job}", limit.as_secs());
+        }
+        let answer = self.get(&format!("/api/v1/jobs/{id}/result"));
+        assert_eq!(answer.status, 200, "{}", answer.json());
+        npy::read(&answer.body)
+    }
+
+    /// A figure of `/metrics`, without its prefix.
+    ///
+    /// # Panics
+    /// There is no such figure.
+    pub fn metric(&self, name: &str) -> u64 {
+        let text = String::from_utf8(self.get("/metrics").body).expect("metrics are text");
+        let prefix = format!("potluck_{name} ");
+        let value = text.lines().find_map(|line| line.strip_prefix(&prefix));
+        value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {text}"))
+    }
+}
+
+/// A relay in this process, on a data folder and a port of its own.
+pub struct TestRelay {
+    running: Option<Running>,
+    runtime: Runtime,
+    /// HTTP with the relay's token.
+    pub api: Api,
+    /// Its data folder.
+    pub data: TempDir,
+}
+
+impl TestRelay {
+    /// Starts a relay.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn start() -> Self {
+        let data = tempfile::tempdir().expect("a temporary folder");
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+        let config = Config {
+            listen: ([127, 0, 0, 1], 0).into(),
+            data: data.path().to_owned(),
+            operator: "the tests".to_owned(),
+            contact: String::new(),
+        };
+        let running = runtime.block_on(potluck_relay::start(config)).expect("the relay starts");
+        let token = std::fs::read_to_string(&running.token_path).expect("a token file");
+        let api = Api::new(&running.url(), &token);
+        Self { running: Some(running), runtime, api, data }
+    }
+
+    /// The volunteers' socket.
+    pub fn socket(&self) -> String {
+        format!("{}/api/v1/volunteer", self.api.url.replacen("http", "ws", 1))
+    }
+}
+
+impl Drop for TestRelay {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            self.runtime.block_on(running.shut_down());
+        }
+    }
+}
+
+/// A native volunteer with the CPU kernel, in a thread of this process. Stops when it is dropped.
+pub struct Volunteer {
+    stop: Stop,
+    thread: Option<std::thread::JoinHandle<Result<Status, CliError>>>,
+}
+
+impl Volunteer {
+    /// Starts to lend to the relay at `url`, under a key made of `name`.
+    pub fn start(url: &str, name: u8, preset: Preset) -> Self {
+        let lending = Lending {
+            relay: url.to_owned(),
+            choice: Choice::Cpu,
+            preset,
+            key: VolunteerKey([name; 32]),
+            count: None,
+        };
+        let stop = Stop::default();
+        let heeded = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(lend(&lending, &heeded, |_| {}))
+        });
+        Self { stop, thread: Some(thread) }
+    }
+
+    /// Stops at once and says how it went.
+    ///
+    /// # Panics
+    /// The relay refused the volunteer, or it failed.
+    pub fn end(mut self) -> Status {
+        self.ask();
+        let thread = self.thread.take().expect("it ends once");
+        thread.join().expect("the volunteer does not panic").expect("the volunteer is not refused")
+    }
+
+    fn ask(&self) {
+        self.stop.request();
+        self.stop.request();
+    }
+}
+
+impl Drop for Volunteer {
+    fn drop(&mut self) {
+        self.ask();
+        if let Some(thread) = self.thread.take() {
+            // A failure shows in the test that waits for this volunteer's work.
+            drop(thread.join());
+        }
+    }
+}
