@@ -10,7 +10,7 @@ const NOT_BUILT: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\
 <h1>Potluck relay</h1><p>This relay was built without its page. Run <code>cargo xtask site</code> and build again.</p></html>\n";
 
 /// Brotli at its best takes seconds for the wasm; 9 is within a few percent and fast enough for every build.
-const QUALITY: u32 = 9;
+const QUALITY: i32 = 9;
 
 fn main() {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../..");
@@ -31,18 +31,22 @@ fn main() {
     let mut source = String::from("/// All files of the site.\nstatic FILES: &[File] = &[\n");
     for (index, (name, path)) in files.iter().enumerate() {
         let plain = fs::read(path).expect("a file of the site is readable");
+        // A copy: the next build of the site may take the file away while this one is compiled.
+        let copy = out.join(format!("{index}.bin"));
+        fs::write(&copy, &plain).expect("OUT_DIR is writable");
+        let copy = copy.display().to_string();
         let compressed = compress(&plain);
         let brotli = if compressed.len() < plain.len() {
             let target = out.join(format!("{index}.br"));
             fs::write(&target, compressed).expect("OUT_DIR is writable");
-            format!("Some(include_bytes!({target:?}))")
+            format!("Some(include_bytes!({:?}))", target.display().to_string())
         } else {
             "None".to_owned()
         };
         let (mime, etag) = (mime(name), etag(&plain));
         let _ = writeln!(
             source,
-            "    File {{ path: {name:?}, mime: {mime:?}, etag: {etag:?}, plain: include_bytes!({path:?}), brotli: {brotli} }},"
+            "    File {{ path: {name:?}, mime: {mime:?}, etag: {etag:?}, plain: include_bytes!({copy:?}), brotli: {brotli} }},"
         );
     }
     source.push_str("];\n");
@@ -63,8 +67,7 @@ fn walk(root: &Path, folder: &Path, files: &mut Vec<(String, PathBuf)>) {
 
 fn compress(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    let parameters =
-        brotli::enc::BrotliEncoderParams { quality: QUALITY as i32, lgwin: 22, ..Default::default() };
+    let parameters = brotli::enc::BrotliEncoderParams { quality: QUALITY, lgwin: 22, ..Default::default() };
     brotli::BrotliCompress(&mut &bytes[..], &mut out, &parameters)
         .expect("memory does not fail to be written");
     out

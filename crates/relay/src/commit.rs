@@ -41,7 +41,7 @@ pub(crate) struct Committer {
 }
 
 impl Committer {
-    pub(crate) fn start(db: Db, blobs: Blobs, done: mpsc::Sender<Command>) -> Self {
+    pub(crate) fn start(db: Db, blobs: Blobs, done: &mpsc::Sender<Command>) -> Self {
         let (queue, waiting) = mpsc::unbounded_channel();
         let task = tokio::spawn(run(waiting, db, blobs, done.downgrade()));
         Self { queue: Some(queue), task: Some(task) }

@@ -102,7 +102,7 @@ pub(crate) fn start(machine: Relay, surroundings: Surroundings) -> Core {
     let core = Core { commands: commands.clone(), changes };
     let Surroundings { db, blobs, secret } = surroundings;
     let checker = Checker::new(blobs.clone(), secret, commands.clone());
-    let committer = Committer::start(db.clone(), blobs, commands);
+    let committer = Committer::start(db.clone(), blobs, &commands);
     let task = Task {
         machine,
         origin: tokio::time::Instant::now(),

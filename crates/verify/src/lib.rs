@@ -28,7 +28,7 @@ mod secret;
 pub use error::CheckError;
 pub use float::check_f32;
 pub use int8::check_int8;
-pub use params::{DeviceLambda, MAX_DEVICE_FACTOR, PROBES, Params};
+pub use params::{PROBES, Params};
 pub use report::{RejectReason, Report, Verdict, check_blob};
 pub use secret::{ProbeSeed, Secret, commitment, probe_seed};
 

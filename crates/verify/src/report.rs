@@ -87,8 +87,7 @@ pub struct Report {
     /// Elements accepted although not within tolerance, because a sum may overflow f32 there. A submitter with
     /// such data should be told to scale it.
     pub overflowed_elements: u32,
-    /// Largest residual of a flagged row, in units of the threshold; 0 if no row was flagged. For
-    /// [`DeviceLambda`](crate::DeviceLambda).
+    /// Largest residual of a flagged row, in units of the threshold; 0 if no row was flagged.
     pub worst_ratio: f64,
     /// Multiply-adds that the check did; recomputing takes M·N·K.
     pub work: u64,
