@@ -3,9 +3,9 @@
 /** What the relay's cells mean, in its order (`potluck_proto::cell`). */
 export const CELLS = [
   { name: "free", label: "not begun" },
-  { name: "leased", label: "being computed" },
+  { name: "leased", label: "begun" },
   { name: "accepted", label: "verified" },
-  { name: "mine", label: "yours, being computed" },
+  { name: "mine", label: "yours, begun" },
   { name: "done", label: "yours, verified" },
 ];
 
@@ -21,7 +21,7 @@ export function describe({ name, cells, accepted, volunteers }) {
   const counts = tally(cells);
   const people = volunteers === 1 ? "1 volunteer" : `${volunteers} volunteers`;
   return `Job “${name}”: ${Math.floor(accepted * 100)} % verified, ${people} computing. ` +
-    `Of ${cells.length} parts, ${counts[4]} verified ones and ${counts[3]} being computed are yours.`;
+    `Of ${cells.length} parts, yours are ${counts[4]} verified and ${counts[3]} begun.`;
 }
 
 /** Draws a picture into a canvas, at the size that the canvas has on the page. */

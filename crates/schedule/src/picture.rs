@@ -5,8 +5,9 @@ use potluck_proto::{Picture, cell};
 use potluck_types::VolunteerId;
 use potluck_types::limits::{MAX_TEXT_BYTES, PICTURE_SIDE};
 
-/// Draws a job for one volunteer: one cell a unit, or one cell for several where the grid is large. A cell
-/// shows the least finished of its units, and is the viewer's if any of them is.
+/// Draws a job for one volunteer: one cell for all slices of K of an output tile, or of several where the grid is
+/// large. A cell is free if all of its units are, accepted if all of them are, and else leased; it is the viewer's
+/// if any of its units is.
 pub(crate) fn draw(job: &Job, viewer: &VolunteerId) -> Picture {
     let grid = &job.spec.grid;
     let (rows, cols) = (grid.row_units(), grid.col_units());
@@ -14,27 +15,23 @@ pub(crate) fn draw(job: &Job, viewer: &VolunteerId) -> Picture {
     let mut cells = Vec::with_capacity((height * width) as usize);
     for y in 0..height {
         for x in 0..width {
-            let mut least = Unit::Accepted;
-            let mut own = false;
+            let (mut untouched, mut complete, mut own) = (true, true, false);
             for row in y * rows / height..(y + 1) * rows / height {
                 for col in x * cols / width..(x + 1) * cols / width {
                     for slice in 0..grid.slices() {
                         let (unit, owner) = job.unit(row, col, slice);
                         own |= owner.as_ref() == Some(viewer);
-                        least = match (least, unit) {
-                            (Unit::Free, _) | (_, Unit::Free) => Unit::Free,
-                            (Unit::InFlight, _) | (_, Unit::InFlight) => Unit::InFlight,
-                            _ => Unit::Accepted,
-                        };
+                        untouched &= unit == Unit::Free;
+                        complete &= unit == Unit::Accepted;
                     }
                 }
             }
-            cells.push(match (least, own) {
-                (Unit::Free, _) => cell::FREE,
-                (Unit::InFlight, false) => cell::LEASED,
-                (Unit::InFlight, true) => cell::YOURS_LEASED,
-                (Unit::Accepted, false) => cell::ACCEPTED,
-                (Unit::Accepted, true) => cell::YOURS_ACCEPTED,
+            cells.push(match (untouched, complete, own) {
+                (true, ..) => cell::FREE,
+                (_, true, false) => cell::ACCEPTED,
+                (_, true, true) => cell::YOURS_ACCEPTED,
+                (_, _, false) => cell::LEASED,
+                (_, _, true) => cell::YOURS_LEASED,
             });
         }
     }

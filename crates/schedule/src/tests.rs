@@ -8,7 +8,7 @@ use potluck_proto::{
     Message, NoWorkReason, Outcome, Ping, Preset, RefusalCode, RejectReason, Release, ReleaseReason,
     RevokeReason, Task, Withdraw, cell,
 };
-use potluck_types::limits::{MAX_LEASES_PER_SESSION, MESSAGE_BURST, SESSION_TIMEOUT};
+use potluck_types::limits::{MAX_LEASES_PER_SESSION, MAX_SLICE_DEPTH, MESSAGE_BURST, SESSION_TIMEOUT};
 use potluck_types::{
     BlobHash, ConsentToken, DType, Duration, Fence, Instant, JobId, MatmulShape, SessionId, VolunteerKey,
 };
@@ -526,6 +526,17 @@ fn cancellation_takes_leases_back_and_results_in_flight_are_dropped() {
     assert_eq!(world.request(S1, one, 1000), Err(NoWorkReason::Idle));
 }
 
+fn last_picture(world: &mut World, session: SessionId) -> Vec<u8> {
+    let mut cells = Vec::new();
+    while let Some(picture) = world.heard(session, |m| match m {
+        Message::Picture(picture) => Some(picture.cells.clone()),
+        _ => None,
+    }) {
+        cells = picture;
+    }
+    cells
+}
+
 #[test]
 fn pictures_light_ones_own_tiles() {
     let mut world = World::new();
@@ -534,19 +545,23 @@ fn pictures_light_ones_own_tiles() {
     let lease = world.request(S1, one, 1000).unwrap();
     world.accept(S1, &lease);
     world.wait(Duration(1000));
-    let mut last = |session| {
-        let mut cells = Vec::new();
-        while let Some(picture) = world.heard(session, |m| match m {
-            Message::Picture(picture) => Some(picture.cells.clone()),
-            _ => None,
-        }) {
-            cells = picture;
-        }
-        cells
-    };
-    assert!(last(S1).contains(&cell::YOURS_ACCEPTED));
-    let other = last(S2);
+    assert!(last_picture(&mut world, S1).contains(&cell::YOURS_ACCEPTED));
+    let other = last_picture(&mut world, S2);
     assert!(other.contains(&cell::ACCEPTED) && !other.contains(&cell::YOURS_ACCEPTED));
+}
+
+#[test]
+fn pictures_show_a_tile_with_one_of_its_slices_as_begun() {
+    let mut world = World::new();
+    world.add(job(1, 64, 2 * MAX_SLICE_DEPTH, 64));
+    let (one, _) = (world.join(S1, 1), world.join(S2, 2));
+    let lease = world.request(S1, one, 1000).unwrap();
+    world.accept(S1, &lease);
+    world.wait(Duration(1000));
+    let mine = last_picture(&mut world, S1);
+    assert!(mine.contains(&cell::YOURS_LEASED) && !mine.contains(&cell::YOURS_ACCEPTED), "{mine:?}");
+    let other = last_picture(&mut world, S2);
+    assert!(other.contains(&cell::LEASED) && !other.contains(&cell::ACCEPTED), "{other:?}");
 }
 
 #[test]
