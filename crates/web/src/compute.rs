@@ -4,10 +4,12 @@ use crate::messages::Measured;
 use gloo_timers::future::TimeoutFuture;
 use potluck_kernels::limits::STEP_TARGET;
 use potluck_kernels::{
-    Backend as Kernel, BackendChoice, CpuJob, Gpu, GpuOptions, KernelError, Operand, Progress, Variant, calibrate,
+    Backend as Kernel, BackendChoice, CpuJob, Gpu, GpuOptions, KernelError, Operand, Progress, Variant,
+    calibrate,
 };
 use potluck_proto::Backend;
 use potluck_volunteer::{Choice, Failure, Run, compute};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -65,76 +67,101 @@ pub(crate) async fn measure(choice: Choice) -> Option<Found> {
     Some(Found { device, backend, mflops, measured })
 }
 
-/// Runs a product. The result's bytes and the time that the device was busy; `None` if it was canceled.
+/// Takes the rest that the run before left in `owed`, and runs a product. The result's bytes and the time that the
+/// device was busy; `None` if it was canceled. Results need not wait for the rest after them.
 pub(crate) async fn run(
     device: Device,
     run: Run,
     cancel: Rc<AtomicBool>,
+    owed: Rc<Cell<Duration>>,
 ) -> Result<Option<(Vec<u8>, Duration)>, Failure> {
-    let outcome = match device {
-        Device::Cpu => on_cpu(&run, &cancel).await,
-        Device::Gpu(gpu, variant) => on_gpu(&gpu, variant, &run, &cancel).await,
+    let outcome = match take_rest(&owed, &cancel).await {
+        Ok(()) => match device {
+            Device::Cpu => on_cpu(&run, &cancel, &owed).await,
+            Device::Gpu(gpu, variant) => on_gpu(&gpu, variant, &run, &cancel, &owed).await,
+        },
+        Err(canceled) => Err(canceled),
     };
     match outcome {
         Ok(done) => Ok(Some(done)),
         Err(KernelError::Cancelled) => Ok(None),
         Err(KernelError::OutOfMemory) => Err(Failure::OutOfMemory),
         Err(
-            KernelError::ShapeMismatch { .. } | KernelError::TooLarge { .. } | KernelError::Unsupported { .. },
+            KernelError::ShapeMismatch { .. }
+            | KernelError::TooLarge { .. }
+            | KernelError::Unsupported { .. },
         ) => Err(Failure::Unsupported),
         Err(_) => Err(Failure::DeviceLost),
     }
 }
 
-async fn on_cpu(run: &Run, cancel: &AtomicBool) -> Result<(Vec<u8>, Duration), KernelError> {
+async fn on_cpu(
+    run: &Run,
+    cancel: &AtomicBool,
+    owed: &Cell<Duration>,
+) -> Result<(Vec<u8>, Duration), KernelError> {
     let start = Instant::now();
     let assembled = compute::assemble(&run.task, &run.a, &run.bt)?;
     let mut job = CpuJob::new(assembled.shape, Operand::pair(&assembled.a, &assembled.bt)?)?;
     let mut busy = start.elapsed();
-    let mut owed = Duration::ZERO;
+    owe(owed, busy, run.share);
     loop {
+        take_rest(owed, cancel).await?;
         let slice = Instant::now();
         let progress = job.step(STEP_TARGET);
         let took = slice.elapsed();
         busy += took;
-        owed += took.mul_f64(1.0 / run.share.clamp(0.01, 1.0) - 1.0);
+        owe(owed, took, run.share);
         if progress == Progress::Finished {
             break;
         }
-        owed = rest(owed, cancel).await?;
     }
     let last = Instant::now();
     let bytes = job.finish().to_le_bytes();
-    Ok((bytes, busy + last.elapsed()))
+    let took = last.elapsed();
+    owe(owed, took, run.share);
+    Ok((bytes, busy + took))
 }
 
-async fn on_gpu(gpu: &Gpu, variant: Variant, run: &Run, cancel: &AtomicBool) -> Result<(Vec<u8>, Duration), KernelError> {
+async fn on_gpu(
+    gpu: &Gpu,
+    variant: Variant,
+    run: &Run,
+    cancel: &AtomicBool,
+    owed: &Cell<Duration>,
+) -> Result<(Vec<u8>, Duration), KernelError> {
     let start = Instant::now();
     let assembled = compute::assemble(&run.task, &run.a, &run.bt)?;
     let operands = Operand::pair(&assembled.a, &assembled.bt)?;
     let output = gpu.matmul(assembled.shape, operands, variant, cancel).await?;
     let bytes = output.to_le_bytes();
     let busy = start.elapsed();
-    // The device was busy in bands; the rest that keeps the share comes after them.
-    let mut owed = busy.mul_f64(1.0 / run.share.clamp(0.01, 1.0) - 1.0);
-    while owed >= SHORTEST_REST {
-        owed = rest(owed, cancel).await?;
-    }
+    owe(owed, busy, run.share);
     Ok((bytes, busy))
 }
 
-/// Lets the Worker hear its messages, and takes a piece of the rest that is owed; what is still owed.
-async fn rest(owed: Duration, cancel: &AtomicBool) -> Result<Duration, KernelError> {
-    let piece = (owed.as_millis() as u32).min(REST_PIECE_MS);
-    if owed < SHORTEST_REST {
-        breathe().await;
-    } else {
-        TimeoutFuture::new(piece).await;
+/// Adds the rest after `busy`, so that busy / (busy + rest) = share.
+fn owe(owed: &Cell<Duration>, busy: Duration, share: f64) {
+    owed.set(owed.get() + busy.mul_f64(1.0 / share.clamp(0.01, 1.0) - 1.0));
+}
+
+/// Lets the Worker hear its messages, and takes the rest that is owed, but for what is too short for a timer.
+async fn take_rest(owed: &Cell<Duration>, cancel: &AtomicBool) -> Result<(), KernelError> {
+    loop {
+        if owed.get() < SHORTEST_REST {
+            breathe().await;
+        } else {
+            let start = Instant::now();
+            TimeoutFuture::new((owed.get().as_millis() as u32).min(REST_PIECE_MS)).await;
+            owed.set(owed.get().saturating_sub(start.elapsed()));
+        }
+        if cancel.load(Ordering::Relaxed) {
+            return Err(KernelError::Cancelled);
+        }
+        if owed.get() < SHORTEST_REST {
+            return Ok(());
+        }
     }
-    if cancel.load(Ordering::Relaxed) {
-        return Err(KernelError::Cancelled);
-    }
-    Ok(if owed < SHORTEST_REST { owed } else { owed.saturating_sub(Duration::from_millis(u64::from(piece))) })
 }
 
 /// A turn of the event loop without the 4 ms that timers cost.

@@ -7,7 +7,7 @@ use gloo_timers::callback::Timeout;
 use potluck_types::{Duration, Instant, VolunteerKey};
 use potluck_volunteer::{Action, DEFAULT_CACHE_BYTES, DEFAULT_MEMORY_BYTES, Engine, Event, Options, RunId};
 use serde::Serialize as _;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +30,8 @@ struct Inner {
     device: Option<Device>,
     measured: Vec<Measured>,
     run: Option<(RunId, Rc<AtomicBool>)>,
+    /// Rest that the device is still due.
+    owed: Rc<Cell<std::time::Duration>>,
     /// Events that came while another was carried out.
     queue: VecDeque<Event>,
     busy: bool,
@@ -101,10 +103,14 @@ impl Handle {
             Action::Run(run) => {
                 let cancel = Rc::new(AtomicBool::new(false));
                 inner.run = Some((run.id, Rc::clone(&cancel)));
-                let Some(device) = inner.device.clone() else { return };
-                let (this, id) = (self.clone(), run.id);
+                let Some(device) = inner.device.clone() else {
+                    let failure = potluck_volunteer::Failure::DeviceLost;
+                    inner.queue.push_back(Event::KernelFailed { run: run.id, failure });
+                    return;
+                };
+                let (this, id, owed) = (self.clone(), run.id, Rc::clone(&inner.owed));
                 spawn_local(async move {
-                    match compute::run(device, run, cancel).await {
+                    match compute::run(device, run, cancel, owed).await {
                         Ok(Some((result, busy))) => {
                             let busy = Duration(busy.as_millis() as u64);
                             this.feed(Event::KernelDone { run: id, result, busy });
@@ -208,6 +214,7 @@ impl TabEngine {
             device: None,
             measured: Vec::new(),
             run: None,
+            owed: Rc::default(),
             queue: VecDeque::new(),
             busy: false,
             on_view,
