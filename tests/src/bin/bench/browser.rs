@@ -90,7 +90,7 @@ async fn session(report: &mut Report, browser: &Browser, url: &str) -> Result<()
 }
 
 async fn sizes(report: &mut Report, browser: &Browser, tab: &Tab) -> Result<()> {
-    tab.wait_for("Boolean(window.bench)", Duration::from_secs(60)).await?;
+    tab.wait_for("Boolean(window.bench)", Duration::from_mins(1)).await?;
     let machine: Value = tab.evaluate("bench.machine()").await?;
     ensure!(machine["isolated"] == Value::Bool(false), "the page is isolated: wasm could use threads");
     report.note(&format!(

@@ -126,5 +126,6 @@ fn job(client: &Client, files: &[Vec<u8>; 2], round: usize) -> Result<([Duration
     let mut result = Vec::new();
     response.into_body().into_with_config().limit(u64::MAX).reader().read_to_end(&mut result)?;
     let fetched = start.elapsed();
-    Ok(([uploaded, computed - uploaded, fetched - computed], result))
+    let parts = [uploaded, computed.saturating_sub(uploaded), fetched.saturating_sub(computed)];
+    Ok((parts, result))
 }

@@ -17,7 +17,7 @@ use crate::artifacts;
 use crate::clock::memory_bytes;
 
 /// Time for a relay to open its store and listen; it takes a fraction of a second on an idle machine.
-const START_TIMEOUT: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 /// Pause between two looks at a running command's memory.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -34,7 +34,6 @@ pub(crate) struct Swarm {
 
 /// What a finished `potluck` command did.
 pub(crate) struct Finished {
-    pub(crate) stdout: String,
     pub(crate) wall: Duration,
     /// The most that was seen resident, in bytes.
     pub(crate) peak_bytes: u64,
@@ -122,11 +121,10 @@ impl Swarm {
             .args(args)
             .args(["--relay", &self.address, "--token-file", &self.token_file])
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .context("starting the potluck command")?;
-        let stdout = drain(child.stdout.take());
         let stderr = drain(child.stderr.take());
         // Another thread looks at memory, so that the wait below ends with the process and not a pause later.
         let pid = child.id();
@@ -142,13 +140,12 @@ impl Swarm {
         let wall = started.elapsed();
         drop(done);
         let peak_bytes = looking.join().unwrap_or(0);
-        let stdout = stdout.join().unwrap_or_default();
         if !status.success() {
             self.relay.check()?;
             self.volunteer.check()?;
             bail!("`potluck {}` failed: {}", args.join(" "), stderr.join().unwrap_or_default().trim());
         }
-        Ok(Finished { stdout, wall, peak_bytes })
+        Ok(Finished { wall, peak_bytes })
     }
 }
 
@@ -200,13 +197,11 @@ impl Process {
     }
 
     fn first_line(&mut self) -> Result<String> {
-        match self.lines.recv_timeout(START_TIMEOUT) {
-            Ok(line) => Ok(line),
-            Err(_) => {
-                self.check()?;
-                bail!("{} printed nothing within {} s", self.name, START_TIMEOUT.as_secs())
-            }
+        if let Ok(line) = self.lines.recv_timeout(START_TIMEOUT) {
+            return Ok(line);
         }
+        self.check()?;
+        bail!("{} printed nothing within {} s", self.name, START_TIMEOUT.as_secs())
     }
 
     fn check(&mut self) -> Result<()> {
