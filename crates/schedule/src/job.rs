@@ -147,6 +147,11 @@ impl Job {
         self.accepted == self.units.len()
     }
 
+    /// Units in all.
+    pub(crate) const fn unit_count(&self) -> usize {
+        self.units.len()
+    }
+
     /// Multiplications and additions of one full unit.
     pub(crate) fn unit_flops(&self) -> u64 {
         let grid = self.grid();

@@ -5,7 +5,8 @@ use crate::io::Output;
 use crate::job::Budget;
 use crate::policy::{
     BUSY_RETRY, DEADLINE_FACTOR, FASTER_AT_TAIL, FIRST_SHARD_SECONDS, IDLE_RETRY, LINK_BYTES_PER_SECOND,
-    MAX_COPIES, MAX_DEADLINE, MIN_DEADLINE, REFETCHES, SHARD_SECONDS, SHARE_OF_FREE, SPEED,
+    MAX_COPIES, MAX_DEADLINE, MIN_DEADLINE, MIN_SHARD_SECONDS, MIN_SHARDS_EACH, REFETCHES, SHARD_SECONDS,
+    SHARE_OF_FREE, SPEED,
 };
 use crate::relay::{PlantedBug, Relay, Timer};
 use potluck_proto::{
@@ -106,14 +107,17 @@ impl Relay {
         held: &BTreeSet<BlobHash>,
     ) -> Option<(JobId, u32)> {
         let seconds = if self.standings.is_new(volunteer) { FIRST_SHARD_SECONDS } else { SHARD_SECONDS };
-        let sharers = self.consenting().max(1) * SHARE_OF_FREE;
+        let sessions = self.consenting().max(1);
+        let sharers = sessions * SHARE_OF_FREE;
         let mut by_service: Vec<_> =
             self.jobs.iter().filter(|(_, job)| job.free > 0).map(|(id, job)| (job.service, *id)).collect();
         by_service.sort_unstable();
         for (_, id) in by_service {
             let Some(job) = self.jobs.get_mut(&id) else { continue };
             let affordable = (speed * seconds / job.unit_flops() as f64) as usize;
-            let units = affordable.min(job.free.div_ceil(sharers)).max(1);
+            let worthwhile = (speed * MIN_SHARD_SECONDS / job.unit_flops() as f64) as usize;
+            let least = worthwhile.min(job.unit_count() / (sessions * MIN_SHARDS_EACH));
+            let units = affordable.min(job.free.div_ceil(sharers).max(least)).max(1);
             if let Some(shard) = job.carve(Budget { units, memory_bytes }, held) {
                 return Some((id, shard));
             }

@@ -10,6 +10,10 @@ pub(crate) const FIRST_SHARD_SECONDS: f64 = 0.25;
 /// A shard takes at most this fraction of a job's free units per consenting session (guided self-scheduling):
 /// shards shrink towards the end, so that all finish together.
 pub(crate) const SHARE_OF_FREE: usize = 4;
+/// Towards the end shards do not shrink below this compute time: a round trip would cost more than it levels out ...
+pub(crate) const MIN_SHARD_SECONDS: f64 = 0.05;
+/// ... unless a session would then get fewer shards than this.
+pub(crate) const MIN_SHARDS_EACH: usize = 8;
 /// Free units that are looked at for one lease. 4,096 units cost about 20 µs.
 pub(crate) const MAX_SCAN: usize = 4096;
 /// Speeds are clamped to this range of floating-point operations per second: a claim is not trusted, and

@@ -16,6 +16,9 @@ use tokio::sync::mpsc;
 
 /// Events that may wait for the engine: one per command, and the engine has at most a run and a calibration out.
 const MAX_QUEUED_EVENTS: usize = 16;
+/// A native step is longer than a tab's: no frame has to be drawn meanwhile, a Stop is still heard within a quarter of a
+/// second, and short steps cost the kernel up to a fifth of its speed.
+const NATIVE_STEP: Duration = Duration::from_millis(50);
 /// A rest is cut into pieces of this length, so that a Stop is noticed soon.
 const REST_PIECE: Duration = Duration::from_millis(20);
 
@@ -198,7 +201,7 @@ fn run_on_cpu(run: &Run, cancel: &AtomicBool) -> Result<(Vec<u8>, Duration, Dura
             return Err(KernelError::Cancelled);
         }
         let step = Instant::now();
-        let progress = job.step(potluck_kernels::limits::STEP_TARGET);
+        let progress = job.step(NATIVE_STEP);
         let took = step.elapsed();
         busy += took;
         owed = rest_for(took, run.share);
