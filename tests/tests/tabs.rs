@@ -277,7 +277,8 @@ fn tabs_compute_and_lies_are_found_out() {
             [lent(&browser, &api, TabBackend::Wasm).await, lent(&browser, &api, TabBackend::Wasm).await];
         if std::env::var("POTLUCK_BLESS").is_ok_and(|value| value == "1") {
             tabs[0].wait_for("Number(document.body.dataset.accepted) > 0", TAB_LIMIT).await.unwrap();
-            tabs[0].set_viewport(1100, 820, 1.0).await.unwrap();
+            tabs[0].set_viewport(1100, 940, 1.0).await.unwrap();
+            let _: Value = tabs[0].evaluate("scrollTo(0, 0)").await.unwrap();
             let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/page.png");
             std::fs::write(page, tabs[0].screenshot().await.unwrap()).unwrap();
         }
