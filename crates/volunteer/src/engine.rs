@@ -94,11 +94,17 @@ impl Engine {
             Event::Conditions(conditions) => self.conditions = conditions,
             Event::Ignore(ignored) => self.ignored = ignored,
             Event::Calibrated { backend, mflops } => {
-                if matches!(self.device, Device::Measuring) {
-                    self.device = Device::Ready { backend, mflops };
+                if let Device::Measuring(choice) = self.device {
+                    // Another choice meanwhile: what was measured is not what the person wants.
+                    let wanted = choice == self.choice;
+                    self.device = if wanted { Device::Ready { backend, mflops } } else { Device::Unknown };
                 }
             }
-            Event::CalibrationFailed => self.device_failed(false),
+            Event::CalibrationFailed => match self.device {
+                Device::Measuring(choice) if choice != self.choice => self.device = Device::Unknown,
+                Device::Measuring(_) => self.device_failed(false),
+                _ => {}
+            },
             Event::Connected => self.connected(),
             Event::Frame(frame) => self.frame(&frame),
             Event::Disconnected => self.disconnected(),
@@ -140,8 +146,11 @@ impl Engine {
         self.preset = preset;
         if choice != self.choice || matches!(self.device, Device::None) {
             self.choice = choice;
-            self.device = Device::Unknown;
             self.failures = 0;
+            // Devices are measured one after the other: an answer says not whose it is.
+            if !matches!(self.device, Device::Measuring(_)) {
+                self.device = Device::Unknown;
+            }
         }
         if let Link::Refused(_) = self.link {
             self.link = Link::Down { failures: 0, retry_at: self.now };
@@ -180,9 +189,10 @@ impl Engine {
         self.link = Link::Down { failures: 0, retry_at: self.now };
     }
 
-    /// Whether the person and the conditions allow work.
+    /// Whether the person and the conditions allow work, and there may be something to work with.
     pub(crate) fn may_work(&self) -> bool {
         matches!(self.person, Person::Lending | Person::Finishing)
+            && !matches!(self.device, Device::None)
             && self.conditions.except(self.ignored) == Conditions::default()
     }
 
@@ -199,7 +209,7 @@ impl Engine {
                 self.device = Device::Unknown;
             }
             if matches!(self.device, Device::Unknown) {
-                self.device = Device::Measuring;
+                self.device = Device::Measuring(self.choice);
                 self.out.push(Action::Calibrate(self.choice));
             }
         }
@@ -211,18 +221,25 @@ impl Engine {
     }
 
     fn kernel_failed(&mut self, run: RunId, failure: Failure) {
-        let Some(lease) = self.running(run) else { return };
+        let Some((lease, _)) = self.running(run) else { return };
         self.drop_work_quietly(lease);
         let reason = match failure {
             Failure::Unsupported => ReleaseReason::Unsupported,
             Failure::DeviceLost | Failure::OutOfMemory => ReleaseReason::DeviceFailed,
         };
         self.send(Release { lease, reason });
-        self.device_failed(failure == Failure::Unsupported);
+        self.run_failed(failure == Failure::Unsupported);
+    }
+
+    /// A kernel failed: that of the device at hand, unless another one was chosen meanwhile.
+    pub(crate) fn run_failed(&mut self, still_there: bool) {
+        if matches!(self.device, Device::Ready { .. }) {
+            self.device_failed(still_there);
+        }
     }
 
     /// Backs off, then falls back to the CPU, then gives up: never loops on a broken device.
-    pub(crate) fn device_failed(&mut self, still_there: bool) {
+    fn device_failed(&mut self, still_there: bool) {
         self.failures += 1;
         let on_gpu = match self.device {
             Device::Ready { backend, .. } => matches!(backend, Backend::WebGpu | Backend::NativeGpu),
@@ -235,7 +252,6 @@ impl Engine {
                 self.device = Device::Unknown;
             } else {
                 self.device = Device::None;
-                self.withdraw();
             }
         } else if !still_there {
             let wait = Duration(DEVICE_RETRY.0 << self.failures);

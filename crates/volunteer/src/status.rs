@@ -218,7 +218,7 @@ impl Engine {
             return None;
         }
         match self.device {
-            Device::Unknown | Device::Measuring => return Some(WaitReason::Calibrating),
+            Device::Unknown | Device::Measuring(_) => return Some(WaitReason::Calibrating),
             Device::Failed { .. } => return Some(WaitReason::DeviceFailed),
             Device::Ready { .. } | Device::None => {}
         }

@@ -1,7 +1,7 @@
 //! Leases on their way: inputs, kernel, commit, verdict.
 
 use crate::engine::Engine;
-use crate::io::{Action, Run, RunId};
+use crate::io::{Action, Choice, Run, RunId};
 use crate::limits::{RESULT_TTL, share};
 use crate::link::Link;
 use potluck_proto::{
@@ -18,8 +18,8 @@ use std::sync::Arc;
 pub(crate) enum Device {
     /// Not measured yet.
     Unknown,
-    /// Being measured.
-    Measuring,
+    /// Being measured, for this choice.
+    Measuring(Choice),
     /// Measured.
     Ready { backend: Backend, mflops: u32 },
     /// Failed; measured again later.
@@ -35,8 +35,8 @@ pub(crate) enum Stage {
     Fetching,
     /// All inputs are here.
     Ready,
-    /// The kernel runs.
-    Running { run: RunId },
+    /// The kernel runs, on this backend whatever is chosen meanwhile.
+    Running { run: RunId, backend: Backend },
     /// The result is named, and served until its verdict.
     Committed {
         hash: BlobHash,
@@ -223,22 +223,23 @@ impl Engine {
         };
         let (a, bt) = (take(&work.task.a), take(&work.task.bt));
         work.inputs.clear();
-        work.stage = Stage::Running { run: id };
+        work.stage = Stage::Running { run: id, backend };
         let task = work.task.clone();
         self.out.push(Action::Run(Run { id, backend, task, a, bt, share: share(self.preset) }));
     }
 
-    /// The lease that a run belongs to, if it still counts.
-    pub(crate) fn running(&self, run: RunId) -> Option<LeaseId> {
-        let current = |stage: &Stage| matches!(stage, Stage::Running { run: current } if *current == run);
-        self.work.iter().find(|work| current(&work.stage)).map(|work| work.lease)
+    /// The lease that a run belongs to and what computes it, if it still counts.
+    pub(crate) fn running(&self, run: RunId) -> Option<(LeaseId, Backend)> {
+        self.work.iter().find_map(|work| match work.stage {
+            Stage::Running { run: current, backend } if current == run => Some((work.lease, backend)),
+            _ => None,
+        })
     }
 
     /// A result: its hash goes out before a byte of it.
     pub(crate) fn kernel_done(&mut self, run: RunId, result: Vec<u8>, busy: Duration) {
-        let Some(lease) = self.running(run) else { return };
+        let Some((lease, backend)) = self.running(run) else { return };
         self.counters.busy_ms += busy.0;
-        let Device::Ready { backend, .. } = self.device else { return };
         let now = self.now;
         let Some(work) = self.work.iter_mut().find(|work| work.lease == lease) else { return };
         let expected =
@@ -246,7 +247,7 @@ impl Engine {
         if result.len() as u64 != expected {
             self.drop_work_quietly(lease);
             self.send(Release { lease, reason: ReleaseReason::DeviceFailed });
-            return self.device_failed(false);
+            return self.run_failed(false);
         }
         let hash = BlobHash::of(&result);
         let commit = Commit {
@@ -315,7 +316,7 @@ impl Engine {
     /// Takes a lease out, cancels its kernel, and forgets fetches that only it needed.
     pub(crate) fn drop_work(&mut self, lease: LeaseId) -> Option<Work> {
         let at = self.work.iter().position(|work| work.lease == lease)?;
-        if let Stage::Running { run } = self.work[at].stage {
+        if let Stage::Running { run, .. } = self.work[at].stage {
             self.out.push(Action::Cancel(run));
         }
         let work = self.work.remove(at);
