@@ -7,7 +7,7 @@ use potluck_proto::{
     MatmulTask, Message, NoWorkReason, Outcome, PROTOCOL_VERSION, Ping, Pong, Preset, Refusal, RefusalCode,
     RejectReason, Task, Verdict, Withdraw, decode, encode,
 };
-use potluck_tests::npy::{LowRank, f32_file, file};
+use potluck_tests::npy::{LowRank, f32_file, header, raw};
 use potluck_tests::{Api, TestRelay, Volunteer, memory, wait_until};
 use potluck_types::limits::{
     HANDSHAKE_TIMEOUT, MAX_CHUNK_BYTES, MAX_FRAME_BYTES, MAX_LEASES_PER_SESSION, MAX_QUEUED_FRAMES,
@@ -622,7 +622,7 @@ fn attackers_are_refused_and_honest_work_goes_on() {
     let relay = TestRelay::start();
     let volunteer = Volunteer::start(&relay.api.url, 1, Preset::Quiet);
     wait_until("the honest volunteer waits", ANSWER_LIMIT, || relay.api.metric("consenting_sessions") == 1);
-    let ones = file(1, "|i1", false, &BACKLOG, &vec![1.0; BACKLOG[0] * BACKLOG[1]]);
+    let ones = raw(1, &header("|i1", false, &BACKLOG), &vec![1; BACKLOG[0] * BACKLOG[1]]);
     let submit_backlog =
         || relay.api.submit(&ones, &ones, &json!({ "transpose_b": true, "name": "backlog" }));
     let cancel = |id: &str| relay.api.send("DELETE", &format!("/api/v1/jobs/{id}"), &[], &[]).text("state");

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 /// How often the relay is killed.
 const KILLS: usize = 10;
-/// The product: two slices of K, 1,800 units, 75 GFLOP.
+/// The product: two slices of K, 75 GFLOP.
 const M: usize = 3840;
 const K: usize = 2560;
 const N: usize = 3840;
@@ -32,7 +32,7 @@ const END_LIMIT: Duration = Duration::from_secs(300);
 /// Pause between two looks.
 const POLL: Duration = Duration::from_millis(25);
 /// Seed of the random moments, unless `POTLUCK_SEED` names another.
-const SEED: u64 = 2;
+const SEED: u64 = 3;
 
 /// A process that does not outlive the test.
 struct Guarded(Child);
