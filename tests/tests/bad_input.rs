@@ -1,6 +1,11 @@
 //! What submitters may send, and what they may not: every legal `.npy` file gives the right product, everything
 //! else a clear refusal before any work is handed out.
 
+use potluck_cli::client::Client;
+use potluck_cli::error::CliError;
+use potluck_cli::npy::NpyFile;
+use potluck_cli::stop::Stop;
+use potluck_cli::submit;
 use potluck_proto::Preset;
 use potluck_tests::npy::{self, file, header, raw};
 use potluck_tests::{Answer, Api, TestRelay, Volunteer};
@@ -237,6 +242,17 @@ fn uploads_that_are_too_large_or_end_early_are_refused_and_leave_nothing() {
     assert_eq!(relay.api.get("/healthz").status, 200);
 }
 
+#[test]
+fn a_refused_upload_says_why_however_large_it_is() {
+    let relay = TestRelay::start();
+    // More than the sockets' buffers hold: a relay that hangs up in the middle would be all that the client sees.
+    let path = relay.data.path().join("large.npy");
+    std::fs::write(&path, raw(1, &header("|i1", false, &[8192, 8192]), &vec![0; 8192 * 8192])).unwrap();
+    let client = Client::new(&relay.api.url, Some("wrong".into()), Stop::default()).unwrap();
+    let refused = submit::upload(&client, &NpyFile::open(&path).unwrap()).unwrap_err();
+    assert!(matches!(&refused, CliError::Api(api) if api.status == 401), "{refused}");
+}
+
 /// The answer to a job made of two matrices.
 fn job_of(api: &Api, a: &[u8], b: &[u8], more: &Value) -> Answer {
     let ids = [a, b].map(|file| {
@@ -396,9 +412,13 @@ fn jobs_that_do_not_make_sense_are_refused() {
     refused(&post(&is_json, b"{\"kind\": \"matmul\""), 400, "bad_request", "JSON", "openapi");
     refused(&post(&is_json, b"{}"), 400, "bad_request", "kind", "openapi");
     refused(&post(&[("content-type", "text/plain")], b"{}"), 400, "bad_request", "Content-Type", "openapi");
-    let huge = format!("{{\"kind\": \"{}\"}}", "x".repeat(100_000));
-    let head = format!("content-type: application/json\r\ncontent-length: {}", huge.len());
-    refused(&by_hand(api, "/api/v1/jobs", &head, huge.as_bytes()), 400, "bad_request", "", "openapi");
+    let huge = |bytes: usize| format!("{{\"kind\": \"{}\"}}", "x".repeat(bytes));
+    refused(&post(&is_json, huge(64 << 10).as_bytes()), 400, "bad_request", "length limit", "openapi");
+    // Of far too much the relay reads no more than its limit; the client may see only that it hung up.
+    let far_too_much = huge(1 << 20);
+    let head = format!("content-type: application/json\r\ncontent-length: {}", far_too_much.len());
+    let answer = by_hand(api, "/api/v1/jobs", &head, far_too_much.as_bytes());
+    assert!(answer.status == 400 || answer.body.is_empty(), "{answer:?}");
     let deep = "[".repeat(60_000);
     refused(&post(&is_json, deep.as_bytes()), 400, "bad_request", "", "openapi");
 

@@ -150,7 +150,13 @@ impl Client {
         on_trouble: impl FnMut(Trouble),
     ) -> Result<T, CliError> {
         let length = length.to_string();
-        let headers = [("content-type", "application/octet-stream"), ("content-length", length.as_str())];
+        // The relay says whether it takes the file before a byte of it is sent: a refusal that comes while one still
+        // sends is lost with the connection.
+        let headers = [
+            ("content-type", "application/octet-stream"),
+            ("content-length", length.as_str()),
+            ("expect", "100-continue"),
+        ];
         let response = self.retried(on_trouble, || {
             let mut body = open()?;
             self.send(method.clone(), path, &headers, SendBody::from_reader(&mut body))
