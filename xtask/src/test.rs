@@ -49,7 +49,7 @@ pub(crate) fn run() -> bool {
     stages.run("native tests", || {
         let mut test = cargo();
         // Browsers share two cores with everything else: one suite after the other.
-        test.args(["test", "--workspace"]).env("CHROME", &ready.chromium);
+        test.args(["test", "--workspace", "--no-fail-fast"]).env("CHROME", &ready.chromium);
         succeeds(&mut test)
     });
     stages.run("simulator, 2000 seeds", || {

@@ -23,6 +23,7 @@ impl Micro for F32 {
     const PAIR: usize = 1;
     const NR: usize = NR;
 
+    #[expect(clippy::cast_ptr_alignment, reason = "wasm vector accesses need no alignment")]
     fn pack4(&self, rows: [&[f32]; 4], out: &mut [f32], stride: usize) {
         let len = rows[0].len();
         let whole = len / 4 * 4;
@@ -30,7 +31,7 @@ impl Micro for F32 {
         let base = out.as_mut_ptr();
         for p in (0..whole).step_by(4) {
             // SAFETY: p + 4 <= len of every row, and the last store ends at (p + 3) * stride + 4 <= out.len(), both
-            // asserted above; wasm vector accesses need no alignment.
+            // asserted above.
             unsafe {
                 let [r0, r1, r2, r3] = rows.map(|r| v128_load(r.as_ptr().add(p).cast::<v128>()));
                 let (t0, t1) = (i32x4_shuffle::<0, 4, 1, 5>(r0, r1), i32x4_shuffle::<2, 6, 3, 7>(r0, r1));
