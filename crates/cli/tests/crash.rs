@@ -241,7 +241,7 @@ fn ten_kills_lose_nothing_and_count_nothing_twice() {
         Some(relay.get("/api/v1/jobs")?[0]["id"].as_str()?.to_owned())
     });
 
-    let (mut before, mut units) = ([0; 3], u64::MAX);
+    let (mut before, mut units) = ([0_u64; 3], u64::MAX);
     for kill in 1..=KILLS {
         // Three in ten hit a relay that just starts; the others one that works. Where the job is ahead of the kills,
         // they come early as well, so that a fast machine does not finish it before the last one.
