@@ -283,7 +283,9 @@ impl Model {
                 connection.agreeing = true;
             }
             Message::Withdraw(_) => {
-                assert!(!may_work);
+                // The last device failed under the last shard: first consent ends, then the lending.
+                let ends = self.finishing && self.engine.state() == State::Stopped;
+                assert!(!may_work || ends);
                 (connection.token, connection.agreeing, connection.asked) = (None, false, false);
                 connection.leases.clear();
                 connection.requests.clear();
