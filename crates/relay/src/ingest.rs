@@ -221,8 +221,12 @@ impl Pair {
         let cols =
             (0..self.grid.col_units()).map(|unit| self.grid.cols(&(unit..unit + 1))).collect::<Vec<_>>();
         let put = |hash: &BlobHash, bytes: Vec<u8>| handle.block_on(blobs.put_quick(hash, bytes));
-        let a = self.a.cut(&rows, &slices, self.dtype, true, put)?;
-        let bt = self.bt.cut(&cols, &slices, self.dtype, transposed_b, put)?;
+        let (a, bt) = std::thread::scope(|scope| {
+            let a = scope.spawn(|| self.a.cut(&rows, &slices, self.dtype, true, put));
+            let bt = self.bt.cut(&cols, &slices, self.dtype, transposed_b, put);
+            (a.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), bt)
+        });
+        let (a, bt) = (a?, bt?);
         Ok([a, bt])
     }
 }

@@ -24,6 +24,8 @@ const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest silence of a relay that has work to do first: it checks and cuts two matrices of up to 4 GiB, one job after
 /// the other.
 const WORK_TIMEOUT: Duration = Duration::from_mins(15);
+/// Bytes that are sent or received at once: a matrix takes few system calls.
+const BUFFER_BYTES: usize = 1 << 20;
 /// Largest JSON answer, in bytes: a list of 4,096 jobs at about 1 kB each.
 const MAX_JSON_BYTES: u64 = 16 << 20;
 
@@ -66,6 +68,8 @@ impl Client {
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_resolve(Some(CONNECT_TIMEOUT))
             .timeout_per_write(Some(SILENCE_TIMEOUT))
+            .output_buffer_size(BUFFER_BYTES)
+            .input_buffer_size(BUFFER_BYTES)
             .user_agent(concat!("potluck/", env!("CARGO_PKG_VERSION")))
             .build();
         Ok(Self {
