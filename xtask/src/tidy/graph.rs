@@ -29,6 +29,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("potluck-proto", &["potluck-types"]),
     ("potluck-kernels", &["potluck-types"]),
     ("potluck-verify", &["potluck-types"]),
+    ("potluck-train", &["potluck-types", "potluck-kernels"]),
     ("potluck-schedule", &["potluck-types", "potluck-proto"]),
     ("potluck-volunteer", &["potluck-types", "potluck-proto", "potluck-kernels"]),
     ("potluck-relay", &["potluck-types", "potluck-proto", "potluck-schedule", "potluck-verify"]),
