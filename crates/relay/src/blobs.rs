@@ -1,24 +1,82 @@
 //! Blobs by hash, through `object_store`: a folder here, a bucket elsewhere.
 //!
 //! Results are synchronized to disk before they are acknowledged. Panels are not: they can be cut again from
-//! the uploaded matrix.
+//! the uploaded matrix. While there is room they stay in memory, for as long as their job runs: on disk they would
+//! be a second copy of the matrix, which each synchronized write after them had to wait for.
 
 use futures_util::TryStreamExt as _;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as StorePath;
 use object_store::{ObjectStore, ObjectStoreExt as _};
-use potluck_types::BlobHash;
-use std::collections::HashSet;
+use potluck_types::{BlobHash, JobId};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+/// Bytes of panels in memory, all jobs together: both operands of a product of side 2,896.
+const MEMORY_BYTES: u64 = 64 << 20;
 
 /// The blob store.
 #[derive(Debug, Clone)]
 pub(crate) struct Blobs {
     durable: Arc<dyn ObjectStore>,
     quick: Arc<dyn ObjectStore>,
+    memory: Arc<Memory>,
+}
+
+/// Panels in memory, and the jobs that hold them there.
+#[derive(Debug)]
+struct Memory {
+    panels: Mutex<HashMap<BlobHash, Weak<Panel>>>,
+    jobs: Mutex<HashMap<JobId, Vec<Arc<Panel>>>>,
+    used: AtomicU64,
+    most: u64,
+}
+
+/// A panel in memory. It is there for as long as somebody holds it.
+#[derive(Debug)]
+pub(crate) struct Panel {
+    hash: BlobHash,
+    bytes: bytes::Bytes,
+    memory: Weak<Memory>,
+}
+
+impl Drop for Panel {
+    fn drop(&mut self) {
+        let Some(memory) = self.memory.upgrade() else { return };
+        memory.used.fetch_sub(self.bytes.len() as u64, Ordering::Relaxed);
+        let mut panels = lock(&memory.panels);
+        // Another one may have taken its place since the last holder let go.
+        if panels.get(&self.hash).is_some_and(|panel| panel.strong_count() == 0) {
+            panels.remove(&self.hash);
+        }
+    }
+}
+
+/// The maps are whole between any two statements: a panic elsewhere does not spoil them.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Memory {
+    fn get(&self, hash: &BlobHash) -> Option<Arc<Panel>> {
+        lock(&self.panels).get(hash)?.upgrade()
+    }
+
+    /// Keeps a panel, if there is room; else gives it back.
+    fn keep(self: &Arc<Self>, hash: &BlobHash, bytes: bytes::Bytes) -> Result<Arc<Panel>, bytes::Bytes> {
+        let size = bytes.len() as u64;
+        let room = |used: u64| used.checked_add(size).filter(|used| *used <= self.most);
+        if self.used.try_update(Ordering::Relaxed, Ordering::Relaxed, room).is_err() {
+            return Err(bytes);
+        }
+        let panel = Arc::new(Panel { hash: *hash, bytes, memory: Arc::downgrade(self) });
+        lock(&self.panels).insert(*hash, Arc::downgrade(&panel));
+        Ok(panel)
+    }
 }
 
 fn path(hash: &BlobHash) -> StorePath {
@@ -41,19 +99,60 @@ impl Blobs {
     /// # Errors
     /// What the file system says.
     pub(crate) fn open(folder: &Path) -> io::Result<Self> {
-        let store = || LocalFileSystem::new_with_prefix(folder).map_err(io_error);
-        Ok(Self { durable: Arc::new(store()?.with_fsync(true)), quick: Arc::new(store()?) })
+        Self::with_memory(folder, MEMORY_BYTES)
     }
 
-    /// Stores a blob that can be made again. One that is there already is not written.
+    fn with_memory(folder: &Path, most: u64) -> io::Result<Self> {
+        let store = || LocalFileSystem::new_with_prefix(folder).map_err(io_error);
+        let memory =
+            Memory { panels: Mutex::default(), jobs: Mutex::default(), used: AtomicU64::new(0), most };
+        Ok(Self {
+            durable: Arc::new(store()?.with_fsync(true)),
+            quick: Arc::new(store()?),
+            memory: Arc::new(memory),
+        })
+    }
+
+    /// Keeps a blob that can be made again: in memory while the answer is held, or on disk if there is no room.
+    /// One that is there already is not kept twice.
     ///
     /// # Errors
     /// What the store says.
-    pub(crate) async fn put_quick(&self, hash: &BlobHash, bytes: Vec<u8>) -> io::Result<()> {
-        if self.has(hash).await? {
-            return Ok(());
+    pub(crate) async fn put_panel(
+        &self,
+        hash: &BlobHash,
+        bytes: bytes::Bytes,
+    ) -> io::Result<Option<Arc<Panel>>> {
+        if let Some(panel) = self.memory.get(hash) {
+            return Ok(Some(panel));
         }
-        self.quick.put(&path(hash), bytes.into()).await.map(drop).map_err(io_error)
+        if self.has(hash).await? {
+            return Ok(None);
+        }
+        match self.memory.keep(hash, bytes) {
+            Ok(panel) => Ok(Some(panel)),
+            Err(bytes) => {
+                self.quick.put(&path(hash), bytes.into()).await.map_err(io_error)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// A job holds panels in memory until it ends.
+    pub(crate) fn hold(&self, job: JobId, panels: Vec<Arc<Panel>>) {
+        lock(&self.memory.jobs).insert(job, panels);
+    }
+
+    /// A job ended: what only it held may go.
+    pub(crate) fn release(&self, job: &JobId) {
+        let held = lock(&self.memory.jobs).remove(job);
+        // Panels take the lock of the other map when they go: not while this one is locked.
+        drop(held);
+    }
+
+    /// A panel, if it is in memory.
+    pub(crate) fn in_memory(&self, hash: &BlobHash) -> Option<bytes::Bytes> {
+        self.memory.get(hash).map(|panel| panel.bytes.clone())
     }
 
     /// Stores a blob and returns when it is on disk.
@@ -69,6 +168,9 @@ impl Blobs {
     /// # Errors
     /// What the store says.
     pub(crate) async fn has(&self, hash: &BlobHash) -> io::Result<bool> {
+        if self.memory.get(hash).is_some() {
+            return Ok(true);
+        }
         match self.quick.head(&path(hash)).await {
             Ok(_) => Ok(true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
@@ -81,6 +183,9 @@ impl Blobs {
     /// # Errors
     /// `NotFound`, or what the store says.
     pub(crate) async fn get(&self, hash: &BlobHash) -> io::Result<bytes::Bytes> {
+        if let Some(bytes) = self.in_memory(hash) {
+            return Ok(bytes);
+        }
         let found = self.quick.get(&path(hash)).await.map_err(io_error)?;
         found.bytes().await.map_err(io_error)
     }
@@ -90,6 +195,15 @@ impl Blobs {
     /// # Errors
     /// `NotFound`, or what the store says, a range outside the blob among it.
     pub(crate) async fn get_part(&self, hash: &BlobHash, range: Range<u64>) -> io::Result<bytes::Bytes> {
+        if let Some(bytes) = self.in_memory(hash) {
+            // The machine lets through only requests that lie within their blob.
+            let within = range.start <= range.end && range.end <= bytes.len() as u64;
+            return if within {
+                Ok(bytes.slice(range.start as usize..range.end as usize))
+            } else {
+                Err(io::ErrorKind::UnexpectedEof.into())
+            };
+        }
         self.quick.get_range(&path(hash), range).await.map_err(io_error)
     }
 
@@ -109,5 +223,41 @@ impl Blobs {
             }
         }
         Ok(removed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JOBS: [JobId; 2] = [JobId([1; 16]), JobId([2; 16])];
+
+    #[tokio::test]
+    async fn panels_stay_in_memory_while_a_job_holds_them_and_there_is_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::with_memory(folder.path(), 100).unwrap();
+        let bytes = [vec![1; 60], vec![2; 40], vec![3; 1]];
+        let hashes = bytes.each_ref().map(|bytes| BlobHash::of(bytes));
+        let mut held = Vec::new();
+        for (hash, bytes) in hashes.iter().zip(&bytes) {
+            held.push(blobs.put_panel(hash, bytes.clone().into()).await.unwrap());
+        }
+        // There is room for two; the third is on disk.
+        assert_eq!(held.iter().map(Option::is_some).collect::<Vec<_>>(), [true, true, false]);
+        blobs.hold(JOBS[0], held.into_iter().flatten().collect());
+        let again = blobs.put_panel(&hashes[0], bytes[0].clone().into()).await.unwrap();
+        blobs.hold(JOBS[1], again.into_iter().collect());
+        for (hash, bytes) in hashes.iter().zip(&bytes) {
+            assert_eq!(blobs.get(hash).await.unwrap(), bytes);
+            assert_eq!(blobs.get_part(hash, 0..1).await.unwrap(), bytes[..1]);
+        }
+        blobs.release(&JOBS[0]);
+        assert!(blobs.in_memory(&hashes[0]).is_some(), "another job holds it");
+        assert!(!blobs.has(&hashes[1]).await.unwrap());
+        blobs.release(&JOBS[1]);
+        assert!(!blobs.has(&hashes[0]).await.unwrap());
+        assert_eq!(blobs.memory.used.load(Ordering::Relaxed), 0);
+        assert!(lock(&blobs.memory.panels).is_empty());
+        assert!(blobs.has(&hashes[2]).await.unwrap());
     }
 }

@@ -4,11 +4,14 @@ use crate::blobs::Blobs;
 use crate::core::Command;
 use potluck_proto::{Backend, BlobRef, RejectReason};
 use potluck_schedule::{Check, CheckVerdict};
-use potluck_types::MatmulShape;
+use potluck_types::{BlobHash, MatmulShape};
 use potluck_verify::{Params, Product, Secret, Verdict};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{Semaphore, mpsc};
+
+/// A panel in memory, or what to read.
+type Input = Result<bytes::Bytes, BlobHash>;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Checker {
@@ -27,16 +30,18 @@ impl Checker {
     /// Starts a check. How many wait is bounded by the machine's limit on results in memory.
     pub(crate) fn check(&self, check: Check) {
         let this = self.clone();
+        // Taken now: the job may end, and let them go, while this check waits.
+        let inputs = [&check.task.a, &check.task.bt].map(|panels| self.in_memory(panels));
         tokio::spawn(async move {
             let Ok(_core) = this.cores.acquire().await else { return };
             let ticket = check.ticket;
-            let (verdict, check_us) = this.run(check).await;
+            let (verdict, check_us) = this.run(check, inputs).await;
             let _ = this.done.send(Command::Checked { ticket, verdict, check_us }).await;
         });
     }
 
-    async fn run(&self, check: Check) -> (CheckVerdict, u64) {
-        let (a, bt) = match tokio::try_join!(self.panels(&check.task.a), self.panels(&check.task.bt)) {
+    async fn run(&self, check: Check, [a, bt]: [Vec<Input>; 2]) -> (CheckVerdict, u64) {
+        let (a, bt) = match tokio::try_join!(self.panels(a), self.panels(bt)) {
             Ok(panels) => panels,
             Err(error) => {
                 tracing::error!(%error, job = %check.job, "inputs of a shard cannot be read, so it cannot be checked");
@@ -52,10 +57,17 @@ impl Checker {
         judged.await.unwrap_or((CheckVerdict::Undecided, 0))
     }
 
-    async fn panels(&self, panels: &[BlobRef]) -> std::io::Result<Vec<bytes::Bytes>> {
-        let mut read = Vec::with_capacity(panels.len());
-        for panel in panels {
-            read.push(self.blobs.get(&panel.hash).await?);
+    fn in_memory(&self, panels: &[BlobRef]) -> Vec<Input> {
+        panels.iter().map(|panel| self.blobs.in_memory(&panel.hash).ok_or(panel.hash)).collect()
+    }
+
+    async fn panels(&self, inputs: Vec<Input>) -> std::io::Result<Vec<bytes::Bytes>> {
+        let mut read = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            read.push(match input {
+                Ok(bytes) => bytes,
+                Err(hash) => self.blobs.get(&hash).await?,
+            });
         }
         Ok(read)
     }

@@ -102,7 +102,7 @@ pub(crate) fn start(machine: Relay, surroundings: Surroundings) -> Core {
     let core = Core { commands: commands.clone(), changes };
     let Surroundings { db, blobs, secret } = surroundings;
     let checker = Checker::new(blobs.clone(), secret, commands.clone());
-    let committer = Committer::start(db.clone(), blobs, &commands);
+    let committer = Committer::start(db.clone(), blobs.clone(), &commands);
     let task = Task {
         machine,
         origin: tokio::time::Instant::now(),
@@ -111,6 +111,7 @@ pub(crate) fn start(machine: Relay, surroundings: Surroundings) -> Core {
         checker,
         committer,
         db,
+        blobs,
         changed,
     };
     tokio::spawn(task.run(queue));
@@ -126,6 +127,7 @@ struct Task {
     checker: Checker,
     committer: Committer,
     db: Db,
+    blobs: Blobs,
     changed: watch::Sender<u64>,
 }
 
@@ -206,6 +208,7 @@ impl Task {
                 self.changed.send_modify(|count| *count += 1);
             }
             Output::JobCompleted { job } => {
+                self.blobs.release(&job);
                 let (db, changed) = (self.db.clone(), self.changed.clone());
                 tokio::spawn(async move {
                     // If this fails, the job is complete again after the next start: its tiles are durable.

@@ -219,13 +219,14 @@ async fn create_job(
             "wait for one, or cancel one",
         ));
     }
-    let (row, spec) = uploads::cut(&app, draft.clone()).await?;
+    let (row, spec, held) = uploads::cut(&app, draft.clone()).await?;
     let id = app.db.add_job(&row, &spec, key).await?;
     if id != row.id {
         // Another request with the key was first.
         return repeated(&app, &draft, &id).await;
     }
     tracing::info!(job = %id, m = row.shape.m, k = row.shape.k, n = row.shape.n, "job created");
+    app.blobs.hold(id, held);
     app.core.input(Input::JobAdded { job: spec, accepted: Vec::new() }).await?;
     Ok((StatusCode::CREATED, Json(info(&app, &id).await?)).into_response())
 }
@@ -322,6 +323,7 @@ async fn cancel_job(State(app): Shared, headers: HeaderMap, id: Id) -> Answer<Jo
     let before = info(&app, &id).await?;
     if app.db.end_job(&id, JobState::Canceled).await? {
         app.core.input(Input::JobCanceled { job: id }).await?;
+        app.blobs.release(&id);
     } else if before.state == JobState::Done.name() {
         return Err(ApiError::new(
             StatusCode::CONFLICT,

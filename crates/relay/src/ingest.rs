@@ -1,7 +1,8 @@
 //! From uploaded `.npy` files to panels: convert, check every element, cut, with bounded memory.
 
-use crate::blobs::Blobs;
+use crate::blobs::{Blobs, Panel};
 use crate::npy::{self, Element, Header, NpyError};
+use bytes::Bytes;
 use potluck_proto::BlobRef;
 use potluck_schedule::{Grid, GridError};
 use potluck_types::{BlobHash, DType, MatmulShape};
@@ -9,6 +10,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read as _, Seek as _, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 use tokio::runtime::Handle;
 
 /// Bytes of a matrix that are in memory at once while it is cut.
@@ -160,6 +162,15 @@ pub(crate) struct Pair {
     pub(crate) grid: Grid,
 }
 
+/// What a job's volunteers fetch.
+#[derive(Debug)]
+pub(crate) struct Panels {
+    /// Of A, of B transposed.
+    pub(crate) panels: [Vec<BlobRef>; 2],
+    /// Those in memory: they stay for as long as this is held.
+    pub(crate) held: Vec<Arc<Panel>>,
+}
+
 fn read_header(path: &Path, side: Side) -> Result<(File, Header), IngestError> {
     let file = File::open(path)?;
     let bytes = file.metadata()?.len();
@@ -205,7 +216,7 @@ impl Pair {
         Ok(Self { a, bt, dtype, shape, grid })
     }
 
-    /// Converts and checks every element, and stores all panels. Blocks: call it off the async threads.
+    /// Converts and checks every element, and keeps all panels. Blocks: call it off the async threads.
     ///
     /// # Errors
     /// The first element that the dtype cannot hold, A before B and by rows, or what the disk says.
@@ -214,20 +225,21 @@ impl Pair {
         blobs: &Blobs,
         handle: &Handle,
         transposed_b: bool,
-    ) -> Result<[Vec<BlobRef>; 2], IngestError> {
+    ) -> Result<Panels, IngestError> {
         let slices: Vec<_> = (0..self.grid.slices()).map(|slice| self.grid.depth(slice)).collect();
         let rows =
             (0..self.grid.row_units()).map(|unit| self.grid.rows(&(unit..unit + 1))).collect::<Vec<_>>();
         let cols =
             (0..self.grid.col_units()).map(|unit| self.grid.cols(&(unit..unit + 1))).collect::<Vec<_>>();
-        let put = |hash: &BlobHash, bytes: Vec<u8>| handle.block_on(blobs.put_quick(hash, bytes));
+        let put = |hash: &BlobHash, bytes: Bytes| handle.block_on(blobs.put_panel(hash, bytes));
         let (a, bt) = std::thread::scope(|scope| {
             let a = scope.spawn(|| self.a.cut(&rows, &slices, self.dtype, true, put));
             let bt = self.bt.cut(&cols, &slices, self.dtype, transposed_b, put);
             (a.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), bt)
         });
-        let (a, bt) = (a?, bt?);
-        Ok([a, bt])
+        let ((a, mut held), (bt, held_too)) = (a?, bt?);
+        held.extend(held_too);
+        Ok(Panels { panels: [a, bt], held })
     }
 }
 
@@ -240,8 +252,9 @@ impl Operand {
         slices: &[Range<u32>],
         dtype: DType,
         line_is_row: bool,
-        put: impl Fn(&BlobHash, Vec<u8>) -> io::Result<()>,
-    ) -> Result<Vec<BlobRef>, IngestError> {
+        put: impl Fn(&BlobHash, Bytes) -> io::Result<Option<Arc<Panel>>>,
+    ) -> Result<(Vec<BlobRef>, Vec<Arc<Panel>>), IngestError> {
+        let mut held = Vec::new();
         let mut panels = vec![BlobRef { hash: BlobHash([0; 32]), bytes: 0 }; units.len() * slices.len()];
         for (s, slice) in slices.iter().enumerate() {
             let line_bytes = slice.len() as u64 * self.header.element.bytes() as u64;
@@ -252,21 +265,21 @@ impl Operand {
                     |last: usize| u64::from(units[last].end - units[first].start) * line_bytes <= BLOCK_BYTES;
                 let last = (first + 1..units.len()).take_while(|&last| fits(last)).last().unwrap_or(first);
                 let lines = units[first].start..units[last].end;
-                let raw = self.read(&lines, slice)?;
+                let raw = Bytes::from(self.read(&lines, slice)?);
                 for (unit, range) in units.iter().enumerate().take(last + 1).skip(first) {
                     let within = range.start - lines.start..range.end - lines.start;
                     let elements = self.panel(&raw, &within, lines.len(), slice.len());
-                    let Some(bytes) = self.convert(&elements, dtype) else {
+                    let Some(bytes) = self.convert(elements, dtype) else {
                         return Err(self.refuse(dtype, line_is_row)?);
                     };
                     let blob = BlobRef { hash: BlobHash::of(&bytes), bytes: bytes.len() as u64 };
-                    put(&blob.hash, bytes)?;
+                    held.extend(put(&blob.hash, bytes)?);
                     panels[unit * slices.len() + s] = blob;
                 }
                 first = last + 1;
             }
         }
-        Ok(panels)
+        Ok((panels, held))
     }
 
     /// Names the first element, in the order of rows, that the dtype cannot hold. Panels are read in another
@@ -340,18 +353,12 @@ impl Operand {
         Ok(raw)
     }
 
-    /// The raw elements of one panel, K contiguous.
-    fn panel<'a>(
-        &self,
-        raw: &'a [u8],
-        lines: &Range<u32>,
-        all_lines: usize,
-        depth: usize,
-    ) -> std::borrow::Cow<'a, [u8]> {
+    /// The raw elements of one panel, K contiguous: a part of `raw` where they lie so already.
+    fn panel(&self, raw: &Bytes, lines: &Range<u32>, all_lines: usize, depth: usize) -> Bytes {
         let size = self.header.element.bytes();
         let (start, end) = (lines.start as usize, lines.end as usize);
         if self.direct {
-            return raw[start * depth * size..end * depth * size].into();
+            return raw.slice(start * depth * size..end * depth * size);
         }
         let count = end - start;
         let mut out = vec![0; count * depth * size];
@@ -370,24 +377,24 @@ impl Operand {
     }
 
     /// Little-endian elements of the job's dtype; `None` if it cannot hold one of them.
-    fn convert(&self, raw: &[u8], dtype: DType) -> Option<Vec<u8>> {
+    fn convert(&self, raw: Bytes, dtype: DType) -> Option<Bytes> {
         let Header { element, big_endian, .. } = self.header;
         if dtype == DType::F32 && element == Element::F32 && !big_endian {
             // The common case, in a form that vectorizes: exponent bits all set mean NaN or infinity.
             let bad = |chunk: &[u8]| chunk[3] & 0x7f == 0x7f && chunk[2] & 0x80 == 0x80;
             let any_bad = raw.chunks_exact(4).fold(false, |any, chunk| any | bad(chunk));
-            return (!any_bad).then(|| raw.to_vec());
+            return (!any_bad).then_some(raw);
         }
         let mut out = Vec::with_capacity(raw.len() / element.bytes() * dtype.operand_bytes());
         let mut all_fit = true;
-        npy::to_f64(raw, element, big_endian, |value| {
+        npy::to_f64(&raw, element, big_endian, |value| {
             match dtype {
                 DType::F32 => out.extend((value as f32).to_le_bytes()),
                 DType::Int8 => out.extend((value as i8).to_le_bytes()),
             }
             all_fit &= fits(value, dtype);
         });
-        all_fit.then_some(out)
+        all_fit.then(|| out.into())
     }
 }
 
@@ -465,7 +472,11 @@ mod tests {
         ) -> Result<(Grid, [Vec<BlobRef>; 2]), IngestError> {
             let pair = Pair::open(a, b, transpose_b, dtype)?;
             let grid = pair.grid;
-            Ok((grid, pair.cut(&self.blobs, self.runtime.handle(), transpose_b)?))
+            let Panels { panels, held } = pair.cut(&self.blobs, self.runtime.handle(), transpose_b)?;
+            let mut job = [0; 16];
+            getrandom::fill(&mut job).unwrap();
+            self.blobs.hold(potluck_types::JobId(job), held);
+            Ok((grid, panels))
         }
 
         fn floats(&self, blob: &BlobRef) -> Vec<f32> {

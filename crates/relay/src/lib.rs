@@ -199,16 +199,16 @@ async fn resume(core: &Core, db: &Db, blobs: &blobs::Blobs, data: &Path) -> Resu
             whole &= blobs.has(&panel.hash).await.unwrap_or(false);
         }
         if !whole {
-            // Panels are not synchronized to disk; the matrices are. Equal cuts give equal panels.
+            // Panels are in memory or not synchronized to disk; the matrices are. Equal cuts give equal panels.
             let path = |hash| data.join("matrices").join(format!("{hash}.npy"));
-            let (a, b, blobs, handle) =
+            let (a, b, into, handle) =
                 (path(row.a), path(row.b), blobs.clone(), tokio::runtime::Handle::current());
             let (transpose_b, dtype) = (row.transpose_b, row.dtype);
             let again = tokio::task::spawn_blocking(move || {
-                Pair::open(&a, &b, transpose_b, dtype).and_then(|pair| pair.cut(&blobs, &handle, transpose_b))
+                Pair::open(&a, &b, transpose_b, dtype).and_then(|pair| pair.cut(&into, &handle, transpose_b))
             });
             match again.await {
-                Ok(Ok(again)) if again == panels => {}
+                Ok(Ok(again)) if again.panels == panels => blobs.hold(row.id, again.held),
                 other => {
                     tracing::error!(job = %row.id, ?other, "the inputs of a job are gone; it waits");
                     continue;

@@ -1,9 +1,10 @@
 //! Matrices on their way in: to disk while they stream, then cut into panels.
 
 use crate::api::ApiError;
+use crate::blobs::Panel;
 use crate::db::{JobRow, JobState};
 use crate::http::App;
-use crate::ingest::{IngestError, Pair, Side};
+use crate::ingest::{IngestError, Pair, Panels, Side};
 use crate::npy;
 use axum::body::{Body, HttpBody as _};
 use axum::http::StatusCode;
@@ -11,6 +12,7 @@ use futures_util::StreamExt as _;
 use potluck_schedule::JobSpec;
 use potluck_types::limits::MAX_MATRIX_BYTES;
 use potluck_types::{BlobHash, DType, JobId};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 
@@ -90,8 +92,8 @@ pub(crate) struct Draft {
     pub(crate) created_ms: i64,
 }
 
-/// Checks a job's matrices and cuts them into panels.
-pub(crate) async fn cut(app: &App, draft: Draft) -> Result<(JobRow, JobSpec), ApiError> {
+/// Checks a job's matrices and cuts them into panels. Those in memory stay for as long as they are held.
+pub(crate) async fn cut(app: &App, draft: Draft) -> Result<(JobRow, JobSpec, Vec<Arc<Panel>>), ApiError> {
     let _slot = app.ingests.acquire().await.map_err(ApiError::internal)?;
     let (a, b) = (app.matrix_path(&draft.a), app.matrix_path(&draft.b));
     let blobs = app.blobs.clone();
@@ -102,7 +104,7 @@ pub(crate) async fn cut(app: &App, draft: Draft) -> Result<(JobRow, JobSpec), Ap
         let (shape, grid) = (pair.shape, pair.grid);
         Ok::<_, IngestError>((shape, grid, pair.cut(&blobs, &handle, transpose_b)?))
     });
-    let (shape, grid, panels) = work.await.map_err(ApiError::internal)??;
+    let (shape, grid, Panels { panels, held }) = work.await.map_err(ApiError::internal)??;
     let row = JobRow {
         id: draft.id,
         name: draft.name,
@@ -116,5 +118,5 @@ pub(crate) async fn cut(app: &App, draft: Draft) -> Result<(JobRow, JobSpec), Ap
         ended_ms: None,
     };
     let spec = row.spec(grid, panels);
-    Ok((row, spec))
+    Ok((row, spec, held))
 }
