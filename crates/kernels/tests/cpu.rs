@@ -27,6 +27,37 @@ both!(f32_is_within_gamma_of_the_reference_and_writes_each_element, async {
     }
 });
 
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+#[wasm_bindgen_test::wasm_bindgen_test]
+fn tuned_kernels_keep_the_bound_and_the_plain_one_the_bits() {
+    let mut numbers = Numbers::new(7);
+    let cases: Vec<_> = SHAPES
+        .map(shape)
+        .into_iter()
+        .map(|s| (s, numbers.f32s(s.m * s.k), numbers.f32s(s.n * s.k)))
+        .collect();
+    let all = || -> Vec<Vec<f32>> {
+        let one = |(s, a, bt): &(MatmulShape, Vec<f32>, Vec<f32>)| {
+            floats(cpu::matmul(*s, Operands::F32 { a, bt }).expect("valid in this test"))
+        };
+        cases.iter().map(one).collect()
+    };
+    let compiled = all();
+    assert_eq!(cpu::tune_plain(), cpu::Tuned::Plain);
+    let same = |x: &[Vec<f32>], y: &[Vec<f32>]| {
+        x.iter().flatten().zip(y.iter().flatten()).all(|(x, y)| x.to_bits() == y.to_bits())
+    };
+    assert!(same(&all(), &compiled), "the plain kernel rounds differently");
+    // Chromium has relaxed SIMD since version 114.
+    assert_eq!(cpu::tune(), cpu::Tuned::Fused);
+    let fused = all();
+    for ((s, a, bt), c) in cases.iter().zip(&fused) {
+        assert_f32(*s, a, bt, c, U, "fused");
+    }
+    assert!(!same(&fused, &compiled), "the table's slot was not replaced, or this machine does not fuse");
+    assert_eq!(cpu::tune_plain(), cpu::Tuned::Plain);
+}
+
 both!(int8_is_exact_and_writes_each_element, async {
     let mut numbers = Numbers::new(2);
     for s in SHAPES.map(shape) {

@@ -189,6 +189,9 @@ impl TabEngine {
     #[wasm_bindgen(constructor)]
     pub fn new(settings: JsValue, on_view: js_sys::Function) -> Result<TabEngine, JsError> {
         let settings: Settings = serde_wasm_bindgen::from_value(settings)?;
+        // Before anything is measured: products from here on use the faster micro-kernel.
+        #[cfg(target_feature = "simd128")]
+        potluck_kernels::cpu::tune();
         let mut random = [0; 40];
         getrandom::fill(&mut random).map_err(|error| JsError::new(&error.to_string()))?;
         let mut fresh = [0; 32];

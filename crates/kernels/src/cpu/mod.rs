@@ -12,6 +12,8 @@ mod packed;
 mod scalar;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod simd128;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod tuned;
 
 use std::time::Duration;
 
@@ -20,6 +22,8 @@ use potluck_types::{DType, MatmulShape};
 use crate::error::KernelError;
 use crate::operands::{Operands, Output, check_len};
 use packed::Packed;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub use tuned::{Tuned, tune, tune_plain};
 
 #[cfg(not(target_arch = "wasm32"))]
 type F32Job<'a> = gemm_f32::GemmJob<'a>;
@@ -48,7 +52,8 @@ pub enum Progress {
 /// A product that is computed in steps on the calling thread.
 ///
 /// Determinism: bitwise on one build and instruction set, whatever the steps. In wasm each f32 element is a sum of
-/// blocks of 32 along K, without fused multiply-add, so all wasm engines agree bitwise.
+/// blocks of 32 along K, without fused multiply-add, so all wasm engines agree bitwise, until `cpu::tune` found an
+/// engine with relaxed SIMD.
 pub struct CpuJob<'a> {
     work: Work<'a>,
 }

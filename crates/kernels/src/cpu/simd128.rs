@@ -7,6 +7,7 @@ use std::arch::wasm32::{
 
 use super::packed::{MR, Micro};
 use super::scalar::pack4_pairs;
+use super::tuned;
 use crate::limits::K_BLOCK;
 
 /// Columns of both tiles: two vectors.
@@ -51,22 +52,27 @@ impl Micro for F32 {
     }
 
     fn multiply(&self, a: &[f32], b: &[f32], tile: &mut [f32]) {
-        let Some(tile) = tile.first_chunk_mut::<{ MR * NR }>() else { return };
-        let (a, b) = (a.as_chunks::<MR>().0, b.as_chunks::<NR>().0);
-        for (a, b) in a.chunks(K_BLOCK).zip(b.chunks(K_BLOCK)) {
-            let mut sums = [[f32x4_splat(0.0); 2]; MR];
-            for (a, b) in a.iter().zip(b) {
-                let (b0, b1) = load2(b);
-                for r in 0..MR {
-                    let x = splat(&a[r]);
-                    sums[r][0] = f32x4_add(sums[r][0], f32x4_mul(x, b0));
-                    sums[r][1] = f32x4_add(sums[r][1], f32x4_mul(x, b1));
-                }
+        tuned::multiply(a, b, tile);
+    }
+}
+
+/// The same in the compiler's words.
+pub(super) fn multiply_f32(a: &[f32], b: &[f32], tile: &mut [f32]) {
+    let Some(tile) = tile.first_chunk_mut::<{ MR * NR }>() else { return };
+    let (a, b) = (a.as_chunks::<MR>().0, b.as_chunks::<NR>().0);
+    for (a, b) in a.chunks(K_BLOCK).zip(b.chunks(K_BLOCK)) {
+        let mut sums = [[f32x4_splat(0.0); 2]; MR];
+        for (a, b) in a.iter().zip(b) {
+            let (b0, b1) = load2(b);
+            for r in 0..MR {
+                let x = splat(&a[r]);
+                sums[r][0] = f32x4_add(sums[r][0], f32x4_mul(x, b0));
+                sums[r][1] = f32x4_add(sums[r][1], f32x4_mul(x, b1));
             }
-            for (t, [s0, s1]) in tile.as_chunks_mut::<NR>().0.iter_mut().zip(sums) {
-                let (t0, t1) = load2(t);
-                store2(t, f32x4_add(t0, s0), f32x4_add(t1, s1));
-            }
+        }
+        for (t, [s0, s1]) in tile.as_chunks_mut::<NR>().0.iter_mut().zip(sums) {
+            let (t0, t1) = load2(t);
+            store2(t, f32x4_add(t0, s0), f32x4_add(t1, s1));
         }
     }
 }

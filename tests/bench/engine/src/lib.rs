@@ -31,6 +31,9 @@ impl Engine {
     /// # Errors
     /// The CPU kernel fails.
     pub async fn open() -> Result<Engine, JsError> {
+        // As the tab's engine does.
+        #[cfg(target_feature = "simd128")]
+        potluck_kernels::cpu::tune();
         let gpu = Gpu::request(GpuOptions::default()).await.ok().map(Rc::new);
         let auto = calibrate(gpu.as_deref(), BackendChoice::Auto).await.map_err(text)?;
         let best_gpu = match calibrate(gpu.as_deref(), BackendChoice::Gpu).await {
