@@ -111,26 +111,39 @@ fn bounded<T, E: serde::de::Error, const MAX: usize>(list: Vec<T>) -> Result<Vec
     Ok(list)
 }
 
-/// The panels of one operand: at most [`potluck_types::limits::MAX_TASK_PANELS`].
-pub mod panels {
-    use crate::message::BlobRef;
-    use potluck_types::limits::MAX_TASK_PANELS;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-    /// Writes the length and the references.
-    ///
-    /// # Errors
-    /// Those of the serializer.
-    pub fn serialize<S: Serializer>(value: &[BlobRef], serializer: S) -> Result<S::Ok, S::Error> {
-        value.serialize(serializer)
-    }
-    /// Reads the references.
-    ///
-    /// # Errors
-    /// A list over the limit.
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<BlobRef>, D::Error> {
-        super::bounded::<_, _, MAX_TASK_PANELS>(Vec::deserialize(deserializer)?)
-    }
+macro_rules! list {
+    ($module:ident, $item:ty, $limit:ident, $doc:literal) => {
+        #[doc = $doc]
+        pub mod $module {
+            use potluck_types::limits::$limit;
+            use serde::{Deserialize, Deserializer, Serialize, Serializer};
+            /// Writes the length and the items.
+            ///
+            /// # Errors
+            /// Those of the serializer.
+            pub fn serialize<S: Serializer>(value: &[$item], serializer: S) -> Result<S::Ok, S::Error> {
+                value.serialize(serializer)
+            }
+            /// Reads the items.
+            ///
+            /// # Errors
+            /// A list over the limit.
+            pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<$item>, D::Error> {
+                super::bounded::<_, _, $limit>(Vec::deserialize(deserializer)?)
+            }
+        }
+    };
 }
+
+list!(
+    panels,
+    crate::message::BlobRef,
+    MAX_TASK_PANELS,
+    "The panels of one operand: at most [`MAX_TASK_PANELS`]."
+);
+list!(steps, crate::message::BlobRef, MAX_TASK_STEPS, "Outer steps: at most [`MAX_TASK_STEPS`].");
+list!(blocks, crate::message::TokenBlock, MAX_TASK_BLOCKS, "Blocks of tokens: at most [`MAX_TASK_BLOCKS`].");
+list!(proof, [u8; 32], MAX_PROOF_HASHES, "A proof of inclusion: at most [`MAX_PROOF_HASHES`] hashes.");
 
 /// A text of at most [`potluck_types::limits::MAX_TEXT_BYTES`].
 pub mod text {

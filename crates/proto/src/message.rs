@@ -148,11 +148,124 @@ pub struct MatmulTask {
     pub bt: Vec<BlobRef>,
 }
 
+/// Sizes of a GPT; `potluck-train` says what they mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelSizes {
+    /// Tokens of the vocabulary.
+    pub vocabulary: u32,
+    /// Positions of context.
+    pub context: u32,
+    /// Blocks.
+    pub layers: u32,
+    /// Heads of attention.
+    pub heads: u32,
+    /// Width of the residual stream.
+    pub width: u32,
+    /// Whether there are biases.
+    pub bias: bool,
+}
+
+/// How a worker's update is encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum UpdateCodec {
+    /// f32.
+    F32,
+    /// f16.
+    F16,
+    /// int8 in blocks of 256.
+    Int8,
+    /// int4 in blocks of 256: codec R.
+    Int4,
+}
+
+/// The learning rate over the inner steps of a run: linear warm-up, then a cosine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LearningRate {
+    /// Greatest, in billionths.
+    pub peak_nano: u32,
+    /// Least, in billionths.
+    pub least_nano: u32,
+    /// Inner steps of warm-up.
+    pub warmup: u32,
+    /// Inner steps of the whole run.
+    pub steps: u32,
+}
+
+/// A data set, as everybody knows it: the root that names it follows from these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataSetSpec {
+    /// Tokens in all.
+    pub tokens: u64,
+    /// Root of the Merkle tree over its blocks.
+    pub tree: [u8; 32],
+}
+
+/// A block of tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenBlock {
+    /// Its number in the data set.
+    pub index: u32,
+    /// Its bytes.
+    pub blob: BlobRef,
+    /// That it is part of the data set.
+    #[serde(with = "bytes_as::proof")]
+    pub proof: Vec<[u8; 32]>,
+}
+
+/// One worker's part of a training round: inner steps on the batches that seed, round and worker assign.
+///
+/// The result is `steps` losses (f32, little-endian, nats per token) followed by the encoded update, parameters before
+/// minus parameters after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrainTask {
+    /// The model.
+    pub model: ModelSizes,
+    /// The round.
+    pub round: u64,
+    /// This worker's number in the round.
+    pub worker: u32,
+    /// Inner steps to take.
+    pub steps: u32,
+    /// Inner steps that each worker took in earlier rounds.
+    pub steps_before: u64,
+    /// Sequences of a batch.
+    pub sequences: u32,
+    /// Tokens of a sequence.
+    pub length: u32,
+    /// Learning rate.
+    pub rate: LearningRate,
+    /// Seed of the run's data order.
+    pub seed: [u8; 32],
+    /// Blocks that the order deals to a worker for a round; 0 for uniform draws.
+    pub blocks_dealt: u32,
+    /// How the update is encoded.
+    pub codec: UpdateCodec,
+    /// The data set; its vocabulary is the model's.
+    pub data: DataSetSpec,
+    /// The blocks that the batches touch.
+    #[serde(with = "bytes_as::blocks")]
+    pub blocks: Vec<TokenBlock>,
+    /// The round of the checkpoint.
+    pub checkpoint_round: u64,
+    /// Rounds from one checkpoint to the next.
+    pub checkpoint_every: u32,
+    /// The checkpoint: parameters as f16.
+    pub checkpoint: BlobRef,
+    /// The outer steps since, as int8, in order.
+    #[serde(with = "bytes_as::steps")]
+    pub outer_steps: Vec<BlobRef>,
+    /// Hash of the parameters that result: where the round starts.
+    #[serde(with = "bytes_as::hash")]
+    pub parameters: BlobHash,
+}
+
 /// The work of a shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Task {
     /// A tile of a matrix product.
     Matmul(MatmulTask),
+    /// One worker's inner steps of a training round. Boxed: it is ten times as large.
+    Train(Box<TrainTask>),
 }
 
 /// Hands out a shard. Relay to volunteer.

@@ -64,6 +64,15 @@ fn examples() -> Vec<Message> {
             }),
         }
         .into(),
+        Lease {
+            lease,
+            fence,
+            job,
+            shard: 6,
+            deadline: Duration(60_000),
+            task: Task::Train(Box::new(train(blob))),
+        }
+        .into(),
         NoWork { reason: NoWorkReason::Idle, retry_after: Duration(2000) }.into(),
         Verdict { lease, outcome: Outcome::Rejected(RejectReason::WrongProduct) }.into(),
         Revoke { lease, reason: RevokeReason::Superseded }.into(),
@@ -85,6 +94,38 @@ fn examples() -> Vec<Message> {
     ]
 }
 
+fn train(blob: BlobRef) -> TrainTask {
+    TrainTask {
+        model: ModelSizes { vocabulary: 65, context: 64, layers: 3, heads: 4, width: 64, bias: false },
+        round: 41,
+        worker: 2,
+        steps: 10,
+        steps_before: 410,
+        sequences: 8,
+        length: 64,
+        rate: LearningRate { peak_nano: 2_000_000, least_nano: 100_000, warmup: 100, steps: 600 },
+        seed: [0x33; 32],
+        blocks_dealt: 8,
+        codec: UpdateCodec::Int4,
+        data: DataSetSpec { tokens: 1_003_854, tree: [0x44; 32] },
+        blocks: vec![TokenBlock { index: 7, blob, proof: vec![[0x55; 32]; 2] }],
+        checkpoint_round: 40,
+        checkpoint_every: 20,
+        checkpoint: blob,
+        outer_steps: vec![blob],
+        parameters: blob.hash,
+    }
+}
+
+/// A lease has an example for each kind of task.
+fn file_name(message: &Message) -> String {
+    let task = match message {
+        Message::Lease(Lease { task: Task::Train(_), .. }) => "-Train",
+        _ => "",
+    };
+    format!("{:02x}-{}{task}.hex", message.kind(), message.name())
+}
+
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {
@@ -99,7 +140,7 @@ fn frames_match_their_golden_vectors() {
     let mut kinds = std::collections::BTreeSet::new();
     for message in examples() {
         let frame = encode(&message).unwrap();
-        let path = folder.join(format!("{:02x}-{}.hex", message.kind(), message.name()));
+        let path = folder.join(file_name(&message));
         if std::env::var_os("POTLUCK_BLESS").is_some() {
             std::fs::write(&path, hex(&frame) + "\n").unwrap();
         }
@@ -110,7 +151,7 @@ fn frames_match_their_golden_vectors() {
     }
     assert_eq!(kinds.len(), 19, "each message has an example");
     let files = std::fs::read_dir(folder).unwrap().count();
-    assert_eq!(files, kinds.len(), "each file has an example");
+    assert_eq!(files, examples().len(), "each file has an example");
 }
 
 #[test]
@@ -142,19 +183,22 @@ fn lists_and_texts_are_bounded() {
     refused(request.into());
     let agent = "x".repeat(limits::MAX_TEXT_BYTES + 1);
     refused(Hello { oldest_version: 1, newest_version: 1, key: VolunteerKey([0; 32]), agent }.into());
-    let panels = vec![BlobRef { hash, bytes: 0 }; limits::MAX_TASK_PANELS + 1];
-    let task = MatmulTask { dtype: DType::F32, rows: 1, cols: 1, depth: 1, a: panels, bt: vec![] };
-    refused(
-        Lease {
-            lease: LeaseId(0),
-            fence: Fence(0),
-            job: JobId([0; 16]),
-            shard: 0,
-            deadline: Duration(0),
-            task: Task::Matmul(task),
-        }
-        .into(),
-    );
+    let blob = BlobRef { hash, bytes: 0 };
+    let lease = |task| {
+        let (lease, fence, job) = (LeaseId(0), Fence(0), JobId([0; 16]));
+        refused(Lease { lease, fence, job, shard: 0, deadline: Duration(0), task }.into());
+    };
+    let panels = vec![blob; limits::MAX_TASK_PANELS + 1];
+    lease(Task::Matmul(MatmulTask { dtype: DType::F32, rows: 1, cols: 1, depth: 1, a: panels, bt: vec![] }));
+    let changed = |change: &dyn Fn(&mut TrainTask)| {
+        let mut task = train(blob);
+        change(&mut task);
+        lease(Task::Train(Box::new(task)));
+    };
+    let block = TokenBlock { index: 0, blob, proof: Vec::new() };
+    changed(&|task| task.outer_steps = vec![blob; limits::MAX_TASK_STEPS + 1]);
+    changed(&|task| task.blocks = vec![block.clone(); limits::MAX_TASK_BLOCKS + 1]);
+    changed(&|task| task.blocks[0].proof = vec![[0; 32]; limits::MAX_PROOF_HASHES + 1]);
 }
 
 #[test]

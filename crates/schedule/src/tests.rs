@@ -118,7 +118,7 @@ impl World {
     }
 
     fn result_of(lease: &Lease) -> Vec<u8> {
-        let Task::Matmul(task) = &lease.task;
+        let Task::Matmul(task) = &lease.task else { unreachable!("no run was added") };
         vec![lease.lease.0 as u8; (task.rows * task.cols * 4) as usize]
     }
 
@@ -381,7 +381,7 @@ fn jobs_share_volunteers_fairly() {
     let mut flops = [0_u64; 2];
     for _ in 0..20 {
         let lease = world.request(S1, token, 2).unwrap();
-        let Task::Matmul(task) = &lease.task;
+        let Task::Matmul(task) = &lease.task else { unreachable!("no run was added") };
         flops[usize::from(lease.job.0[0]) - 1] += u64::from(task.rows * task.cols);
         // As long as such a device takes: the speed that it claims is the speed that is measured.
         world.now += Duration::from_secs(4);
@@ -408,7 +408,7 @@ fn shards_prefer_inputs_that_the_volunteer_holds() {
             _ => None,
         })
         .unwrap();
-    let Task::Matmul(task) = lease.task;
+    let Task::Matmul(task) = lease.task else { unreachable!("no run was added") };
     assert!(task.a.contains(row) && task.bt.contains(col));
 }
 
@@ -417,7 +417,7 @@ fn slow_volunteers_and_newcomers_get_smaller_shards() {
     let mut world = World::new();
     world.add(job(1, 4096, 512, 4096));
     let area = |lease: &Lease| {
-        let Task::Matmul(task) = &lease.task;
+        let Task::Matmul(task) = &lease.task else { unreachable!("no run was added") };
         u64::from(task.rows) * u64::from(task.cols)
     };
     let (one, two) = (world.join(S1, 1), world.join(S2, 2));
@@ -486,7 +486,7 @@ fn inputs_go_only_to_those_who_lease_them() {
     world.add(spec.clone());
     let (one, _) = (world.join(S1, 1), world.join(S2, 2));
     let lease = world.request(S1, one, 1000).unwrap();
-    let Task::Matmul(task) = lease.task;
+    let Task::Matmul(task) = lease.task else { unreachable!("no run was added") };
     let panel = task.a[0];
     let request = BlobRequest { hash: panel.hash, offset: 0, bytes: panel.bytes as u32 };
     world.say(S1, request.clone());

@@ -295,7 +295,7 @@ impl Liar {
             _ => self.rng.within(5..=1_500),
         };
         if self.rng.permille(500) {
-            let Task::Matmul(task) = &lease.task;
+            let Task::Matmul(task) = &lease.task else { unreachable!("no run was added") };
             for blob in task.a.iter().chain(&task.bt).take(MAX_CHUNKS_IN_FLIGHT) {
                 let bytes = blob.bytes.min(MAX_CHUNK_BYTES as u64) as u32;
                 send(acts, BlobRequest { hash: blob.hash, offset: 0, bytes });
@@ -317,7 +317,7 @@ impl Liar {
             acts.push(self.later(50, Step::Ask));
             return;
         }
-        let Task::Matmul(task) = &lease.task;
+        let Task::Matmul(task) = &lease.task else { unreachable!("no run was added") };
         let truth = library.truth(task, Order::Forward);
         let lie = self.lies();
         let (claimed, delivered) = self.falsify(lie, truth.clone(), task.dtype);
@@ -468,7 +468,7 @@ impl Liar {
             }
             Trick::Fishing => {
                 let held = self.held.values().next().map(|held| {
-                    let Task::Matmul(task) = &held.lease.task;
+                    let Task::Matmul(task) = &held.lease.task else { unreachable!("no run was added") };
                     task.a.first().map_or(BlobHash([0; 32]), |blob| blob.hash)
                 });
                 let hash = held.unwrap_or(BlobHash(self.rng.bytes()));

@@ -71,7 +71,7 @@ pub fn brief(message: &potluck_proto::Message) -> String {
     use potluck_proto::{Message, Task};
     match message {
         Message::Lease(lease) => {
-            let Task::Matmul(task) = &lease.task;
+            let Task::Matmul(task) = &lease.task else { unreachable!("no run was added") };
             format!(
                 "Lease {} fence {:#x} shard {} ({}x{}x{}) for {}",
                 lease.lease, lease.fence.0, lease.shard, task.rows, task.depth, task.cols, lease.deadline

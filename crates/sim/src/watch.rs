@@ -340,7 +340,7 @@ impl Watch {
             return Err(format!("lease {} of job {:?}, which has ended", lease.lease, lease.job));
         }
         let product = products.get(&lease.job).ok_or("a lease of an unknown job")?;
-        let Task::Matmul(task) = &lease.task;
+        let Task::Matmul(task) = &lease.task else { unreachable!("no run was added") };
         let tile =
             tile_of(product, task).ok_or_else(|| format!("lease {}: its panels are no tile", lease.lease))?;
         units(product, &tile)?;

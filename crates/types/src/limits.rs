@@ -15,6 +15,12 @@ pub const MAX_CHUNKS_IN_FLIGHT: usize = 8;
 pub const MAX_BLOB_BYTES: usize = 16 * MIB;
 /// Panels of either operand in one shard's task.
 pub const MAX_TASK_PANELS: usize = 64;
+/// Blocks of the data set in one round's task: 64 x 16,384 tokens.
+pub const MAX_TASK_BLOCKS: usize = 64;
+/// Hashes of a block's proof of inclusion: data sets have fewer than 2^24 blocks.
+pub const MAX_PROOF_HASHES: usize = 24;
+/// Outer steps between a checkpoint and a round's parameters.
+pub const MAX_TASK_STEPS: usize = 64;
 /// Hashes of held blobs that a volunteer may name in one request for a lease.
 pub const MAX_HELD_BLOBS: usize = 64;
 /// Longest text that a peer may send about itself (agent, origin), in bytes.

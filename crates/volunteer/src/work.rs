@@ -100,7 +100,10 @@ fn fits(task: &MatmulTask, memory_bytes: u64) -> bool {
 
 impl Engine {
     pub(crate) fn take_lease(&mut self, offer: Lease, asked: bool) {
-        let Lease { lease, fence, deadline, task: Task::Matmul(task), .. } = offer;
+        let Lease { lease, fence, deadline, task, .. } = offer;
+        let Task::Matmul(task) = task else {
+            return self.send(Release { lease, reason: ReleaseReason::Unsupported });
+        };
         let open = self.work.iter().filter(|work| !matches!(work.stage, Stage::Committed { .. })).count();
         let known = self.work.iter().any(|work| work.lease == lease);
         if !asked || known || open >= MAX_LEASES_PER_SESSION || !self.may_work() {
