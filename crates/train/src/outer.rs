@@ -68,7 +68,9 @@ pub enum OuterError {
         expected: usize,
     },
     /// A value left the range that codecs carry.
-    #[error("{what} {index} is {value:e}, not within ±{MAX_MAGNITUDE}: the run diverged; go back to an earlier round")]
+    #[error(
+        "{what} {index} is {value:e}, not within ±{MAX_MAGNITUDE}: the run diverged; go back to an earlier round"
+    )]
     Diverged {
         /// Which vector.
         what: &'static str,
@@ -78,7 +80,9 @@ pub enum OuterError {
         value: f32,
     },
     /// The step of another round.
-    #[error("the step leads to round {found}, expected was {expected}: fetch the steps in between, or a checkpoint")]
+    #[error(
+        "the step leads to round {found}, expected was {expected}: fetch the steps in between, or a checkpoint"
+    )]
     Round {
         /// Round that the step leads to.
         found: u64,
@@ -155,7 +159,8 @@ impl Replica {
         for (step, parameter) in next.iter_mut().zip(&self.parameters) {
             *step = parameter - *step;
         }
-        let ready = if round % self.checkpoint_every == 0 { round_to_f16(&mut next) } else { check_values(&next) };
+        let ready =
+            if round % self.checkpoint_every == 0 { round_to_f16(&mut next) } else { check_values(&next) };
         ready.map_err(|error| diverged("parameter", &next, error))?;
         (self.parameters, self.round) = (next, round);
         Ok(())

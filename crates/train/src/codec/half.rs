@@ -29,9 +29,7 @@ pub(super) fn from_f32(value: f32) -> u16 {
 
 /// Rounds a value that is positive or zero, and at most [`MAX`], towards infinity.
 pub(super) fn from_f32_up(value: f32) -> u16 {
-    shifted(value.to_bits() & 0x7fff_ffff, |significand, shift| {
-        (significand + (1_u64 << shift) - 1) >> shift
-    })
+    shifted(value.to_bits() & 0x7fff_ffff, |significand, shift| (significand + (1_u64 << shift) - 1) >> shift)
 }
 
 /// The exact value.

@@ -122,7 +122,9 @@ pub enum CodecError {
         code: i8,
     },
     /// An index beyond the parameters, or not above the one before it.
-    #[error("slot {slot} of block {block} names value {index} of it, out of order or beyond: discard these bytes")]
+    #[error(
+        "slot {slot} of block {block} names value {index} of it, out of order or beyond: discard these bytes"
+    )]
     Index {
         /// Which block.
         block: usize,
