@@ -204,7 +204,7 @@ proptest! {
             let step = relay.step(&update, OuterRule::Nesterov).unwrap();
             replica.follow(round as u64 + 1, &step).unwrap();
             prop_assert_eq!(&replica, relay.replica());
-            if replica.round() % every == 0 {
+            if replica.round().is_multiple_of(every) {
                 let bytes = replica.checkpoint().unwrap();
                 let joined = Replica::from_checkpoint(replica.round(), &bytes, start.len(), checkpoint_every).unwrap();
                 prop_assert_eq!(bits(joined.parameters()), bits(replica.parameters()));

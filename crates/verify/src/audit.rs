@@ -117,6 +117,8 @@ mod tests {
         assert_eq!(commits_hash(&[a, b]), commits_hash(&[b, a]));
         assert_ne!(commits_hash(&[a, b]), commits_hash(&[a]));
         assert_ne!(commits_hash(&[a, a]), commits_hash(&[a]));
-        assert_eq!(commits_hash(&[a, b]).to_string()[..16], *"0000000000000000");
+        assert_eq!(commits_hash(&[a, b]).to_string()[..16], *"f2563b0acbcf1601");
+        let draw = |i: u8| is_audited(&Secret([7; 32]), &a, &BlobHash([i; 32]), 0.5);
+        assert_eq!((0..12).map(draw).map(u8::from).collect::<Vec<_>>(), [0, 1, 0, 0, 0, 0, 0, 1, 0, 1, 0, 1]);
     }
 }

@@ -196,15 +196,16 @@ fn first_beyond(
     losses: &[f64],
     tolerances: &Tolerances,
 ) -> Option<ReplayReason> {
-    let beyond = |figure: f64, tolerance: f64| !(figure <= tolerance);
-    if beyond(whole, tolerances.whole) {
+    // NaN is not within anything.
+    let within = |figure: f64, tolerance: f64| figure <= tolerance;
+    if !within(whole, tolerances.whole) {
         return Some(ReplayReason::Whole { deviation: whole, tolerance: tolerances.whole });
     }
-    if let Some(tensor) = tensors.iter().position(|&deviation| beyond(deviation, tolerances.tensor)) {
+    if let Some(tensor) = tensors.iter().position(|&deviation| !within(deviation, tolerances.tensor)) {
         let (deviation, tolerance) = (tensors[tensor], tolerances.tensor);
         return Some(ReplayReason::Tensor { tensor, deviation, tolerance });
     }
-    let step = losses.iter().position(|&difference| beyond(difference, tolerances.loss))?;
+    let step = losses.iter().position(|&difference| !within(difference, tolerances.loss))?;
     Some(ReplayReason::Loss { step, difference: losses[step], tolerance: tolerances.loss })
 }
 

@@ -75,7 +75,7 @@ pub enum ScreenReason {
 pub struct ScreenReport {
     /// The first thing that is wrong.
     pub verdict: ScreenVerdict,
-    /// Norm / median norm; 1 if both are 0.
+    /// Norm / median norm; 0 if the norm is 0.
     pub ratio: f64,
     /// Cosine to the last aggregate, if there is one.
     pub cosine: Option<f64>,
@@ -122,30 +122,27 @@ pub fn screen(
     let previous = previous.map(|values| (values, norm(values.iter().copied())));
     let report = |number: usize| {
         let (update, norm) = (updates[number], norms[number]);
-        let ratio = if norm == median { 1.0 } else { norm / median };
+        let ratio = if norm == 0.0 { 0.0 } else { norm / median };
         let cosine = previous.map(|(values, length)| cosine(update, norm, values, length));
         let earlier = (0..number).filter(|&other| norms[other].is_finite());
         let nearest = earlier
             .map(|other| (other, self::cosine(update, norm, updates[other], norms[other])))
             .reduce(|best, next| if next.1 > best.1 { next } else { best });
-        let not_finite = update.iter().position(|value| !value.is_finite());
-        let verdict = match (not_finite, nearest) {
-            (Some(index), _) => ScreenVerdict::Failed(ScreenReason::NotFinite { index }),
-            // Two zeros are free riders, whatever the median.
-            _ if norm == 0.0 || ratio < params.norm_least => {
-                ScreenVerdict::Failed(ScreenReason::TooSmall { ratio: if norm == 0.0 { 0.0 } else { ratio } })
-            }
-            _ if !(ratio <= params.norm_most) => ScreenVerdict::Failed(ScreenReason::TooLarge { ratio }),
-            (None, Some((of, cosine))) if cosine > params.copy_above => {
-                ScreenVerdict::Failed(ScreenReason::Copy { of, cosine })
-            }
-            _ => match cosine {
-                Some(cosine) if !(cosine > params.cosine_above) => {
-                    ScreenVerdict::Failed(ScreenReason::Against { cosine })
-                }
-                _ => ScreenVerdict::Passed,
-            },
+        let reason = if let Some(index) = update.iter().position(|value| !value.is_finite()) {
+            Some(ScreenReason::NotFinite { index })
+        } else if norm == 0.0 || ratio < params.norm_least {
+            Some(ScreenReason::TooSmall { ratio })
+        } else if ratio > params.norm_most {
+            Some(ScreenReason::TooLarge { ratio })
+        } else if let Some((of, cosine)) = nearest.filter(|&(_, cosine)| cosine > params.copy_above) {
+            Some(ScreenReason::Copy { of, cosine })
+        } else {
+            // NaN is not above anything.
+            let above = |cosine: f64| cosine > params.cosine_above;
+            let against = cosine.filter(|&cosine| !above(cosine));
+            against.map(|cosine| ScreenReason::Against { cosine })
         };
+        let verdict = reason.map_or(ScreenVerdict::Passed, ScreenVerdict::Failed);
         ScreenReport { verdict, ratio, cosine, nearest }
     };
     Ok((0..updates.len()).map(report).collect())
