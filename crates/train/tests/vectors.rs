@@ -34,22 +34,27 @@ fn dense_input() -> Vec<f32> {
     values[256..266].copy_from_slice(&special);
     // The last block is tiny: its scale is a subnormal f16.
     for value in &mut values[512..] {
-        *value = (*value) / 65_536.0;
+        *value /= 65_536.0;
     }
     values
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes
-        .chunks(48)
-        .map(|line| line.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n")
-        .collect()
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for line in bytes.chunks(48) {
+        for byte in line {
+            let _ = write!(text, "{byte:02x}");
+        }
+        text.push('\n');
+    }
+    text
 }
 
 fn check(name: &str, bytes: &[u8]) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("vectors/v1").join(name).with_extension("hex");
     if std::env::var_os("POTLUCK_BLESS").is_some() {
-        std::fs::write(&path, hex(bytes)).unwrap();
+        std::fs::write(&path, hex(bytes)).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     }
     let golden = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     assert!(hex(bytes) == golden, "{name} differs from its golden vector");

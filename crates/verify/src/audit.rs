@@ -77,6 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::float_cmp, reason = "a bound is returned as it is")]
     fn the_rate_falls_with_the_record() {
         let params = AuditParams::default();
         assert_eq!([0, 4].map(|rounds| params.rate(rounds, 100)), [1.0, 1.0]);

@@ -1,4 +1,5 @@
 //! Robust aggregation under attack: 10 workers, 3 of them hostile, and what a plain mean would have become.
+#![expect(clippy::float_cmp, reason = "these figures are exact by construction")]
 
 mod common;
 
@@ -22,7 +23,8 @@ fn updates(values: &[Vec<f32>]) -> Vec<Update<'_>> {
 }
 
 fn robust(values: &[Vec<f32>]) -> Vec<f32> {
-    let result = aggregate(&updates(values), Scope::All, &AggregateParams::default()).unwrap();
+    let result = aggregate(&updates(values), Scope::All, &AggregateParams::default())
+        .unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(result.rule, Rule::TrimmedMean { trimmed: 2 });
     result.values
 }
@@ -147,6 +149,7 @@ fn as_many_hostile_as_are_trimmed_hardly_matter() {
 
 #[test]
 fn the_screen_tells_what_it_can_of_the_attacks() {
+    use ScreenVerdict::{Failed, Passed};
     let mut rng = Rng(3);
     let good = honest(&mut rng);
     let previous = mean(&honest(&mut Rng(3)));
@@ -158,7 +161,6 @@ fn the_screen_tells_what_it_can_of_the_attacks() {
         assert!(reports[..HONEST].iter().all(|report| report.verdict == ScreenVerdict::Passed), "{kind:?}");
         reports[HONEST..].iter().map(|report| report.verdict).collect()
     };
-    use ScreenVerdict::{Failed, Passed};
     let all =
         |verdicts: &[ScreenVerdict], expected: fn(&ScreenVerdict) -> bool| verdicts.iter().all(expected);
     let against = |v: &ScreenVerdict| matches!(v, Failed(ScreenReason::Against { .. }));
@@ -210,19 +212,19 @@ fn the_screen_has_figures_and_edges() {
     assert!(reports.iter().all(|report| report.verdict == ScreenVerdict::Passed), "{reports:?}");
 }
 
-/// Values of one parameter, all of norm 1 or less, so that clipping by the median can be seen through.
+/// Vectors whose first value is the given one.
 fn column(values: &[f32]) -> Vec<Vec<f32>> {
     values.iter().map(|&value| vec![value, 1.0]).collect()
 }
 
 fn unclipped(values: &[Vec<f32>], weights: &[f64], params: &AggregateParams) -> (Rule, f32) {
-    // Each vector has a third parameter that makes all norms equal.
+    // The second value makes all norms equal, so that nothing is clipped.
     let padded: Vec<Vec<f32>> = values.iter().map(|v| vec![v[0], (100.0 - v[0] * v[0]).sqrt()]).collect();
     let mut all = updates(&padded);
     for (update, weight) in all.iter_mut().zip(weights) {
         update.sender.weight = *weight;
     }
-    let result = aggregate(&all, Scope::All, params).unwrap();
+    let result = aggregate(&all, Scope::All, params).unwrap_or_else(|error| panic!("{error}"));
     (result.rule, result.values[0])
 }
 
@@ -275,7 +277,7 @@ fn few_votes_count_only_if_they_are_audited() {
     assert_eq!(result.shares[2].clip, 0.0, "who was not audited took no part");
     assert_eq!(result.shares[0].clip, 1.0);
     // Norms are sqrt(2) and sqrt(10); the second is clipped to the first.
-    let expected = (1.0 + 3.0 * (2.0_f64 / 10.0).sqrt()) / 2.0;
+    let expected = f64::midpoint(1.0, 3.0 * (2.0_f64 / 10.0).sqrt());
     assert!((f64::from(result.values[0]) - expected).abs() < 1e-6, "{:?}", result.values);
     // After an alarm the same holds of any number.
     let values = column(&[1.0; 9]);
@@ -349,7 +351,7 @@ fn sparse_updates_are_averaged_over_who_sent_an_index() {
     all[4].sender.cluster = 1;
     let result = aggregate_sparse(&all, 10, Scope::All, &params).unwrap();
     assert_eq!(result.votes, 4);
-    assert!((f64::from(result.values[7]) - (2.0 + result.median_norm) / 2.0).abs() < 1e-6);
+    assert!((f64::from(result.values[7]) - f64::midpoint(2.0, result.median_norm)).abs() < 1e-6);
     // Few are as few as with dense updates.
     assert_eq!(
         aggregate_sparse(&all[..3], 10, Scope::All, &params),
