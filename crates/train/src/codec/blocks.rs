@@ -108,6 +108,7 @@ pub(super) fn decode_int4(bytes: &[u8], parameters: usize) -> Result<Vec<f32>, C
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "the ends of a scale are exact")]
 mod tests {
     use super::*;
 

@@ -61,6 +61,7 @@ fn shifted(magnitude: u32, round: impl Fn(u64, u32) -> u64) -> u16 {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "halves are exact")]
 mod tests {
     use super::*;
 
