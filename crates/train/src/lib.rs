@@ -6,7 +6,9 @@
 //!
 //! Everything here is a function of its arguments: no clock, no randomness of its own, no I/O.
 
+pub mod codec;
 pub mod engine;
 pub mod gpt;
+pub mod outer;
 
 pub use engine::{Batch, Engine, TrainError};

@@ -5,6 +5,10 @@
 //! O(MK + KN + MN). int8 products are checked exactly ([`check_int8`]); f32 products in two tiers, a cheap
 //! statistical one that flags rows and a rigorous one that judges them ([`check_f32`]).
 //!
+//! Training is checked otherwise: every update is held against the others ([`screen()`]), some are replayed
+//! ([`is_audited`], [`compare`]), what remains is combined by a rule that a minority cannot move far
+//! ([`aggregate()`]), and the step is taken back if the loss rises ([`Gate`]).
+//!
 //! Nothing here reads a clock, draws a random number or keeps state: probes come from a [`ProbeSeed`], which
 //! [`probe_seed`] derives from the epoch's [`Secret`] and the hash of the committed result, so that nobody can
 //! know them before the result is fixed and everybody can check the check once the secret is published.
@@ -15,21 +19,34 @@
 //! Source: R. Freivalds, "Probabilistic machines can use less running time", IFIP 1977; N. Higham, "Accuracy
 //! and Stability of Numerical Algorithms", chapter 3, for gamma_K.
 
+mod aggregate;
+mod audit;
 mod error;
 mod float;
+mod gate;
 mod int8;
 mod lanes;
 mod operand;
 mod params;
 mod recompute;
+mod replay;
 mod report;
+mod screen;
 mod secret;
 
+pub use aggregate::{
+    Aggregate, AggregateError, AggregateParams, MAX_UPDATES, Rule, Scope, Sender, Share, SparseUpdate,
+    Update, aggregate, aggregate_sparse,
+};
+pub use audit::{AuditParams, commits_hash, is_audited};
 pub use error::CheckError;
 pub use float::check_f32;
+pub use gate::{Gate, GateAction, GateError, GateParams};
 pub use int8::check_int8;
 pub use params::{PROBES, Params};
+pub use replay::{ReplayError, ReplayReason, ReplayReport, ReplayVerdict, Tolerances, compare};
 pub use report::{RejectReason, Report, Verdict, check_blob};
+pub use screen::{ScreenError, ScreenParams, ScreenReason, ScreenReport, ScreenVerdict, screen};
 pub use secret::{ProbeSeed, Secret, commitment, probe_seed};
 
 use potluck_types::{DType, MatmulShape};
