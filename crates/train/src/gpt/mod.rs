@@ -3,9 +3,11 @@
 //! Pre-norm blocks, learned positions, tanh GELU, causal attention, the output head tied to the token embedding.
 //! Source: Radford et al., Language Models are Unsupervised Multitask Learners, 2019; names as in Hugging Face's GPT-2.
 
+mod cpu;
 mod init;
 mod layout;
 
+pub use cpu::{CpuGpt, MAX_STEP_BYTES};
 pub use init::init;
 pub use layout::{BlockTensors, Kind, Layout, Tensor};
 
