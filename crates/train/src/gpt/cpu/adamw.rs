@@ -1,4 +1,5 @@
 //! Clipping by the global norm and AdamW.
+#![expect(clippy::inline_always, reason = "see `lanes::Job`")]
 
 use super::lanes::vectorize;
 use crate::engine::AdamW;
@@ -55,7 +56,7 @@ impl State {
             let keep = if tensor.decays() { keep } else { 1.0 };
             let (parameters, gradient) = (&mut parameters[range.clone()], &gradient[range.clone()]);
             let (first, second) = (&mut self.first[range.clone()], &mut self.second[range]);
-            vectorize(|| {
+            vectorize(#[inline(always)] || {
                 let moments = first.iter_mut().zip(second);
                 for ((p, g), (m, v)) in parameters.iter_mut().zip(gradient).zip(moments) {
                     let g = g * scale;
@@ -71,7 +72,7 @@ impl State {
 /// Global norm of a gradient, summed in f64.
 pub(super) fn norm(gradient: &[f32]) -> f64 {
     let mut sums = [0.0_f64; LANES];
-    vectorize(|| {
+    vectorize(#[inline(always)] || {
         let (body, tail) = gradient.as_chunks::<LANES>();
         // A local array stays in registers.
         let mut local = [0.0_f64; LANES];

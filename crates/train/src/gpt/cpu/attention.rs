@@ -2,6 +2,7 @@
 //!
 //! Probabilities are computed again in backward rather than kept: memory grows with the length, not with its square.
 //! Source of that: Dao et al., FlashAttention, arXiv 2205.14135.
+#![expect(clippy::inline_always, reason = "see `lanes::Job`")]
 
 use super::gemm::{Matrix, Packs, Target, product};
 use super::lanes::{greatest, sum, sum2, vectorize};
@@ -118,7 +119,7 @@ impl Attention {
             self.scores(qkv, block, scores, packs);
             let stats_range = block.stats + block.first..block.stats + keys;
             let (most, inverse) = (&mut stats.greatest[stats_range.clone()], &mut stats.inverse[stats_range]);
-            vectorize(|| {
+            vectorize(#[inline(always)] || {
                 let rows = scores.chunks_exact_mut(keys).zip(most.iter_mut().zip(inverse.iter_mut()));
                 for ((query, row), (most, inverse)) in (block.first..).zip(rows).map(|(q, (r, s))| ((q, r), s)) {
                     let (seen, later) = row.split_at_mut(query + 1);
@@ -175,7 +176,7 @@ impl Attention {
             );
             let stats_range = block.stats + block.first..block.stats + keys;
             let (most, inverse) = (&stats.greatest[stats_range.clone()], &stats.inverse[stats_range]);
-            vectorize(|| {
+            vectorize(#[inline(always)] || {
                 let rows = probabilities.chunks_exact_mut(keys).zip(gradient.chunks_exact_mut(keys));
                 let rows = rows.zip(most.iter().zip(inverse));
                 for (query, ((row, grad_row), (most, inverse))) in (block.first..).zip(rows) {

@@ -1,5 +1,6 @@
 //! The output head, tied to the token embedding, and the mean cross-entropy; a chunk of rows at a time, so that not
 //! all logits are in memory at once.
+#![expect(clippy::inline_always, reason = "see `lanes::Job`")]
 
 use super::gemm::{Matrix, Packs, Target, product};
 use super::lanes::{greatest, sum, vectorize};
@@ -50,7 +51,7 @@ pub(super) fn cross_entropy(
             packs,
         );
         let backward = gradients.is_some();
-        vectorize(|| {
+        vectorize(#[inline(always)] || {
             for (logits, target) in logits.chunks_exact_mut(vocabulary).zip(targets) {
                 let target = *target as usize;
                 let most = greatest(logits);

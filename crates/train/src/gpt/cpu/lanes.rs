@@ -17,8 +17,8 @@ pub(super) fn dispatch<J: Job>(job: J) {
     if has_fma(arch) { arch.dispatch(On::<J, true>(job)) } else { arch.dispatch(On::<J, false>(job)) }
 }
 
-/// Runs a closure with the best instruction set of this machine. The closure must be called from nowhere else, so that
-/// it is inlined.
+/// Runs a closure with the best instruction set of this machine. The closure must be `#[inline(always)]`, as all that
+/// it calls in loops.
 pub(super) fn vectorize(work: impl FnOnce()) {
     pulp::Arch::new().dispatch(work);
 }

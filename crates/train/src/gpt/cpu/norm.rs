@@ -1,6 +1,7 @@
 //! Layer norm: each row less its mean, divided by its deviation, times a weight, plus a bias if there is one.
 //!
 //! Source: Ba et al., Layer Normalization, arXiv 1607.06450.
+#![expect(clippy::inline_always, reason = "see `lanes::Job`")]
 
 use super::lanes::{sum, sum2, vectorize};
 
@@ -23,7 +24,7 @@ impl Stats {
 /// Shapes: `x` and `out` rows x width, `weight` and `bias` width.
 pub(super) fn forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, out: &mut [f32], stats: &mut Stats) {
     let width = weight.len();
-    vectorize(|| {
+    vectorize(#[inline(always)] || {
         let rows = x.chunks_exact(width).zip(out.chunks_exact_mut(width));
         for ((x, out), (mean, inverse)) in rows.zip(stats.mean.iter_mut().zip(&mut stats.inverse)) {
             *mean = sum(x, |x| x) / width as f32;
@@ -57,7 +58,7 @@ pub(super) fn backward(
 ) {
     let width = weight.len();
     let (normal, product) = scratch.split_at_mut(width);
-    vectorize(|| {
+    vectorize(#[inline(always)] || {
         let rows = grad_out.chunks_exact(width).zip(x.chunks_exact(width)).zip(grad_x.chunks_exact_mut(width));
         for (((grad_out, x), grad_x), (mean, inverse)) in rows.zip(stats.mean.iter().zip(&stats.inverse)) {
             for (normal, x) in normal.iter_mut().zip(x) {
