@@ -110,17 +110,36 @@ impl Product<'_> {
                 pack::<NR>(b.transpose(), [col, cols], [at, depth], panels);
                 for row in (0..m).step_by(ROWS) {
                     let rows = ROWS.min(m - row);
+                    // Rows whose elements follow each other are read where they are.
+                    let packed = a.cols != 1;
                     let strips = &mut packs.a[..rows.div_ceil(MR) * MR * depth];
-                    pack::<MR>(a, [row, rows], [at, depth], strips);
+                    if packed {
+                        pack::<MR>(a, [row, rows], [at, depth], strips);
+                    }
                     for (panel, b) in panels.chunks_exact(NR * depth).enumerate() {
                         let first_col = panel * NR;
                         let width = NR.min(cols - first_col);
-                        for (strip, a) in strips.chunks_exact(MR * depth).enumerate() {
+                        for (strip, packed_a) in strips.chunks_exact(MR * depth).enumerate() {
                             let first_row = strip * MR;
                             let height = MR.min(rows - first_row);
-                            let tile = tile::<MR, NR, FUSED>(a, b);
                             let start = (row + first_row) * c.stride + col + first_col;
-                            store(&tile, [height, width], &mut c.data[start..], c.stride, c.add || at > 0);
+                            let mut to = Tile {
+                                data: &mut c.data[start..],
+                                stride: c.stride,
+                                height,
+                                width,
+                                add: c.add || at > 0,
+                            };
+                            if packed {
+                                to.store(&multiply_packed::<MR, NR, FUSED>(packed_a, b));
+                            } else {
+                                // Rows beyond the last repeat it; their sums are not stored.
+                                let a = std::array::from_fn(|r| {
+                                    let row = row + first_row + r.min(height - 1);
+                                    &a.data[row * a.rows + at..][..depth]
+                                });
+                                to.store(&multiply_rows::<MR, NR, FUSED>(a, b));
+                            }
                         }
                     }
                 }
@@ -129,41 +148,81 @@ impl Product<'_> {
     }
 }
 
+/// Adds the products of one step along K.
+#[inline(always)]
+fn step<const MR: usize, const NR: usize, const FUSED: bool>(
+    a: &[f32; MR],
+    b: &[f32; NR],
+    sums: &mut [[f32; NR]; MR],
+) {
+    for r in 0..MR {
+        for c in 0..NR {
+            sums[r][c] = if FUSED { a[r].mul_add(b[c], sums[r][c]) } else { sums[r][c] + a[r] * b[c] };
+        }
+    }
+}
+
 /// The product of a strip of A (depth x MR) and a panel of B (depth x NR).
 #[inline(always)]
-fn tile<const MR: usize, const NR: usize, const FUSED: bool>(a: &[f32], b: &[f32]) -> [[f32; NR]; MR] {
-    let mut sums = [[0.0_f32; NR]; MR];
+fn multiply_packed<const MR: usize, const NR: usize, const FUSED: bool>(
+    a: &[f32],
+    b: &[f32],
+) -> [[f32; NR]; MR] {
+    let mut sums = [[0.0; NR]; MR];
     for (a, b) in a.as_chunks::<MR>().0.iter().zip(b.as_chunks::<NR>().0) {
-        for r in 0..MR {
-            for c in 0..NR {
-                sums[r][c] = if FUSED { a[r].mul_add(b[c], sums[r][c]) } else { sums[r][c] + a[r] * b[c] };
-            }
-        }
+        step::<MR, NR, FUSED>(a, b, &mut sums);
     }
     sums
 }
 
+/// The product of rows of A and a panel of B (depth x NR).
 #[inline(always)]
-fn store<const MR: usize, const NR: usize>(
-    tile: &[[f32; NR]; MR],
-    [height, width]: [usize; 2],
-    to: &mut [f32],
+fn multiply_rows<const MR: usize, const NR: usize, const FUSED: bool>(
+    a: [&[f32]; MR],
+    b: &[f32],
+) -> [[f32; NR]; MR] {
+    let b = b.as_chunks::<NR>().0;
+    let a: [&[f32]; MR] = std::array::from_fn(|r| &a[r][..b.len()]);
+    let mut sums = [[0.0; NR]; MR];
+    for (p, b) in b.iter().enumerate() {
+        step::<MR, NR, FUSED>(&std::array::from_fn(|r| a[r][p]), b, &mut sums);
+    }
+    sums
+}
+
+/// Where a tile of the result goes.
+struct Tile<'a> {
+    data: &'a mut [f32],
     stride: usize,
+    height: usize,
+    width: usize,
     add: bool,
-) {
-    for (r, sums) in tile.iter().enumerate().take(height) {
-        let row = &mut to[r * stride..][..width];
-        if let Some(row) = row.as_mut_array::<NR>() {
-            for c in 0..NR {
-                row[c] = if add { row[c] + sums[c] } else { sums[c] };
+}
+
+impl Tile<'_> {
+    #[inline(always)]
+    fn store<const MR: usize, const NR: usize>(&mut self, sums: &[[f32; NR]; MR]) {
+        if self.height == MR && self.width == NR {
+            // No variable in these loops, so that the sums stay in registers.
+            for r in 0..MR {
+                if let Some((row, _)) = self.data[r * self.stride..].split_first_chunk_mut::<NR>() {
+                    for c in 0..NR {
+                        row[c] = if self.add { row[c] + sums[r][c] } else { sums[r][c] };
+                    }
+                }
             }
-        } else {
-            for (to, sum) in row.iter_mut().zip(sums) {
-                *to = if add { *to + sum } else { *sum };
+            return;
+        }
+        for (r, sums) in sums.iter().enumerate().take(self.height) {
+            for (to, sum) in self.data[r * self.stride..][..self.width].iter_mut().zip(sums) {
+                *to = if self.add { *to + sum } else { *sum };
             }
         }
     }
 }
+
+/// Columns that [`pack`] turns at once.
+const TURN: usize = 8;
 
 /// Packs rows of a matrix over a span of its columns into strips of `W` rows with columns outermost; rows that are
 /// missing in the last strip become zeros.
@@ -180,20 +239,30 @@ fn pack<const W: usize>(
         let out = out.as_chunks_mut::<W>().0;
         if matrix.rows == 1 {
             for (p, out) in out.iter_mut().enumerate() {
-                let from = &matrix.data[(col + p) * matrix.cols + first..][..height];
-                if let Some(from) = from.as_array::<W>() {
+                let from = &matrix.data[(col + p) * matrix.cols + first..];
+                if let (Some(from), true) = (from.first_chunk::<W>(), height == W) {
                     *out = *from;
                 } else {
                     out.fill(0.0);
-                    out[..height].copy_from_slice(from);
+                    out[..height].copy_from_slice(&from[..height]);
                 }
             }
         } else if height == W {
-            let sources: [&[f32]; W] =
-                std::array::from_fn(|r| &matrix.data[(first + r) * matrix.rows + col..][..cols]);
-            for (p, out) in out.iter_mut().enumerate() {
+            let sources: [(&[[f32; TURN]], &[f32]); W] = std::array::from_fn(|r| {
+                matrix.data[(first + r) * matrix.rows + col..][..cols].as_chunks::<TURN>()
+            });
+            let (blocks, rest) = out.as_chunks_mut::<TURN>();
+            for (b, out) in blocks.iter_mut().enumerate() {
+                let block: [&[f32; TURN]; W] = std::array::from_fn(|r| &sources[r].0[b]);
+                for p in 0..TURN {
+                    for r in 0..W {
+                        out[p][r] = block[r][p];
+                    }
+                }
+            }
+            for (p, out) in rest.iter_mut().enumerate() {
                 for r in 0..W {
-                    out[r] = sources[r][p];
+                    out[r] = sources[r].1[p];
                 }
             }
         } else {
