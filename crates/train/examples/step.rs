@@ -27,9 +27,11 @@ fn batches(sequences: usize, length: usize) -> Vec<Batch> {
 }
 
 fn main() -> Result<(), TrainError> {
-    for (name, config, sequences) in
-        [("tiny", GptConfig::tiny(65), 4), ("mini", GptConfig::mini(65), 4), ("small", GptConfig::small(65), 2)]
-    {
+    for (name, config, sequences) in [
+        ("tiny", GptConfig::tiny(65), 4),
+        ("mini", GptConfig::mini(65), 4),
+        ("small", GptConfig::small(65), 2),
+    ] {
         let length = config.context;
         let batches = batches(sequences, length);
         let parameters = init(&config, &[1; 32]);

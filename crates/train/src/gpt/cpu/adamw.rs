@@ -56,15 +56,18 @@ impl State {
             let keep = if tensor.decays() { keep } else { 1.0 };
             let (parameters, gradient) = (&mut parameters[range.clone()], &gradient[range.clone()]);
             let (first, second) = (&mut self.first[range.clone()], &mut self.second[range]);
-            vectorize(#[inline(always)] || {
-                let moments = first.iter_mut().zip(second);
-                for ((p, g), (m, v)) in parameters.iter_mut().zip(gradient).zip(moments) {
-                    let g = g * scale;
-                    *m += (g - *m) * rest1;
-                    *v = *v * beta2 + g * g * rest2;
-                    *p = *p * keep - size * *m / (v.sqrt() * root + epsilon);
-                }
-            });
+            vectorize(
+                #[inline(always)]
+                || {
+                    let moments = first.iter_mut().zip(second);
+                    for ((p, g), (m, v)) in parameters.iter_mut().zip(gradient).zip(moments) {
+                        let g = g * scale;
+                        *m += (g - *m) * rest1;
+                        *v = *v * beta2 + g * g * rest2;
+                        *p = *p * keep - size * *m / (v.sqrt() * root + epsilon);
+                    }
+                },
+            );
         }
     }
 }
@@ -72,20 +75,23 @@ impl State {
 /// Global norm of a gradient, summed in f64.
 pub(super) fn norm(gradient: &[f32]) -> f64 {
     let mut sums = [0.0_f64; LANES];
-    vectorize(#[inline(always)] || {
-        let (body, tail) = gradient.as_chunks::<LANES>();
-        // A local array stays in registers.
-        let mut local = [0.0_f64; LANES];
-        for chunk in body {
-            for l in 0..LANES {
-                local[l] += f64::from(chunk[l]) * f64::from(chunk[l]);
+    vectorize(
+        #[inline(always)]
+        || {
+            let (body, tail) = gradient.as_chunks::<LANES>();
+            // A local array stays in registers.
+            let mut local = [0.0_f64; LANES];
+            for chunk in body {
+                for l in 0..LANES {
+                    local[l] += f64::from(chunk[l]) * f64::from(chunk[l]);
+                }
             }
-        }
-        for (sum, g) in local.iter_mut().zip(tail) {
-            *sum += f64::from(*g) * f64::from(*g);
-        }
-        sums = local;
-    });
+            for (sum, g) in local.iter_mut().zip(tail) {
+                *sum += f64::from(*g) * f64::from(*g);
+            }
+            sums = local;
+        },
+    );
     sums.iter().sum::<f64>().sqrt()
 }
 

@@ -119,28 +119,37 @@ impl Attention {
             self.scores(qkv, block, scores, packs);
             let stats_range = block.stats + block.first..block.stats + keys;
             let (most, inverse) = (&mut stats.greatest[stats_range.clone()], &mut stats.inverse[stats_range]);
-            vectorize(#[inline(always)] || {
-                let rows = scores.chunks_exact_mut(keys).zip(most.iter_mut().zip(inverse.iter_mut()));
-                for ((query, row), (most, inverse)) in (block.first..).zip(rows).map(|(q, (r, s))| ((q, r), s)) {
-                    let (seen, later) = row.split_at_mut(query + 1);
-                    *most = greatest(seen);
-                    let shift = *most;
-                    for p in &mut *seen {
-                        *p = exp((*p - shift) * scale);
+            vectorize(
+                #[inline(always)]
+                || {
+                    let rows = scores.chunks_exact_mut(keys).zip(most.iter_mut().zip(inverse.iter_mut()));
+                    for ((query, row), (most, inverse)) in
+                        (block.first..).zip(rows).map(|(q, (r, s))| ((q, r), s))
+                    {
+                        let (seen, later) = row.split_at_mut(query + 1);
+                        *most = greatest(seen);
+                        let shift = *most;
+                        for p in &mut *seen {
+                            *p = exp((*p - shift) * scale);
+                        }
+                        *inverse = 1.0 / sum(seen, |p| p);
+                        let inverse = *inverse;
+                        for p in seen {
+                            *p *= inverse;
+                        }
+                        later.fill(0.0);
                     }
-                    *inverse = 1.0 / sum(seen, |p| p);
-                    let inverse = *inverse;
-                    for p in seen {
-                        *p *= inverse;
-                    }
-                    later.fill(0.0);
-                }
-            });
+                },
+            );
             product(
                 [block.count, self.head_size(), keys],
                 Matrix::rows(scores, keys),
                 Matrix::rows(&qkv[block.head + 2 * self.width..], stride),
-                Target { data: &mut out[block.out + block.first * self.width..], stride: self.width, add: false },
+                Target {
+                    data: &mut out[block.out + block.first * self.width..],
+                    stride: self.width,
+                    add: false,
+                },
                 packs,
             );
         }
@@ -176,23 +185,26 @@ impl Attention {
             );
             let stats_range = block.stats + block.first..block.stats + keys;
             let (most, inverse) = (&stats.greatest[stats_range.clone()], &stats.inverse[stats_range]);
-            vectorize(#[inline(always)] || {
-                let rows = probabilities.chunks_exact_mut(keys).zip(gradient.chunks_exact_mut(keys));
-                let rows = rows.zip(most.iter().zip(inverse));
-                for (query, ((row, grad_row), (most, inverse))) in (block.first..).zip(rows) {
-                    let (seen, later) = row.split_at_mut(query + 1);
-                    let (grad, grad_later) = grad_row.split_at_mut(query + 1);
-                    for p in &mut *seen {
-                        *p = exp((*p - most) * scale) * inverse;
+            vectorize(
+                #[inline(always)]
+                || {
+                    let rows = probabilities.chunks_exact_mut(keys).zip(gradient.chunks_exact_mut(keys));
+                    let rows = rows.zip(most.iter().zip(inverse));
+                    for (query, ((row, grad_row), (most, inverse))) in (block.first..).zip(rows) {
+                        let (seen, later) = row.split_at_mut(query + 1);
+                        let (grad, grad_later) = grad_row.split_at_mut(query + 1);
+                        for p in &mut *seen {
+                            *p = exp((*p - most) * scale) * inverse;
+                        }
+                        later.fill(0.0);
+                        let average = sum2(seen, grad, |p, g| p * g);
+                        for (grad, p) in grad.iter_mut().zip(&*seen) {
+                            *grad = p * (*grad - average) * scale;
+                        }
+                        grad_later.fill(0.0);
                     }
-                    later.fill(0.0);
-                    let average = sum2(seen, grad, |p, g| p * g);
-                    for (grad, p) in grad.iter_mut().zip(&*seen) {
-                        *grad = p * (*grad - average) * scale;
-                    }
-                    grad_later.fill(0.0);
-                }
-            });
+                },
+            );
             product(
                 [block.count, size, keys],
                 Matrix::rows(gradient, keys),

@@ -70,13 +70,7 @@ impl Packs {
 /// The product of A (m x k) and B (k x n).
 ///
 /// Shapes: the callers' slices hold the matrices; a slice that is too short panics, as any index does.
-pub(super) fn product(
-    [m, n, k]: [usize; 3],
-    a: Matrix<'_>,
-    b: Matrix<'_>,
-    c: Target<'_>,
-    packs: &mut Packs,
-) {
+pub(super) fn product([m, n, k]: [usize; 3], a: Matrix<'_>, b: Matrix<'_>, c: Target<'_>, packs: &mut Packs) {
     dispatch(Product { m, n, k, a, b, c, packs });
 }
 
@@ -326,8 +320,16 @@ mod tests {
 
     #[test]
     fn products_of_all_strides_and_odd_sizes_agree_with_f64() {
-        let sizes =
-            [[1, 1, 1], [6, 16, 4], [7, 17, 5], [4, 8, 300], [65, 31, 64], [97, 513, 3], [5, 70, 513], [100, 9, 257]];
+        let sizes = [
+            [1, 1, 1],
+            [6, 16, 4],
+            [7, 17, 5],
+            [4, 8, 300],
+            [65, 31, 64],
+            [97, 513, 3],
+            [5, 70, 513],
+            [100, 9, 257],
+        ];
         for size in sizes {
             let [m, n, k] = size;
             let (a, b) = (numbers(m * (k + 1) + k * (m + 1), 1), numbers(k * (n + 2) + n * (k + 2), 2));

@@ -51,25 +51,28 @@ pub(super) fn cross_entropy(
             packs,
         );
         let backward = gradients.is_some();
-        vectorize(#[inline(always)] || {
-            for (logits, target) in logits.chunks_exact_mut(vocabulary).zip(targets) {
-                let target = *target as usize;
-                let most = greatest(logits);
-                let right = f64::from(logits[target]) - f64::from(most);
-                for x in &mut *logits {
-                    *x = exp(*x - most);
-                }
-                let sum = sum(logits, |p| p);
-                total += ln(f64::from(sum)) - right;
-                if backward {
-                    let scale = weight / sum;
-                    for p in &mut *logits {
-                        *p *= scale;
+        vectorize(
+            #[inline(always)]
+            || {
+                for (logits, target) in logits.chunks_exact_mut(vocabulary).zip(targets) {
+                    let target = *target as usize;
+                    let most = greatest(logits);
+                    let right = f64::from(logits[target]) - f64::from(most);
+                    for x in &mut *logits {
+                        *x = exp(*x - most);
                     }
-                    logits[target] -= weight;
+                    let sum = sum(logits, |p| p);
+                    total += ln(f64::from(sum)) - right;
+                    if backward {
+                        let scale = weight / sum;
+                        for p in &mut *logits {
+                            *p *= scale;
+                        }
+                        logits[target] -= weight;
+                    }
                 }
-            }
-        });
+            },
+        );
         if let Some(gradients) = &mut gradients {
             let grad_x = &mut gradients.x[chunk * rows * width..][..targets.len() * width];
             product(

@@ -16,7 +16,7 @@ const LN2_LOW: f32 = -2.121_944_4e-4;
 ///
 /// Source: coefficients of Moshier's Cephes, `expf`.
 #[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
+pub(in crate::gpt) fn exp(x: f32) -> f32 {
     // Comparisons in this form let NaN through.
     let clamped = if x > MOST { MOST } else { x };
     let clamped = if clamped < LEAST { LEAST } else { clamped };

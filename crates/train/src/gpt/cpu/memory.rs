@@ -103,8 +103,7 @@ impl GptConfig {
         let [layers, heads, width, vocabulary] =
             [self.layers, self.heads, self.width, self.vocabulary].map(|size| size as u64);
         let tokens = (sequences as u64).saturating_mul(length as u64);
-        let per_token =
-            layers * (BLOCK_WIDTHS * width + 4 + 2 * heads) + TOKEN_WIDTHS * width + 2;
+        let per_token = layers * (BLOCK_WIDTHS * width + 4 + 2 * heads) + TOKEN_WIDTHS * width + 2;
         let length = length.min(self.context);
         let counted_tokens = usize::try_from(tokens).unwrap_or(usize::MAX);
         let fixed = 4 * Layout::new(self).parameters() as u64
@@ -130,8 +129,14 @@ mod tests {
                     .iter()
                     .map(|block| {
                         let vectors = [
-                            &block.x, &block.norm1, &block.qkv, &block.attended, &block.mid, &block.norm2,
-                            &block.up, &block.active,
+                            &block.x,
+                            &block.norm1,
+                            &block.qkv,
+                            &block.attended,
+                            &block.mid,
+                            &block.norm2,
+                            &block.up,
+                            &block.active,
                         ];
                         vectors.iter().map(|vector| vector.len()).sum::<usize>()
                             + norm(&block.stats1)
@@ -140,8 +145,13 @@ mod tests {
                     })
                     .sum();
                 let vectors = [
-                    &memory.x, &memory.norm, &memory.grad_x, &memory.grad_narrow, &memory.grad_wide,
-                    &memory.logits, &memory.row,
+                    &memory.x,
+                    &memory.norm,
+                    &memory.grad_x,
+                    &memory.grad_narrow,
+                    &memory.grad_wide,
+                    &memory.logits,
+                    &memory.row,
                 ];
                 let others = vectors.iter().map(|vector| vector.len()).sum::<usize>();
                 let floats = blocks

@@ -10,7 +10,7 @@ mod attention;
 mod gemm;
 mod head;
 mod lanes;
-mod math;
+pub(super) mod math;
 mod memory;
 mod norm;
 mod pass;
@@ -150,8 +150,7 @@ impl CpuGpt {
             &batch.targets,
             &parameters[embedding.clone()],
             config.width,
-            backward
-                .then(|| Gradients { x: &mut memory.grad_narrow, embedding: &mut gradient[embedding] }),
+            backward.then(|| Gradients { x: &mut memory.grad_narrow, embedding: &mut gradient[embedding] }),
             &mut memory.logits,
             &mut memory.packs,
         );

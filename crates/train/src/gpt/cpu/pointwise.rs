@@ -11,44 +11,56 @@ const CUBIC: f32 = 0.044_715;
 
 /// Source: Hendrycks and Gimpel, Gaussian Error Linear Units, arXiv 1606.08415.
 pub(super) fn gelu(x: &[f32], out: &mut [f32]) {
-    vectorize(#[inline(always)] || {
-        for (out, x) in out.iter_mut().zip(x) {
-            *out = x * sigmoid(SCALE * x * (1.0 + CUBIC * x * x));
-        }
-    });
+    vectorize(
+        #[inline(always)]
+        || {
+            for (out, x) in out.iter_mut().zip(x) {
+                *out = x * sigmoid(SCALE * x * (1.0 + CUBIC * x * x));
+            }
+        },
+    );
 }
 
 /// Multiplies the gradient of the output by the derivative at `x`.
 pub(super) fn gelu_backward(x: &[f32], grad: &mut [f32]) {
-    vectorize(#[inline(always)] || {
-        for (grad, x) in grad.iter_mut().zip(x) {
-            let gate = sigmoid(SCALE * x * (1.0 + CUBIC * x * x));
-            let slope = SCALE * (1.0 + 3.0 * CUBIC * x * x);
-            *grad *= gate + x * slope * gate * (1.0 - gate);
-        }
-    });
+    vectorize(
+        #[inline(always)]
+        || {
+            for (grad, x) in grad.iter_mut().zip(x) {
+                let gate = sigmoid(SCALE * x * (1.0 + CUBIC * x * x));
+                let slope = SCALE * (1.0 + 3.0 * CUBIC * x * x);
+                *grad *= gate + x * slope * gate * (1.0 - gate);
+            }
+        },
+    );
 }
 
 /// Adds a bias to each row.
 pub(super) fn add_to_rows(bias: &[f32], rows: &mut [f32]) {
-    vectorize(#[inline(always)] || {
-        for row in rows.chunks_exact_mut(bias.len()) {
-            for (x, bias) in row.iter_mut().zip(bias) {
-                *x += bias;
+    vectorize(
+        #[inline(always)]
+        || {
+            for row in rows.chunks_exact_mut(bias.len()) {
+                for (x, bias) in row.iter_mut().zip(bias) {
+                    *x += bias;
+                }
             }
-        }
-    });
+        },
+    );
 }
 
 /// Adds all rows, first to last, to `sums`: the gradient of a bias.
 pub(super) fn add_rows(rows: &[f32], sums: &mut [f32]) {
-    vectorize(#[inline(always)] || {
-        for row in rows.chunks_exact(sums.len()) {
-            for (sum, x) in sums.iter_mut().zip(row) {
-                *sum += x;
+    vectorize(
+        #[inline(always)]
+        || {
+            for row in rows.chunks_exact(sums.len()) {
+                for (sum, x) in sums.iter_mut().zip(row) {
+                    *sum += x;
+                }
             }
-        }
-    });
+        },
+    );
 }
 
 /// Each token's row plus its position's.

@@ -141,8 +141,12 @@ fn a_step_is_clip_and_adamw() {
         }
         for tensor in &engine.layout.tensors {
             for i in tensor.range() {
-                let expected =
-                    reference::adamw(f64::from(values[i]), &gradients[i], f64::from(1e-2_f32), tensor.decays());
+                let expected = reference::adamw(
+                    f64::from(values[i]),
+                    &gradients[i],
+                    f64::from(1e-2_f32),
+                    tensor.decays(),
+                );
                 let found = f64::from(engine.parameters[i]);
                 // Where a clipped gradient is as small as epsilon, its rounding shows.
                 let bound = 2e-6 + 2e-5 * (expected - f64::from(values[i])).abs();

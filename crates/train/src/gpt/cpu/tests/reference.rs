@@ -98,8 +98,11 @@ pub(super) fn loss(config: &GptConfig, parameters: &[f64], batch: &Batch) -> f64
     let total: f64 = rows
         .flat_map(|(inputs, targets)| {
             let logits = logits(config, parameters, inputs);
-            let pairs: Vec<f64> =
-                logits.iter().zip(targets).map(|(row, target)| -softmax(row)[*target as usize].ln()).collect();
+            let pairs: Vec<f64> = logits
+                .iter()
+                .zip(targets)
+                .map(|(row, target)| -softmax(row)[*target as usize].ln())
+                .collect();
             pairs
         })
         .sum();
