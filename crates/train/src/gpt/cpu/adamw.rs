@@ -1,5 +1,4 @@
 //! Clipping by the global norm and AdamW.
-#![expect(clippy::inline_always, reason = "see `lanes::Job`")]
 
 use super::lanes::vectorize;
 use crate::engine::AdamW;

@@ -2,7 +2,6 @@
 //!
 //! Probabilities are computed again in backward rather than kept: memory grows with the length, not with its square.
 //! Source of that: Dao et al., FlashAttention, arXiv 2205.14135.
-#![expect(clippy::inline_always, reason = "see `lanes::Job`")]
 
 use super::gemm::{Matrix, Packs, Target, product};
 use super::lanes::{greatest, sum, sum2, vectorize};

@@ -198,10 +198,10 @@ impl Tile<'_> {
     fn store<const MR: usize, const NR: usize>(&mut self, sums: &[[f32; NR]; MR]) {
         if self.height == MR && self.width == NR {
             // No variable in these loops, so that the sums stay in registers.
-            for r in 0..MR {
+            for (r, sums) in sums.iter().enumerate() {
                 if let Some((row, _)) = self.data[r * self.stride..].split_first_chunk_mut::<NR>() {
                     for c in 0..NR {
-                        row[c] = if self.add { row[c] + sums[r][c] } else { sums[r][c] };
+                        row[c] = if self.add { row[c] + sums[c] } else { sums[c] };
                     }
                 }
             }

@@ -1,6 +1,5 @@
 //! The output head, tied to the token embedding, and the mean cross-entropy; a chunk of rows at a time, so that not
 //! all logits are in memory at once.
-#![expect(clippy::inline_always, reason = "see `lanes::Job`")]
 
 use super::gemm::{Matrix, Packs, Target, product};
 use super::lanes::{greatest, sum, vectorize};

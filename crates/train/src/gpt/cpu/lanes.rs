@@ -12,6 +12,7 @@ pub(super) trait Job {
 }
 
 /// Runs a job with the best instruction set of this machine.
+#[cfg(not(target_arch = "wasm32"))]
 pub(super) fn dispatch<J: Job>(job: J) {
     let arch = pulp::Arch::new();
     if has_fma(arch) { arch.dispatch(On::<J, true>(job)) } else { arch.dispatch(On::<J, false>(job)) }
@@ -19,12 +20,15 @@ pub(super) fn dispatch<J: Job>(job: J) {
 
 /// Runs a closure with the best instruction set of this machine. The closure must be `#[inline(always)]`, as all that
 /// it calls in loops.
+#[cfg(not(target_arch = "wasm32"))]
 pub(super) fn vectorize(work: impl FnOnce()) {
     pulp::Arch::new().dispatch(work);
 }
 
+#[cfg(not(target_arch = "wasm32"))]
 struct On<J, const FUSED: bool>(J);
 
+#[cfg(not(target_arch = "wasm32"))]
 impl<J: Job, const FUSED: bool> pulp::WithSimd for On<J, FUSED> {
     type Output = ();
 
@@ -34,8 +38,21 @@ impl<J: Job, const FUSED: bool> pulp::WithSimd for On<J, FUSED> {
     }
 }
 
+#[cfg(not(target_arch = "wasm32"))]
 fn has_fma(arch: pulp::Arch) -> bool {
     cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) && !matches!(arch, pulp::Arch::Scalar)
+}
+
+/// Runs a job: the instruction set was chosen when this was built.
+#[cfg(target_arch = "wasm32")]
+pub(super) fn dispatch<J: Job>(job: J) {
+    job.run::<false>();
+}
+
+/// Runs a closure: the instruction set was chosen when this was built.
+#[cfg(target_arch = "wasm32")]
+pub(super) fn vectorize(work: impl FnOnce()) {
+    work();
 }
 
 /// The total of partial sums, in a fixed order.

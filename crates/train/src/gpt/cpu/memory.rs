@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn the_bytes_of_a_step_are_those_that_are_allocated() {
         let norm = |stats: &Stats| stats.mean.len() + stats.inverse.len();
-        for config in [GptConfig::tiny(65), GptConfig { vocabulary: 500_00, ..GptConfig::mini(65) }] {
+        for config in [GptConfig::tiny(65), GptConfig { vocabulary: 50_000, ..GptConfig::mini(65) }] {
             for (sequences, length) in [(1, 1), (4, 64), (300, 17)] {
                 let memory = Memory::new(&config, sequences * length, length);
                 let blocks: usize = memory

@@ -1,7 +1,6 @@
 //! Layer norm: each row less its mean, divided by its deviation, times a weight, plus a bias if there is one.
 //!
 //! Source: Ba et al., Layer Normalization, arXiv 1607.06450.
-#![expect(clippy::inline_always, reason = "see `lanes::Job`")]
 
 use super::lanes::{sum, sum2, vectorize};
 

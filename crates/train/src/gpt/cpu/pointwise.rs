@@ -1,12 +1,11 @@
 //! Operations on each element or row: tanh GELU, biases, embeddings.
-#![expect(clippy::inline_always, reason = "see `lanes::Job`")]
 
 use super::lanes::vectorize;
 use super::math::sigmoid;
 
 /// tanh GELU is x (1 + tanh u) / 2 with u = sqrt(2/π) (x + 0.044715 x³), which equals x times the sigmoid of 2u.
 /// This is 2 sqrt(2/π).
-const SCALE: f32 = 1.595_769_1;
+const SCALE: f32 = 1.595_769;
 const CUBIC: f32 = 0.044_715;
 
 /// Source: Hendrycks and Gimpel, Gaussian Error Linear Units, arXiv 1606.08415.
