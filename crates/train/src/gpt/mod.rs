@@ -3,11 +3,17 @@
 //! Pre-norm blocks, learned positions, tanh GELU, causal attention, the output head tied to the token embedding.
 //! Source: Radford et al., Language Models are Unsupervised Multitask Learners, 2019; names as in Hugging Face's GPT-2.
 
+mod cpu;
+mod generate;
 mod init;
 mod layout;
+mod schedule;
 
+pub use cpu::{CpuGpt, MAX_STEP_BYTES};
+pub use generate::{Sampling, generate};
 pub use init::init;
 pub use layout::{BlockTensors, Kind, Layout, Tensor};
+pub use schedule::Schedule;
 
 use crate::TrainError;
 

@@ -1,0 +1,161 @@
+//! Text from a model: one token after the other, drawn from the softmax of its logits.
+
+use super::CpuGpt;
+use super::cpu::math::exp;
+use crate::TrainError;
+
+/// How tokens are drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampling {
+    /// Logits are divided by it; 0 takes the likeliest token always.
+    pub temperature: f32,
+    /// Only so many of the likeliest tokens are drawn from; 0 means all.
+    pub top_k: usize,
+    /// Decides all draws.
+    pub seed: [u8; 32],
+}
+
+impl Sampling {
+    /// Draws the token at a position of the output.
+    ///
+    /// Of equal logits the lower token counts as the likelier one. A temperature that is not a positive number counts as
+    /// 0.
+    ///
+    /// # Determinism
+    /// Bitwise, everywhere, given the logits: the draw is BLAKE3 of seed and position, and the arithmetic is our own.
+    ///
+    /// # Errors
+    /// [`TrainError::NotFinite`] at step `position` where there are no logits or one is not finite.
+    pub fn draw(&self, logits: &[f32], position: u64) -> Result<u32, TrainError> {
+        if logits.is_empty() || logits.iter().any(|logit| !logit.is_finite()) {
+            return Err(TrainError::NotFinite { step: position });
+        }
+        let mut tokens: Vec<u32> = (0..logits.len() as u32).collect();
+        let likelier = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+        let sharp = !(self.temperature.is_finite() && self.temperature > 0.0);
+        let kept = if sharp { 1 } else { self.top_k };
+        if (1..tokens.len()).contains(&kept) {
+            tokens.select_nth_unstable_by(kept - 1, likelier);
+            tokens.truncate(kept);
+        }
+        // So that the draw does not depend on how the kept ones were found.
+        tokens.sort_unstable_by(likelier);
+        let most = logits[tokens[0] as usize];
+        let temperature = self.temperature.max(f32::MIN_POSITIVE);
+        let weight = |token: &u32| f64::from(exp((logits[*token as usize] - most) / temperature));
+        let total: f64 = if sharp { 1.0 } else { tokens.iter().map(weight).sum() };
+        let mut left = self.uniform(position) * total;
+        let last = tokens.len() - 1;
+        for token in &tokens[..last] {
+            left -= weight(token);
+            if left < 0.0 {
+                return Ok(*token);
+            }
+        }
+        Ok(tokens[last])
+    }
+
+    /// A number in 0..1 with 53 bits.
+    fn uniform(&self, position: u64) -> f64 {
+        let mut hasher = blake3::Hasher::new_keyed(&self.seed);
+        hasher.update(b"potluck sample v1").update(&position.to_le_bytes());
+        let mut eight = [0; 8];
+        hasher.finalize_xof().fill(&mut eight);
+        (u64::from_le_bytes(eight) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+/// `count` tokens that follow a prompt. Where prompt and output exceed the context, the model sees the last of them.
+///
+/// # Errors
+/// [`TrainError::Batch`] for an empty prompt, [`TrainError::Token`], and [`TrainError::NotFinite`] for a model that
+/// diverged.
+pub fn generate(
+    model: &mut CpuGpt,
+    prompt: &[u32],
+    count: usize,
+    sampling: &Sampling,
+) -> Result<Vec<u32>, TrainError> {
+    let context = model.config().context;
+    let mut seen = prompt[prompt.len().saturating_sub(context)..].to_vec();
+    let mut out = Vec::new();
+    for position in 0..count {
+        let token = sampling.draw(&model.logits(&seen)?, position as u64)?;
+        if seen.len() == context {
+            seen.remove(0);
+        }
+        seen.push(token);
+        out.push(token);
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Engine as _;
+    use crate::gpt::{GptConfig, init};
+    use std::future::Future as _;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    fn sampling(temperature: f32, top_k: usize) -> Sampling {
+        Sampling { temperature, top_k, seed: [9; 32] }
+    }
+
+    #[test]
+    fn draws_follow_the_softmax() {
+        let logits = [0.0, 2.0, -1.0, 2.0, 1.0];
+        for (temperature, top_k) in [(1.0, 0), (0.5, 0), (2.0, 3), (1.0, 1), (1.0, 99)] {
+            let sampling = sampling(temperature, top_k);
+            let mut counts = [0_u32; 5];
+            for position in 0..20_000 {
+                counts[sampling.draw(&logits, position).unwrap() as usize] += 1;
+            }
+            let kept = if top_k == 0 { 5 } else { top_k.min(5) };
+            let order = [1, 3, 4, 0, 2];
+            let weights = order.map(|token: usize| f64::from(logits[token] / temperature).exp());
+            let total: f64 = weights[..kept].iter().sum();
+            for (rank, token) in order.into_iter().enumerate() {
+                let expected = if rank < kept { weights[rank] / total } else { 0.0 };
+                let found = f64::from(counts[token]) / 20_000.0;
+                // Five standard deviations.
+                let bound = 5.0 * (expected * (1.0 - expected) / 20_000.0).sqrt();
+                assert!(
+                    (found - expected).abs() <= bound,
+                    "{temperature} {top_k} {token}: {found} {expected}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn no_temperature_takes_the_first_of_the_likeliest() {
+        for temperature in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+            for position in 0..50 {
+                assert_eq!(sampling(temperature, 0).draw(&[1.0, 3.0, 3.0, 2.0], position), Ok(1));
+            }
+        }
+        assert_eq!(sampling(1.0, 0).draw(&[f32::NAN, 1.0], 4), Err(TrainError::NotFinite { step: 4 }));
+        assert_eq!(sampling(1.0, 0).draw(&[], 0), Err(TrainError::NotFinite { step: 0 }));
+    }
+
+    #[test]
+    fn the_seed_decides_the_text() {
+        let config = GptConfig { vocabulary: 11, context: 6, layers: 2, heads: 2, width: 8, bias: true };
+        let mut model = CpuGpt::new(config).unwrap();
+        let parameters = init(&config, &[1; 32]);
+        let loaded = pin!(model.load(&parameters)).poll(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(loaded, Poll::Ready(Ok(())));
+        let prompt = [1, 2, 3, 4, 5, 6, 7, 8];
+        let mut text = |prompt: &[u32], sampling| generate(&mut model, prompt, 40, &sampling).unwrap();
+        let one = text(&prompt, sampling(1.0, 0));
+        assert_eq!(one.len(), 40);
+        assert_eq!(one, text(&prompt, sampling(1.0, 0)));
+        assert_eq!(one, text(&prompt[2..], sampling(1.0, 0)), "only the context is seen");
+        assert_ne!(one, text(&prompt, Sampling { seed: [8; 32], ..sampling(1.0, 0) }));
+        assert_eq!(text(&prompt, sampling(1.0, 1)), text(&prompt, sampling(0.0, 0)));
+        assert!(matches!(generate(&mut model, &[], 1, &sampling(1.0, 0)), Err(TrainError::Batch { .. })));
+        assert!(matches!(generate(&mut model, &[11], 1, &sampling(1.0, 0)), Err(TrainError::Token { .. })));
+    }
+}
