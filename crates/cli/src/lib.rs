@@ -12,6 +12,7 @@ pub mod config;
 pub mod error;
 pub mod job;
 pub mod jobs;
+pub mod model;
 pub mod npy;
 pub mod progress;
 pub mod relay;

@@ -36,8 +36,8 @@ pub fn text(bytes: Vec<u8>) -> Result<String, DataError> {
     }
     String::from_utf8(bytes).map_err(|error| {
         let position = error.utf8_error().valid_up_to();
-        let before = &error.as_bytes()[..position];
-        DataError::NotUtf8 { position, line: 1 + before.iter().filter(|byte| **byte == b'\n').count() }
+        let before = error.as_bytes()[..position].split(|byte| *byte == b'\n');
+        DataError::NotUtf8 { position, line: before.count() }
     })
 }
 
