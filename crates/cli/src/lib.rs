@@ -16,6 +16,7 @@ pub mod model;
 pub mod npy;
 pub mod progress;
 pub mod relay;
+pub mod run_file;
 pub mod stop;
 pub mod submit;
 pub mod tabs;

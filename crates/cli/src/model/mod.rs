@@ -124,6 +124,14 @@ pub fn import(folder: &Path) -> Result<Model, ModelError> {
     Ok(Model { config: GptConfig { bias: false, ..sizes }, parameters, tokenizer })
 }
 
+/// Reads a `tokenizer.json`.
+///
+/// # Errors
+/// A file that cannot be read, is no JSON, or asks for what is not implemented.
+pub fn read_tokenizer(path: &Path) -> Result<Tokenizer, ModelError> {
+    tokenizer::from_json(&file::read_json(path)?)
+}
+
 fn check_vocabulary(config: &GptConfig, tokenizer: &Tokenizer) -> Result<(), ModelError> {
     let (model, tokens) = (config.vocabulary, tokenizer.vocabulary());
     if model == tokens { Ok(()) } else { Err(ModelError::Vocabulary { model, tokens }) }
