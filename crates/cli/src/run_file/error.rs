@@ -67,12 +67,10 @@ pub enum RunFileError {
 
 impl From<RunFileError> for CliError {
     fn from(error: RunFileError) -> Self {
-        let hint = match &error {
-            RunFileError::File { .. } => {
-                let RunFileError::File { path, cause } = error else { unreachable!("matched above") };
-                return Self::File { path, action: "read", cause };
-            }
-            RunFileError::Line { hint, .. } => hint.clone(),
+        let message = error.to_string();
+        let hint = match error {
+            RunFileError::File { path, cause } => return Self::File { path, action: "read", cause },
+            RunFileError::Line { hint, .. } => hint,
             RunFileError::TooLong { .. } => "name a run.toml; the corpus is named in it".to_owned(),
             RunFileError::NoText { .. } => {
                 "name the files themselves, or a folder of .txt, .md or .text files".to_owned()
@@ -82,7 +80,7 @@ impl From<RunFileError> for CliError {
                 "the corpus may be any UTF-8 text of at least a few thousand characters".to_owned()
             }
         };
-        Self::Input { message: error.to_string(), hint }
+        Self::Input { message, hint }
     }
 }
 

@@ -3,8 +3,10 @@
 use super::*;
 use proptest::prelude::*;
 
+type Vocabulary = Vec<(String, u32)>;
+
 /// All bytes in order, then the results of the merges.
-fn tables(merges: &[(&str, &str)]) -> (Vec<(String, u32)>, Vec<(String, String)>) {
+fn tables(merges: &[(&str, &str)]) -> (Vocabulary, Vec<(String, String)>) {
     let bytes = byte_characters().map(String::from);
     let wholes = merges.iter().map(|(left, right)| format!("{left}{right}"));
     let vocabulary = bytes.into_iter().chain(wholes).zip(0..).collect();
@@ -83,12 +85,12 @@ fn added_tokens_are_found_first_and_the_longest_wins() {
 #[test]
 fn tables_that_do_not_fit_are_refused() {
     let (vocabulary, merges) = tables(MERGES);
-    let refused = |vocabulary: Vec<(String, u32)>, merges: &[(&str, &str)], added: &[(&str, u32)]| {
+    let refused = |vocabulary: Vocabulary, merges: &[(&str, &str)], added: &[(&str, u32)]| {
         let merges = merges.iter().map(|(left, right)| ((*left).into(), (*right).into())).collect();
         let added = added.iter().map(|(content, id)| Added { content: (*content).into(), id: *id }).collect();
         Bpe::new(vocabulary, merges, added).unwrap_err()
     };
-    let with = |change: &dyn Fn(&mut Vec<(String, u32)>)| {
+    let with = |change: &dyn Fn(&mut Vocabulary)| {
         let mut changed = vocabulary.clone();
         change(&mut changed);
         changed
