@@ -1,5 +1,6 @@
 //! The project's own commands. `demo` and `test` set up whatever is missing and work on a fresh machine.
 
+mod data;
 mod demo;
 mod digits;
 mod run;
@@ -31,6 +32,8 @@ enum Command {
     Setup,
     /// Build the page and its engine into dist/
     Site,
+    /// Bring a corpus to train on: a public-domain novel, 1.2 MB
+    Data,
     /// Check the architecture's invariants
     Tidy,
     /// The deterministic simulator: --seed N replays one seed, --seeds N runs many
@@ -75,6 +78,7 @@ fn run(command: Command) -> Result<bool> {
             step.done();
             Ok(true)
         }
+        Command::Data => data::run(),
         Command::Tidy => tidy::run(&root()),
         Command::Sim(rest) => {
             let status =

@@ -7,6 +7,7 @@
 //! Everything here is a function of its arguments: no clock, no randomness of its own, no I/O.
 
 pub mod codec;
+pub mod data;
 pub mod engine;
 pub mod gpt;
 pub mod outer;
