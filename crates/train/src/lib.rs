@@ -11,5 +11,6 @@ pub mod data;
 pub mod engine;
 pub mod gpt;
 pub mod outer;
+pub mod round;
 
 pub use engine::{Batch, Engine, TrainError};

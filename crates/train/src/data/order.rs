@@ -153,6 +153,11 @@ impl Order {
         Ok(blocks)
     }
 
+    /// Tokens of a sequence.
+    pub const fn length(&self) -> usize {
+        self.length
+    }
+
     /// Tokens of the data set.
     pub const fn tokens(&self) -> u64 {
         self.tokens
