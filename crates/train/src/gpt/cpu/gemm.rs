@@ -157,7 +157,10 @@ fn step<const MR: usize, const NR: usize, const FUSED: bool>(
 }
 
 /// The product of a strip of A (depth x MR) and a panel of B (depth x NR).
-#[inline(always)]
+///
+/// A function of its own in wasm: in a long function, V8 moves sums between registers and memory.
+#[cfg_attr(target_arch = "wasm32", inline(never))]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 fn multiply_packed<const MR: usize, const NR: usize, const FUSED: bool>(
     a: &[f32],
     b: &[f32],
@@ -170,7 +173,8 @@ fn multiply_packed<const MR: usize, const NR: usize, const FUSED: bool>(
 }
 
 /// The product of rows of A and a panel of B (depth x NR).
-#[inline(always)]
+#[cfg_attr(target_arch = "wasm32", inline(never))]
+#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
 fn multiply_rows<const MR: usize, const NR: usize, const FUSED: bool>(
     a: [&[f32]; MR],
     b: &[f32],
