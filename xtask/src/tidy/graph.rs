@@ -31,9 +31,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("potluck-verify", &["potluck-types"]),
     ("potluck-train", &["potluck-types", "potluck-kernels"]),
     ("potluck-schedule", &["potluck-types", "potluck-proto"]),
-    ("potluck-volunteer", &["potluck-types", "potluck-proto", "potluck-kernels"]),
+    ("potluck-volunteer", &["potluck-types", "potluck-proto", "potluck-kernels", "potluck-train"]),
     ("potluck-relay", &["potluck-types", "potluck-proto", "potluck-schedule", "potluck-verify"]),
-    ("potluck-web", &["potluck-types", "potluck-proto", "potluck-kernels", "potluck-volunteer"]),
+    (
+        "potluck-web",
+        &["potluck-types", "potluck-proto", "potluck-kernels", "potluck-train", "potluck-volunteer"],
+    ),
     (
         "potluck-sim",
         &[
