@@ -97,7 +97,7 @@ pub enum Workload {
 }
 
 /// Inputs of a part of a training round.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrainInputs {
     /// The checkpoint.
     pub checkpoint: Arc<Vec<u8>>,

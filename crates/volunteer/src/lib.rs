@@ -10,6 +10,10 @@
 //! Architecture invariant: nothing connects before [`Event::Start`], and after [`Event::Stop`] nothing is sent.
 //! Architecture invariant: a relay is not trusted; hashes, sizes and lists are checked, memory is bounded.
 
+// Tests share files with those in `tests`, which know this crate by its name.
+#[cfg(test)]
+extern crate self as potluck_volunteer;
+
 mod cache;
 pub mod compute;
 mod engine;
@@ -24,8 +28,6 @@ pub mod train;
 mod work;
 
 pub use engine::Engine;
-pub use io::{
-    Action, Choice, Conditions, Event, Failure, Options, Run, RunId, TrainInputs, Workload,
-};
+pub use io::{Action, Choice, Conditions, Event, Failure, Options, Run, RunId, TrainInputs, Workload};
 pub use limits::{DEFAULT_CACHE_BYTES, DEFAULT_MEMORY_BYTES};
 pub use status::{State, Status, Training, WaitReason};

@@ -122,13 +122,12 @@ impl Plan {
         within("steps", task.steps.into(), 1, MAX_STEPS.into())?;
         within("sequences", task.sequences.into(), 1, MAX_BATCH as u64)?;
         within("length", task.length.into(), 1, context as u64)?;
-        within("checkpoint_every", task.checkpoint_every.into(), 1, MAX_TASK_STEPS as u64)?;
+        within("checkpoint_every", task.checkpoint_every.into(), 1, u32::MAX.into())?;
         within("outer steps", task.outer_steps.len() as u64, 0, MAX_TASK_STEPS as u64)?;
         within("blocks", task.blocks.len() as u64, 1, MAX_TASK_BLOCKS as u64)?;
         let (sequences, length) = (task.sequences as usize, task.length as usize);
         within("memory of a step", config.step_bytes(sequences, length), 0, MAX_STEP_BYTES)?;
-        let data =
-            Spec { vocabulary: task.model.vocabulary, tokens: task.data.tokens, tree: task.data.tree };
+        let data = Spec { vocabulary: task.model.vocabulary, tokens: task.data.tokens, tree: task.data.tree };
         let order = Order::new(task.seed, &data, length, task.blocks_dealt)?;
         let plan = Self {
             config,

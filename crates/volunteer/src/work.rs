@@ -301,9 +301,8 @@ impl Engine {
         let work = self.work.remove(at);
         let (fetches, rest) = (&mut self.fetches, &self.work);
         fetches.retain(|fetch| {
-            rest.iter().any(|work| {
-                matches!(work.stage, Stage::Fetching) && work.needs.inputs.contains(&fetch.blob)
-            })
+            rest.iter()
+                .any(|work| matches!(work.stage, Stage::Fetching) && work.needs.inputs.contains(&fetch.blob))
         });
         Some(work)
     }

@@ -110,7 +110,9 @@ impl Handle {
                 };
                 let (this, id, owed) = (self.clone(), run.id, Rc::clone(&inner.owed));
                 spawn_local(async move {
-                    match compute::run(device, run, cancel, owed).await {
+                    let look = this.clone();
+                    let tell = move |steps| look.feed(Event::KernelProgress { run: id, steps });
+                    match compute::run(device, run, cancel, owed, tell).await {
                         Ok(Some((result, busy))) => {
                             let busy = Duration(busy.as_millis() as u64);
                             this.feed(Event::KernelDone { run: id, result, busy });
