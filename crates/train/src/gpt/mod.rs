@@ -3,9 +3,13 @@
 //! Pre-norm blocks, learned positions, tanh GELU, causal attention, the output head tied to the token embedding.
 //! Source: Radford et al., Language Models are Unsupervised Multitask Learners, 2019; names as in Hugging Face's GPT-2.
 
+#[cfg(feature = "gpu")]
+pub mod gpu;
 mod init;
 mod layout;
 
+#[cfg(feature = "gpu")]
+pub use gpu::{GpuGpt, GpuGptOptions, KernelShape};
 pub use init::init;
 pub use layout::{BlockTensors, Kind, Layout, Tensor};
 
