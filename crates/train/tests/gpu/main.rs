@@ -1,14 +1,39 @@
-//! The GPU engine against a plain f64 model, on any adapter.
+//! The GPU engine against a plain f64 model: natively on any adapter, and in a browser through WebGPU.
 //!
 //! Where there is no adapter each test says so and passes: the CPU engine is what such a machine uses. A build with
 //! `POTLUCK_REQUIRE_GPU` set fails there instead, so that CI cannot skip them unseen.
-#![cfg(all(feature = "gpu", not(target_arch = "wasm32")))]
+#![cfg(feature = "gpu")]
 
 mod reference;
 
-use futures_executor::block_on;
 use potluck_train::engine::{AdamW, Batch, Engine, TrainError};
 use potluck_train::gpt::{GptConfig, GpuGpt, GpuGptOptions, KernelShape, Kind, Layout, init};
+
+#[cfg(target_arch = "wasm32")]
+wasm_bindgen_test::wasm_bindgen_test_configure!(run_in_dedicated_worker);
+
+/// Declares a test that runs natively and, as an asynchronous one, in a browser.
+macro_rules! both {
+    ($name:ident, $body:expr) => {
+        #[cfg(not(target_arch = "wasm32"))]
+        #[test]
+        fn $name() {
+            futures_executor::block_on($body);
+        }
+        #[cfg(target_arch = "wasm32")]
+        #[wasm_bindgen_test::wasm_bindgen_test]
+        async fn $name() {
+            $body.await;
+        }
+    };
+}
+
+fn say(text: &str) {
+    #[cfg(not(target_arch = "wasm32"))]
+    println!("{text}");
+    #[cfg(target_arch = "wasm32")]
+    wasm_bindgen_test::console_log!("{text}");
+}
 
 /// Odd sizes: nothing is a multiple of a tile, and the vocabulary none of 4.
 const SMALL: GptConfig = GptConfig { vocabulary: 11, context: 6, layers: 2, heads: 2, width: 8, bias: false };
@@ -22,13 +47,13 @@ async fn device() -> Option<(wgpu::Device, wgpu::Queue)> {
     let instance = wgpu::Instance::new(descriptor);
     match instance.request_adapter(&wgpu::RequestAdapterOptions::default()).await {
         Ok(adapter) => {
-            println!("{}", adapter.get_info().name);
+            say(&adapter.get_info().name);
             // The default limits of WebGPU, which every browser gives.
             Some(adapter.request_device(&wgpu::DeviceDescriptor::default()).await.expect("a device"))
         }
         Err(reason) => {
             assert!(option_env!("POTLUCK_REQUIRE_GPU").is_none(), "no GPU adapter: {reason}");
-            println!("skipped: no GPU adapter here ({reason})");
+            say(&format!("skipped: no GPU adapter here ({reason})"));
             None
         }
     }
@@ -108,7 +133,7 @@ async fn compare(config: GptConfig, most: [usize; 2], shape: KernelShape, batche
         let alone = engine.loss(&batch).await.expect("valid in this test");
         engine.fill_scratch(POISON).expect("valid in this test");
         let loss = engine.step(&batch, 0.01).await.expect("valid in this test");
-        assert_eq!(alone, loss, "{what}");
+        assert_eq!(alone.to_bits(), loss.to_bits(), "{what}");
         let want = truth.step(&config, &batch, 0.01);
         assert!((f64::from(loss) - want).abs() <= 1e-4 * want, "{what}: {loss} for {want}");
         let got = engine.gradient().await.expect("valid in this test");
@@ -116,42 +141,39 @@ async fn compare(config: GptConfig, most: [usize; 2], shape: KernelShape, batche
         let mut got = engine.store().await.expect("valid in this test");
         // A bias of the keys changes nothing, so that its gradient is rounding, which AdamW makes as large as any.
         for at in Layout::new(&config).blocks.iter().filter_map(|block| block.qkv_bias) {
-            for i in at + config.width..at + 2 * config.width {
-                got[i] = truth.parameters[i] as f32;
+            let keys = at + config.width..at + 2 * config.width;
+            for (got, want) in got[keys.clone()].iter_mut().zip(&truth.parameters[keys]) {
+                *got = *want as f32;
             }
         }
         let moved = assert_near(&config, &got, &truth.parameters, 1e-3, &format!("{what}, parameters"));
-        println!("{what}: gradient {gradient:.1e}, parameters {moved:.1e}");
+        say(&format!("{what}: gradient {gradient:.1e}, parameters {moved:.1e}"));
     }
 }
 
-#[test]
-fn gradients_and_steps_of_odd_sizes_are_those_of_the_reference() {
+both!(gradients_and_steps_of_odd_sizes_are_those_of_the_reference, async {
     for shape in KernelShape::ALL {
         for bias in [false, true] {
             // Full, then smaller in both ways, then a single row shorter than a vec4 of keys.
-            block_on(compare(GptConfig { bias, ..SMALL }, [3, 6], shape, [[3, 6], [2, 5], [1, 3]]));
+            compare(GptConfig { bias, ..SMALL }, [3, 6], shape, [[3, 6], [2, 5], [1, 3]]).await;
         }
     }
-}
+});
 
-#[test]
-fn gradients_and_steps_of_tiny_are_those_of_the_reference() {
+both!(gradients_and_steps_of_tiny_are_those_of_the_reference, async {
     let tiny = GptConfig::tiny(65);
     for shape in [KernelShape::Direct16x8, KernelShape::Tiled] {
-        block_on(compare(tiny, [2, 64], shape, [[2, 64], [2, 64], [1, 37]]));
+        compare(tiny, [2, 64], shape, [[2, 64], [2, 64], [1, 37]]).await;
     }
-}
+});
 
-/// Weights large enough for tiles of 64 x 64, heads of 64, a context of 256.
-#[test]
-fn gradients_of_wide_heads_and_large_tiles_are_those_of_the_reference() {
+// Weights large enough for tiles of 64 x 64, heads of 64, a context of 256.
+both!(gradients_of_wide_heads_and_large_tiles_are_those_of_the_reference, async {
     let config = GptConfig { vocabulary: 70, context: 256, layers: 1, heads: 3, width: 192, bias: true };
-    block_on(compare(config, [6, 256], KernelShape::Tiled, [[1, 70], [1, 6], [1, 256]]));
-}
+    compare(config, [6, 256], KernelShape::Tiled, [[1, 70], [1, 6], [1, 256]]).await;
+});
 
-#[test]
-fn a_device_repeats_its_own_bits() {
+both!(a_device_repeats_its_own_bits, async {
     let config = GptConfig::tiny(65);
     let start = parameters(&config);
     let batches: Vec<Batch> = (1..4).map(|seed| batch(&config, 2, 64, seed)).collect();
@@ -171,110 +193,93 @@ fn a_device_repeats_its_own_bits() {
         }
         Some(ends)
     };
-    let (Some(first), Some(second)) = (block_on(run()), block_on(run())) else { return };
+    let (Some(first), Some(second)) = (run().await, run().await) else { return };
     assert!(first[0] == first[1] && first == second);
-}
+});
 
-#[test]
-fn steps_lower_the_loss() {
-    block_on(async {
-        let config = GptConfig::tiny(65);
-        let Some(mut engine) = engine(config, 4, 64, KernelShape::Direct16x8).await else { return };
-        engine.load(&init(&config, &[1; 32])).await.expect("valid in this test");
-        let batch = batch(&config, 4, 64, 9);
-        let first = engine.step(&batch, 2e-3).await.expect("valid in this test");
-        assert!((first - 65.0_f32.ln()).abs() < 0.2, "{first}");
-        for _ in 0..15 {
-            engine.step(&batch, 2e-3).await.expect("valid in this test");
-        }
-        let last = engine.loss(&batch).await.expect("valid in this test");
-        assert!(last < first - 0.5, "{first} {last}");
-    });
-}
+both!(steps_lower_the_loss, async {
+    let config = GptConfig::tiny(65);
+    let Some(mut engine) = engine(config, 4, 64, KernelShape::Direct16x8).await else { return };
+    engine.load(&init(&config, &[1; 32])).await.expect("valid in this test");
+    let batch = batch(&config, 4, 64, 9);
+    let first = engine.step(&batch, 2e-3).await.expect("valid in this test");
+    assert!((first - 65.0_f32.ln()).abs() < 0.2, "{first}");
+    for _ in 0..15 {
+        engine.step(&batch, 2e-3).await.expect("valid in this test");
+    }
+    let last = engine.loss(&batch).await.expect("valid in this test");
+    assert!(last < first - 0.5, "{first} {last}");
+});
 
-#[test]
-fn bad_input_is_refused_and_the_engine_goes_on() {
-    block_on(async {
-        let Some(mut engine) = engine(SMALL, 2, 5, KernelShape::Direct8x8).await else { return };
-        let start = parameters(&SMALL);
-        assert_eq!(
-            engine.load(&start[1..]).await,
-            Err(TrainError::Length { found: start.len() - 1, expected: start.len() })
-        );
-        engine.load(&start).await.expect("valid in this test");
-        let good = batch(&SMALL, 2, 5, 1);
-        let mut bad = vec![
-            Batch { sequences: 0, inputs: Vec::new(), targets: Vec::new(), ..good.clone() },
-            Batch { inputs: good.inputs[1..].to_vec(), ..good.clone() },
-            Batch { targets: good.targets[1..].to_vec(), ..good.clone() },
-        ];
-        bad.extend([[1, 7], [1, 6], [3, 5]].map(|[s, l]| batch(&SMALL, s, l, 1)));
-        for batch in bad {
-            let refused = engine.step(&batch, 0.1).await.expect_err("refused in this test");
-            assert!(matches!(refused, TrainError::Batch { .. }), "{refused}");
-        }
-        let mut wrong = good.clone();
-        wrong.targets[3] = 11;
-        assert_eq!(engine.loss(&wrong).await, Err(TrainError::Token { token: 11, vocabulary: 11 }));
-        let loss = engine.loss(&good).await.expect("valid in this test");
+both!(bad_input_is_refused_and_the_engine_goes_on, async {
+    let Some(mut engine) = engine(SMALL, 2, 5, KernelShape::Direct8x8).await else { return };
+    let start = parameters(&SMALL);
+    assert_eq!(
+        engine.load(&start[1..]).await,
+        Err(TrainError::Length { found: start.len() - 1, expected: start.len() })
+    );
+    engine.load(&start).await.expect("valid in this test");
+    let good = batch(&SMALL, 2, 5, 1);
+    let mut bad = vec![
+        Batch { sequences: 0, inputs: Vec::new(), targets: Vec::new(), ..good.clone() },
+        Batch { inputs: good.inputs[1..].to_vec(), ..good.clone() },
+        Batch { targets: good.targets[1..].to_vec(), ..good.clone() },
+    ];
+    bad.extend([[1, 7], [1, 6], [3, 5]].map(|[s, l]| batch(&SMALL, s, l, 1)));
+    for batch in bad {
+        let refused = engine.step(&batch, 0.1).await.expect_err("refused in this test");
+        assert!(matches!(refused, TrainError::Batch { .. }), "{refused}");
+    }
+    let mut wrong = good.clone();
+    wrong.targets[3] = 11;
+    assert_eq!(engine.loss(&wrong).await, Err(TrainError::Token { token: 11, vocabulary: 11 }));
+    let loss = engine.loss(&good).await.expect("valid in this test");
 
-        let mut broken = start.clone();
-        broken[40] = f32::NAN;
-        for value in [f32::NAN, f32::INFINITY] {
-            broken[40] = value;
-            engine.load(&broken).await.expect("valid in this test");
-            let all = Batch { inputs: vec![5; 10], ..good.clone() };
-            assert_eq!(engine.step(&all, 0.1).await, Err(TrainError::NotFinite { step: 0 }));
-        }
-        engine.load(&start).await.expect("valid in this test");
-        assert_eq!(engine.loss(&good).await, Ok(loss));
-    });
-}
+    let mut broken = start.clone();
+    broken[40] = f32::NAN;
+    for value in [f32::NAN, f32::INFINITY] {
+        broken[40] = value;
+        engine.load(&broken).await.expect("valid in this test");
+        let all = Batch { inputs: vec![5; 10], ..good.clone() };
+        assert_eq!(engine.step(&all, 0.1).await, Err(TrainError::NotFinite { step: 0 }));
+    }
+    engine.load(&start).await.expect("valid in this test");
+    assert_eq!(engine.loss(&good).await, Ok(loss));
+});
 
-#[test]
-fn sizes_that_do_not_work_are_refused_with_a_text_that_helps() {
-    block_on(async {
-        let Some((device, queue)) = device().await else { return };
-        let options = |sequences, length| GpuGptOptions {
-            sequences,
-            length,
-            shape: KernelShape::Direct8x8,
-            optimizer: AdamW::default(),
-        };
-        let refuse = async |config, options| {
-            GpuGpt::new(device.clone(), queue.clone(), config, options)
-                .await
-                .err()
-                .expect("refused")
-                .to_string()
-        };
-        assert!(refuse(GptConfig { heads: 3, ..SMALL }, options(1, 1)).await.contains("3 heads"));
-        assert!(refuse(GptConfig { heads: 4, ..SMALL }, options(1, 1)).await.contains("multiple of 4"));
-        assert!(refuse(SMALL, options(1, 7)).await.contains("length = 7 is outside 1..=6"));
-        assert!(refuse(SMALL, options(0, 6)).await.contains("sequences = 0"));
-        let large = refuse(GptConfig::small(100_000), options(64, 256)).await;
-        assert!(large.contains("smaller batch"), "{large}");
-    });
-}
+both!(sizes_that_do_not_work_are_refused_with_a_text_that_helps, async {
+    let Some((device, queue)) = device().await else { return };
+    let options = |sequences, length| GpuGptOptions {
+        sequences,
+        length,
+        shape: KernelShape::Direct8x8,
+        optimizer: AdamW::default(),
+    };
+    let refuse = async |config, options| {
+        GpuGpt::new(device.clone(), queue.clone(), config, options).await.err().expect("refused").to_string()
+    };
+    assert!(refuse(GptConfig { heads: 3, ..SMALL }, options(1, 1)).await.contains("3 heads"));
+    assert!(refuse(GptConfig { heads: 4, ..SMALL }, options(1, 1)).await.contains("multiple of 4"));
+    assert!(refuse(SMALL, options(1, 7)).await.contains("length = 7 is outside 1..=6"));
+    assert!(refuse(SMALL, options(0, 6)).await.contains("sequences = 0"));
+    let large = refuse(GptConfig::small(100_000), options(64, 256)).await;
+    assert!(large.contains("smaller batch"), "{large}");
+});
 
-#[test]
-fn a_lost_device_says_so() {
-    block_on(async {
-        let Some((device, queue)) = device().await else { return };
-        let shape = KernelShape::Direct8x8;
-        let options = GpuGptOptions { sequences: 2, length: 6, shape, optimizer: AdamW::default() };
-        let mut engine =
-            GpuGpt::new(device.clone(), queue, SMALL, options).await.expect("valid in this test");
-        let batch = batch(&SMALL, 2, 6, 1);
-        engine.step(&batch, 0.1).await.expect("valid in this test");
-        device.destroy();
-        for lost in [
-            engine.step(&batch, 0.1).await.expect_err("refused in this test"),
-            engine.store().await.expect_err("refused in this test"),
-            engine.loss(&batch).await.expect_err("refused in this test"),
-        ] {
-            assert!(matches!(lost, TrainError::Device(_)), "{lost:?}");
-            println!("{lost}");
-        }
-    });
-}
+both!(a_lost_device_says_so, async {
+    let Some((device, queue)) = device().await else { return };
+    let shape = KernelShape::Direct8x8;
+    let options = GpuGptOptions { sequences: 2, length: 6, shape, optimizer: AdamW::default() };
+    let mut engine = GpuGpt::new(device.clone(), queue, SMALL, options).await.expect("valid in this test");
+    let batch = batch(&SMALL, 2, 6, 1);
+    engine.step(&batch, 0.1).await.expect("valid in this test");
+    device.destroy();
+    for lost in [
+        engine.step(&batch, 0.1).await.expect_err("refused in this test"),
+        engine.store().await.expect_err("refused in this test"),
+        engine.loss(&batch).await.expect_err("refused in this test"),
+    ] {
+        assert!(matches!(lost, TrainError::Device(_)), "{lost:?}");
+        say(&lost.to_string());
+    }
+});

@@ -110,9 +110,13 @@ fn attention(qkv: &[f64], batch: &Batch, width: usize, heads: usize) -> (Vec<f64
                 };
                 let mut p: Vec<f64> = (0..=i).map(score).collect();
                 let most = p.iter().copied().fold(f64::MIN, f64::max);
-                p.iter_mut().for_each(|p| *p = (*p - most).exp());
+                for p in &mut p {
+                    *p = (*p - most).exp();
+                }
                 let sum: f64 = p.iter().sum();
-                p.iter_mut().for_each(|p| *p /= sum);
+                for p in &mut p {
+                    *p /= sum;
+                }
                 for (j, p) in p.iter().enumerate() {
                     for d in 0..head {
                         out[row * width + h * head + d] += p * qkv[at(s * batch.length + j, 2, h) + d];
@@ -218,7 +222,9 @@ pub(crate) fn loss_and_gradient(config: &GptConfig, parameters: &[f64], batch: &
             linear_back(input, take(w, o * i), dy, i, dw, b.map(|_| db))
         };
         let mut d_up = layer(curved, &d, at.down, at.down_bias, [width, 4 * width]);
-        d_up.iter_mut().zip(up).for_each(|(d, x)| *d *= gelu_slope(*x));
+        for (d, x) in d_up.iter_mut().zip(up) {
+            *d *= gelu_slope(*x);
+        }
         let d_n2 = layer(n2, &d_up, at.up, at.up_bias, [4 * width, width]);
         let (dw, db) = g[run(at.norm2, width, at.norm2_bias, width)].split_at_mut(width);
         let db = at.norm2_bias.map(|_| db);
@@ -284,6 +290,7 @@ impl Optimizer {
     }
 }
 
+#[cfg(not(target_arch = "wasm32"))]
 #[test]
 fn the_gradient_is_that_of_finite_differences() {
     for bias in [false, true] {

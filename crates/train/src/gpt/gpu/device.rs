@@ -4,7 +4,7 @@ use crate::engine::TrainError;
 
 /// A step that takes this long is given up (native only; a browser loses the device by itself).
 #[cfg(not(target_arch = "wasm32"))]
-const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(120);
+const TIMEOUT: std::time::Duration = std::time::Duration::from_mins(2);
 
 /// Commands that allocate and compile can fail in every way.
 pub(super) const ALL_ERRORS: &[wgpu::ErrorFilter] =
