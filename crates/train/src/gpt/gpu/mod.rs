@@ -26,8 +26,8 @@ use products::Way;
 
 /// Most rows of a batch: what bounds its memory together with the device's own limits.
 pub const MAX_SEQUENCES: usize = 4096;
-/// Workgroups that sum squares, at most.
-const MAX_SQUARE_PARTS: usize = 256;
+/// Threads that sum squares, at most: 256 workgroups.
+const MAX_SQUARE_THREADS: usize = 256 * pipelines::THREADS as usize;
 /// Bytes between the uniforms of two dispatches: the largest alignment that WebGPU allows devices to ask for.
 const SLOT: u64 = 256;
 /// Work of one submission on a software adapter, in FLOP: about two seconds.

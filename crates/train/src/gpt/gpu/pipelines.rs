@@ -52,11 +52,13 @@ impl Kernel {
             }
         };
         let lanes = match self {
-            Self::Total | Self::Squares => THREADS,
+            Self::Total => THREADS,
             _ => shape.lanes(),
         };
         let sums = match self {
-            Self::Norm | Self::NormBack | Self::Softmax | Self::SoftmaxBack | Self::Loss if lanes == 1 => {
+            Self::Norm | Self::NormBack | Self::Softmax | Self::SoftmaxBack | Self::Loss | Self::Squares
+                if lanes == 1 =>
+            {
                 include_str!("wgsl/lanes_one.wgsl")
             }
             Self::Norm

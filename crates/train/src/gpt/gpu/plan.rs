@@ -4,8 +4,8 @@
 //! serve all. Offsets and strides are in `vec4` of f32 unless a kernel reads scalars.
 
 use super::pipelines::{Kernel, THREADS};
-use super::products::{DIRECT_THREADS, End, Form, Way};
-use super::{KernelShape, MAX_SQUARE_PARTS};
+use super::products::{End, Form, Way, direct_threads};
+use super::{KernelShape, MAX_SQUARE_THREADS};
 use crate::gpt::{GptConfig, Layout};
 
 /// Rows that one thread sums before the chunks are folded.
@@ -48,8 +48,8 @@ pub(super) enum Name {
     Context(usize),
     /// The residual stream between attention and MLP.
     Middle(usize),
-    /// Before GELU.
-    Raised(usize),
+    /// Slope of GELU.
+    Slope(usize),
     /// After GELU.
     Active(usize),
     /// Logits, and then their gradient. Rows are padded to whole vec4.
@@ -90,7 +90,7 @@ pub(super) fn buffers(config: &GptConfig, parameters: usize, most: Extent) -> Ve
         (Name::Losses, rows),
         (Name::Answers, 4),
         (Name::Parts, rows.div_ceil(CHUNK as u64) * 4 * width),
-        (Name::Squares, MAX_SQUARE_PARTS as u64),
+        (Name::Squares, MAX_SQUARE_THREADS as u64),
         (Name::Logits, rows * vocabulary.next_multiple_of(4)),
         (Name::DStream, rows * width),
         (Name::DNormed, rows * width),
@@ -109,7 +109,7 @@ pub(super) fn buffers(config: &GptConfig, parameters: usize, most: Extent) -> Ve
             (Name::Middle(block), rows * width),
             (Name::Normed(block, 1), rows * width),
             (Name::Spread(block, 1), rows * 2),
-            (Name::Raised(block), rows * 4 * width),
+            (Name::Slope(block), rows * 4 * width),
             (Name::Active(block), rows * 4 * width),
         ]);
     }
@@ -232,9 +232,9 @@ impl Builder<'_> {
             let stream = Some(Name::Stream(block));
             self.linear(End::Residual, context, (at.out, at.out_bias), middle, [width, width], stream);
             self.norm(middle, (block, 1), at.norm2, at.norm2_bias);
-            let (normed, raised, active) = (Name::Normed(block, 1), Name::Raised(block), Name::Active(block));
+            let (normed, slope, active) = (Name::Normed(block, 1), Name::Slope(block), Name::Active(block));
             let up = (at.up, at.up_bias);
-            self.linear(End::Gelu, normed, up, raised, [4 * width, width], Some(active));
+            self.linear(End::Gelu, normed, up, slope, [4 * width, width], Some(active));
             let (down, next) = ((at.down, at.down_bias), Name::Stream(block + 1));
             self.linear(End::Residual, active, down, next, [width, 4 * width], Some(middle));
         }
@@ -270,8 +270,8 @@ impl Builder<'_> {
         for (block, at) in layout.blocks.iter().enumerate().rev() {
             let active = Name::Active(block);
             self.linear_back(Name::DStream, active, (at.down, at.down_bias), [width, 4 * width]);
-            let raised = Some(Name::Raised(block));
-            self.input_back(Name::DStream, at.down, Name::DRaised, [width, 4 * width], raised);
+            let slope = Some(Name::Slope(block));
+            self.input_back(Name::DStream, at.down, Name::DRaised, [width, 4 * width], slope);
             let sizes = [4 * width, width];
             self.linear_back(Name::DRaised, Name::Normed(block, 1), (at.up, at.up_bias), sizes);
             self.input_back(Name::DRaised, at.up, Name::DNormed, sizes, None);
@@ -305,9 +305,10 @@ impl Builder<'_> {
     /// Norm of the gradient, and the optimizer, whose uniforms the engine writes for each step.
     fn optimize(&mut self) {
         let count4 = self.layout.parameters() / 4;
-        let parts = count4.div_ceil(8 * THREADS as usize).min(MAX_SQUARE_PARTS);
+        let threads = count4.div_ceil(8).next_multiple_of(THREADS as usize).min(MAX_SQUARE_THREADS);
+        let parts = threads / self.shape.lanes() as usize;
         let squares = [Name::Gradient, Name::Squares];
-        self.push(Kernel::Squares, &squares, &[count4], parts * THREADS as usize, &[8, count4]);
+        self.push(Kernel::Squares, &squares, &[count4], threads, &[8, count4]);
         let answers = [Name::Squares, Name::Answers];
         self.push(Kernel::Total, &answers, &[parts, 1, 1, 0], THREADS as usize, &[parts]);
         self.push(
@@ -427,18 +428,18 @@ impl Builder<'_> {
         weight: usize,
         dx: Name,
         [outputs, inputs]: [usize; 2],
-        raised: Option<Name>,
+        slope: Option<Name>,
     ) {
         let sizes = [self.rows(), inputs, outputs];
         self.product(&Product {
             form: Form::Nn,
-            end: if raised.is_some() { End::GeluSlope } else { End::Store },
+            end: if slope.is_some() { End::GeluSlope } else { End::Store },
             sizes,
             a: (dy, 0, outputs.div_ceil(4)),
             b: (Name::Parameters, weight / 4, inputs / 4),
             c: (dx, 0, inputs / 4),
             bias: None,
-            extra: raised,
+            extra: slope,
         });
     }
 
@@ -512,7 +513,7 @@ impl Builder<'_> {
         let (row_tiles, col_tiles) = (m.div_ceil(tile_rows), n.div_ceil(tile_cols));
         let total = row_tiles * col_tiles * count;
         let groups = match way {
-            Way::Direct(..) => spread(total.div_ceil(DIRECT_THREADS as usize)),
+            Way::Direct(rows, cols) => spread(total.div_ceil(direct_threads(rows, cols) as usize)),
             Way::Tiled(_) => [col_tiles as u32, row_tiles as u32],
         };
         let (a, b, c) = (product.a, product.b, product.c);

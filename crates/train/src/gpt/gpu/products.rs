@@ -30,9 +30,9 @@ pub(super) enum End {
     Store,
     /// Added to the residual stream, with the bias.
     Residual,
-    /// Written with the bias, and GELU of it to a second buffer.
+    /// With the bias through GELU: its slope is written, its value to a second buffer.
     Gelu,
-    /// Multiplied by the slope of GELU at the value that went in.
+    /// Multiplied by the slope of GELU that was kept.
     GeluSlope,
     /// Written; what the causal mask hides is neither computed nor, for [`Form::Nt`], always written.
     Causal,
@@ -47,8 +47,12 @@ pub(super) enum Way {
     Tiled(u32),
 }
 
-/// Threads of a workgroup of the direct kernels.
-pub(super) const DIRECT_THREADS: u32 = 32;
+/// Threads of a workgroup of a direct kernel. Where a thread has many elements few threads suffice, and the smallest
+/// products must still be shared by the cores that pretend to be a GPU.
+pub(super) const fn direct_threads(rows: u32, cols: u32) -> u32 {
+    if rows * cols > 16 { 8 } else { 64 }
+}
+
 /// Elements along K that a tiled kernel copies at once.
 const TILE_DEPTH: u32 = 16;
 
@@ -67,26 +71,22 @@ struct Op {
 @group(0) @binding(3) var<storage, read_write> c: array<vec4<f32>>;
 ";
 
-// The hyperbolic tangent by one exponential, its argument bounded so that no device overflows.
-const TANH: &str = "
-fn bounded_tanh(x: vec4<f32>) -> vec4<f32> {
-  return 1.0 - 2.0 / (exp(2.0 * clamp(x, vec4<f32>(-15.0), vec4<f32>(15.0))) + 1.0);
-}
-";
-
+// GELU and its slope from one exponential, whose argument is bounded so that no device overflows. What goes back needs
+// only the slope.
 const GELU: &str = "
 @group(0) @binding(4) var<storage, read_write> bent: array<vec4<f32>>;
-fn gelu(x: vec4<f32>) -> vec4<f32> {
-  return 0.5 * x * (1.0 + bounded_tanh(0.7978845608 * (x + 0.044715 * x * x * x)));
+fn gelu(at: u32, x: vec4<f32>) {
+  let square = x * x;
+  let inner = 0.7978845608 * x * (1.0 + 0.044715 * square);
+  // Half of 1 + tanh(inner).
+  let half = 1.0 - 1.0 / (exp(clamp(2.0 * inner, vec4<f32>(-30.0), vec4<f32>(30.0))) + 1.0);
+  bent[at] = x * half;
+  c[at] = half + 2.0 * half * (1.0 - half) * 0.7978845608 * x * (1.0 + 0.134145 * square);
 }
 ";
 
-const GELU_SLOPE: &str = "
-@group(0) @binding(4) var<storage, read> raised: array<vec4<f32>>;
-fn gelu_slope(x: vec4<f32>) -> vec4<f32> {
-  let t = bounded_tanh(0.7978845608 * (x + 0.044715 * x * x * x));
-  return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * 0.7978845608 * (1.0 + 0.134145 * x * x);
-}
+const SLOPE: &str = "
+@group(0) @binding(4) var<storage, read> slope: array<vec4<f32>>;
 ";
 
 const RESIDUAL: &str = "
@@ -106,14 +106,8 @@ pub(super) fn text(form: Form, end: End, way: Way) -> String {
     match end {
         End::Store | End::Causal => {}
         End::Residual => w.push_str(RESIDUAL),
-        End::Gelu => {
-            w.push_str(TANH);
-            w.push_str(GELU);
-        }
-        End::GeluSlope => {
-            w.push_str(TANH);
-            w.push_str(GELU_SLOPE);
-        }
+        End::Gelu => w.push_str(GELU),
+        End::GeluSlope => w.push_str(SLOPE),
     }
     match way {
         Way::Direct(rows, cols) => direct(&mut w, form, end, rows, cols / 4),
@@ -135,13 +129,8 @@ fn finish(w: &mut String, form: Form, end: End, row: &str, r: u32, vecs: u32) {
         match end {
             End::Store | End::Causal => line(w, format_args!("      c[at + {v}u] = {value};")),
             End::Residual => line(w, format_args!("      c[at + {v}u] = stream[at + {v}u] + ({value});")),
-            End::Gelu => {
-                line(w, format_args!("      let value = {value};\n      c[at + {v}u] = value;"));
-                line(w, format_args!("      bent[at + {v}u] = gelu(value);"));
-            }
-            End::GeluSlope => {
-                line(w, format_args!("      c[at + {v}u] = ({value}) * gelu_slope(raised[at + {v}u]);"));
-            }
+            End::Gelu => line(w, format_args!("      gelu(at + {v}u, {value});")),
+            End::GeluSlope => line(w, format_args!("      c[at + {v}u] = {value} * slope[at + {v}u];")),
         }
         line(w, format_args!("    }}"));
     }
@@ -223,11 +212,12 @@ fn direct_step(w: &mut String, form: Form, rows: u32, vecs: u32, depth: u32) {
 /// are clamped to it: what they bring is never written.
 fn direct(w: &mut String, form: Form, end: End, rows: u32, vecs: u32) {
     let causal = end == End::Causal;
-    line(w, format_args!("@compute @workgroup_size({DIRECT_THREADS})"));
+    let threads = direct_threads(rows, 4 * vecs);
+    line(w, format_args!("@compute @workgroup_size({threads})"));
     line(w, format_args!("fn main(@builtin(workgroup_id) group: vec3<u32>,"));
     line(w, format_args!("  @builtin(num_workgroups) groups: vec3<u32>,"));
     line(w, format_args!("  @builtin(local_invocation_index) t: u32) {{"));
-    line(w, format_args!("  let id = (group.y * groups.x + group.x) * {DIRECT_THREADS}u + t;"));
+    line(w, format_args!("  let id = (group.y * groups.x + group.x) * {threads}u + t;"));
     line(w, format_args!("  if (id >= op.total) {{ return; }}"));
     line(w, format_args!("  let col = id % op.col_tiles * {vecs}u;"));
     line(w, format_args!("  let row = id / op.col_tiles % op.row_tiles * {rows}u;"));

@@ -1,4 +1,4 @@
-// Sum of squares of the gradient, one part for each workgroup.
+// Sum of squares of the gradient, one part for each LANES threads.
 
 struct Op { count4: u32 }
 @group(0) @binding(0) var<uniform> op: Op;
@@ -12,11 +12,12 @@ fn main(
   @builtin(local_invocation_index) t: u32,
 ) {
   var sum = 0.0;
-  for (var i = group.x * THREADS + t; i < op.count4; i += groups.x * THREADS) {
+  let id = linear(group, groups, t);
+  for (var i = id; i < op.count4; i += groups.x * THREADS) {
     sum += dot(gradient[i], gradient[i]);
   }
   let total = row_sum(t, sum);
-  if (t == 0u) {
-    parts[group.x] = total;
+  if (t % LANES == 0u) {
+    parts[id / LANES] = total;
   }
 }
