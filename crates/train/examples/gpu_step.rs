@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use futures_executor::block_on;
-use potluck_train::engine::{AdamW, Batch, Engine};
+use potluck_train::engine::{Batch, Engine};
 use potluck_train::gpt::{GptConfig, GpuGpt, GpuGptOptions, KernelShape, Layout, init};
 
 /// Steps that are timed for each shape.
@@ -48,7 +48,7 @@ async fn measure(model: &str, config: GptConfig, sequences: usize) -> Result<(),
     for shape in KernelShape::ALL {
         let (device, queue) = adapter.request_device(&wgpu::DeviceDescriptor::default()).await?;
         let began = Instant::now();
-        let options = GpuGptOptions { sequences, length: config.context, shape, optimizer: AdamW::default() };
+        let options = GpuGptOptions::new(sequences, config.context, shape);
         let mut engine = GpuGpt::new(device, queue, config, options).await?;
         engine.load(&start).await?;
         let mut loss = engine.step(&batch, 1e-3).await?;

@@ -155,8 +155,8 @@ impl Reading {
         }
         match self.mapped.await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(why)) => Err(TrainError::Device(format!("the result could not be read: {why}"))),
-            Err(_) => Err(TrainError::Device("the device was lost; request a new one".into())),
+            Ok(Err(why)) => Err(TrainError::Device(format!("it was lost, request a new one ({why})"))),
+            Err(_) => Err(TrainError::Device("it was lost, request a new one".into())),
         }
     }
 }
@@ -190,9 +190,9 @@ impl Scopes {
                 result = result.and(match error {
                     None => Ok(()),
                     Some(wgpu::Error::OutOfMemory { .. }) => Err(TrainError::Device(
-                        "the GPU ran out of memory: use a smaller batch or model, or train on the CPU".into(),
+                        "it ran out of memory: use a smaller batch or model, or train on the CPU".into(),
                     )),
-                    Some(other) => Err(TrainError::Device(format!("the GPU refused the work: {other}"))),
+                    Some(other) => Err(TrainError::Device(format!("it refused the work: {other}"))),
                 });
             }
             result

@@ -90,8 +90,8 @@ impl KernelShape {
         }
     }
 
-    /// FLOP of one submission.
-    const fn submission(self) -> f64 {
+    /// FLOP of one submission that suit the devices this shape is for.
+    pub const fn submission_flops(self) -> f64 {
         match self {
             Self::Direct8x8 | Self::Direct16x8 => SOFTWARE_SUBMISSION_FLOPS,
             Self::Direct4x4 | Self::Tiled => SUBMISSION_FLOPS,
@@ -110,6 +110,16 @@ pub struct GpuGptOptions {
     pub shape: KernelShape,
     /// Constants of the optimizer.
     pub optimizer: AdamW,
+    /// A submission ends after the dispatch that reaches this many FLOP.
+    pub submission_flops: f64,
+}
+
+impl GpuGptOptions {
+    /// The usual optimizer and submissions for batches of at most `sequences` x `length`.
+    pub fn new(sequences: usize, length: usize, shape: KernelShape) -> Self {
+        let submission_flops = shape.submission_flops();
+        Self { sequences, length, shape, optimizer: AdamW::default(), submission_flops }
+    }
 }
 
 /// A GPT and its optimizer on a GPU. Its parameters are zero until they are loaded.
@@ -330,7 +340,7 @@ impl GpuGpt {
             {
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
                 let mut flops = 0.0;
-                while at < dispatches.len() && (flops == 0.0 || flops < self.options.shape.submission()) {
+                while at < dispatches.len() && (flops == 0.0 || flops < self.options.submission_flops) {
                     let dispatch = &dispatches[at];
                     let (pipeline, group) = &self.bound[at];
                     pass.set_pipeline(pipeline);
