@@ -44,13 +44,17 @@ pub enum KernelShape {
     Direct8x8,
     /// 16 x 8 elements a thread, no workgroup memory, one thread a row elsewhere: software adapters.
     Direct16x8,
+    /// 16 x 16 elements a thread, no workgroup memory, one thread a row elsewhere: the fewest loads, and the longest to
+    /// compile.
+    Direct16x16,
     /// Tiles of 32 x 32 or 64 x 64 in workgroup memory: GPUs.
     Tiled,
 }
 
 impl KernelShape {
     /// All shapes.
-    pub const ALL: [Self; 4] = [Self::Direct4x4, Self::Direct8x8, Self::Direct16x8, Self::Tiled];
+    pub const ALL: [Self; 5] =
+        [Self::Direct4x4, Self::Direct8x8, Self::Direct16x8, Self::Direct16x16, Self::Tiled];
 
     /// A short stable name.
     pub const fn name(self) -> &'static str {
@@ -58,6 +62,7 @@ impl KernelShape {
             Self::Direct4x4 => "direct-4x4",
             Self::Direct8x8 => "direct-8x8",
             Self::Direct16x8 => "direct-16x8",
+            Self::Direct16x16 => "direct-16x16",
             Self::Tiled => "tiled",
         }
     }
@@ -65,7 +70,7 @@ impl KernelShape {
     /// Threads that share a row of a norm or a softmax.
     const fn lanes(self) -> u32 {
         match self {
-            Self::Direct8x8 | Self::Direct16x8 => 1,
+            Self::Direct8x8 | Self::Direct16x8 | Self::Direct16x16 => 1,
             Self::Direct4x4 | Self::Tiled => 16,
         }
     }
@@ -76,6 +81,7 @@ impl KernelShape {
             Self::Direct4x4 => Way::Direct(4, 4),
             Self::Direct8x8 => Way::Direct(8, 8),
             Self::Direct16x8 => Way::Direct(16, 8),
+            Self::Direct16x16 => Way::Direct(16, 16),
             // Large tiles only where they still make enough workgroups for a GPU.
             Self::Tiled if m.div_ceil(64) * n.div_ceil(64) >= 64 => Way::Tiled(16),
             Self::Tiled => Way::Tiled(8),
@@ -86,14 +92,14 @@ impl KernelShape {
     const fn attention(self) -> Way {
         match self {
             Self::Direct4x4 | Self::Tiled => Way::Direct(4, 4),
-            Self::Direct8x8 | Self::Direct16x8 => Way::Direct(8, 8),
+            Self::Direct8x8 | Self::Direct16x8 | Self::Direct16x16 => Way::Direct(8, 8),
         }
     }
 
     /// FLOP of one submission that suit the devices this shape is for.
     pub const fn submission_flops(self) -> f64 {
         match self {
-            Self::Direct8x8 | Self::Direct16x8 => SOFTWARE_SUBMISSION_FLOPS,
+            Self::Direct8x8 | Self::Direct16x8 | Self::Direct16x16 => SOFTWARE_SUBMISSION_FLOPS,
             Self::Direct4x4 | Self::Tiled => SUBMISSION_FLOPS,
         }
     }

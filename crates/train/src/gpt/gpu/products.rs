@@ -4,7 +4,7 @@
 //! ([`Form::Nt`]), the gradient of its input B along N ([`Form::Nn`]), the gradient of its weight A along M and B along
 //! N ([`Form::Tn`]). Every contiguous run is a whole number of `vec4`.
 //!
-//! Direct kernels give a thread 4 x 4 to 16 x 8 elements and no workgroup memory: software adapters, where each load
+//! Direct kernels give a thread 4 x 4 to 16 x 16 elements and no workgroup memory: software adapters, where each load
 //! costs more than the arithmetic of a row, and small products. Tiled kernels copy tiles to workgroup memory: real GPUs.
 //! Attention's products are batched over heads, skip what the causal mask hides, and are always direct.
 //!
