@@ -62,7 +62,8 @@ impl Standings {
 
     /// What the volunteer's record is worth, in millionths.
     pub(crate) fn weight(&self, volunteer: &VolunteerId) -> u32 {
-        let record = self.by_volunteer.get(volunteer).map_or_else(Record::default, |standing| standing.record);
+        let record =
+            self.by_volunteer.get(volunteer).map_or_else(Record::default, |standing| standing.record);
         (credibility(&record) * 1e6) as u32
     }
 

@@ -6,11 +6,12 @@
 
 use crate::leasing::{Lease, Stage, Work, missing_bytes};
 use crate::policy::{
-    ASKED_RECENTLY, GATHER, GRACE, LINK_BYTES_PER_SECOND, MAX_ROUND, MAX_UPDATES_IN_MEMORY_BYTES, MIN_ROUND, ROUND_FACTOR,
-    ROUND_FOR, SPEED, TRAIN_EFFICIENCY,
+    ASKED_RECENTLY, GATHER, GRACE, LINK_BYTES_PER_SECOND, MAX_ROUND, MAX_UPDATES_IN_MEMORY_BYTES, MIN_ROUND,
+    ROUND_FACTOR, ROUND_FOR, SPEED, TRAIN_EFFICIENCY,
 };
 use crate::relay::{Relay, Timer};
 use crate::round::{Asking, Phase, Run, SlotState};
+use crate::session::Session;
 use potluck_proto::LeaseRequest;
 use potluck_types::{BlobHash, Duration, Instant, JobId, SessionId, VolunteerId};
 use std::collections::BTreeSet;
@@ -63,7 +64,9 @@ impl Relay {
         request: &LeaseRequest,
         held: &BTreeSet<BlobHash>,
     ) -> Duration {
-        let (Some(run), Some(session)) = (self.runs.get(run), self.sessions.get(&id)) else { return MAX_ROUND };
+        let (Some(run), Some(session)) = (self.runs.get(run), self.sessions.get(&id)) else {
+            return MAX_ROUND;
+        };
         let claimed = f64::from(request.mflops) * 1e6 * TRAIN_EFFICIENCY;
         let speed = session.training_speed.unwrap_or(claimed).clamp(SPEED.start, SPEED.end);
         let result_bytes = run.spec.result_bytes();
@@ -92,7 +95,6 @@ impl Relay {
 
     /// Opens a round that gathers, if it is its turn and enough volunteers ask that can complete it in time.
     fn try_open(&mut self, id: &JobId, volunteer: VolunteerId, asking: Asking) -> bool {
-        let present = self.consenting();
         let others = self.jobs.values().filter(|job| job.free > 0).map(|job| job.service).min();
         let Some(run) = self.runs.get_mut(id) else { return false };
         let Phase::Gathering { since } = run.phase else { return false };
@@ -106,7 +108,11 @@ impl Relay {
         let need = if grace_over { 1 } else { run.spec.min_workers as usize };
         let mut times: Vec<_> = run.asking.values().map(|asking| asking.expected).collect();
         times.sort_unstable();
-        let all = times.len() >= present.min(run.spec.max_workers as usize);
+        let missing = |session: &Session| {
+            session.consents(now)
+                && session.volunteer.is_some_and(|volunteer| !run.asking.contains_key(&volunteer))
+        };
+        let all = times.len() >= run.spec.max_workers as usize || !sessions.values().any(missing);
         if !all && now.since(since) < GATHER {
             return false;
         }

@@ -13,6 +13,7 @@
 //! round only after [`RunInput::Stored`].
 
 mod credibility;
+mod dealing;
 pub mod grid;
 pub mod io;
 mod job;
@@ -20,15 +21,14 @@ mod leasing;
 mod picture;
 mod policy;
 mod rate;
-mod dealing;
 mod relay;
 mod results;
 mod round;
 mod rounds;
 pub mod run;
-mod session;
 #[cfg(test)]
 mod run_tests;
+mod session;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +39,6 @@ pub use io::{
 };
 pub use relay::{Config, PlantedBug, Relay};
 pub use run::{
-    AcceptedUpdate, AuditPolicy, CheckUpdate, PauseReason, RunError, RunInput, RunOutput, RunPhase, RunProgress,
-    RunSpec, UpdateVerdict,
+    AcceptedUpdate, AuditPolicy, CheckUpdate, PauseReason, RunError, RunInput, RunOutput, RunPhase,
+    RunProgress, RunSpec, UpdateVerdict,
 };

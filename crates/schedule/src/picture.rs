@@ -75,7 +75,8 @@ pub(crate) fn draw_run(run: &Run, viewer: &VolunteerId) -> Picture {
         name: truncated(&run.spec.name),
         columns: workers.min(RUN_COLUMNS) as u16,
         cells: cells.collect(),
-        accepted_permille: (u128::from(run.round) * 1000 / u128::from(run.spec.rounds.max(1))).min(1000) as u16,
+        accepted_permille: (u128::from(run.round) * 1000 / u128::from(run.spec.rounds.max(1))).min(1000)
+            as u16,
         volunteers: run.leased(),
     }
 }

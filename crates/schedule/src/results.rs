@@ -184,7 +184,9 @@ impl Relay {
             CheckVerdict::Wrong(reason) => {
                 let Some(delivered) = self.finish_delivery(ticket) else { return };
                 self.give_up_shard(&delivered);
-                let Delivered { lease_id, lease: Lease { job, shard, volunteer, session, .. }, claim, .. } = delivered;
+                let Delivered {
+                    lease_id, lease: Lease { job, shard, volunteer, session, .. }, claim, ..
+                } = delivered;
                 let backend = claim.backend;
                 self.blame(&Blamed { job, shard, volunteer, session, lease: lease_id, backend }, reason);
             }

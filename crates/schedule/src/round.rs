@@ -1,7 +1,7 @@
 //! The round that a run is in: worker slots, who holds them, and what arrived.
 
-use crate::leasing::Claim;
 use crate::io::Ticket;
+use crate::leasing::Claim;
 use crate::policy::{ASKED_RECENTLY, MAX_REASON_BYTES, QUORUM_FLOOR, QUORUM_PERCENT};
 use crate::run::{PauseReason, RunPhase, RunProgress, RunSpec};
 use potluck_proto::TrainTask;

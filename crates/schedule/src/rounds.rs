@@ -188,7 +188,9 @@ impl Relay {
         let Phase::Auditing { challenge } = run.phase else { return };
         let round = run.round;
         let policy = run.spec.audit;
-        let Some(Slot { task, state: SlotState::Delivered(update), .. }) = run.slots.get_mut(worker) else { return };
+        let Some(Slot { task, state: SlotState::Delivered(update), .. }) = run.slots.get_mut(worker) else {
+            return;
+        };
         let drawn = blake3::keyed_hash(&challenge, &(worker as u64).to_le_bytes());
         let mut low = [0; 4];
         low.copy_from_slice(&drawn.as_bytes()[..4]);
@@ -230,7 +232,9 @@ impl Relay {
             }
             UpdateVerdict::Undecided => self.release_update(&id, worker, Outcome::Superseded),
             UpdateVerdict::Wrong(reason) => {
-                let Some(update) = self.runs.get_mut(&id).and_then(|run| run.take_update(worker)) else { return };
+                let Some(update) = self.runs.get_mut(&id).and_then(|run| run.take_update(worker)) else {
+                    return;
+                };
                 self.let_go(update.claim.result.bytes);
                 let Update { lease, session, claim, .. } = update;
                 let (shard, backend) = (worker as u32, claim.backend);
@@ -273,7 +277,8 @@ impl Relay {
                     let (leased, delivered) = (run.leased(), run.delivered());
                     let dealt_out =
                         run.dealt() >= run.invited.min(run.slots.len() as u32) || self.now >= dealing;
-                    let complete = leased == 0 && dealt_out && (delivered >= run.quorum() || self.now >= dealing);
+                    let complete =
+                        leased == 0 && dealt_out && (delivered >= run.quorum() || self.now >= dealing);
                     if complete || self.now >= deadline {
                         self.close_commits(&id);
                     } else if run.wake.is_none() {
@@ -300,10 +305,12 @@ impl Relay {
             match &slot.state {
                 SlotState::Free => {}
                 SlotState::Delivered(update) => commits.push((worker, update.volunteer, update.claim)),
-                SlotState::Leased { lease, volunteer } => match self.leases.get(lease).map(|held| &held.stage) {
-                    Some(Stage::Arriving { claim, .. }) => commits.push((worker, *volunteer, *claim)),
-                    _ => late.push(*lease),
-                },
+                SlotState::Leased { lease, volunteer } => {
+                    match self.leases.get(lease).map(|held| &held.stage) {
+                        Some(Stage::Arriving { claim, .. }) => commits.push((worker, *volunteer, *claim)),
+                        _ => late.push(*lease),
+                    }
+                }
             }
         }
         if (commits.len() as u32) < run.quorum() {

@@ -186,10 +186,9 @@ impl RunSpec {
     /// Floating-point operations of one worker's part of a round: six a parameter and token (two forward, four
     /// backward) and twelve a layer, channel and pair of positions for attention. An estimate, for deadlines.
     pub fn flops(&self) -> u64 {
-        let attention =
-            [self.model.layers, self.model.width, self.length].iter().fold(12_u64, |product, &factor| {
-                product.saturating_mul(factor.into())
-            });
+        let attention = [self.model.layers, self.model.width, self.length]
+            .iter()
+            .fold(12_u64, |product, &factor| product.saturating_mul(factor.into()));
         let token = self.parameters().saturating_mul(6).saturating_add(attention);
         token.saturating_mul(self.tokens()).saturating_mul(self.steps.into())
     }

@@ -220,9 +220,7 @@ impl Relay {
     fn input_request(&mut self, id: SessionId, request: BlobRequest) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let leases = session.leases.iter().filter_map(|lease| self.leases.get(lease));
-        let blob = leases
-            .flat_map(|lease| lease.work.inputs())
-            .find(|blob| blob.hash == request.hash);
+        let blob = leases.flat_map(|lease| lease.work.inputs()).find(|blob| blob.hash == request.hash);
         let Some(blob) = blob else {
             // A lease that was taken back meanwhile looks the same as somebody fishing for blobs: neither gets it.
             if !session.bucket.take(self.now) {
@@ -353,7 +351,9 @@ impl Relay {
             if let Some(job) = self.jobs.get(&job) {
                 show(&mut self.sessions, &mut self.out, self.now, id, |viewer| picture::draw(job, viewer));
             } else if let Some(run) = self.runs.get(&job) {
-                show(&mut self.sessions, &mut self.out, self.now, id, |viewer| picture::draw_run(run, viewer));
+                show(&mut self.sessions, &mut self.out, self.now, id, |viewer| {
+                    picture::draw_run(run, viewer)
+                });
             }
         }
         self.arm_pictures();
