@@ -285,10 +285,8 @@ impl Relay {
                         self.wake_run(&id, if self.now < dealing { dealing } else { deadline });
                     }
                 }
-                Phase::Auditing { .. } => {
-                    if run.leased() == 0 && run.verified() == run.delivered() {
-                        self.close_round(&id);
-                    }
+                Phase::Auditing { .. } if run.leased() == 0 && run.verified() == run.delivered() => {
+                    self.close_round(&id);
                 }
                 _ => {}
             }

@@ -17,8 +17,10 @@ use potluck_types::limits::{MAX_LEASES_PER_SESSION, MAX_RESULTS_IN_MEMORY_BYTES}
 use potluck_types::{
     BlobHash, ConsentToken, DType, Duration, Fence, Instant, JobId, MatmulShape, SessionId, VolunteerKey,
 };
-use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+
+mod model;
+mod rules;
 
 const RUN: JobId = JobId([9; 16]);
 const STEPS: u32 = 4;
@@ -115,7 +117,7 @@ impl World {
     }
 
     /// A run that prepared its first round, and volunteers 1 to `volunteers`.
-    fn with(spec: RunSpec, volunteers: u64) -> Self {
+    fn with(spec: &RunSpec, volunteers: u64) -> Self {
         let mut world = Self::new();
         world.add(spec, 0);
         for volunteer in 1..=volunteers {
@@ -132,9 +134,9 @@ impl World {
         self.input(Input::Run(input));
     }
 
-    fn add(&mut self, spec: RunSpec, next_round: u64) {
+    fn add(&mut self, spec: &RunSpec, next_round: u64) {
         self.run(RunInput::Added { spec: Box::new(spec.clone()), next_round });
-        self.prepare(&spec);
+        self.prepare(spec);
     }
 
     /// Answers `PrepareRound`, if it came.
@@ -332,7 +334,7 @@ impl World {
 #[test]
 fn three_workers_train_for_three_rounds() {
     let spec = spec(3);
-    let mut world = World::with(spec.clone(), 3);
+    let mut world = World::with(&spec, 3);
     for round in 0..3 {
         assert_eq!((world.progress().round, world.progress().phase), (round, RunPhase::Gathering));
         let leases = world.deal(&[1, 2, 3]);
@@ -375,7 +377,7 @@ fn three_workers_train_for_three_rounds() {
 #[test]
 fn a_round_waits_for_its_least_number_of_workers() {
     let spec = spec(1);
-    let mut world = World::with(spec.clone(), 2);
+    let mut world = World::with(&spec, 2);
     assert!(world.deal(&[1, 2]).is_empty());
     assert_eq!(world.progress().asking, 2);
     // A second tab of the same key is no third worker.
@@ -391,7 +393,7 @@ fn a_round_waits_for_its_least_number_of_workers() {
 #[test]
 fn after_a_time_of_grace_a_round_opens_short_if_it_may() {
     let spec = RunSpec { short_rounds: true, ..spec(1) };
-    let mut world = World::with(spec.clone(), 2);
+    let mut world = World::with(&spec, 2);
     assert!(world.deal(&[1, 2]).is_empty());
     world.wait_awake(GRACE, &[1, 2]);
     let leases = world.deal(&[1, 2]);
@@ -406,7 +408,7 @@ fn after_a_time_of_grace_a_round_opens_short_if_it_may() {
 #[test]
 fn a_single_worker_may_train_alone() {
     let spec = RunSpec { min_workers: 1, ..spec(2) };
-    let mut world = World::with(spec.clone(), 1);
+    let mut world = World::with(&spec, 1);
     assert_eq!(world.round(&spec, &[1]).len(), 1);
     assert_eq!(world.round(&spec, &[1]).len(), 1);
     assert!(world.out.contains(&Output::Run(RunOutput::Completed { run: RUN })));
@@ -415,7 +417,7 @@ fn a_single_worker_may_train_alone() {
 #[test]
 fn a_worker_dropped_mid_round_costs_only_its_share() {
     let spec = spec(2);
-    let mut world = World::with(spec.clone(), 4);
+    let mut world = World::with(&spec, 4);
     let leases = world.deal(&[1, 2, 3, 4]);
     assert_eq!(leases.len(), 4);
     world.input(Input::Closed { session: SessionId(4) });
@@ -430,7 +432,7 @@ fn a_worker_dropped_mid_round_costs_only_its_share() {
 #[test]
 fn a_withdrawn_worker_frees_its_slot_for_whoever_joins() {
     let spec = spec(1);
-    let mut world = World::with(spec.clone(), 3);
+    let mut world = World::with(&spec, 3);
     let leases = world.deal(&[1, 2, 3]);
     world.say(3, Withdraw {});
     assert_eq!(world.request(3), Err(NoWorkReason::NoConsent));
@@ -451,7 +453,7 @@ fn a_withdrawn_worker_frees_its_slot_for_whoever_joins() {
 #[test]
 fn slots_are_dealt_for_half_of_the_time_and_late_commits_are_late() {
     let spec = spec(1);
-    let mut world = World::with(spec.clone(), 4);
+    let mut world = World::with(&spec, 4);
     let leases = world.deal(&[1, 2, 3, 4]);
     let deadline = leases[&1].deadline;
     for session in 1..=3 {
@@ -477,7 +479,7 @@ fn slots_are_dealt_for_half_of_the_time_and_late_commits_are_late() {
 #[test]
 fn who_joins_mid_run_works_in_the_next_round() {
     let spec = spec(2);
-    let mut world = World::with(spec.clone(), 3);
+    let mut world = World::with(&spec, 3);
     let leases = world.deal(&[1, 2, 3]);
     for (session, lease) in &leases {
         world.deliver(*session, lease);
@@ -492,7 +494,7 @@ fn who_joins_mid_run_works_in_the_next_round() {
 
 #[test]
 fn one_volunteer_holds_one_slot() {
-    let mut world = World::with(spec(1), 3);
+    let mut world = World::with(&spec(1), 3);
     world.join(4, 1);
     let leases = world.deal(&[1, 2, 3]);
     assert_eq!(leases.len(), 3);
@@ -509,7 +511,7 @@ fn audits_are_drawn_after_the_commits_and_from_all_of_them() {
         let spec =
             RunSpec { min_workers: 1, audit: AuditPolicy { first: 1, ..AuditPolicy::default() }, ..spec(99) };
         let sessions: Vec<_> = (1..=5).collect();
-        let mut world = World::with(spec.clone(), 5);
+        let mut world = World::with(&spec, 5);
         assert!(world.round(&spec, &sessions).iter().all(|update| update.audited));
         let mut pattern = Vec::new();
         for _ in 0..8 {
@@ -554,7 +556,7 @@ fn audit_rates_fall_with_replays_passed() {
 #[test]
 fn a_failed_audit_is_rejected_and_the_liar_cools_down() {
     let spec = spec(2);
-    let mut world = World::with(spec.clone(), 4);
+    let mut world = World::with(&spec, 4);
     let leases = world.deal(&[1, 2, 3, 4]);
     for (session, lease) in &leases {
         world.deliver(*session, lease);
@@ -584,7 +586,7 @@ fn a_failed_audit_is_rejected_and_the_liar_cools_down() {
 #[test]
 fn a_round_below_its_quorum_is_repeated_with_fresh_leases() {
     let spec = spec(1);
-    let mut world = World::with(spec.clone(), 3);
+    let mut world = World::with(&spec, 3);
     let leases = world.deal(&[1, 2, 3]);
     world.deliver(1, &leases[&1]);
     world.deliver(2, &leases[&2]);
@@ -605,7 +607,7 @@ fn a_round_below_its_quorum_is_repeated_with_fresh_leases() {
 #[test]
 fn too_few_right_updates_repeat_the_round() {
     let spec = spec(1);
-    let mut world = World::with(spec, 3);
+    let mut world = World::with(&spec, 3);
     for (session, lease) in world.deal(&[1, 2, 3]) {
         world.deliver(session, &lease);
     }
@@ -622,7 +624,7 @@ fn too_few_right_updates_repeat_the_round() {
 #[test]
 fn a_restart_repeats_the_round_and_refuses_old_fences() {
     let spec = spec(3);
-    let mut world = World::with(spec.clone(), 3);
+    let mut world = World::with(&spec, 3);
     world.round(&spec, &[1, 2, 3]);
     let old = world.deal(&[1, 2, 3]);
     assert_eq!(old.len(), 3);
@@ -654,7 +656,7 @@ fn a_restart_repeats_the_round_and_refuses_old_fences() {
 #[test]
 fn a_job_and_a_run_share_volunteers() {
     let spec = spec(50);
-    let mut world = World::with(spec.clone(), 3);
+    let mut world = World::with(&spec, 3);
     world.input(Input::JobAdded { job: matrix_job(1), accepted: Vec::new() });
     let (mut rounds, mut tiles) = (0_u64, 0_u64);
     for _ in 0..400 {
@@ -695,7 +697,7 @@ fn a_job_and_a_run_share_volunteers() {
 #[test]
 fn no_slot_without_consent_memory_or_time() {
     let spec = RunSpec { min_workers: 1, ..spec(1) };
-    let mut world = World::with(spec.clone(), 2);
+    let mut world = World::with(&spec, 2);
     world.say(1, Withdraw {});
     assert_eq!(world.request(1), Err(NoWorkReason::NoConsent));
     assert_eq!(world.progress().asking, 0);
@@ -705,297 +707,4 @@ fn no_slot_without_consent_memory_or_time() {
     assert_eq!(world.request_with(2, 10_000, 1 << 10), Err(NoWorkReason::TooLittleMemory));
     assert_eq!(world.request_with(2, 1, 1 << 30), Err(NoWorkReason::Idle), "hours for one round");
     assert!(world.request(2).is_ok());
-}
-
-#[test]
-fn a_pause_gives_the_round_up_and_a_failure_pauses() {
-    let spec = spec(3);
-    let mut world = World::with(spec.clone(), 3);
-    let leases = world.deal(&[1, 2, 3]);
-    world.deliver(1, &leases[&1]);
-    world.run(RunInput::Paused { run: RUN });
-    assert_eq!(world.verdict(1), Some(Outcome::Superseded));
-    assert_eq!(world.revoked(2), Some(RevokeReason::JobCanceled));
-    assert_eq!(world.paused(), Some(PauseReason::Asked));
-    assert_eq!(world.request(1), Err(NoWorkReason::Idle));
-    world.run(RunInput::Resumed { run: RUN });
-    assert_eq!(world.prepare(&spec), Some(0));
-
-    for (session, lease) in world.deal(&[1, 2, 3]) {
-        world.deliver(session, &lease);
-    }
-    world.all_right();
-    let (round, _) = world.closing().unwrap();
-    // A pause while a round closes comes after it.
-    world.run(RunInput::Paused { run: RUN });
-    assert_eq!(world.paused(), None);
-    world.run(RunInput::Stored { run: RUN, round });
-    assert_eq!((world.paused(), world.progress().round), (Some(PauseReason::Asked), 1));
-    assert_eq!([world.verdict(1), world.verdict(2)], [Some(Outcome::Accepted); 2]);
-    world.run(RunInput::Resumed { run: RUN });
-    world.prepare(&spec);
-
-    for (session, lease) in world.deal(&[1, 2, 3]) {
-        world.deliver(session, &lease);
-    }
-    world.all_right();
-    let (round, _) = world.closing().unwrap();
-    world.run(RunInput::Failed { run: RUN, round, reason: "the loss is NaN".into() });
-    assert_eq!(world.paused(), Some(PauseReason::Failed("the loss is NaN".into())));
-    assert_eq!((world.verdict(2), world.progress().round), (Some(Outcome::Superseded), 1));
-    assert_eq!(world.relay.totals().result_bytes, 0);
-
-    // Tasks that are not this run's.
-    world.run(RunInput::Resumed { run: RUN });
-    let tasks = (0..5).map(|worker| TrainTask { steps: 99, ..task(&spec, 1, worker) }).collect();
-    world.run(RunInput::Ready { run: RUN, round: 1, tasks });
-    assert_eq!(world.paused(), Some(PauseReason::WrongTasks));
-}
-
-#[test]
-fn a_canceled_run_takes_everything_along() {
-    let mut world = World::with(spec(3), 3);
-    let leases = world.deal(&[1, 2, 3]);
-    world.deliver(1, &leases[&1]);
-    world.commit(2, &leases[&2], claim_of(&result_of(&leases[&2], 0)));
-    world.run(RunInput::Canceled { run: RUN });
-    assert_eq!(world.revoked(3), Some(RevokeReason::JobCanceled));
-    assert!(world.relay.leases.is_empty() && world.relay.runs.is_empty());
-    assert_eq!(world.relay.totals().result_bytes, 0);
-    world.wait(Duration::from_secs(50));
-    assert_eq!(world.progress().round, 0, "its progress stays readable");
-}
-
-#[test]
-fn runs_that_cannot_be_held_are_refused() {
-    let refused = |world: &mut World, spec: RunSpec| {
-        world.run(RunInput::Added { spec: Box::new(spec), next_round: 0 });
-        world.take(|output| match output {
-            Output::Run(RunOutput::Refused { error, .. }) => Some(*error),
-            _ => None,
-        })
-    };
-    let mut world = World::new();
-    let base = spec(1);
-    assert!(matches!(refused(&mut world, spec(0)), Some(RunError::Zero { .. })));
-    let workers = RunSpec { min_workers: 6, ..base.clone() };
-    assert_eq!(refused(&mut world, workers), Some(RunError::Workers { min: 6, max: 5 }));
-    let large = RunSpec { update_bytes: 1 << 40, ..base.clone() };
-    assert!(matches!(refused(&mut world, large), Some(RunError::Update { .. })));
-    let heavy = RunSpec { update_bytes: MAX_UPDATES_IN_MEMORY_BYTES / 4, ..base.clone() };
-    assert_eq!(refused(&mut world, heavy.clone()), None, "three of four fit");
-    let second = RunSpec { id: JobId([8; 16]), ..heavy.clone() };
-    assert!(matches!(refused(&mut world, second), Some(RunError::Memory { .. })));
-    assert_eq!(refused(&mut world, heavy), Some(RunError::Taken));
-    let endless = RunSpec { steps: u32::MAX, sequences: u32::MAX, length: u32::MAX, ..base };
-    assert!(endless.flops() > 0 && endless.memory_bytes() > 1 << 60);
-}
-
-#[test]
-fn memory_for_results_is_shared_and_never_blocks() {
-    // Five workers, but updates for four of them fit.
-    let spec = RunSpec { update_bytes: MAX_UPDATES_IN_MEMORY_BYTES / 4 - 100, ..spec(1) };
-    let mut world = World::with(spec, 5);
-    let leases = world.deal(&[1, 2, 3, 4, 5]);
-    assert_eq!(leases.len(), 4);
-    let bytes =
-        |lease: &Lease| vec![lease.lease.0 as u8; (MAX_UPDATES_IN_MEMORY_BYTES / 4 - 100 + 16) as usize];
-    for (session, lease) in &leases {
-        let bytes = bytes(lease);
-        world.commit(*session, lease, claim_of(&bytes));
-        world.send_bytes(*session, &bytes);
-    }
-    assert_eq!(world.progress().delivered, 4);
-    assert!(world.relay.totals().result_bytes <= MAX_UPDATES_IN_MEMORY_BYTES);
-    world.input(Input::JobAdded { job: matrix_job(1), accepted: Vec::new() });
-    let lease = world.request(5).unwrap();
-    world.deliver(5, &lease);
-    assert!(world.take(|output| matches!(output, Output::Check(_)).then_some(())).is_some());
-}
-
-#[test]
-fn pictures_show_the_workers_of_a_round() {
-    let spec = spec(2);
-    let mut world = World::with(spec.clone(), 3);
-    let picture = |world: &mut World, session| {
-        world.wait(Duration(1000));
-        let mut last = None;
-        while let Some(next) = world.heard(session, |m| match m {
-            Message::Picture(picture) => Some(picture.clone()),
-            _ => None,
-        }) {
-            last = Some(next);
-        }
-        last.unwrap()
-    };
-    let leases = world.deal(&[1, 2, 3]);
-    let seen = picture(&mut world, 1);
-    assert_eq!((seen.job, seen.columns, seen.cells.len(), seen.volunteers), (RUN, 5, 5, 3));
-    assert_eq!(seen.cells[leases[&1].shard as usize], cell::YOURS_LEASED);
-    assert_eq!(seen.cells[leases[&2].shard as usize], cell::LEASED);
-    for (session, lease) in &leases {
-        world.deliver(*session, lease);
-    }
-    world.all_right();
-    world.run(RunInput::Stored { run: RUN, round: 0 });
-    let seen = picture(&mut world, 2);
-    assert_eq!(seen.cells[leases[&2].shard as usize], cell::YOURS_ACCEPTED);
-    assert_eq!(seen.cells[leases[&1].shard as usize], cell::ACCEPTED);
-    assert_eq!(seen.accepted_permille, 500);
-}
-
-/// What the model may do in one step.
-#[derive(Debug, Clone)]
-enum Op {
-    Open(u64, u8),
-    Close(u64),
-    Request(u64, u32),
-    Commit(u64, bool),
-    Answer(u64),
-    Check(u8),
-    Settle(bool),
-    Prepare,
-    Withdraw(u64),
-    Agree(u64),
-    Pause(bool),
-    Wait(u16),
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    prop_oneof![
-        2 => (1..7u64, 1..6u8).prop_map(|(s, key)| Op::Open(s, key)),
-        1 => (1..7u64).prop_map(Op::Close),
-        8 => (1..7u64, 100..100_000u32).prop_map(|(s, speed)| Op::Request(s, speed)),
-        6 => (1..7u64, prop::bool::weighted(0.9)).prop_map(|(s, honest)| Op::Commit(s, honest)),
-        8 => (1..7u64).prop_map(Op::Answer),
-        6 => (0..10u8).prop_map(Op::Check),
-        3 => prop::bool::weighted(0.9).prop_map(Op::Settle),
-        3 => Just(Op::Prepare),
-        1 => (1..7u64).prop_map(Op::Withdraw),
-        1 => (1..7u64).prop_map(Op::Agree),
-        1 => any::<bool>().prop_map(Op::Pause),
-        3 => (0..20_000u16).prop_map(Op::Wait),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
-    /// Whatever happens in whatever order: rounds close once and in order, with at most one update a worker and a
-    /// volunteer, all of them checked; no lease without consent; queues and memory stay bounded and end empty.
-    #[test]
-    fn rounds_close_once_and_in_order(ops in prop::collection::vec(op(), 1..400)) {
-        let spec = RunSpec { min_workers: 2, max_workers: 4, ..spec(4) };
-        let mut world = World::with(spec.clone(), 0);
-        let mut open: BTreeMap<u64, (bool, Vec<Lease>)> = BTreeMap::new();
-        let (mut checks, mut right) = (Vec::new(), BTreeSet::new());
-        let mut pending: Option<u64> = None;
-        let mut stored = 0;
-        let (mut next, mut ids) = (100, BTreeMap::new());
-        for op in ops {
-            match op {
-                Op::Open(s, key) if !open.contains_key(&s) => {
-                    next += 1;
-                    ids.insert(s, next);
-                    world.input(Input::Opened { session: SessionId(next) });
-                    let key = VolunteerKey([key; 32]);
-                    world.say(next, Hello { oldest_version: 1, newest_version: 1, key, agent: String::new() });
-                    if world.relay.sessions.contains_key(&SessionId(next)) {
-                        world.agree(next);
-                        open.insert(s, (true, Vec::new()));
-                    }
-                }
-                Op::Close(s) if open.remove(&s).is_some() => {
-                    world.input(Input::Closed { session: SessionId(ids[&s]) });
-                }
-                Op::Request(s, mflops) => {
-                    if let Some((consents, leases)) = open.get_mut(&s) {
-                        let id = ids[&s];
-                        let consent = world.tokens[&id];
-                        world.say(id, LeaseRequest { consent, backend: Backend::WasmSimd, mflops, memory_bytes: 1 << 30, held: vec![] });
-                        if let Some(lease) = world.heard(id, |m| match m { Message::Lease(lease) => Some(lease.clone()), _ => None }) {
-                            prop_assert!(*consents, "a lease without consent");
-                            leases.push(lease);
-                        }
-                    }
-                }
-                Op::Commit(s, honest) => {
-                    if let Some((_, leases)) = open.get_mut(&s) && !leases.is_empty() {
-                        let mut lease = leases.remove(0);
-                        lease.fence = if honest { lease.fence } else { Fence(lease.fence.0 ^ 1) };
-                        world.commit(ids[&s], &lease, claim_of(&result_of(&lease, 0)));
-                    }
-                }
-                Op::Answer(s) => {
-                    while let Some(request) = ids.get(&s).and_then(|id| world.heard(*id, |m| match m { Message::BlobRequest(request) => Some(request.clone()), _ => None })) {
-                        world.say(ids[&s], BlobChunk { hash: request.hash, offset: request.offset, data: vec![0; request.bytes as usize] });
-                    }
-                }
-                Op::Check(verdict) => {
-                    checks.extend(world.checks());
-                    if let Some(check) = checks.pop() {
-                        let verdict = match verdict {
-                            0 => UpdateVerdict::Wrong(RejectReason::WrongUpdate),
-                            1 => UpdateVerdict::Undecided,
-                            _ => UpdateVerdict::Right,
-                        };
-                        if verdict == UpdateVerdict::Right {
-                            right.insert(check.ticket);
-                        }
-                        world.checked(check.ticket, verdict);
-                    }
-                }
-                Op::Settle(works) => {
-                    if let Some((round, updates)) = world.closing() {
-                        prop_assert_eq!(pending, None);
-                        prop_assert_eq!(round, stored, "rounds close in order");
-                        prop_assert!(updates.len() >= 2);
-                        let workers: BTreeSet<_> = updates.iter().map(|update| update.worker).collect();
-                        let volunteers: BTreeSet<_> = updates.iter().map(|update| update.volunteer).collect();
-                        prop_assert!(workers.len() == updates.len() && volunteers.len() == updates.len());
-                        prop_assert!(updates.iter().all(|update| right.remove(&update.ticket)), "each is checked and counts once");
-                        pending = Some(round);
-                    } else if let Some(round) = pending.take() {
-                        if works {
-                            stored += 1;
-                            world.run(RunInput::Stored { run: RUN, round });
-                        } else {
-                            world.run(RunInput::Failed { run: RUN, round, reason: String::new() });
-                        }
-                    }
-                }
-                Op::Prepare => drop(world.prepare(&spec)),
-                Op::Withdraw(s) => {
-                    if let Some((consents, leases)) = open.get_mut(&s) {
-                        *consents = false;
-                        leases.clear();
-                        world.say(ids[&s], Withdraw {});
-                    }
-                }
-                Op::Agree(s) => {
-                    if let Some((consents, _)) = open.get_mut(&s) {
-                        *consents = true;
-                        world.agree(ids[&s]);
-                    }
-                }
-                Op::Pause(pause) => world.run(if pause { RunInput::Paused { run: RUN } } else { RunInput::Resumed { run: RUN } }),
-                Op::Wait(ms) => world.wait(Duration(u64::from(ms))),
-                Op::Open(..) | Op::Close(_) => {}
-            }
-            open.retain(|s, _| world.relay.sessions.contains_key(&SessionId(ids[s])));
-            prop_assert!(world.relay.totals().result_bytes <= MAX_RESULTS_IN_MEMORY_BYTES as u64);
-            prop_assert!(world.relay.sessions.values().all(|session| session.leases.len() <= MAX_LEASES_PER_SESSION));
-            if let Some(run) = world.relay.runs.get(&RUN) {
-                prop_assert_eq!(run.round, stored);
-                prop_assert!(run.slots.len() <= 4 && run.asking.len() <= 6);
-                let leased: BTreeSet<_> = run.slots.iter().filter_map(crate::round::Slot::lease).collect();
-                let out: BTreeSet<_> = world.relay.leases.keys().copied().collect();
-                prop_assert_eq!(leased, out, "slots and leases agree");
-            }
-        }
-        world.run(RunInput::Canceled { run: RUN });
-        prop_assert_eq!(world.relay.totals().result_bytes, 0);
-        prop_assert!(world.relay.leases.is_empty() && world.relay.runs.is_empty());
-        let timers = world.relay.next_wake();
-        prop_assert!(timers.is_none() || !world.relay.sessions.is_empty() || world.relay.pictures_armed);
-    }
 }

@@ -331,7 +331,8 @@ impl Relay {
     }
 
     pub(crate) fn arm_pictures(&mut self) {
-        if !self.pictures_armed && !(self.jobs.is_empty() && self.runs.is_empty()) {
+        let something = !self.jobs.is_empty() || !self.runs.is_empty();
+        if something && !self.pictures_armed {
             self.pictures_armed = true;
             self.arm(self.now + PICTURE_INTERVAL, Timer::Pictures);
         }
