@@ -111,7 +111,6 @@ fn head(view: &View) -> Vec<String> {
         ("running", Some(phase)) if !phase.is_empty() => format!("running, {phase}"),
         (state, _) => state.to_owned(),
     };
-    let reason = run.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
     let name = harmless(&run.name).replace(['\n', '\t'], " ");
     let full = (run.round.min(run.rounds) as u128 * BAR_COLUMNS as u128)
         .checked_div(u128::from(run.rounds))
@@ -126,7 +125,7 @@ fn head(view: &View) -> Vec<String> {
         format!("{} volunteer(s)", run.workers)
     };
     let mut lines = vec![
-        format!("{name}  run {}  {} parameters  {state}{reason}", short(&run.id), HumanCount(run.parameters)),
+        format!("{name}  {state}  run {}  {} parameters", short(&run.id), HumanCount(run.parameters)),
         format!(
             "round {} of {}  {}{}{left}",
             run.round,
@@ -142,6 +141,9 @@ fn head(view: &View) -> Vec<String> {
             HumanBytes(totals.download_bytes)
         ),
     ];
+    lines.extend(
+        run.reason.as_deref().map(|reason| format!("because {}", harmless(reason).replace('\n', " "))),
+    );
     lines.extend(view.trouble.as_ref().map(|trouble| format!("the relay does not answer: {trouble}")));
     lines
 }
@@ -219,7 +221,7 @@ fn chart(history: &[RoundInfo], width: usize, rows: usize) -> Vec<String> {
     lines.push(format!("{}└{}", " ".repeat(LABEL_COLUMNS), "─".repeat(columns)));
     let newest = |points: &[(u64, f64)]| loss(points.last().map(|(_, loss)| *loss));
     lines.push(format!(
-        "{} rounds {} to {}   ⠶ train {}   {MARK} validation {}",
+        "{} rounds {} to {}  ⠶ train {}  {MARK} validation {}",
         " ".repeat(LABEL_COLUMNS),
         first + 1,
         last + 1,
