@@ -245,13 +245,12 @@ impl CliError {
             Self::NoSuchRun(_) => "no_such_run",
             Self::AmbiguousRun { .. } => "ambiguous_run",
             Self::RunCanceled { .. } => "run_canceled",
-            Self::LeftRun(_) => "interrupted",
             Self::Record { .. } => "bad_record",
             Self::Refuted { .. } => "refuted",
             Self::Browser(_) => "browser",
             Self::Volunteer { .. } => "volunteer",
             Self::Relay { .. } => "relay",
-            Self::Interrupted { .. } => "interrupted",
+            Self::Interrupted { .. } | Self::LeftRun(_) => "interrupted",
             Self::System { .. } => "system",
         }
     }

@@ -247,5 +247,4 @@ fn fit(line: &str, width: usize) -> String {
 }
 
 #[cfg(test)]
-#[path = "draw_tests.rs"]
 mod tests;

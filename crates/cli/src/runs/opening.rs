@@ -32,7 +32,7 @@ fn halves(bytes: &[u8], replayed: &[f32]) -> Result<Vec<f32>, CodecError> {
             let (sign, magnitude) = (bits & 0x8000, bits & 0x7fff);
             let neighbor = match (up, sign == 0, magnitude) {
                 // The other side of zero.
-                (true, false, 0) | (true, true, 0) => 1,
+                (true, _, 0) => 1,
                 (false, _, 0) => 0x8001,
                 (true, true, _) | (false, false, _) => sign | (magnitude + 1).min(0x7bff),
                 _ => sign | (magnitude - 1),

@@ -184,7 +184,7 @@ struct Replayed<'a> {
 }
 
 impl Replayed<'_> {
-    fn contradiction(&self, update: &UpdateRecord, cause: impl ToString) -> CliError {
+    fn contradiction(&self, update: &UpdateRecord, cause: &(impl ToString + ?Sized)) -> CliError {
         CliError::Record {
             what: format!("round {}, worker {}", self.record.round, update.worker),
             cause: cause.to_string(),
@@ -192,7 +192,7 @@ impl Replayed<'_> {
     }
 
     fn update(&mut self, update: &UpdateRecord) -> Result<Outcome, CliError> {
-        let task = update.task().map_err(|cause| self.contradiction(update, cause))?;
+        let task = update.task().map_err(|cause| self.contradiction(update, &cause))?;
         self.check(update, &task)?;
         let config = config_of(&task.model);
         let layout = Layout::new(&config);
@@ -223,7 +223,7 @@ impl Replayed<'_> {
         let tolerances = Tolerances::default();
         let (ours, theirs) = (&replayed.losses, floats(losses));
         let report = compare(&claimed, &replayed.delta, &tensors, &theirs, ours, &tolerances)
-            .map_err(|cause| self.contradiction(update, cause))?;
+            .map_err(|cause| self.contradiction(update, &cause))?;
         Ok(outcome(Ok(report), same.ok()))
     }
 
@@ -248,7 +248,7 @@ impl Replayed<'_> {
             ),
         ];
         if let Some((_, cause)) = facts.iter().find(|(holds, _)| !holds) {
-            return Err(self.contradiction(update, cause));
+            return Err(self.contradiction(update, &cause));
         }
         // What may differ between workers: number, codec, steps, blocks, and the checkpoint they started from.
         let common = TrainTask {
@@ -276,11 +276,11 @@ impl Replayed<'_> {
     /// Takes the worker's inner steps again.
     fn repeat(&mut self, update: &UpdateRecord, task: &TrainTask) -> Result<Update, CliError> {
         let config = config_of(&task.model);
-        config.check().map_err(|cause| self.contradiction(update, cause))?;
+        config.check().map_err(|cause| self.contradiction(update, &cause))?;
         let spec = spec_of(task);
         let (length, sequences) = (task.length as usize, task.sequences as usize);
         let order = Order::new(task.seed, &spec, length, task.blocks_dealt)
-            .map_err(|cause| self.contradiction(update, cause))?;
+            .map_err(|cause| self.contradiction(update, &cause))?;
         let rate = |nano: u32| (f64::from(nano) * 1e-9) as f32;
         let schedule = Schedule {
             peak: rate(task.rate.peak_nano),
@@ -302,7 +302,7 @@ impl Replayed<'_> {
         let Some(start) = &self.start else {
             return Err(self.contradiction(update, "the round has no parameters"));
         };
-        let failed = |cause: &dyn ToString| self.contradiction(update, cause.to_string());
+        let failed = |cause: &dyn ToString| self.contradiction(update, &cause.to_string());
         let mut engine = CpuGpt::new(config).map_err(|cause| failed(&cause))?;
         let begun = ready(Round::start(part, &start.parameters, &mut engine));
         let mut round = begun.map_err(|cause| failed(&cause))?.map_err(|cause| failed(&cause))?;
@@ -322,7 +322,7 @@ impl Replayed<'_> {
 
     /// The blocks that the batches touch, each checked against the data set.
     fn blocks(&self, update: &UpdateRecord, task: &TrainTask, order: &Order) -> Result<Held, CliError> {
-        let failed = |cause: &dyn ToString| self.contradiction(update, cause.to_string());
+        let failed = |cause: &dyn ToString| self.contradiction(update, &cause.to_string());
         let mut held = Held::new(spec_of(task)).map_err(|cause| failed(&cause))?;
         let needed = order
             .blocks(task.round, task.worker, task.steps, task.sequences as usize)
@@ -344,7 +344,7 @@ impl Replayed<'_> {
         if self.start.as_ref().is_some_and(made) {
             return Ok(());
         }
-        let failed = |cause: &dyn ToString| self.contradiction(update, cause.to_string());
+        let failed = |cause: &dyn ToString| self.contradiction(update, &cause.to_string());
         let count = Layout::new(&config_of(&task.model)).parameters();
         let every = NonZeroU64::new(u64::from(task.checkpoint_every))
             .ok_or_else(|| failed(&"there are no rounds between checkpoints"))?;
@@ -367,7 +367,7 @@ impl Replayed<'_> {
     fn blob(&self, update: &UpdateRecord, blob: &BlobRef, expected: u64) -> Result<Vec<u8>, CliError> {
         if blob.bytes != expected {
             let cause = format!("a blob is said to have {} bytes instead of {expected}", blob.bytes);
-            return Err(self.contradiction(update, cause));
+            return Err(self.contradiction(update, &cause));
         }
         let bytes = read_bytes(self.client, &format!("/api/v1/blobs/{}", blob.hash), expected)?;
         self.hashed(update, bytes, &blob.hash.to_string())
@@ -387,7 +387,7 @@ impl Replayed<'_> {
         if found == name {
             return Ok(bytes);
         }
-        Err(self.contradiction(update, format!("the relay gives out {found} in place of the blob {name}")))
+        Err(self.contradiction(update, &format!("the relay gives out {found} in place of the blob {name}")))
     }
 }
 
