@@ -128,11 +128,17 @@ pub struct Damage {
     pub screened: u32,
 }
 
-/// Plays all attacks, on all cores; also the loss of the run where all are honest.
+/// Plays attacks, on all cores; also the loss of the run where all are honest.
 ///
 /// # Errors
 /// What the engine, a codec or the aggregation says of honest work.
-pub fn play(corpus: &Corpus, rounds: u32, number: u64, progress: Progress<'_>) -> Result<(f64, Vec<Damage>)> {
+pub fn play(
+    corpus: &Corpus,
+    attacks: &[Attack],
+    rounds: u32,
+    number: u64,
+    progress: Progress<'_>,
+) -> Result<(f64, Vec<Damage>)> {
     let cores = Cores::all();
     let stage = Stage::new(corpus, rounds, number)?;
     thread::scope(|scope| {
@@ -141,8 +147,8 @@ pub fn play(corpus: &Corpus, rounds: u32, number: u64, progress: Progress<'_>) -
             scope.spawn(move || stage.play(attack, guarded, cores, progress))
         };
         let clean = [spawn(None, true), spawn(None, false)];
-        let games: Vec<_> =
-            Attack::ALL.map(|attack| (attack, spawn(Some(attack), true), spawn(Some(attack), false))).into();
+        let both = |&attack: &Attack| (attack, spawn(Some(attack), true), spawn(Some(attack), false));
+        let games: Vec<_> = attacks.iter().map(both).collect();
         let end = |game: thread::ScopedJoinHandle<'_, Result<Game>>| {
             game.join().map_err(|_| anyhow!("a thread panicked"))?
         };
@@ -164,8 +170,8 @@ pub fn play(corpus: &Corpus, rounds: u32, number: u64, progress: Progress<'_>) -
 }
 
 /// Calls of the progress in [`play`].
-pub fn units(rounds: u32) -> u64 {
-    2 * (1 + Attack::ALL.len() as u64) * u64::from(rounds)
+pub fn units(attacks: usize, rounds: u32) -> u64 {
+    2 * (1 + attacks as u64) * u64::from(rounds)
 }
 
 /// What all games have in common.
