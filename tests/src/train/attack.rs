@@ -328,7 +328,8 @@ impl<'a> Stage<'a> {
             &replayed.losses,
             &Tolerances::default(),
         )?;
-        Ok(report.confirmed() && Codec::Int4.encode(&claim.update.delta).is_ok_and(|bytes| bytes == claim.bytes))
+        Ok(report.confirmed()
+            && Codec::Int4.encode(&claim.update.delta).is_ok_and(|bytes| bytes == claim.bytes))
     }
 
     /// What the workers send that still take part.
@@ -359,7 +360,9 @@ impl<'a> Stage<'a> {
             let part = self.part(round, worker as u32);
             let own = match attack {
                 Attack::LabelFlip => train(part, before, engine, &Flipped(data, self.config.vocabulary))?,
-                Attack::OtherData => train(Part { worker: part.worker + 1000, ..part }, before, engine, data)?,
+                Attack::OtherData => {
+                    train(Part { worker: part.worker + 1000, ..part }, before, engine, data)?
+                }
                 Attack::SkippedSteps => skip(part, 2, before, engine, data)?,
                 Attack::Bf16Weights => train(part, before, &mut Coarse::new(self.config, 8)?, data)?,
                 _ => train(part, before, engine, data)?,

@@ -4,11 +4,11 @@ use super::cores::Cores;
 use super::corpus::CONTEXT;
 use super::{Corpus, now, seed};
 use anyhow::{Context, Result, anyhow, ensure};
+use potluck_train::Engine;
 use potluck_train::codec::{Codec, Feedback, decode_sparse};
 use potluck_train::data::{BLOCKS_PER_ROUND, DataSet, Order};
 use potluck_train::gpt::{CpuGpt, GptConfig, Schedule, init};
 use potluck_train::outer::{Outer, OuterParams, OuterRule, Replica};
-use potluck_train::Engine;
 use potluck_train::round::{Batches, Part, Round, Update};
 use potluck_verify::{AggregateParams, Scope, Sender, SparseUpdate, aggregate, aggregate_sparse};
 use std::thread;
@@ -341,10 +341,8 @@ fn combine(
     let params = AggregateParams::default();
     let combined = match method {
         Method::Sparse => {
-            let decoded = came
-                .iter()
-                .map(|(_, bytes)| decode_sparse(bytes, count))
-                .collect::<Result<Vec<_>, _>>()?;
+            let decoded =
+                came.iter().map(|(_, bytes)| decode_sparse(bytes, count)).collect::<Result<Vec<_>, _>>()?;
             let updates: Vec<SparseUpdate<'_>> = decoded
                 .iter()
                 .zip(&came)
@@ -353,8 +351,10 @@ fn combine(
             (aggregate_sparse(&updates, count, Scope::All, &params)?.values, OuterRule::Plain)
         }
         Method::Average => {
-            let decoded =
-                came.iter().map(|(_, bytes)| Codec::F32.decode(bytes, count)).collect::<Result<Vec<_>, _>>()?;
+            let decoded = came
+                .iter()
+                .map(|(_, bytes)| Codec::F32.decode(bytes, count))
+                .collect::<Result<Vec<_>, _>>()?;
             (mean(&decoded), OuterRule::Plain)
         }
         _ => {

@@ -61,15 +61,8 @@ enum Name {
 }
 
 impl Name {
-    const EACH: [Self; 7] = [
-        Self::Verify,
-        Self::Overhead,
-        Self::Memory,
-        Self::Browser,
-        Self::Drift,
-        Self::Attacks,
-        Self::Train,
-    ];
+    const EACH: [Self; 7] =
+        [Self::Verify, Self::Overhead, Self::Memory, Self::Browser, Self::Drift, Self::Attacks, Self::Train];
 
     fn run(self, report: &mut Report, training: &Options) -> Result<()> {
         match self {

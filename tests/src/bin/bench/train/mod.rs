@@ -71,8 +71,11 @@ pub(crate) fn run(report: &mut Report, options: &Options) -> Result<()> {
             let bar = bar(&format!("{} seed {seed}", group.name()), tokens, "tokens");
             let outcomes = run_all(&plans, &corpus, &|tokens| bar.inc(tokens))?;
             bar.finish_and_clear();
-            let losses: Vec<String> =
-                plans.iter().zip(&outcomes).map(|(plan, it)| format!("{} {:.4}", plan.name, it.loss)).collect();
+            let losses: Vec<String> = plans
+                .iter()
+                .zip(&outcomes)
+                .map(|(plan, it)| format!("{} {:.4}", plan.name, it.loss))
+                .collect();
             report.note(&format!("{} seed {seed}: {}", group.name(), losses.join(", ")));
             results.push(outcomes);
         }
