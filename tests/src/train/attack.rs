@@ -8,7 +8,7 @@ use super::{Corpus, seed};
 use anyhow::{Result, anyhow};
 use potluck_train::codec::Codec;
 use potluck_train::data::{DataError, DataSet};
-use potluck_train::gpt::{CpuGpt, GptConfig, Layout, Schedule};
+use potluck_train::gpt::{CpuGpt, GptConfig, Layout, Schedule, Tensor};
 use potluck_train::outer::{Outer, OuterParams, OuterRule};
 use potluck_train::round::{Batches, Part, Update};
 use potluck_types::BlobHash;
@@ -224,7 +224,7 @@ impl<'a> Stage<'a> {
         let fresh = fresh(&config, number);
         let trained = train(part, &fresh, &mut CpuGpt::new(config)?, &corpus.train)?;
         let start = fresh.iter().zip(trained.delta).map(|(before, delta)| before - delta).collect();
-        let tensors = Layout::new(&config).tensors.iter().map(|tensor| tensor.range()).collect();
+        let tensors = Layout::new(&config).tensors.iter().map(Tensor::range).collect();
         let secret = Secret(seed(number, "epoch"));
         Ok(Self { corpus, config, start, tensors, part, rounds, secret })
     }
@@ -255,7 +255,7 @@ impl<'a> Stage<'a> {
                 return Ok(game);
             };
             let combined = if guarded {
-                self.guard(round, &before, claims, &mut keys, previous.as_deref(), &mut game, &mut engine)?
+                self.guard(round, &before, &claims, &mut keys, previous.as_deref(), &mut game, &mut engine)?
             } else {
                 let decoded = claims.iter().map(|claim| Codec::Int4.decode(&claim.bytes, before.len()));
                 mean(&decoded.collect::<Result<Vec<_>, _>>()?)
@@ -277,7 +277,7 @@ impl<'a> Stage<'a> {
         &self,
         round: u32,
         before: &[f32],
-        claims: Vec<Claim>,
+        claims: &[Claim],
         keys: &mut [Key; WORKERS],
         previous: Option<&[f32]>,
         game: &mut Game,
@@ -345,16 +345,16 @@ impl<'a> Stage<'a> {
         let honest_workers = if attack.is_some() { WORKERS - CHEATS } else { WORKERS };
         let data = &self.corpus.train;
         let mut updates = Vec::new();
-        for worker in 0..honest_workers {
-            if !keys[worker].expelled {
+        for (worker, key) in keys.iter().enumerate().take(honest_workers) {
+            if !key.expelled {
                 updates.push((worker, train(self.part(round, worker as u32), before, engine, data)?));
             }
         }
         let honest: Vec<Update> = updates.iter().map(|(_, update)| update.clone()).collect();
         let mut work = Vec::new();
-        for worker in honest_workers..WORKERS {
+        for (worker, key) in keys.iter().enumerate().skip(honest_workers) {
             let Some(attack) = attack.filter(|&attack| attack != Attack::Silent) else { continue };
-            if keys[worker].expelled {
+            if key.expelled {
                 continue;
             }
             let part = self.part(round, worker as u32);

@@ -9,7 +9,7 @@ use super::run::{fresh, order, train};
 use super::{Corpus, now};
 use anyhow::{Result, ensure};
 use potluck_train::data::{DataError, DataSet};
-use potluck_train::gpt::{CpuGpt, GptConfig, Layout, Schedule};
+use potluck_train::gpt::{CpuGpt, GptConfig, Layout, Schedule, Tensor};
 use potluck_train::round::{Batches, Part, Update};
 use potluck_train::{Batch, Engine as _};
 use potluck_verify::{Tolerances, compare};
@@ -106,7 +106,7 @@ pub fn measure(corpus: &Corpus, inner: u32) -> Result<Vec<Drift>> {
     let start = fresh(&config, 1);
     let trained = train(part, &start, &mut engine, &corpus.train)?;
     let start: Vec<f32> = start.iter().zip(trained.delta).map(|(before, delta)| before - delta).collect();
-    let tensors: Vec<_> = Layout::new(&config).tensors.iter().map(|tensor| tensor.range()).collect();
+    let tensors: Vec<_> = Layout::new(&config).tensors.iter().map(Tensor::range).collect();
     let mut drifts = Vec::new();
     for way in Way::ALL {
         let nothing = if way.honest() { 0.0 } else { f64::INFINITY };
