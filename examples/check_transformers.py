@@ -2,10 +2,11 @@
 """Loads an exported model folder with Hugging Face transformers and compares its logits with ours.
 
     pip install torch transformers
+    potluck model logits FOLDER --text "It was" --all --json > LOGITS.json
     python check_transformers.py FOLDER LOGITS.json
 
-LOGITS.json: {"tokens": [...], "logits": [[...], ...]}, a row of logits for each token; "text", if it is there, must give
-these tokens. Ends with status 1 if anything differs.
+LOGITS.json: {"tokens": [...], "logits": [[...], ...]}, a row of logits for each of the last tokens; "text", if it is
+there, must give these tokens. Ends with status 1 if anything differs.
 """
 
 import json
@@ -50,7 +51,7 @@ def main() -> int:
 
     expected = torch.tensor(ours["logits"], dtype=torch.float32)
     with torch.no_grad():
-        found = model.eval()(torch.tensor([ours["tokens"]])).logits[0]
+        found = model.eval()(torch.tensor([ours["tokens"]])).logits[0][-len(ours["logits"]) :]
     if found.shape != expected.shape:
         print(f"logits of {tuple(found.shape)} instead of {tuple(expected.shape)}")
         return 1

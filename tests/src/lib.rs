@@ -1,7 +1,8 @@
 //! Shared parts of the end-to-end suites: a relay in this process, plain HTTP to it, native volunteers, `.npy`
-//! files of every kind, and reference products that share no code with what they check.
+//! files of every kind, and reference products that share no code with what they check; whole training runs.
 
 pub mod npy;
+pub mod train;
 
 use potluck_cli::error::CliError;
 use potluck_cli::stop::Stop;

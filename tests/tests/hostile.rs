@@ -199,7 +199,9 @@ impl Attacker {
 
     /// The right result of a lease.
     async fn compute(&mut self, lease: &Lease) -> Vec<u8> {
-        let Task::Matmul(MatmulTask { rows, cols, depth, a, bt, .. }) = &lease.task;
+        let Task::Matmul(MatmulTask { rows, cols, depth, a, bt, .. }) = &lease.task else {
+            unreachable!("no run was added")
+        };
         let mut operands = Vec::new();
         for panels in [a, bt] {
             let mut bytes = Vec::new();
@@ -281,7 +283,7 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 }
 
 fn result_bytes(lease: &Lease) -> usize {
-    let Task::Matmul(task) = &lease.task;
+    let Task::Matmul(task) = &lease.task else { unreachable!("no run was added") };
     task.rows as usize * task.cols as usize * 4
 }
 
@@ -518,14 +520,14 @@ async fn floods(url: &str) {
     {
         let mut attacker = Attacker::consented(url).await;
         let lease = attacker.lease(1).await;
-        let Task::Matmul(task) = &lease.task;
+        let Task::Matmul(task) = &lease.task else { unreachable!("no run was added") };
         attacker.send(BlobRequest { hash: task.a[0].hash, offset, bytes }).await;
         attacker.refused(RefusalCode::OutOfOrder).await;
     }
     // The same input again and again.
     let mut attacker = Attacker::consented(url).await;
     let lease = attacker.lease(1).await;
-    let Task::Matmul(task) = &lease.task;
+    let Task::Matmul(task) = &lease.task else { unreachable!("no run was added") };
     let inputs = task.a.iter().chain(&task.bt).map(|blob| blob.bytes).sum::<u64>();
     let mut got = 0;
     let refusal = loop {
@@ -554,7 +556,7 @@ async fn slow_reader(url: &str, api: &Api) {
     let (mut attacker, blobs) = loop {
         let mut attacker = Attacker::consented(url).await;
         let lease = attacker.lease(1_000_000).await;
-        let Task::Matmul(task) = &lease.task;
+        let Task::Matmul(task) = &lease.task else { unreachable!("no run was added") };
         let blobs: Vec<_> = task.a.iter().chain(&task.bt).copied().collect();
         if blobs.iter().map(|blob| blob.bytes).sum::<u64>() >= SLOW_READER_BYTES {
             break (attacker, blobs);

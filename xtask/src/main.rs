@@ -15,6 +15,9 @@ use clap::{Args, Parser, Subcommand};
 use run::{Step, cargo, root};
 use std::process::ExitCode;
 
+/// Benchmarks that need no browser.
+const NATIVE_BENCHES: [&str; 3] = ["train", "attacks", "drift"];
+
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Potluck's own commands. Each sets up what it needs.")]
 struct Cli {
@@ -44,7 +47,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Benchmarks against named peers: browser, verify, overhead, memory, all
+    /// Benchmarks against named peers: browser, verify, overhead, memory, train, attacks, drift, all
     Bench(Rest),
 }
 
@@ -90,16 +93,19 @@ fn run(command: Command) -> Result<bool> {
             sizes::run(json)
         }
         Command::Bench(rest) => {
-            // Standard output is for the rows; what setting up says goes to standard error.
-            site::build()?;
-            let wasm = setup::wasm::toolchain()?;
-            let tools = setup::tools::bin_folder();
             let mut bench = cargo();
             bench
                 .args(["run", "--quiet", "--release", "-p", "potluck-tests", "--bin", "bench", "--"])
-                .args(rest.args);
-            bench.env("POTLUCK_CACHE", setup::cache()?).env("POTLUCK_TOOLS", tools?);
-            bench.env("POTLUCK_WASM_RUSTC", wasm.rustc());
+                .args(&rest.args)
+                .env("POTLUCK_CACHE", setup::cache()?);
+            // Training needs neither a page nor a compiler for wasm.
+            if !rest.args.iter().any(|arg| NATIVE_BENCHES.contains(&arg.as_str())) {
+                // Standard output is for the rows; what setting up says goes to standard error.
+                site::build()?;
+                let wasm = setup::wasm::toolchain()?;
+                bench.env("POTLUCK_TOOLS", setup::tools::bin_folder()?);
+                bench.env("POTLUCK_WASM_RUSTC", wasm.rustc());
+            }
             Ok(bench.status()?.success())
         }
     }

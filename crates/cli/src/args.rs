@@ -1,5 +1,12 @@
 //! The command line.
 
+mod train;
+
+pub use train::{
+    ExportArgs, GenerateArgs, ImportArgs, LogitsArgs, ModelArgs, ModelCommand, ReplayArgs, TrainArgs,
+    WatchArgs,
+};
+
 use crate::error::AFTER_HELP;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
@@ -45,6 +52,30 @@ pub enum Command {
     #[command(after_help = "Examples:
   potluck fetch 3f2a --out C.npy")]
     Fetch(FetchArgs),
+    /// Show how a training run goes: loss, speed, volunteers, bytes, and what the model writes
+    // Hidden until a relay serves runs.
+    #[command(
+        hide = true,
+        after_help = "Examples:
+  potluck watch 3f2a
+  potluck watch 3f2a --json
+
+On a terminal the view redraws; otherwise each round is a line. Leaving does not end the run."
+    )]
+    Watch(WatchArgs),
+    /// Repeat what volunteers did in a round of a training run, and judge it
+    // Hidden until a relay serves runs.
+    #[command(
+        hide = true,
+        after_help = "Examples:
+  potluck replay 3f2a --round 12
+  potluck replay 3f2a --round 12 --volunteer 9bc1 --json
+
+Everything it needs is public; each piece is checked by its hash. Ends with exit code 1 if an update is refuted."
+    )]
+    Replay(ReplayArgs),
+    /// Use models as folders in Hugging Face's GPT-2 layout
+    Model(ModelArgs),
     /// Lend this machine without a browser
     #[command(
         after_help = "Starting the command is the consent: it lends this machine's GPU or CPU to the relay's jobs until it \
@@ -132,6 +163,22 @@ pub enum SubmitJob {
 
 Closing the command does not end the job: `potluck fetch JOB --out C.npy` picks it up again.")]
     Matmul(MatmulArgs),
+    /// A training run: volunteers train a language model on a corpus
+    // Hidden until a relay serves runs.
+    #[command(
+        hide = true,
+        after_help = "Examples:
+  potluck submit train run.toml --watch
+  potluck submit train run.toml --json
+
+A run file needs one line, corpus = \"some.txt\" (any UTF-8 text, or a folder of it). Other keys and their defaults:
+  tokenizer = \"characters\"   or \"bytes\", or the path of a byte-level BPE's tokenizer.json
+  model = \"tiny\"             or \"mini\", \"small\", a table of sizes, or [model] with from = \"FOLDER\"
+  steps = 10  rounds = 60  volunteers = 4  batch = 8  blocks = 8  seed = 1  codec = \"int4\"
+  [learning-rate]  peak = 0.002  least = 0.0001  warmup = 100
+  [audit]          first-rounds = 5  start = 0.5  decay = 0.8  least = 0.05"
+    )]
+    Train(TrainArgs),
 }
 
 /// `potluck submit matmul`
@@ -388,6 +435,16 @@ mod tests {
             "potluck volunteer --backend cpu --preset quiet --count 3",
             "potluck tabs --count 2 --backend wasm",
             "potluck completions zsh",
+            "potluck submit train run.toml --watch --name n --json",
+            "potluck watch 3F2a --json --relay http://x:1",
+            "potluck replay 3f2a --round 0 --volunteer 9b",
+            "potluck model generate dir --prompt x --tokens 9 --temperature 0 --top-k 3 --seed 4",
+            "potluck model generate dir --prompt -x",
+            "potluck model logits dir --tokens 1,2,3 --json",
+            "potluck model logits dir --text ab --all",
+            "potluck model export 3f2a --round 3 --out d",
+            "potluck model export 3f2a --out d",
+            "potluck model import dir run.toml --watch",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
         }
@@ -406,6 +463,19 @@ mod tests {
             ("potluck jobs --token a --token-file b", Kind::ArgumentConflict),
             ("potluck status xyz", Kind::ValueValidation),
             ("potluck tabs --count 0", Kind::ValueValidation),
+            ("potluck submit train", Kind::MissingRequiredArgument),
+            ("potluck watch xyz", Kind::ValueValidation),
+            ("potluck replay 3f2a", Kind::MissingRequiredArgument),
+            ("potluck replay 3f2a --round 1 --volunteer xyz", Kind::ValueValidation),
+            ("potluck model", Kind::DisplayHelpOnMissingArgumentOrSubcommand),
+            ("potluck model generate dir", Kind::MissingRequiredArgument),
+            ("potluck model generate dir --prompt x --temperature -1", Kind::ValueValidation),
+            ("potluck model generate dir --prompt x --temperature nan", Kind::ValueValidation),
+            ("potluck model logits dir", Kind::MissingRequiredArgument),
+            ("potluck model logits dir --tokens 1,x", Kind::ValueValidation),
+            ("potluck model logits dir --tokens 1 --text a", Kind::ArgumentConflict),
+            ("potluck model export 3f2a", Kind::MissingRequiredArgument),
+            ("potluck model import dir", Kind::MissingRequiredArgument),
             ("potluck tabs --count 65", Kind::ValueValidation),
         ] {
             assert_eq!(parse(line).err(), Some(kind), "{line}");

@@ -22,7 +22,7 @@ pub enum Exit {
     RefusedInput = 4,
     /// The token is missing or wrong.
     NotAllowed = 5,
-    /// There is no such job.
+    /// There is no such job or run.
     NotFound = 6,
     /// Ctrl-C or SIGTERM ended a command before it was done.
     Interrupted = 130,
@@ -32,12 +32,12 @@ pub enum Exit {
 pub const AFTER_HELP: &str = "\
 Exit codes:
   0    done
-  1    failed (the job failed or was canceled, a file or the browser could not be used)
+  1    failed (the job failed or was canceled, a replay refuted an update, a file or the browser could not be used)
   2    the command line is wrong
   3    the relay could not be reached
   4    the input was refused
   5    the token is missing or wrong
-  6    there is no such job
+  6    there is no such job or run
   130  interrupted
 
 Environment:
@@ -119,6 +119,46 @@ pub enum CliError {
         /// Why, if the relay says.
         reason: Option<String>,
     },
+    /// No run has this id.
+    #[error("no run's id begins with {0}")]
+    NoSuchRun(String),
+    /// Several runs' ids begin like this.
+    #[error("{count} runs' ids begin with {prefix}")]
+    AmbiguousRun {
+        /// What was given.
+        prefix: String,
+        /// How many.
+        count: usize,
+    },
+    /// The run ended before its last round.
+    #[error("run {run} was canceled{}", because(.reason.as_deref()))]
+    RunCanceled {
+        /// The run.
+        run: String,
+        /// Why, if the relay says.
+        reason: Option<String>,
+    },
+    /// Ctrl-C while a run was shown.
+    #[error("interrupted; run {0} goes on without this command")]
+    LeftRun(String),
+    /// What the relay says of a round, or gives out for it, contradicts itself.
+    #[error("{what}: {cause}")]
+    Record {
+        /// Of which round or worker.
+        what: String,
+        /// What does not fit.
+        cause: String,
+    },
+    /// Updates that their replay does not confirm.
+    #[error("{refuted} of {replayed} replayed update(s) of round {round} refuted")]
+    Refuted {
+        /// Not confirmed.
+        refuted: usize,
+        /// All that were replayed.
+        replayed: usize,
+        /// The round.
+        round: u64,
+    },
     /// The browser failed.
     #[error(transparent)]
     Browser(#[from] CdpError),
@@ -177,9 +217,9 @@ impl CliError {
         match self {
             Self::Unreachable { .. } => Exit::Unreachable,
             Self::Input { .. } | Self::File { action: "read", .. } => Exit::RefusedInput,
-            Self::Usage { .. } | Self::AmbiguousJob { .. } => Exit::Usage,
-            Self::NoSuchJob(_) => Exit::NotFound,
-            Self::Interrupted { .. } => Exit::Interrupted,
+            Self::Usage { .. } | Self::AmbiguousJob { .. } | Self::AmbiguousRun { .. } => Exit::Usage,
+            Self::NoSuchJob(_) | Self::NoSuchRun(_) => Exit::NotFound,
+            Self::Interrupted { .. } | Self::LeftRun(_) => Exit::Interrupted,
             Self::Api(error) => match error.status {
                 400 | 411 | 413 | 415 | 422 => Exit::RefusedInput,
                 401 | 403 => Exit::NotAllowed,
@@ -202,10 +242,15 @@ impl CliError {
             Self::NoSuchJob(_) => "no_such_job",
             Self::AmbiguousJob { .. } => "ambiguous_job",
             Self::JobEnded { .. } => "job_ended",
+            Self::NoSuchRun(_) => "no_such_run",
+            Self::AmbiguousRun { .. } => "ambiguous_run",
+            Self::RunCanceled { .. } => "run_canceled",
+            Self::Record { .. } => "bad_record",
+            Self::Refuted { .. } => "refuted",
             Self::Browser(_) => "browser",
             Self::Volunteer { .. } => "volunteer",
             Self::Relay { .. } => "relay",
-            Self::Interrupted { .. } => "interrupted",
+            Self::Interrupted { .. } | Self::LeftRun(_) => "interrupted",
             Self::System { .. } => "system",
         }
     }
@@ -234,6 +279,21 @@ impl CliError {
             Self::NoSuchJob(_) => "`potluck jobs` lists the jobs of the relay".to_owned(),
             Self::AmbiguousJob { .. } => "give more of the id; `potluck jobs` shows them".to_owned(),
             Self::JobEnded { .. } => "submit it again if its result is still needed".to_owned(),
+            Self::NoSuchRun(_) => "the relay's page and GET /api/v1/runs list its runs".to_owned(),
+            Self::AmbiguousRun { .. } => "give more of the id".to_owned(),
+            Self::RunCanceled { .. } => {
+                "`potluck model export` still gets what it learned; submit the run file again to start over"
+                    .to_owned()
+            }
+            Self::LeftRun(run) => format!("potluck watch {run} shows it again"),
+            Self::Record { .. } => {
+                "try again; if it says the same, the relay's records are damaged or it does not tell the truth"
+                    .to_owned()
+            }
+            Self::Refuted { .. } => {
+                "replay it on another machine too; two independent refutations prove the update wrong"
+                    .to_owned()
+            }
             Self::Browser(error) => error.hint().to_owned(),
             Self::Interrupted { job: Some(job) } => {
                 format!(

@@ -1,7 +1,7 @@
 //! The `potluck` command as a library, so that xtask and the end-to-end tests drive the same code.
 //!
 //! Where to look: `args` is the command line, `error` the exit codes; `relay` runs a relay; `submit`, `jobs`, `job` are for submitters and speak
-//! HTTP through `client`; `volunteer` and `tabs` lend; `cdp` drives Chromium.
+//! HTTP through `client`, and so does `runs`, for training, with `run_file` and `model`; `volunteer` and `tabs` lend; `cdp` drives Chromium.
 //!
 //! Architecture invariant: nothing here decides. The relay judges inputs, the engine judges what a volunteer does.
 
@@ -10,6 +10,7 @@ pub mod cdp;
 pub mod client;
 pub mod config;
 pub mod error;
+pub mod generate;
 pub mod job;
 pub mod jobs;
 pub mod model;
@@ -17,12 +18,13 @@ pub mod npy;
 pub mod progress;
 pub mod relay;
 pub mod run_file;
+pub mod runs;
 pub mod stop;
 pub mod submit;
 pub mod tabs;
 pub mod volunteer;
 
-use args::{Cli, Command, SubmitJob, TokenArgs};
+use args::{Cli, Command, ModelCommand, SubmitJob, TokenArgs};
 use clap::CommandFactory as _;
 use client::Client;
 use error::CliError;
@@ -65,11 +67,15 @@ pub fn run(cli: &Cli) -> Result<(), CliError> {
         };
         Client::new(relay, token, stop.clone())
     };
+    // Anybody may read what a run did.
+    let public = |relay: &str| Client::new(relay, None, stop.clone());
     let outcome = match &cli.command {
         Command::Submit(submit) => match &submit.job {
             SubmitJob::Matmul(args) => {
                 client(&args.relay.relay, &args.token).and_then(|client| submit::matmul(args, &client))
             }
+            SubmitJob::Train(args) => client(&args.relay.relay, &args.token)
+                .and_then(|client| runs::submit::train(args, None, &client)),
         },
         Command::Jobs(args) => {
             client(&args.relay.relay, &args.token).and_then(|client| jobs::list(args, &client))
@@ -83,6 +89,21 @@ pub fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Fetch(args) => {
             client(&args.relay.relay, &args.token).and_then(|client| jobs::fetch(args, &client))
         }
+        Command::Watch(args) => {
+            public(&args.relay.relay).and_then(|client| runs::watch::command(args, &client))
+        }
+        Command::Replay(args) => {
+            public(&args.relay.relay).and_then(|client| runs::replay::command(args, &client))
+        }
+        Command::Model(model) => match &model.command {
+            ModelCommand::Generate(args) => generate::generate(args, &stop),
+            ModelCommand::Logits(args) => generate::logits(args, &stop),
+            ModelCommand::Export(args) => {
+                public(&args.relay.relay).and_then(|client| runs::export::command(args, &client))
+            }
+            ModelCommand::Import(args) => client(&args.train.relay.relay, &args.train.token)
+                .and_then(|client| runs::submit::train(&args.train, Some(&args.folder), &client)),
+        },
         Command::Volunteer(args) => runtime.block_on(volunteer::run(args, &stop)),
         Command::Tabs(args) => runtime.block_on(tabs::run(args, &stop)),
         Command::Relay(args) => runtime.block_on(relay::run(args, &stop)),
@@ -97,10 +118,18 @@ pub fn run(cli: &Cli) -> Result<(), CliError> {
 pub fn wants_json(cli: &Cli) -> bool {
     match &cli.command {
         Command::Relay(args) => args.json,
-        Command::Submit(submit) => {
-            let SubmitJob::Matmul(args) = &submit.job;
-            args.json
-        }
+        Command::Submit(submit) => match &submit.job {
+            SubmitJob::Matmul(args) => args.json,
+            SubmitJob::Train(args) => args.json,
+        },
+        Command::Watch(args) => args.json,
+        Command::Replay(args) => args.json,
+        Command::Model(model) => match &model.command {
+            ModelCommand::Generate(args) => args.json,
+            ModelCommand::Logits(args) => args.json,
+            ModelCommand::Export(args) => args.json,
+            ModelCommand::Import(args) => args.train.json,
+        },
         Command::Jobs(args) => args.json,
         Command::Status(args) | Command::Cancel(args) => args.json,
         Command::Fetch(args) => args.json,

@@ -104,14 +104,19 @@ pub fn upload(client: &Client, file: &NpyFile) -> Result<MatrixInfo, CliError> {
 
 /// Creates a job. The key makes a repeated request harmless: the relay answers with the job that it made before.
 fn create(client: &Client, job: &NewJob) -> Result<JobInfo, CliError> {
+    let key = idempotency_key()?;
+    let headers = [("idempotency-key", key.as_str())];
+    client.send_json(&Method::POST, "/api/v1/jobs", &headers, Some(&json!(job)), |trouble| {
+        tracing::info!(cause = %trouble.cause, "the relay does not answer; trying again");
+    })
+}
+
+/// A random key for a creation that may have to be sent twice.
+pub(crate) fn idempotency_key() -> Result<String, CliError> {
     let mut key = [0; 16];
     getrandom::fill(&mut key).map_err(|cause| CliError::System {
         what: "the system gives no random numbers",
         cause: std::io::Error::other(cause),
     })?;
-    let key = potluck_types::JobId(key).to_string();
-    let headers = [("idempotency-key", key.as_str())];
-    client.send_json(&Method::POST, "/api/v1/jobs", &headers, Some(&json!(job)), |trouble| {
-        tracing::info!(cause = %trouble.cause, "the relay does not answer; trying again");
-    })
+    Ok(potluck_types::JobId(key).to_string())
 }

@@ -39,7 +39,20 @@ fn help_version_and_completions() {
     for word in ["relay", "submit", "volunteer", "tabs", "Exit codes", "POTLUCK_TOKEN"] {
         assert!(out.contains(word), "{word} is missing in\n{out}");
     }
-    for command in ["relay", "submit matmul", "volunteer", "tabs", "fetch"] {
+    for command in [
+        "relay",
+        "submit matmul",
+        "submit train",
+        "watch",
+        "replay",
+        "model generate",
+        "model logits",
+        "model export",
+        "model import",
+        "volunteer",
+        "tabs",
+        "fetch",
+    ] {
         let (code, out, _) = run(folder.path(), &format!("{command} --help"));
         assert!(code == 0 && out.contains("Examples:"), "{command}:\n{out}");
     }
@@ -65,6 +78,12 @@ fn exit_codes_say_what_went_wrong() {
         ("jobs --relay http://127.0.0.1:1", 3),
         ("submit matmul no.npy no.npy --out c.npy", 4),
         ("submit matmul missing.npy no.npy --out c.npy", 4),
+        ("submit train missing.toml", 4),
+        ("submit train bad.toml", 4),
+        ("model generate missing --prompt x", 4),
+        ("model generate missing", 2),
+        ("watch abc --relay http://127.0.0.1:1", 3),
+        ("replay abc --relay http://127.0.0.1:1", 2),
         ("relay --data no.npy --listen 127.0.0.1:0", 1),
     ] {
         let (code, out, error) = run(folder.path(), line);

@@ -42,6 +42,7 @@ fn matmul_args(line: &[&str]) -> MatmulArgs {
     match cli.command {
         Command::Submit(submit) => match submit.job {
             SubmitJob::Matmul(args) => args,
+            SubmitJob::Train(_) => panic!("another job"),
         },
         _ => panic!("another command"),
     }

@@ -399,6 +399,8 @@ pub enum RejectReason {
     WrongProduct,
     /// The bytes did not arrive in time.
     NotDelivered,
+    /// The update is not what the round's steps give, or holds a value that it may not hold.
+    WrongUpdate,
 }
 
 /// What became of a result.

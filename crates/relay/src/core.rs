@@ -207,6 +207,8 @@ impl Task {
                 });
                 self.changed.send_modify(|count| *count += 1);
             }
+            // Nothing adds a run to this relay's machine.
+            Output::Run(output) => tracing::error!(?output, "a run that nobody added"),
             Output::JobCompleted { job } => {
                 self.blobs.release(&job);
                 let (db, changed) = (self.db.clone(), self.changed.clone());

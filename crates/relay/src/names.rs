@@ -25,5 +25,6 @@ pub(crate) const fn reason(reason: RejectReason) -> &'static str {
         RejectReason::WrongHash => "wrong_hash",
         RejectReason::WrongProduct => "wrong_product",
         RejectReason::NotDelivered => "not_delivered",
+        RejectReason::WrongUpdate => "wrong_update",
     }
 }

@@ -21,6 +21,9 @@ struct Standing {
     rejected_in_a_row: u32,
     cooling_until: Instant,
     widened: u8,
+    /// Replays of updates passed since the last rejection. Not durable: after a restart everybody is replayed
+    /// as a newcomer is.
+    audits_passed: u32,
 }
 
 /// The records of all volunteers that ever delivered a result, up to a limit.
@@ -57,6 +60,24 @@ impl Standings {
         self.by_volunteer.get(volunteer).map_or(0, |standing| standing.widened)
     }
 
+    /// What the volunteer's record is worth, in millionths.
+    pub(crate) fn weight(&self, volunteer: &VolunteerId) -> u32 {
+        let record =
+            self.by_volunteer.get(volunteer).map_or_else(Record::default, |standing| standing.record);
+        (credibility(&record) * 1e6) as u32
+    }
+
+    /// Replays passed since the last rejection.
+    pub(crate) fn audits_passed(&self, volunteer: &VolunteerId) -> u32 {
+        self.by_volunteer.get(volunteer).map_or(0, |standing| standing.audits_passed)
+    }
+
+    /// A replay agreed with the volunteer's update.
+    pub(crate) fn audit_passed(&mut self, volunteer: VolunteerId) {
+        let standing = self.entry(volunteer);
+        standing.audits_passed = standing.audits_passed.saturating_add(1);
+    }
+
     pub(crate) fn accepted(&mut self, volunteer: VolunteerId, cleared_rows: u32) {
         let standing = self.entry(volunteer);
         standing.record.accepted += 1;
@@ -70,6 +91,7 @@ impl Standings {
         let standing = self.entry(volunteer);
         standing.record.rejected += 1;
         standing.widened = 0;
+        standing.audits_passed = 0;
         self.cool_down(volunteer, now);
     }
 

@@ -2,6 +2,7 @@
 //! simulator) feeds each [`Input`] with the time and carries out each [`Output`] in order.
 
 use crate::grid::Grid;
+use crate::run::{RunInput, RunOutput};
 use potluck_proto::{Backend, BlobRef, BlobRequest, DecodeError, MatmulTask, Message, RejectReason};
 use potluck_types::{DType, JobId, SessionId, Tile, VolunteerId};
 use std::sync::Arc;
@@ -138,6 +139,8 @@ pub enum Input {
         /// The job.
         job: JobId,
     },
+    /// Something happened to a run.
+    Run(RunInput),
     /// What is durably known of a volunteer's key (once at start, before its sessions).
     VolunteerKnown {
         /// Whose.
@@ -204,9 +207,9 @@ pub enum Output {
     },
     /// A result was rejected. Best effort: the volunteer's record and the reason.
     Rejected {
-        /// The job.
+        /// The job or run.
         job: JobId,
-        /// The shard.
+        /// The shard, or the worker of the run's round.
         shard: u32,
         /// Whose result.
         volunteer: VolunteerId,
@@ -215,6 +218,8 @@ pub enum Output {
         /// Why.
         reason: RejectReason,
     },
+    /// Something is to be done for a run.
+    Run(RunOutput),
     /// Every tile of the job is durable. Emitted once; after a restart again if it was not recorded.
     JobCompleted {
         /// The job.

@@ -11,11 +11,12 @@ use crate::policy::{
 use crate::relay::{PlantedBug, Relay, Timer};
 use potluck_proto::{
     Backend, BlobRef, LeaseRequest, MatmulTask, NoWork, NoWorkReason, Outcome, RejectReason, Revoke,
-    RevokeReason, Task, Verdict,
+    RevokeReason, Task, TrainTask, Verdict,
 };
 use potluck_types::limits::MAX_LEASES_PER_SESSION;
 use potluck_types::{BlobHash, Duration, Fence, Instant, JobId, LeaseId, SessionId, VolunteerId};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// How far a lease is.
 #[derive(Debug)]
@@ -41,6 +42,48 @@ pub(crate) struct Claim {
     pub(crate) backend: Backend,
 }
 
+/// What a lease is for.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// A tile of a job.
+    Tile { block: Block, task: MatmulTask },
+    /// A worker slot of a run's round.
+    Round { task: Arc<TrainTask>, result_bytes: u64 },
+}
+
+impl Work {
+    /// The blobs that the work needs.
+    pub(crate) fn inputs(&self) -> impl Iterator<Item = BlobRef> + '_ {
+        let (tile, round) = match self {
+            Self::Tile { task, .. } => (Some(task), None),
+            Self::Round { task, .. } => (None, Some(task)),
+        };
+        let tile = tile.into_iter().flat_map(|task| task.a.iter().chain(&task.bt).copied());
+        let round = round.into_iter().flat_map(|task| {
+            let blocks = task.blocks.iter().map(|block| block.blob);
+            blocks.chain(task.outer_steps.iter().copied()).chain([task.checkpoint])
+        });
+        tile.chain(round)
+    }
+
+    /// Length of a right result.
+    pub(crate) fn result_bytes(&self) -> u64 {
+        match self {
+            Self::Tile { task, .. } => {
+                u64::from(task.rows) * u64::from(task.cols) * task.dtype.result_bytes() as u64
+            }
+            Self::Round { result_bytes, .. } => *result_bytes,
+        }
+    }
+
+    fn to_task(&self) -> Task {
+        match self {
+            Self::Tile { task, .. } => Task::Matmul(task.clone()),
+            Self::Round { task, .. } => Task::Train(Box::new(TrainTask::clone(task))),
+        }
+    }
+}
+
 /// Shard x volunteer x deadline.
 #[derive(Debug)]
 pub(crate) struct Lease {
@@ -49,14 +92,29 @@ pub(crate) struct Lease {
     pub(crate) volunteer: VolunteerId,
     pub(crate) job: JobId,
     pub(crate) shard: u32,
-    pub(crate) block: Block,
-    pub(crate) task: MatmulTask,
+    pub(crate) work: Work,
     pub(crate) flops: u64,
-    granted: Instant,
-    expected: Duration,
+    pub(crate) granted: Instant,
+    pub(crate) expected: Duration,
     pub(crate) deadline: Instant,
     pub(crate) backend: Backend,
     pub(crate) stage: Stage,
+}
+
+/// Whose result was rejected, and which.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Blamed {
+    pub(crate) job: JobId,
+    pub(crate) shard: u32,
+    pub(crate) volunteer: VolunteerId,
+    pub(crate) session: SessionId,
+    pub(crate) lease: LeaseId,
+    pub(crate) backend: Backend,
+}
+
+/// Bytes of inputs that a volunteer does not hold.
+pub(crate) fn missing_bytes(work: &Work, held: &BTreeSet<BlobHash>) -> u64 {
+    work.inputs().filter(|blob| !held.contains(&blob.hash)).map(|blob| blob.bytes).sum()
 }
 
 impl Relay {
@@ -83,13 +141,16 @@ impl Relay {
         let measured = self.sessions.get(&id).and_then(|session| session.speed);
         let speed = measured.unwrap_or(claimed).clamp(SPEED.start, SPEED.end);
         let held: BTreeSet<_> = request.held.iter().copied().collect();
+        if let Some((run, worker)) = self.find_slot(id, volunteer, request, &held) {
+            return self.grant_slot(id, volunteer, &run, worker, request, &held);
+        }
         let found = self
             .carve_somewhere(&volunteer, speed, request.memory_bytes, &held)
             .or_else(|| self.copy_at_tail(id, &volunteer, speed, request.memory_bytes));
         if let Some((job, shard)) = found {
             return self.grant(id, volunteer, job, shard, speed, request.backend, &held);
         }
-        let too_small = self.jobs.values().any(|job| job.free > 0);
+        let too_small = self.jobs.values().any(|job| job.free > 0) || self.lacks_memory(request.memory_bytes);
         let reason = if too_small { NoWorkReason::TooLittleMemory } else { NoWorkReason::Idle };
         self.no_work(id, reason, IDLE_RETRY);
     }
@@ -138,6 +199,7 @@ impl Relay {
             return None;
         }
         let worth = |lease: &Lease| {
+            let Work::Tile { task, .. } = &lease.work else { return None };
             let shard = self.jobs.get(&lease.job)?.shards.get(&lease.shard)?;
             let own = Duration((lease.flops as f64 / speed * 1e3) as u64);
             let overdue = self.now.since(lease.granted) >= lease.expected;
@@ -146,8 +208,8 @@ impl Relay {
             let free = !shard.storing && shard.leases.len() < MAX_COPIES;
             let other = lease.session != session && lease.volunteer != *volunteer;
             let computing = matches!(lease.stage, Stage::Computing);
-            let bytes = lease.task.a.iter().chain(&lease.task.bt).map(|blob| blob.bytes).sum::<u64>();
-            let fits = bytes + u64::from(lease.task.rows) * u64::from(lease.task.cols) * 4 <= memory_bytes;
+            let bytes = lease.work.inputs().map(|blob| blob.bytes).sum::<u64>();
+            let fits = bytes + u64::from(task.rows) * u64::from(task.cols) * 4 <= memory_bytes;
             (free && other && computing && fits && (overdue || faster)).then_some((
                 lease.granted + lease.expected,
                 lease.job,
@@ -168,11 +230,8 @@ impl Relay {
         backend: Backend,
         held: &BTreeSet<BlobHash>,
     ) {
-        let lease_id = self.new_lease_id();
-        let fence = Fence((u64::from(self.config.incarnation) << 32) | (lease_id.0 & 0xffff_ffff));
-        let (Some(job), Some(session)) = (self.jobs.get_mut(&job_id), self.sessions.get_mut(&id)) else {
-            return;
-        };
+        let (lease_id, fence) = self.new_lease();
+        let Some(job) = self.jobs.get_mut(&job_id) else { return };
         let Some(block) = job.shards.get(&shard).map(|shard| shard.block.clone()) else { return };
         let task = job.task(&block);
         job.lease(shard, lease_id, volunteer);
@@ -180,57 +239,66 @@ impl Relay {
         let flops = 2 * u64::from(task.rows) * u64::from(task.cols) * u64::from(task.depth);
         job.service = job.service.saturating_add(flops);
 
-        let inputs = || task.a.iter().chain(&task.bt);
-        let missing: u64 = inputs().filter(|blob| !held.contains(&blob.hash)).map(|blob| blob.bytes).sum();
-        let all: u64 = inputs().map(|blob| blob.bytes.max(crate::policy::MIN_CHUNK_CHARGE)).sum();
-        let result = u64::from(task.rows) * u64::from(task.cols) * 4;
+        let work = Work::Tile { block, task };
+        let (missing, result) = (missing_bytes(&work, held), work.result_bytes());
         let seconds = flops as f64 / speed + (missing + result) as f64 / LINK_BYTES_PER_SECOND;
         let expected = Duration((seconds * 1e3) as u64);
-        // A lease that is fetched ahead begins when the one before it ends.
-        let queued = session.leases.iter().filter_map(|lease| self.leases.get(lease));
-        let queued: u64 = queued.map(|lease| (lease.granted + lease.expected).since(self.now).0).sum();
         let deadline = Duration((expected.0 as f64 * DEADLINE_FACTOR) as u64).max(MIN_DEADLINE);
-        let deadline = Duration((deadline.0 + queued).min(MAX_DEADLINE.0));
+        let deadline = Duration((deadline.0 + self.queued(id).0).min(MAX_DEADLINE.0));
+        let lease = Lease {
+            fence,
+            session: id,
+            volunteer,
+            job: job_id,
+            shard,
+            work,
+            flops,
+            granted: self.now,
+            expected,
+            deadline: self.now + deadline,
+            backend,
+            stage: Stage::Computing,
+        };
+        self.enter(lease_id, lease);
+    }
 
+    pub(crate) fn new_lease(&mut self) -> (LeaseId, Fence) {
+        let id = self.new_lease_id();
+        (id, Fence((u64::from(self.config.incarnation) << 32) | (id.0 & 0xffff_ffff)))
+    }
+
+    /// How long the leases that a session holds will keep it: one that is fetched ahead begins when the one
+    /// before it ends.
+    pub(crate) fn queued(&self, id: SessionId) -> Duration {
+        let leases = self.sessions.get(&id).into_iter().flat_map(|session| &session.leases);
+        let leases = leases.filter_map(|lease| self.leases.get(lease));
+        Duration(leases.map(|lease| (lease.granted + lease.expected).since(self.now).0).sum())
+    }
+
+    /// Enters a lease into every table and hands it out.
+    pub(crate) fn enter(&mut self, id: LeaseId, lease: Lease) {
+        let Some(session) = self.sessions.get_mut(&lease.session) else { return };
+        let all: u64 = lease.work.inputs().map(|blob| blob.bytes.max(crate::policy::MIN_CHUNK_CHARGE)).sum();
         if session.leases.is_empty() {
             session.busy_since = self.now;
         }
-        session.leases.push(lease_id);
-        session.viewing = Some(job_id);
+        session.leases.push(id);
+        session.viewing = Some(lease.job);
         session.input_credit = session.input_credit.saturating_add(all.saturating_mul(REFETCHES));
-        let ends = self.now + deadline;
-        self.leases.insert(
-            lease_id,
-            Lease {
-                fence,
-                session: id,
-                volunteer,
-                job: job_id,
-                shard,
-                block,
-                task: task.clone(),
-                flops,
-                granted: self.now,
-                expected,
-                deadline: ends,
-                backend,
-                stage: Stage::Computing,
-            },
-        );
         self.totals.leases_given += 1;
-        self.arm(ends, Timer::Lease(lease_id));
+        self.arm(lease.deadline, Timer::Lease(id));
         self.arm_pictures();
-        self.send(
-            id,
-            potluck_proto::Lease {
-                lease: lease_id,
-                fence,
-                job: job_id,
-                shard,
-                deadline,
-                task: Task::Matmul(task),
-            },
-        );
+        let offer = potluck_proto::Lease {
+            lease: id,
+            fence: lease.fence,
+            job: lease.job,
+            shard: lease.shard,
+            deadline: lease.deadline.since(self.now),
+            task: lease.work.to_task(),
+        };
+        let session = lease.session;
+        self.leases.insert(id, lease);
+        self.send(session, offer);
     }
 
     /// Takes a lease out of every table and gives its shard back, unless others hold it or it is being stored.
@@ -250,6 +318,9 @@ impl Relay {
             }
             job.unlease(lease.shard, id);
         }
+        if let Some(run) = self.runs.get_mut(&lease.job) {
+            run.unlease(lease.shard, id);
+        }
         if let Stage::Arriving { claim, .. } = &lease.stage {
             self.let_go(claim.result.bytes);
         }
@@ -263,6 +334,10 @@ impl Relay {
             if let Some(job) = self.jobs.get_mut(&lease.job) {
                 job.leases_lost += 1;
                 job.service = job.service.saturating_sub(lease.flops);
+            }
+            if let Some(run) = self.runs.get_mut(&lease.job) {
+                run.leases_lost += 1;
+                run.service = run.service.saturating_sub(lease.flops);
             }
         }
     }
@@ -317,21 +392,33 @@ impl Relay {
             if let Some(job) = self.jobs.get_mut(&lease.job) {
                 job.service = job.service.saturating_sub(lease.flops);
             }
-            self.blame(&lease, id, backend, reason);
+            if let Some(run) = self.runs.get_mut(&lease.job) {
+                run.service = run.service.saturating_sub(lease.flops);
+            }
+            let Lease { job, shard, volunteer, session, .. } = lease;
+            self.blame(&Blamed { job, shard, volunteer, session, lease: id, backend }, reason);
         }
     }
 
     /// Writes a rejection down everywhere and tells the volunteer.
-    pub(crate) fn blame(&mut self, lease: &Lease, id: LeaseId, backend: Backend, reason: RejectReason) {
-        let &Lease { job, shard, volunteer, session, .. } = lease;
+    pub(crate) fn blame(&mut self, blamed: &Blamed, reason: RejectReason) {
+        let &Blamed { job, shard, volunteer, session, lease, backend } = blamed;
         self.totals.rejected += 1;
         self.standings.rejected(volunteer, self.now);
         if let Some(job) = self.jobs.get_mut(&job) {
             job.shards_rejected += 1;
         }
+        if let Some(run) = self.runs.get_mut(&job) {
+            run.rejected += 1;
+        }
         self.out.push(Output::Rejected { job, shard, volunteer, backend, reason });
+        self.verdict(session, lease, Outcome::Rejected(reason));
+    }
+
+    /// Tells a volunteer what became of its result, if it is still there.
+    pub(crate) fn verdict(&mut self, session: SessionId, lease: LeaseId, outcome: Outcome) {
         if self.sessions.contains_key(&session) {
-            self.send(session, Verdict { lease: id, outcome: Outcome::Rejected(reason) });
+            self.send(session, Verdict { lease, outcome });
         }
     }
 
@@ -341,20 +428,23 @@ impl Relay {
         let Some(lease) = self.leases.get(&id) else { return };
         let elapsed_s = self.now.since(lease.granted).0.max(1) as f64 / 1e3;
         let bound = lease.flops as f64 / elapsed_s * crate::policy::OVERDUE_SPEED;
+        let training = matches!(lease.work, Work::Round { .. });
         if let Some(session) = self.sessions.get_mut(&lease.session) {
-            let bounded = session.speed.map_or(bound, |speed| speed.min(bound));
-            session.speed = Some(bounded.clamp(SPEED.start, SPEED.end));
+            let speed = session.speed_at(training);
+            let bounded = speed.map_or(bound, |speed| speed.min(bound));
+            *speed = Some(bounded.clamp(SPEED.start, SPEED.end));
         }
     }
 
     /// Updates a session's speed from a commit.
-    pub(crate) fn measure(&mut self, id: SessionId, flops: u64) {
+    pub(crate) fn measure(&mut self, id: SessionId, flops: u64, training: bool) {
         let now = self.now;
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let elapsed_s = now.since(session.busy_since).0.max(1) as f64 / 1e3;
         session.busy_since = now;
         let observed = (flops as f64 / elapsed_s).clamp(SPEED.start, SPEED.end);
-        let before = session.speed.unwrap_or(observed);
-        session.speed = Some(before + crate::policy::SPEED_WEIGHT * (observed - before));
+        let speed = session.speed_at(training);
+        let before = speed.unwrap_or(observed);
+        *speed = Some(before + crate::policy::SPEED_WEIGHT * (observed - before));
     }
 }

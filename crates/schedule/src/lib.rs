@@ -3,12 +3,17 @@
 //! [`Relay::step`]`(now, input) -> outputs`: no clock, no randomness, no I/O. The simulator runs this very
 //! code. Where to look: `relay.rs` holds the state and routes inputs; `session.rs` speaks the protocol;
 //! `leasing.rs` decides who gets which shard; `results.rs` takes results in; `job.rs` is one job's map of
-//! units; `grid.rs` cuts products; `credibility.rs` says what a record is worth; `picture.rs` draws.
+//! units; `grid.rs` cuts products; `credibility.rs` says what a record is worth; `picture.rs` draws. Training:
+//! `run.rs` is what goes in and out, `round.rs` the state of one run's round, `dealing.rs` who gets its slots,
+//! `rounds.rs` how it goes on.
 //!
 //! Architecture invariant: no output leases a shard to a session without a valid consent.
-//! Architecture invariant: a unit of work is accepted exactly once, and only after [`Input::Stored`].
+//! Architecture invariant: whose updates are replayed is drawn only after all commits of the round are closed.
+//! Architecture invariant: a unit of work is accepted exactly once, and only after [`Input::Stored`]; a
+//! round only after [`RunInput::Stored`].
 
 mod credibility;
+mod dealing;
 pub mod grid;
 pub mod io;
 mod job;
@@ -18,6 +23,11 @@ mod policy;
 mod rate;
 mod relay;
 mod results;
+mod round;
+mod rounds;
+pub mod run;
+#[cfg(test)]
+mod run_tests;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -28,3 +38,7 @@ pub use io::{
     AcceptedTile, Check, CheckVerdict, Input, JobProgress, JobSpec, Output, Record, Ticket, Totals,
 };
 pub use relay::{Config, PlantedBug, Relay};
+pub use run::{
+    AcceptedUpdate, AuditPolicy, CheckUpdate, PauseReason, RunError, RunInput, RunOutput, RunPhase,
+    RunProgress, RunSpec, UpdateVerdict,
+};

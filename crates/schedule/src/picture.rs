@@ -1,6 +1,7 @@
-//! The small picture of a job that volunteers see.
+//! The small picture of a job or a run that volunteers see.
 
 use crate::job::{Job, Unit};
+use crate::round::{Phase, Run, SlotState};
 use potluck_proto::{Picture, cell};
 use potluck_types::VolunteerId;
 use potluck_types::limits::{MAX_TEXT_BYTES, PICTURE_SIDE};
@@ -43,6 +44,40 @@ pub(crate) fn draw(job: &Job, viewer: &VolunteerId) -> Picture {
         cells,
         accepted_permille: (u64::from(progress.accepted) * 1000 / u64::from(progress.units.max(1))) as u16,
         volunteers: progress.volunteers,
+    }
+}
+
+/// Columns of a run's picture.
+const RUN_COLUMNS: usize = 16;
+
+/// Draws a run for one volunteer: one cell for each worker of the round. Between rounds the last durable one is
+/// shown.
+pub(crate) fn draw_run(run: &Run, viewer: &VolunteerId) -> Picture {
+    let between = matches!(run.phase, Phase::Preparing | Phase::Gathering { .. } | Phase::Paused);
+    let workers = run.spec.max_workers as usize;
+    let cells = (0..workers).map(|worker| {
+        if between {
+            return match run.last.get(worker).copied().flatten() {
+                None => cell::FREE,
+                Some(volunteer) if volunteer == *viewer => cell::YOURS_ACCEPTED,
+                Some(_) => cell::ACCEPTED,
+            };
+        }
+        let slot = run.slots.get(worker);
+        match slot.map(|slot| (&slot.state, slot.volunteer())) {
+            None | Some((SlotState::Free, _)) => cell::FREE,
+            Some((_, volunteer)) if volunteer == Some(*viewer) => cell::YOURS_LEASED,
+            Some(_) => cell::LEASED,
+        }
+    });
+    Picture {
+        job: run.id(),
+        name: truncated(&run.spec.name),
+        columns: workers.min(RUN_COLUMNS) as u16,
+        cells: cells.collect(),
+        accepted_permille: (u128::from(run.round) * 1000 / u128::from(run.spec.rounds.max(1))).min(1000)
+            as u16,
+        volunteers: run.leased(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The scheduler's tunables, each with the arithmetic behind it.
 
 use potluck_types::Duration;
+use potluck_types::limits::MAX_RESULTS_IN_MEMORY_BYTES;
 
 /// Compute time that a shard aims at. Long enough that a round trip of 0.1 s costs 5 %, short enough that a
 /// tab that leaves takes little with it.
@@ -71,3 +72,37 @@ pub(crate) const CLEARED_TO_WIDEN: u32 = 8;
 /// Pictures that go out per interval; with more viewers they take turns. 128 pictures of the largest job
 /// cost about 20 ms.
 pub(crate) const PICTURES_PER_INTERVAL: usize = 128;
+
+/// Runs that are not finished, in one relay.
+pub(crate) const MAX_RUNS: usize = 16;
+/// Workers of one round. Their tasks take at most 55 kB each (64 blocks with proofs): 14 MB.
+pub(crate) const MAX_RUN_WORKERS: u32 = 256;
+/// Longest reason that is kept for a pause, in bytes.
+pub(crate) const MAX_REASON_BYTES: usize = 1024;
+/// Bytes of updates that all runs together may hold until their rounds close: half of the memory for results.
+/// The other half (two blobs of the largest size) always drains, so nothing waits for a round forever.
+pub(crate) const MAX_UPDATES_IN_MEMORY_BYTES: u64 = MAX_RESULTS_IN_MEMORY_BYTES as u64 / 2;
+/// A round needs this many updates, or the run's own least number of workers if that is smaller ...
+pub(crate) const QUORUM_FLOOR: u32 = 3;
+/// ... and at its deadline this part of the expected workers, in percent.
+pub(crate) const QUORUM_PERCENT: u32 = 60;
+/// Training's part of the speed that calibration finds for matrix products: attention, norms and AdamW move more
+/// bytes for each operation.
+pub(crate) const TRAIN_EFFICIENCY: f64 = 0.25;
+/// Time of a round over what its slowest worker is expected to take. Half of it is for dealing: who joins last
+/// still has 1.5 times the slowest's time.
+pub(crate) const ROUND_FACTOR: f64 = 3.0;
+/// Part of the asking volunteers, the fastest first, that a round's time allows for: one very slow device (or
+/// one that says so) must not slow all others down.
+pub(crate) const ROUND_FOR: f64 = 0.75;
+/// A round takes at least this long, so that idle volunteers, who ask every 2 s, find it open ...
+pub(crate) const MIN_ROUND: Duration = Duration::from_secs(20);
+/// ... and at most this long: what a volunteer who leaves takes along.
+pub(crate) const MAX_ROUND: Duration = Duration::from_secs(1800);
+/// Who asked this recently is expected in a round that opens: five times the interval at which the idle ask.
+pub(crate) const ASKED_RECENTLY: Duration = Duration::from_secs(10);
+/// A round waits this long for those that are there but did not ask yet: longer than the idle wait between requests,
+/// so that it starts with all of them and knows their speeds.
+pub(crate) const GATHER: Duration = Duration::from_secs(3);
+/// A round waits this long for its least number of workers before it opens with fewer, if its run allows that.
+pub(crate) const GRACE: Duration = Duration::from_secs(60);

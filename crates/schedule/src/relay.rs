@@ -6,6 +6,8 @@ use crate::job::Job;
 use crate::leasing::Lease;
 use crate::policy::MAX_ENDED;
 use crate::results::Delivered;
+use crate::round::Run;
+use crate::run::RunProgress;
 use crate::session::Session;
 use potluck_proto::RevokeReason;
 use potluck_types::{ConsentToken, Instant, JobId, LeaseId, SessionId};
@@ -57,6 +59,8 @@ pub(crate) enum Timer {
     Session(SessionId),
     /// Pictures are due.
     Pictures,
+    /// A run's round ends its dealing, or its commits. After the leases of the same instant.
+    Run(JobId),
 }
 
 /// The state machine.
@@ -66,6 +70,7 @@ pub struct Relay {
     pub(crate) now: Instant,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) jobs: BTreeMap<JobId, Job>,
+    pub(crate) runs: BTreeMap<JobId, Run>,
     pub(crate) leases: BTreeMap<LeaseId, Lease>,
     pub(crate) delivered: BTreeMap<Ticket, Delivered>,
     /// Committed leases whose results wait for memory, first come, first served.
@@ -77,6 +82,7 @@ pub struct Relay {
     pub(crate) pictures_armed: bool,
     timers: BTreeSet<(Instant, Timer)>,
     ended: VecDeque<(JobId, JobProgress)>,
+    ended_runs: VecDeque<(JobId, RunProgress)>,
     next_lease: u64,
     next_ticket: u64,
     tokens_issued: u64,
@@ -91,6 +97,7 @@ impl Relay {
             now: Instant(0),
             sessions: BTreeMap::new(),
             jobs: BTreeMap::new(),
+            runs: BTreeMap::new(),
             leases: BTreeMap::new(),
             delivered: BTreeMap::new(),
             waiting: VecDeque::new(),
@@ -101,6 +108,7 @@ impl Relay {
             pictures_armed: false,
             timers: BTreeSet::new(),
             ended: VecDeque::new(),
+            ended_runs: VecDeque::new(),
             next_lease: 1,
             next_ticket: 1,
             tokens_issued: 0,
@@ -118,6 +126,7 @@ impl Relay {
             Input::Closed { session } => self.closed(session),
             Input::JobAdded { job, accepted } => self.add_job(job, &accepted),
             Input::JobCanceled { job } => self.cancel_job(&job),
+            Input::Run(input) => self.run_input(input),
             Input::VolunteerKnown { volunteer, record } => self.standings.know(volunteer, record),
             Input::Checked { ticket, verdict } => self.checked(ticket, verdict),
             Input::Stored { ticket } => self.stored(ticket),
@@ -126,6 +135,7 @@ impl Relay {
             Input::Tick => {}
         }
         self.fire_timers();
+        self.advance_runs();
         std::mem::take(&mut self.out)
     }
 
@@ -138,6 +148,13 @@ impl Relay {
     pub fn progress(&self, job: &JobId) -> Option<JobProgress> {
         let running = self.jobs.get(job).map(Job::progress);
         running.or_else(|| self.ended.iter().rev().find(|(id, _)| id == job).map(|(_, progress)| *progress))
+    }
+
+    /// How far a run is; `None` if it neither runs nor ended recently.
+    pub fn run_progress(&self, run: &JobId) -> Option<RunProgress> {
+        let running = self.runs.get(run).map(Run::progress);
+        let ended = self.ended_runs.iter().rev().find(|(id, _)| id == run);
+        running.or_else(|| ended.map(|(_, progress)| *progress))
     }
 
     /// Counters of the whole relay.
@@ -153,11 +170,11 @@ impl Relay {
 
     fn add_job(&mut self, spec: JobSpec, accepted: &[AcceptedTile]) {
         let id = spec.id;
-        if self.jobs.contains_key(&id) || !spec.panels_fit() {
+        if self.jobs.contains_key(&id) || self.runs.contains_key(&id) || !spec.panels_fit() {
             return;
         }
         // A new job starts level with the least served one: it neither starves nor is starved.
-        let level = self.jobs.values().map(|job| job.service).min().unwrap_or(0);
+        let level = self.least_service();
         let mut job = Job::new(spec, level);
         for tile in accepted {
             job.restore(tile);
@@ -165,6 +182,12 @@ impl Relay {
         self.jobs.insert(id, job);
         self.finish_if_complete(&id);
         self.announce_work(&id);
+    }
+
+    /// The service of whatever was served least: where new jobs and runs start.
+    pub(crate) fn least_service(&self) -> u64 {
+        let jobs = self.jobs.values().map(|job| job.service);
+        jobs.chain(self.runs.values().map(|run| run.service)).min().unwrap_or(0)
     }
 
     fn cancel_job(&mut self, id: &JobId) {
@@ -196,6 +219,13 @@ impl Relay {
         self.ended.push_back((id, progress));
     }
 
+    pub(crate) fn remember_run(&mut self, run: &Run) {
+        if self.ended_runs.len() == MAX_ENDED {
+            self.ended_runs.pop_front();
+        }
+        self.ended_runs.push_back((run.id(), run.progress()));
+    }
+
     pub(crate) fn arm(&mut self, at: Instant, timer: Timer) {
         self.timers.insert((at, timer));
     }
@@ -213,6 +243,7 @@ impl Relay {
                 Timer::Lease(lease) => self.lease_expired(lease),
                 Timer::Session(session) => self.session_quiet(session),
                 Timer::Pictures => self.send_pictures(),
+                Timer::Run(run) => self.run_due(&run),
             }
         }
     }

@@ -3,7 +3,7 @@
 //! The hash is committed before a byte arrives, so the probe that checks the product can depend on it.
 
 use crate::io::{AcceptedTile, Check, CheckVerdict, Output, Ticket};
-use crate::leasing::{Claim, Lease, Stage};
+use crate::leasing::{Blamed, Claim, Lease, Stage, Work};
 use crate::policy::{LINK_BYTES_PER_SECOND, MIN_DEADLINE, REFUSED_RETRY};
 use crate::relay::{PlantedBug, Relay, Timer};
 use potluck_proto::{
@@ -37,12 +37,12 @@ impl Relay {
         if !matches!(lease.stage, Stage::Computing) {
             return self.out_of_order(id, "Commit", "the lease was committed before");
         }
-        let expected =
-            u64::from(lease.task.rows) * u64::from(lease.task.cols) * lease.task.dtype.result_bytes() as u64;
+        let expected = lease.work.result_bytes();
+        let training = matches!(lease.work, Work::Round { .. });
         let flops = lease.flops;
         let claim = Claim { result: commit.result, compute_ms: commit.compute_ms, backend: commit.backend };
         lease.stage = Stage::Waiting(claim);
-        self.measure(id, flops);
+        self.measure(id, flops, training);
         if commit.result.bytes != expected {
             return self.reject(lease_id, RejectReason::WrongLength);
         }
@@ -157,11 +157,15 @@ impl Relay {
         }
         lease.stage = Stage::Waiting(claim);
         let bytes = Arc::new(bytes);
+        let task = match &lease.work {
+            Work::Tile { task, .. } => task.clone(),
+            Work::Round { .. } => return self.update_delivered(ticket, id, &lease, claim, bytes),
+        };
         let widened = self.standings.widened(&lease.volunteer);
         self.out.push(Output::Check(Check {
             ticket,
             job: lease.job,
-            task: lease.task.clone(),
+            task,
             claim: claim.result,
             result: Arc::clone(&bytes),
             backend: claim.backend,
@@ -180,7 +184,11 @@ impl Relay {
             CheckVerdict::Wrong(reason) => {
                 let Some(delivered) = self.finish_delivery(ticket) else { return };
                 self.give_up_shard(&delivered);
-                self.blame(&delivered.lease, delivered.lease_id, delivered.claim.backend, reason);
+                let Delivered {
+                    lease_id, lease: Lease { job, shard, volunteer, session, .. }, claim, ..
+                } = delivered;
+                let backend = claim.backend;
+                self.blame(&Blamed { job, shard, volunteer, session, lease: lease_id, backend }, reason);
             }
             CheckVerdict::Undecided => {
                 let Some(delivered) = self.finish_delivery(ticket) else { return };
@@ -196,7 +204,7 @@ impl Relay {
         let accept_late = self.planted(PlantedBug::AcceptLateFence);
         let Some(delivered) = self.delivered.get(&ticket) else { return };
         let Delivered { lease, claim, bytes, .. } = delivered;
-        let Some(job) = self.jobs.get_mut(&lease.job) else {
+        let (Some(job), Work::Tile { block, .. }) = (self.jobs.get_mut(&lease.job), &lease.work) else {
             return self.second(ticket);
         };
         match job.shards.get_mut(&lease.shard) {
@@ -207,7 +215,7 @@ impl Relay {
         let tile = AcceptedTile {
             job: lease.job,
             shard: lease.shard,
-            tile: job.spec.grid.tile_of(&lease.block),
+            tile: job.spec.grid.tile_of(block),
             result: claim.result,
             volunteer: lease.volunteer,
             backend: claim.backend,
@@ -287,8 +295,6 @@ impl Relay {
     }
 
     fn tell(&mut self, delivered: &Delivered, outcome: Outcome) {
-        if self.sessions.contains_key(&delivered.lease.session) {
-            self.send(delivered.lease.session, Verdict { lease: delivered.lease_id, outcome });
-        }
+        self.verdict(delivered.lease.session, delivered.lease_id, outcome);
     }
 }

@@ -8,6 +8,7 @@ use crate::policy::{
 };
 use crate::rate::Bucket;
 use crate::relay::{PlantedBug, Relay, Timer};
+use crate::round::Run;
 use potluck_proto::{
     BlobMissing, BlobRequest, Consent, ConsentGranted, DecodeError, Hello, Message, OLDEST_VERSION,
     PROTOCOL_VERSION, Picture, Pong, Preset, Refusal, RefusalCode, Welcome,
@@ -41,6 +42,8 @@ pub(crate) struct Session {
     pub(crate) input_credit: u64,
     /// Measured flops per second, throttle and transfer included; `None` until the first commit.
     pub(crate) speed: Option<f64>,
+    /// The same, in training rounds.
+    pub(crate) training_speed: Option<f64>,
     /// When the session's device began with its oldest lease.
     pub(crate) busy_since: Instant,
     /// The job whose picture the session sees.
@@ -50,6 +53,16 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// Whether a consent is valid now.
+    pub(crate) fn consents(&self, now: Instant) -> bool {
+        self.consent.as_ref().is_some_and(|granted| now < granted.until)
+    }
+
+    /// The speed at matrix products or at training.
+    pub(crate) const fn speed_at(&mut self, training: bool) -> &mut Option<f64> {
+        if training { &mut self.training_speed } else { &mut self.speed }
+    }
+
     /// Pays for one message; `false` if the session sends too many.
     pub(crate) fn take_message(&mut self, now: Instant) -> bool {
         self.bucket.take(now)
@@ -68,6 +81,7 @@ impl Relay {
                 last_heard: self.now,
                 input_credit: 0,
                 speed: None,
+                training_speed: None,
                 busy_since: self.now,
                 viewing: None,
                 last_picture: None,
@@ -199,18 +213,14 @@ impl Relay {
 
     /// Sessions with a valid consent.
     pub(crate) fn consenting(&self) -> usize {
-        let valid =
-            |session: &&Session| session.consent.as_ref().is_some_and(|granted| self.now < granted.until);
-        self.sessions.values().filter(valid).count()
+        self.sessions.values().filter(|session| session.consents(self.now)).count()
     }
 
     /// Serves a part of an input of one of the session's leases.
     fn input_request(&mut self, id: SessionId, request: BlobRequest) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let leases = session.leases.iter().filter_map(|lease| self.leases.get(lease));
-        let blob = leases
-            .flat_map(|lease| lease.task.a.iter().chain(&lease.task.bt))
-            .find(|blob| blob.hash == request.hash);
+        let blob = leases.flat_map(|lease| lease.work.inputs()).find(|blob| blob.hash == request.hash);
         let Some(blob) = blob else {
             // A lease that was taken back meanwhile looks the same as somebody fishing for blobs: neither gets it.
             if !session.bucket.take(self.now) {
@@ -299,7 +309,7 @@ impl Relay {
 
     /// New work: idle volunteers see its picture, and ask.
     pub(crate) fn announce_work(&mut self, job: &JobId) {
-        if !self.jobs.contains_key(job) {
+        if !self.jobs.contains_key(job) && !self.runs.contains_key(job) {
             return;
         }
         for session in self.sessions.values_mut() {
@@ -313,7 +323,7 @@ impl Relay {
 
     /// Somebody who just agreed sees a job before the first lease.
     fn show_some_job(&mut self, id: SessionId) {
-        let job = self.jobs.keys().next().copied();
+        let job = self.jobs.keys().chain(self.runs.keys()).next().copied();
         if let Some(session) = self.sessions.get_mut(&id) {
             session.viewing = session.viewing.or(job);
         }
@@ -321,7 +331,8 @@ impl Relay {
     }
 
     pub(crate) fn arm_pictures(&mut self) {
-        if !self.pictures_armed && !self.jobs.is_empty() {
+        let something = !self.jobs.is_empty() || !self.runs.is_empty();
+        if something && !self.pictures_armed {
             self.pictures_armed = true;
             self.arm(self.now + PICTURE_INTERVAL, Timer::Pictures);
         }
@@ -339,7 +350,11 @@ impl Relay {
         due.sort_unstable();
         for (_, id, job) in due.into_iter().take(PICTURES_PER_INTERVAL) {
             if let Some(job) = self.jobs.get(&job) {
-                show(&mut self.sessions, &mut self.out, self.now, id, job);
+                show(&mut self.sessions, &mut self.out, self.now, id, |viewer| picture::draw(job, viewer));
+            } else if let Some(run) = self.runs.get(&job) {
+                show(&mut self.sessions, &mut self.out, self.now, id, |viewer| {
+                    picture::draw_run(run, viewer)
+                });
             }
         }
         self.arm_pictures();
@@ -349,7 +364,15 @@ impl Relay {
     pub(crate) fn last_picture(&mut self, job: &Job) {
         let viewers = self.sessions.iter().filter(|(_, session)| session.viewing == Some(job.spec.id));
         for id in viewers.map(|(id, _)| *id).take(PICTURES_PER_INTERVAL).collect::<Vec<_>>() {
-            show(&mut self.sessions, &mut self.out, self.now, id, job);
+            show(&mut self.sessions, &mut self.out, self.now, id, |viewer| picture::draw(job, viewer));
+        }
+    }
+
+    /// Everybody who watched a run sees its last round.
+    pub(crate) fn last_run_picture(&mut self, run: &Run) {
+        let viewers = self.sessions.iter().filter(|(_, session)| session.viewing == Some(run.id()));
+        for id in viewers.map(|(id, _)| *id).take(PICTURES_PER_INTERVAL).collect::<Vec<_>>() {
+            show(&mut self.sessions, &mut self.out, self.now, id, |viewer| picture::draw_run(run, viewer));
         }
     }
 }
@@ -359,12 +382,12 @@ fn show(
     out: &mut Vec<Output>,
     now: Instant,
     id: SessionId,
-    job: &Job,
+    draw: impl FnOnce(&VolunteerId) -> Picture,
 ) {
     let Some(session) = sessions.get_mut(&id) else { return };
     let Some(volunteer) = session.volunteer else { return };
     session.picture_at = now;
-    let drawn = picture::draw(job, &volunteer);
+    let drawn = draw(&volunteer);
     if session.last_picture.as_ref() != Some(&drawn) {
         session.last_picture = Some(drawn.clone());
         out.push(Output::Send { session: id, message: drawn.into() });

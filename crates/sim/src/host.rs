@@ -131,6 +131,7 @@ impl World {
                 self.store.records.entry(volunteer).or_default().rejected += 1;
                 Ok(())
             }
+            Output::Run(output) => Err(format!("a run that nobody added: {output:?}")),
             Output::JobCompleted { job } => {
                 self.trace.note(now, b'J', 0, &job.0, || format!("relay: job {job:?} is complete"));
                 self.queue.after(self.rng.within(0..=200), Event::RecordCompleted { start, job });

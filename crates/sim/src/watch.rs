@@ -233,6 +233,7 @@ impl Watch {
                 }
                 Ok(())
             }
+            Output::Run(output) => Err(format!("a run that nobody added: {output:?}")),
             Output::JobCompleted { job } => {
                 if !self.ended.insert(*job) {
                     return Err(format!("job {job:?} is completed a second time, or after it was canceled"));

@@ -168,6 +168,7 @@ const fn rejection(reason: RejectReason) -> &'static str {
         RejectReason::WrongHash => "its bytes were damaged",
         RejectReason::WrongProduct => "its numbers were wrong",
         RejectReason::NotDelivered => "it did not arrive in time",
+        RejectReason::WrongUpdate => "its training steps gave something else when they were repeated",
     }
 }
 

@@ -2,6 +2,7 @@
 //! bounded.
 
 pub mod retry;
+pub mod runs;
 mod types;
 
 pub use potluck_relay::api::{JobDetail, JobInfo, MatrixInfo, NewJob};

@@ -132,6 +132,21 @@ pub fn read_tokenizer(path: &Path) -> Result<Tokenizer, ModelError> {
     tokenizer::from_json(&file::read_json(path)?)
 }
 
+/// Understands the text of a `tokenizer.json`; `from` is what messages call it.
+///
+/// # Errors
+/// As [`read_tokenizer`].
+pub fn parse_tokenizer(text: &[u8], from: &Path) -> Result<Tokenizer, ModelError> {
+    let value = serde_json::from_slice(text)
+        .map_err(|cause| ModelError::Json { path: from.to_owned(), cause: cause.to_string() })?;
+    tokenizer::from_json(&value)
+}
+
+/// A tokenizer as `tokenizer.json`.
+pub fn write_tokenizer(tokenizer: &Tokenizer) -> Vec<u8> {
+    tokenizer::to_json(tokenizer)
+}
+
 fn check_vocabulary(config: &GptConfig, tokenizer: &Tokenizer) -> Result<(), ModelError> {
     let (model, tokens) = (config.vocabulary, tokenizer.vocabulary());
     if model == tokens { Ok(()) } else { Err(ModelError::Vocabulary { model, tokens }) }

@@ -146,6 +146,13 @@ impl RunFile {
         Ok(run)
     }
 
+    /// Refuses a value that is right in itself, at its place in the file.
+    pub(crate) fn refuse(path: &Path, keys: &[&str], what: &str, hint: &str) -> RunFileError {
+        // A file that is gone by now has no places.
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        Place::of(&text, keys).refuse(path, what, hint)
+    }
+
     fn check(&self, path: &Path, text: &str) -> Result<(), RunFileError> {
         let refuse = |keys: &[&str], what: &str, hint: &str| {
             let place = Place::of(text, keys);

@@ -89,36 +89,49 @@ mod tests {
         rounds::example(GptConfig::tiny(65), 20_000, 2, 1)
     }
 
+    fn train(example: &rounds::Example, share: f64, cancel: &AtomicBool) -> Result<Done, Ended> {
+        now(run(&example.task, example.inputs(), share, cancel, |_| ()))
+    }
+
     #[test]
     fn a_round_gives_the_bytes_that_the_library_gives() {
         let example = tiny();
-        let run = run(&example.task, example.inputs(), 1.0, &AtomicBool::new(false), |_| ());
-        let (result, busy, owed) = now(run).unwrap();
+        let (result, busy, owed) = train(&example, 1.0, &AtomicBool::new(false)).unwrap();
+        assert_eq!(example.task.steps, 2);
         assert_eq!(result, example.result());
         assert!(busy > Duration::ZERO && owed == Duration::ZERO);
     }
 
     #[test]
     fn half_of_the_time_is_rested() {
-        let example = tiny();
         let started = Instant::now();
-        let run = run(&example.task, example.inputs(), 0.5, &AtomicBool::new(false), |_| ());
-        let (_, busy, owed) = now(run).unwrap();
+        let (_, busy, owed) = train(&tiny(), 0.5, &AtomicBool::new(false)).unwrap();
         assert!(started.elapsed() + owed >= busy * 2);
     }
 
     #[test]
-    fn a_canceled_round_ends_and_a_bad_one_is_the_task_s_fault() {
+    fn a_round_can_be_canceled_before_it_begins_and_on_its_way() {
         let example = tiny();
-        let mut steps = 0;
         let cancel = AtomicBool::new(true);
-        let canceled = run(&example.task, example.inputs(), 1.0, &cancel, |_| steps += 1);
-        assert_eq!(now(canceled).map(drop), Err(Ended::Canceled));
-        assert_eq!(steps, 0);
+        assert_eq!(train(&example, 1.0, &cancel).map(drop), Err(Ended::Canceled));
         cancel.store(false, Ordering::Relaxed);
+        std::thread::scope(|scope| {
+            // At a hundredth of the time, the rests between the steps are far longer than this.
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(5));
+                cancel.store(true, Ordering::Relaxed);
+            });
+            assert_eq!(train(&example, 0.01, &cancel).map(drop), Err(Ended::Canceled));
+        });
+    }
+
+    #[test]
+    fn a_bad_round_is_not_the_device_s_fault() {
+        let example = tiny();
         let mut inputs = example.inputs();
         inputs.outer_steps.clear();
-        let bad = run(&example.task, inputs, 1.0, &cancel, |_| ());
-        assert_eq!(now(bad).map(drop), Err(Ended::Failed(Failure::BadTask)));
+        let cancel = AtomicBool::new(false);
+        let bad = now(run(&example.task, inputs, 1.0, &cancel, |_| ()));
+        assert_eq!(bad.map(drop), Err(Ended::Failed(Failure::BadTask)));
     }
 }

@@ -151,6 +151,17 @@ impl Gpu {
         &self.adapter
     }
 
+    /// The device itself, for other engines that share it. Work on it counts for [`Gpu::is_lost`] as well: errors belong
+    /// into error scopes.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.device
+    }
+
+    /// The device's queue.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.queue
+    }
+
     /// Whether the device is gone or poisoned by an error that nobody expected. Request a new one then.
     pub fn is_lost(&self) -> bool {
         lock(&self.lost).is_some()

@@ -5,12 +5,16 @@
 
 mod cpu;
 mod generate;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 mod init;
 mod layout;
 mod schedule;
 
 pub use cpu::{CpuGpt, MAX_STEP_BYTES};
 pub use generate::{Sampling, generate};
+#[cfg(feature = "gpu")]
+pub use gpu::{GpuGpt, GpuGptOptions, KernelShape};
 pub use init::init;
 pub use layout::{BlockTensors, Kind, Layout, Tensor};
 pub use schedule::Schedule;

@@ -3,6 +3,8 @@
 //! Every figure is a ratio to a named peer, or a value with a limit, measured in the same run; times on a shared
 //! machine mean little alone. Contenders take turns in rounds, and ratios are medians over the rounds.
 //!
+//! Losses are no times: where a run repeats its seeds it repeats its losses, bit by bit, and several seeds show the noise.
+//!
 //! `cargo xtask bench` prepares what [`artifacts`] builds with: a compiler for wasm and wasm-bindgen.
 
 mod artifacts;
@@ -15,12 +17,14 @@ mod peers;
 mod row;
 mod server;
 mod swarm;
+mod train;
 mod verify;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 
 use row::Report;
+use train::Options;
 
 /// Measures this build against its peers and prints the ratios.
 #[derive(Debug, Parser)]
@@ -32,6 +36,8 @@ struct Args {
     /// One JSON object a line instead of a table.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    training: Options,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -44,14 +50,21 @@ enum Name {
     Overhead,
     /// The relay's memory while a large job runs.
     Memory,
+    /// Training together against training in step, and bytes.
+    Train,
+    /// Three cheats among ten workers: damage, and rounds until they are caught.
+    Attacks,
+    /// What replay finds between honest runs, and between them and cheats.
+    Drift,
     /// Everything.
     All,
 }
 
 impl Name {
-    const EACH: [Self; 4] = [Self::Verify, Self::Overhead, Self::Memory, Self::Browser];
+    const EACH: [Self; 7] =
+        [Self::Verify, Self::Overhead, Self::Memory, Self::Browser, Self::Drift, Self::Attacks, Self::Train];
 
-    fn run(self, report: &mut Report) -> Result<()> {
+    fn run(self, report: &mut Report, training: &Options) -> Result<()> {
         match self {
             Self::Browser => {
                 let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -60,6 +73,9 @@ impl Name {
             Self::Verify => verify::run(report),
             Self::Overhead => overhead::run(report),
             Self::Memory => memory::run(report),
+            Self::Train => train::run(report, training),
+            Self::Attacks => train::attacks::run(report, training),
+            Self::Drift => train::drift::run(report, training),
             Self::All => Ok(()),
         }
     }
@@ -70,14 +86,14 @@ fn main() -> Result<()> {
     let mut report = Report::new(args.json);
     report.note(&format!("machine: {}", clock::machine()));
     if args.name != Name::All {
-        let outcome = args.name.run(&mut report);
+        let outcome = args.name.run(&mut report, &args.training);
         report.table();
         return outcome.context("the benchmark did not finish");
     }
     // One that cannot run here (no browser, no npm) does not hide the figures of the others.
     let mut failed = 0;
     for name in Name::EACH {
-        if let Err(error) = name.run(&mut report) {
+        if let Err(error) = name.run(&mut report, &args.training) {
             eprintln!("{name:?} did not finish: {error:#}");
             failed += 1;
         }

@@ -13,6 +13,10 @@ pub(crate) enum Goal {
     RatioAtMost(f64),
     /// The value itself stays below this.
     ValueBelow(f64),
+    /// The value itself is at most this.
+    ValueAtMost(f64),
+    /// The value itself is at least this.
+    ValueAtLeast(f64),
 }
 
 impl Goal {
@@ -21,6 +25,8 @@ impl Goal {
             Self::RatioAtLeast(x) => format!("ratio >= {x}"),
             Self::RatioAtMost(x) => format!("ratio <= {x}"),
             Self::ValueBelow(x) => format!("value < {x}"),
+            Self::ValueAtMost(x) => format!("value <= {x}"),
+            Self::ValueAtLeast(x) => format!("value >= {x}"),
         }
     }
 }
@@ -34,12 +40,14 @@ pub(crate) struct Row {
     peer: Option<String>,
     ratio: Option<f64>,
     goal: Option<Goal>,
+    /// Digits after the point in the table; by size if none.
+    digits: Option<usize>,
 }
 
 impl Row {
     /// A figure that is compared with nothing.
     pub(crate) fn new(name: impl Into<String>, value: f64, unit: &'static str) -> Self {
-        Self { name: name.into(), value, unit, peer: None, ratio: None, goal: None }
+        Self { name: name.into(), value, unit, peer: None, ratio: None, goal: None, digits: None }
     }
 
     /// Adds what it is compared with, and `value / peer` in the sense that the name says.
@@ -49,9 +57,21 @@ impl Row {
         self
     }
 
+    /// Adds what stands beside it, where a ratio to that says nothing.
+    pub(crate) fn with_peer(mut self, peer: impl Into<String>) -> Self {
+        self.peer = Some(peer.into());
+        self
+    }
+
     /// Adds the goal.
     pub(crate) fn goal(mut self, goal: Goal) -> Self {
         self.goal = Some(goal);
+        self
+    }
+
+    /// Shows the value with this many digits after the point.
+    pub(crate) fn digits(mut self, digits: usize) -> Self {
+        self.digits = Some(digits);
         self
     }
 
@@ -61,13 +81,15 @@ impl Row {
             Goal::RatioAtLeast(x) => self.ratio.is_some_and(|r| r >= x),
             Goal::RatioAtMost(x) => self.ratio.is_some_and(|r| r <= x),
             Goal::ValueBelow(x) => self.value < x,
+            Goal::ValueAtMost(x) => self.value <= x,
+            Goal::ValueAtLeast(x) => self.value >= x,
         })
     }
 
     fn cells(&self) -> [String; 7] {
         [
             self.name.clone(),
-            number(self.value),
+            self.digits.map_or_else(|| number(self.value), |digits| format!("{:.digits$}", self.value)),
             self.unit.to_owned(),
             self.peer.clone().unwrap_or_default(),
             self.ratio.map(number).unwrap_or_default(),
@@ -190,6 +212,9 @@ mod tests {
         assert_eq!(row.clone().goal(Goal::ValueBelow(11.0)).met(), Some(true));
         assert_eq!(row.clone().goal(Goal::ValueBelow(10.0)).met(), Some(false));
         assert_eq!(row.clone().goal(Goal::RatioAtLeast(1.0)).met(), Some(false));
+        assert_eq!(row.clone().goal(Goal::ValueAtMost(10.0)).met(), Some(true));
+        assert_eq!(row.clone().goal(Goal::ValueAtLeast(10.0)).met(), Some(true));
+        assert_eq!(Row::new("x", f64::NAN, "ms").goal(Goal::ValueAtLeast(0.0)).met(), Some(false));
         let row = row.against("peer", 1.2);
         assert_eq!(row.clone().goal(Goal::RatioAtLeast(1.2)).met(), Some(true));
         assert_eq!(row.clone().goal(Goal::RatioAtMost(1.1)).met(), Some(false));

@@ -1,0 +1,209 @@
+//! From a run file to what the relay is asked for.
+
+use crate::client::runs::{NewRun, Rate};
+use crate::error::CliError;
+use crate::generate::seed_bytes;
+use crate::run_file::{Aggregation, Audit, CodecName, Outer, RunFile};
+use crate::runs::sizes_of;
+use potluck_train::gpt::GptConfig;
+use potluck_types::BlobHash;
+use potluck_types::limits::{MAX_JOB_NAME_CHARS, MAX_SESSIONS};
+use std::path::Path;
+
+/// Most bytes that a step of a tab may take: a quarter of what wasm can address.
+pub const TAB_STEP_BYTES: u64 = 1 << 30;
+/// A round is complete without those of its volunteers that left, down to this share, in percent.
+const ENOUGH_PERCENT: u32 = 60;
+/// The fewest volunteers of a round whose updates can be told apart, if the run waits for as many.
+const FEWEST: u32 = 3;
+
+/// What the relay holds for a run before it is created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uploads {
+    /// Data set to train on.
+    pub train: String,
+    /// Data set to validate with.
+    pub validation: String,
+    /// `tokenizer.json`.
+    pub tokenizer: String,
+    /// Parameters to start from.
+    pub init: Option<String>,
+}
+
+/// Checks what only a relay's run must fulfill: `path` is the run file, for messages.
+///
+/// # Errors
+/// A model that a tab cannot train; settings that runs on a relay do not have.
+pub fn check(path: &Path, run: &RunFile, model: &GptConfig) -> Result<(), CliError> {
+    let refuse = |keys: &[&str], what: &str, hint: &str| Err(RunFile::refuse(path, keys, what, hint).into());
+    model.check().map_err(|cause| -> CliError {
+        RunFile::refuse(path, &["model"], &format!("model: {cause}"), "take smaller sizes").into()
+    })?;
+    let bytes = model.step_bytes(run.batch, model.context);
+    if bytes > TAB_STEP_BYTES {
+        let what = format!(
+            "a step of this model with batches of {} takes {} MiB; a tab has {}",
+            run.batch,
+            bytes >> 20,
+            TAB_STEP_BYTES >> 20
+        );
+        return refuse(&["model"], &what, "take a smaller batch, context or model");
+    }
+    if run.codec == CodecName::TopK {
+        let what = "codec \"topk\" is not among those that relays hand out";
+        return refuse(&["codec"], what, "use \"int4\", the smallest of the others");
+    }
+    if run.outer != Outer::default() {
+        let what = "relays take the outer step with its defaults, rate 0.7 and momentum 0.9";
+        return refuse(&["outer"], what, "leave [outer] out");
+    }
+    if run.aggregation != Aggregation::default() {
+        let what = "relays combine updates by their own rule, the defaults of [aggregation]";
+        return refuse(&["aggregation"], what, "leave [aggregation] out");
+    }
+    if audit(&run.audit).is_none() {
+        let what = "relays replay by the default policy, all updates, or none";
+        let hint = "leave [audit] out, or set start = 1 and least = 1 for all, or all of first-rounds, start and \
+                    least to 0 for none";
+        return refuse(&["audit"], what, hint);
+    }
+    Ok(())
+}
+
+/// The policy's name.
+fn audit(audit: &Audit) -> Option<&'static str> {
+    if *audit == Audit::default() {
+        Some("default")
+    } else if audit.start >= 1.0 && audit.least >= 1.0 {
+        Some("all")
+    } else if audit.start <= 0.0 && audit.least <= 0.0 && audit.first_rounds == 0 {
+        Some("none")
+    } else {
+        None
+    }
+}
+
+/// Fewest and most workers of a round, when the run waits for so many volunteers.
+fn workers(volunteers: u32) -> (u32, u32) {
+    let enough = (volunteers * ENOUGH_PERCENT).div_ceil(100);
+    (enough.max(FEWEST.min(volunteers)), (2 * volunteers).min(MAX_SESSIONS as u32))
+}
+
+/// A request for a run file that [`check`] let through.
+pub fn new_run(run: &RunFile, model: &GptConfig, name: &str, uploads: Uploads) -> NewRun {
+    let (min_workers, max_workers) = workers(run.volunteers);
+    let codec = match run.codec {
+        CodecName::F32 => "f32",
+        CodecName::F16 => "f16",
+        CodecName::Int8 => "int8",
+        CodecName::Int4 => "int4",
+        CodecName::TopK => "topk",
+    };
+    NewRun {
+        name: name.chars().filter(|c| !c.is_control()).take(MAX_JOB_NAME_CHARS).collect(),
+        model: sizes_of(model),
+        train: uploads.train,
+        validation: uploads.validation,
+        tokenizer: Some(uploads.tokenizer),
+        seed: BlobHash(seed_bytes(run.seed)).to_string(),
+        rounds: run.rounds,
+        inner_steps: run.steps,
+        sequences: run.batch as u32,
+        length: model.context as u32,
+        rate: Rate {
+            peak: decimal(run.learning_rate.peak),
+            least: decimal(run.learning_rate.least),
+            warmup: run.learning_rate.warmup,
+        },
+        codec: codec.to_owned(),
+        blocks: run.blocks,
+        min_workers,
+        max_workers,
+        audit: audit(&run.audit).unwrap_or("default").to_owned(),
+        init: uploads.init,
+    }
+}
+
+/// The f64 that is written as the f32 was: 0.002, not 0.0020000000949949026.
+fn decimal(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::from(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn parse(text: &str) -> RunFile {
+        RunFile::parse(Path::new("run.toml"), text).unwrap()
+    }
+
+    fn uploads(init: Option<String>) -> Uploads {
+        Uploads { train: "aa".into(), validation: "bb".into(), tokenizer: "{}".into(), init }
+    }
+
+    #[test]
+    fn the_smallest_run_file_asks_for_this() {
+        let run = parse("corpus = \"a.txt\"");
+        let model = GptConfig::tiny(65);
+        check(Path::new("run.toml"), &run, &model).unwrap();
+        let request = new_run(&run, &model, "a\u{7}.txt", uploads(None));
+        let golden = json!({
+            "name": "a.txt",
+            "model": { "vocabulary": 65, "context": 64, "layers": 3, "heads": 4, "width": 64, "bias": false },
+            "train": "aa", "validation": "bb", "tokenizer": "{}",
+            "seed": "0100000000000000000000000000000000000000000000000000000000000000",
+            "rounds": 60, "inner_steps": 10, "sequences": 8, "length": 64,
+            "rate": { "peak": 0.002, "least": 0.0001, "warmup": 100 },
+            "codec": "int4", "blocks": 8, "min_workers": 3, "max_workers": 8, "audit": "default",
+        });
+        assert_eq!(json!(request), golden);
+    }
+
+    #[test]
+    fn everything_that_a_relay_takes_is_passed_on() {
+        let run = parse(
+            "corpus = \"a\"\nmodel = \"mini\"\nsteps = 20\nrounds = 9\nvolunteers = 10\nbatch = 4\nblocks = 0\n\
+             seed = 258\ncodec = \"f16\"\n[learning-rate]\npeak = 0.001\nleast = 0.0\nwarmup = 5\n\
+             [audit]\nstart = 1.0\nleast = 1.0\n",
+        );
+        let model = GptConfig { bias: true, ..GptConfig::mini(300) };
+        let request = json!(new_run(&run, &model, "n", uploads(Some("cc".into()))));
+        for (field, expected) in [
+            ("inner_steps", json!(20)),
+            ("rounds", json!(9)),
+            ("min_workers", json!(6)),
+            ("max_workers", json!(20)),
+            ("sequences", json!(4)),
+            ("blocks", json!(0)),
+            ("codec", json!("f16")),
+            ("audit", json!("all")),
+            ("init", json!("cc")),
+            ("rate", json!({ "peak": 0.001, "least": 0.0, "warmup": 5 })),
+        ] {
+            assert_eq!(request[field], expected, "{field}");
+        }
+        assert!(request["seed"].as_str().unwrap().starts_with("020100000"));
+        assert_eq!((workers(1), workers(2), workers(4096).1), ((1, 2), (2, 4), MAX_SESSIONS as u32));
+    }
+
+    #[test]
+    fn what_relays_do_not_have_is_refused_with_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.toml");
+        for (line, expected) in [
+            ("codec = \"topk\"", "run.toml:2:9: codec \"topk\""),
+            ("outer.rate = 1.0", "run.toml:2:1: relays take the outer step"),
+            ("aggregation.trim = 0.1", "run.toml:2:1: relays combine"),
+            ("audit.start = 0.7", "run.toml:2:1: relays replay"),
+            ("batch = 4096", "run.toml:1:1: a step of this model"),
+        ] {
+            let text = format!("corpus = \"a\"\n{line}\n");
+            std::fs::write(&path, &text).unwrap();
+            let error = check(&path, &parse(&text), &GptConfig::small(65)).unwrap_err();
+            assert!(error.to_string().contains(expected), "{line}: {error}");
+            assert_eq!(error.exit(), crate::error::Exit::RefusedInput);
+            assert!(error.hint().is_some());
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! `potluck submit train` and `potluck model import`: read the corpus, send it, create the run.
+
+use crate::args::TrainArgs;
+use crate::client::runs::{DataSetInfo, ParametersInfo, RunInfo};
+use crate::client::{Client, interrupted};
+use crate::error::CliError;
+use crate::model::{self, Model};
+use crate::progress::{Counted, Progress};
+use crate::run_file::{Corpus, ModelChoice, RunFile, RunFileError};
+use crate::runs::request::{Uploads, check, new_run};
+use crate::runs::watch;
+use crate::submit::idempotency_key;
+use potluck_train::data::{DataError, DataSet, Tokenizer, VALIDATION_SHARE, split};
+use potluck_train::gpt::GptConfig;
+use potluck_types::BlobHash;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use std::path::Path;
+use ureq::http::Method;
+
+/// What a run begins with.
+struct Start {
+    config: GptConfig,
+    tokenizer: Tokenizer,
+    parameters: Option<Vec<f32>>,
+}
+
+/// Starts a run. With `folder` its model is taken, whatever the run file says.
+///
+/// # Errors
+/// Run file, corpus or folder are refused, the relay does not answer or refuses.
+pub fn train(args: &TrainArgs, folder: Option<&Path>, client: &Client) -> Result<(), CliError> {
+    let run = RunFile::read(&args.run)?;
+    let corpus = Corpus::read(&run.corpus)?;
+    let start = start(&run, &corpus, folder)?;
+    check(&args.run, &run, &start.config)?;
+    let refused = |cause: DataError| CliError::from(RunFileError::Data(cause));
+    let tokens = start.tokenizer.encode(&corpus.text).map_err(refused)?;
+    let (training, validating) = split(&tokens, VALIDATION_SHARE, start.config.context).map_err(refused)?;
+    let vocabulary = start.config.vocabulary;
+    let train = upload_data(client, "training", &DataSet::new(training, vocabulary).map_err(refused)?)?;
+    let validation = DataSet::new(validating, vocabulary).map_err(refused)?;
+    let validation = upload_data(client, "validation", &validation)?;
+    let init = start.parameters.map(|parameters| upload_parameters(client, &parameters)).transpose()?;
+    let tokenizer = String::from_utf8_lossy(&model::write_tokenizer(&start.tokenizer)).into_owned();
+    let first = corpus.files.first().and_then(|file| file.file_name());
+    let name = args.name.clone().or_else(|| Some(first?.to_string_lossy().into_owned()));
+    let uploads = Uploads { train, validation, tokenizer, init };
+    let request = new_run(&run, &start.config, &name.unwrap_or_else(|| "run".to_owned()), uploads);
+
+    let key = idempotency_key()?;
+    let headers = [("idempotency-key", key.as_str())];
+    let created: RunInfo =
+        client.send_json(&Method::POST, "/api/v1/runs", &headers, Some(&json!(request)), |trouble| {
+            tracing::info!(cause = %trouble.cause, "the relay does not answer; trying again");
+        })?;
+    if args.json {
+        println!("{}", json!(created));
+    } else {
+        println!("{}", created.id);
+    }
+    if args.watch {
+        return watch::follow(client, &created.id, args.json);
+    }
+    if !args.json {
+        eprintln!(
+            "{} parameters, {} rounds; `potluck watch {}` shows how it goes",
+            created.parameters, created.rounds, created.id
+        );
+    }
+    Ok(())
+}
+
+fn start(run: &RunFile, corpus: &Corpus, folder: Option<&Path>) -> Result<Start, CliError> {
+    let folder = folder.or(match &run.model {
+        ModelChoice::Folder(folder) => Some(folder),
+        ModelChoice::Sizes(_) => None,
+    });
+    if let Some(folder) = folder {
+        let Model { config, parameters, tokenizer } = model::import(folder)?;
+        return Ok(Start { config, tokenizer, parameters: Some(parameters) });
+    }
+    let tokenizer = run.tokenizer(corpus)?;
+    let config = match &run.model {
+        ModelChoice::Sizes(sizes) => sizes.config(tokenizer.vocabulary()),
+        ModelChoice::Folder(_) => GptConfig::tiny(tokenizer.vocabulary()),
+    };
+    Ok(Start { config, tokenizer, parameters: None })
+}
+
+/// Sends a data set; the relay must come to the same root.
+fn upload_data(client: &Client, label: &str, data: &DataSet) -> Result<String, CliError> {
+    let spec = data.spec();
+    let mut bytes = Vec::with_capacity(spec.tokens as usize * spec.token_bytes());
+    for index in 0..spec.blocks() {
+        bytes.extend_from_slice(data.block(index).map_err(RunFileError::Data)?);
+    }
+    let path = format!("/api/v1/datasets?vocabulary={}", spec.vocabulary);
+    let info: DataSetInfo = upload(client, label, &path, &bytes)?;
+    let expected = BlobHash(spec.root()).to_string();
+    same(&path, &info.id, &expected)?;
+    Ok(info.id)
+}
+
+fn upload_parameters(client: &Client, parameters: &[f32]) -> Result<String, CliError> {
+    let bytes: Vec<u8> = parameters.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let path = "/api/v1/parameters";
+    let info: ParametersInfo = upload(client, "parameters", path, &bytes)?;
+    same(path, &info.id, &BlobHash::of(&bytes).to_string())?;
+    Ok(info.id)
+}
+
+fn same(path: &str, found: &str, expected: &str) -> Result<(), CliError> {
+    if found == expected {
+        return Ok(());
+    }
+    let cause = format!("it names what was sent {found}, and it is {expected}");
+    Err(CliError::Answer { request: format!("POST {path}"), cause })
+}
+
+fn upload<T: DeserializeOwned>(
+    client: &Client,
+    label: &str,
+    path: &str,
+    bytes: &[u8],
+) -> Result<T, CliError> {
+    let progress = Progress::bytes(label, bytes.len() as u64);
+    let stop = client.stop().clone();
+    let keep_going = || if stop.count() == 0 { Ok(()) } else { Err(interrupted()) };
+    let open = || Ok(Counted::new(bytes, &progress, &keep_going));
+    let info =
+        client.upload(&Method::POST, path, bytes.len() as u64, open, |trouble| progress.trouble(&trouble))?;
+    progress.finish("sent");
+    Ok(info)
+}

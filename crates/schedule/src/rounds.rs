@@ -1,0 +1,399 @@
+//! How training rounds go on: prepare, gather, open, audit, close, and again.
+//!
+//! A round's commits are closed before it is drawn whose updates are replayed, and bytes are handed to the checks only
+//! then: neither side can pick. An attempt that falls short of its quorum is repeated with fresh leases; the data
+//! order knows nothing of attempts, so a repeated round trains on the same batches.
+
+use crate::io::{Output, Ticket};
+use crate::leasing::{Blamed, Claim, Lease, Stage};
+use crate::policy::{MAX_RUNS, MAX_UPDATES_IN_MEMORY_BYTES};
+use crate::relay::Relay;
+use crate::round::{Phase, Run, Slot, SlotState, Update, UpdateCheck, failed};
+use crate::run::{
+    AcceptedUpdate, CheckUpdate, PauseReason, RunError, RunInput, RunOutput, RunSpec, UpdateVerdict,
+};
+use potluck_proto::{Outcome, RevokeReason, TrainTask};
+use potluck_types::{JobId, LeaseId, VolunteerId};
+use std::sync::Arc;
+
+impl Relay {
+    pub(crate) fn run_input(&mut self, input: RunInput) {
+        match input {
+            RunInput::Added { spec, next_round } => self.add_run(*spec, next_round),
+            RunInput::Ready { run, round, tasks } => self.round_ready(&run, round, tasks),
+            RunInput::Checked { ticket, verdict } => self.update_checked(ticket, verdict),
+            RunInput::Stored { run, round } => self.round_stored(&run, round),
+            RunInput::Failed { run, round, reason } => self.round_failed(&run, round, reason),
+            RunInput::Paused { run } => self.pause_run(&run),
+            RunInput::Resumed { run } => {
+                if self.runs.get(&run).is_some_and(|run| matches!(run.phase, Phase::Paused)) {
+                    self.prepare(&run);
+                }
+            }
+            RunInput::Canceled { run } => {
+                self.give_up_round(&run, RevokeReason::JobCanceled);
+                if let Some(run) = self.runs.remove(&run) {
+                    self.remember_run(&run);
+                }
+            }
+        }
+    }
+
+    fn tell_run(&mut self, output: RunOutput) {
+        self.out.push(Output::Run(output));
+    }
+
+    fn add_run(&mut self, spec: RunSpec, next_round: u64) {
+        let id = spec.id;
+        if let Err(error) = self.admit(&spec) {
+            return self.tell_run(RunOutput::Refused { run: id, error });
+        }
+        let run = Run::new(spec, next_round, self.least_service());
+        self.runs.insert(id, run);
+        self.prepare(&id);
+    }
+
+    fn admit(&self, spec: &RunSpec) -> Result<(), RunError> {
+        spec.check()?;
+        if self.runs.contains_key(&spec.id) || self.jobs.contains_key(&spec.id) {
+            return Err(RunError::Taken);
+        }
+        if self.runs.len() >= MAX_RUNS {
+            return Err(RunError::TooMany { runs: self.runs.len() });
+        }
+        let others = self.runs.values().map(|run| run.spec.reserved_bytes());
+        let bytes = others.fold(spec.reserved_bytes(), u64::saturating_add);
+        if bytes > MAX_UPDATES_IN_MEMORY_BYTES { Err(RunError::Memory { bytes }) } else { Ok(()) }
+    }
+
+    /// The next round begins, or the run is complete.
+    fn prepare(&mut self, id: &JobId) {
+        let Some(run) = self.runs.get_mut(id) else { return };
+        run.slots.clear();
+        run.asking.clear();
+        run.invited = 0;
+        if run.round < run.spec.rounds {
+            run.phase = Phase::Preparing;
+            let (round, workers) = (run.round, run.spec.max_workers);
+            return self.tell_run(RunOutput::PrepareRound { run: *id, round, workers });
+        }
+        run.phase = Phase::Paused;
+        if let Some(run) = self.runs.remove(id) {
+            self.last_run_picture(&run);
+            self.remember_run(&run);
+            self.tell_run(RunOutput::Completed { run: *id });
+        }
+    }
+
+    fn round_ready(&mut self, id: &JobId, round: u64, tasks: Vec<TrainTask>) {
+        let Some(run) = self.runs.get_mut(id) else { return };
+        if !matches!(run.phase, Phase::Preparing) || run.round != round {
+            return;
+        }
+        if !run.spec.tasks_fit(round, &tasks) {
+            return self.rest(id, PauseReason::WrongTasks);
+        }
+        let slot = |task| Slot { task: Arc::new(task), dealt: false, state: SlotState::Free };
+        run.slots = tasks.into_iter().map(slot).collect();
+        run.phase = Phase::Gathering { since: self.now };
+        self.announce_work(id);
+    }
+
+    fn round_failed(&mut self, id: &JobId, round: u64, reason: String) {
+        let Some(run) = self.runs.get(id) else { return };
+        if matches!(run.phase, Phase::Preparing | Phase::Closing { .. }) && run.round == round {
+            self.give_up_round(id, RevokeReason::JobCanceled);
+            self.rest(id, failed(reason));
+        }
+    }
+
+    fn pause_run(&mut self, id: &JobId) {
+        match self.runs.get_mut(id).map(|run| &mut run.phase) {
+            None | Some(Phase::Paused) => {}
+            Some(Phase::Closing { pause }) => *pause = true,
+            Some(_) => {
+                self.give_up_round(id, RevokeReason::JobCanceled);
+                self.rest(id, PauseReason::Asked);
+            }
+        }
+    }
+
+    fn rest(&mut self, id: &JobId, reason: PauseReason) {
+        let Some(run) = self.runs.get_mut(id) else { return };
+        run.phase = Phase::Paused;
+        run.slots.clear();
+        run.asking.clear();
+        self.tell_run(RunOutput::Paused { run: *id, reason });
+    }
+
+    /// Takes the leases of a round back and lets its updates go, without blame.
+    fn give_up_round(&mut self, id: &JobId, reason: RevokeReason) {
+        self.rest_run(id);
+        let Some(run) = self.runs.get(id) else { return };
+        let leases: Vec<_> = run.slots.iter().filter_map(Slot::lease).collect();
+        for lease in leases {
+            self.revoke(lease, reason);
+        }
+        self.release_updates(id, Outcome::Superseded);
+    }
+
+    /// Ends every update that the round still holds with one outcome.
+    fn release_updates(&mut self, id: &JobId, outcome: Outcome) {
+        let Some(run) = self.runs.get(id) else { return };
+        let workers: Vec<_> = run.updates().map(|(worker, _)| worker).collect();
+        for worker in workers {
+            self.release_update(id, worker, outcome);
+        }
+    }
+
+    fn release_update(&mut self, id: &JobId, worker: usize, outcome: Outcome) {
+        if let Some(update) = self.runs.get_mut(id).and_then(|run| run.take_update(worker)) {
+            self.let_go(update.claim.result.bytes);
+            self.verdict(update.session, update.lease, outcome);
+        }
+    }
+
+    /// All bytes of an update are here. Its check waits until the round's commits are closed.
+    pub(crate) fn update_delivered(
+        &mut self,
+        ticket: Ticket,
+        lease_id: LeaseId,
+        lease: &Lease,
+        claim: Claim,
+        bytes: Arc<Vec<u8>>,
+    ) {
+        let worker = lease.shard as usize;
+        let Some(run) = self.runs.get_mut(&lease.job) else {
+            // Does not happen: a run takes its leases along when it ends.
+            return self.let_go(claim.result.bytes);
+        };
+        if let Some(slot) = run.slots.get_mut(worker) {
+            run.changed = true;
+            slot.state = SlotState::Delivered(Update {
+                ticket,
+                lease: lease_id,
+                session: lease.session,
+                volunteer: lease.volunteer,
+                claim,
+                bytes,
+                check: UpdateCheck::NotYet,
+            });
+            self.check_update(&lease.job, worker);
+        }
+    }
+
+    /// Hands an update to the checks, if the round's commits are closed.
+    fn check_update(&mut self, id: &JobId, worker: usize) {
+        let Some(run) = self.runs.get_mut(id) else { return };
+        let Phase::Auditing { challenge } = run.phase else { return };
+        let round = run.round;
+        let policy = run.spec.audit;
+        let Some(Slot { task, state: SlotState::Delivered(update), .. }) = run.slots.get_mut(worker) else {
+            return;
+        };
+        let drawn = blake3::keyed_hash(&challenge, &(worker as u64).to_le_bytes());
+        let mut low = [0; 4];
+        low.copy_from_slice(&drawn.as_bytes()[..4]);
+        let millionths = (u64::from(u32::from_le_bytes(low)) * 1_000_000) >> 32;
+        let rate = policy.rate_after(self.standings.audits_passed(&update.volunteer));
+        let audit = millionths < u64::from(rate);
+        update.check = UpdateCheck::Pending { audit };
+        let check = CheckUpdate {
+            ticket: update.ticket,
+            run: *id,
+            round,
+            task: Arc::clone(task),
+            volunteer: update.volunteer,
+            backend: update.claim.backend,
+            claim: update.claim.result,
+            result: Arc::clone(&update.bytes),
+            audit,
+        };
+        self.tell_run(RunOutput::CheckUpdate(check));
+    }
+
+    fn update_checked(&mut self, ticket: Ticket, verdict: UpdateVerdict) {
+        let found = self.runs.iter_mut().find_map(|(id, run)| {
+            let slots = run.slots.iter_mut().enumerate();
+            slots.into_iter().find_map(|(worker, slot)| match &mut slot.state {
+                SlotState::Delivered(update) if update.ticket == ticket => Some((*id, worker, update)),
+                _ => None,
+            })
+        });
+        let Some((id, worker, update)) = found else { return };
+        let UpdateCheck::Pending { audit } = update.check else { return };
+        let volunteer = update.volunteer;
+        match verdict {
+            UpdateVerdict::Right => {
+                update.check = UpdateCheck::Right { audited: audit };
+                if audit {
+                    self.standings.audit_passed(volunteer);
+                }
+            }
+            UpdateVerdict::Undecided => self.release_update(&id, worker, Outcome::Superseded),
+            UpdateVerdict::Wrong(reason) => {
+                let Some(update) = self.runs.get_mut(&id).and_then(|run| run.take_update(worker)) else {
+                    return;
+                };
+                self.let_go(update.claim.result.bytes);
+                let Update { lease, session, claim, .. } = update;
+                let (shard, backend) = (worker as u32, claim.backend);
+                self.blame(&Blamed { job: id, shard, volunteer, session, lease, backend }, reason);
+                self.distrust(&volunteer);
+            }
+        }
+        if let Some(run) = self.runs.get_mut(&id) {
+            run.changed = true;
+        }
+    }
+
+    /// Nothing else that a liar delivered to a round that is not closing yet counts, in whatever run.
+    fn distrust(&mut self, volunteer: &VolunteerId) {
+        let open = |run: &&Run| matches!(run.phase, Phase::Open { .. } | Phase::Auditing { .. });
+        let theirs: Vec<_> = (self.runs.values().filter(open))
+            .flat_map(|run| run.updates().map(|(worker, update)| (run.id(), worker, update.volunteer)))
+            .filter(|(.., whose)| whose == volunteer)
+            .collect();
+        for (run, worker, _) in theirs {
+            self.release_update(&run, worker, Outcome::Superseded);
+        }
+    }
+
+    /// A run's timer: dealing or commits end.
+    pub(crate) fn run_due(&mut self, id: &JobId) {
+        if let Some(run) = self.runs.get_mut(id) {
+            run.wake = None;
+            run.changed = true;
+        }
+    }
+
+    /// Ends the phases that are over, after whatever happened.
+    pub(crate) fn advance_runs(&mut self) {
+        while let Some(run) = self.runs.values_mut().find(|run| run.changed) {
+            run.changed = false;
+            let id = run.id();
+            match run.phase {
+                Phase::Open { dealing, deadline } => {
+                    let (leased, delivered) = (run.leased(), run.delivered());
+                    let dealt_out =
+                        run.dealt() >= run.invited.min(run.slots.len() as u32) || self.now >= dealing;
+                    let complete =
+                        leased == 0 && dealt_out && (delivered >= run.quorum() || self.now >= dealing);
+                    if complete || self.now >= deadline {
+                        self.close_commits(&id);
+                    } else if run.wake.is_none() {
+                        self.wake_run(&id, if self.now < dealing { dealing } else { deadline });
+                    }
+                }
+                Phase::Auditing { .. } if run.leased() == 0 && run.verified() == run.delivered() => {
+                    self.close_round(&id);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// No commit counts from here on. Draws who is replayed from all that were made.
+    fn close_commits(&mut self, id: &JobId) {
+        self.rest_run(id);
+        let Some(run) = self.runs.get(id) else { return };
+        let mut commits = Vec::new();
+        let mut late = Vec::new();
+        for (worker, slot) in run.slots.iter().enumerate() {
+            match &slot.state {
+                SlotState::Free => {}
+                SlotState::Delivered(update) => commits.push((worker, update.volunteer, update.claim)),
+                SlotState::Leased { lease, volunteer } => {
+                    match self.leases.get(lease).map(|held| &held.stage) {
+                        Some(Stage::Arriving { claim, .. }) => commits.push((worker, *volunteer, *claim)),
+                        _ => late.push(*lease),
+                    }
+                }
+            }
+        }
+        if (commits.len() as u32) < run.quorum() {
+            return self.repeat(id);
+        }
+        let mut hasher = blake3::Hasher::new_keyed(&self.config.seed);
+        hasher.update(b"potluck audit v1").update(&id.0);
+        hasher.update(&run.round.to_le_bytes()).update(&run.attempt.to_le_bytes());
+        for (worker, volunteer, claim) in &commits {
+            hasher.update(&(*worker as u64).to_le_bytes()).update(&volunteer.0);
+            hasher.update(&claim.result.hash.0).update(&claim.result.bytes.to_le_bytes());
+        }
+        let challenge = *hasher.finalize().as_bytes();
+        for lease in late {
+            self.revoke(lease, RevokeReason::DeadlinePassed);
+        }
+        let Some(run) = self.runs.get_mut(id) else { return };
+        run.phase = Phase::Auditing { challenge };
+        run.changed = true;
+        for (worker, ..) in commits {
+            self.check_update(id, worker);
+        }
+    }
+
+    /// Too few updates: the same round again, with fresh leases.
+    fn repeat(&mut self, id: &JobId) {
+        self.give_up_round(id, RevokeReason::DeadlinePassed);
+        let Some(run) = self.runs.get_mut(id) else { return };
+        for slot in &mut run.slots {
+            slot.dealt = false;
+        }
+        run.attempt = run.attempt.saturating_add(1);
+        run.repeated += 1;
+        run.invited = 0;
+        run.phase = Phase::Gathering { since: self.now };
+        self.announce_work(id);
+    }
+
+    /// Every update is checked. What is left is aggregated, unless it is too little: then rejected updates do not
+    /// raise what is needed, so that liars cannot hold a round up once there are enough others.
+    fn close_round(&mut self, id: &JobId) {
+        let Some(run) = self.runs.get_mut(id) else { return };
+        if run.verified() < run.floor {
+            return self.repeat(id);
+        }
+        let mut updates = Vec::new();
+        for (worker, update) in run.updates() {
+            updates.push(AcceptedUpdate {
+                ticket: update.ticket,
+                volunteer: update.volunteer,
+                worker: worker as u32,
+                backend: update.claim.backend,
+                claim: update.claim.result,
+                result: Arc::clone(&update.bytes),
+                weight: self.standings.weight(&update.volunteer),
+                audited: update.check == UpdateCheck::Right { audited: true },
+            });
+        }
+        run.phase = Phase::Closing { pause: false };
+        let round = run.round;
+        self.tell_run(RunOutput::CloseRound { run: *id, round, updates });
+    }
+
+    /// The round is durable: only now its updates are accepted.
+    fn round_stored(&mut self, id: &JobId, round: u64) {
+        let Some(run) = self.runs.get_mut(id) else { return };
+        let Phase::Closing { pause } = run.phase else { return };
+        if run.round != round {
+            return;
+        }
+        run.last = run.slots.iter().map(|slot| slot.update().map(|update| update.volunteer)).collect();
+        run.round += 1;
+        run.attempt = 0;
+        let volunteers: Vec<_> = run.last.iter().flatten().copied().collect();
+        run.accepted += volunteers.len() as u64;
+        self.totals.accepted += volunteers.len() as u64;
+        for volunteer in volunteers {
+            self.standings.accepted(volunteer, 0);
+        }
+        self.release_updates(id, Outcome::Accepted);
+        let over = self.runs.get(id).is_some_and(|run| run.round >= run.spec.rounds);
+        if pause && !over {
+            self.rest(id, PauseReason::Asked);
+        } else {
+            self.prepare(id);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Pauses, limits and pictures of training runs.
+
+use super::*;
+
+#[test]
+fn a_pause_gives_the_round_up_and_a_failure_pauses() {
+    let spec = spec(3);
+    let mut world = World::with(&spec, 3);
+    let leases = world.deal(&[1, 2, 3]);
+    world.deliver(1, &leases[&1]);
+    world.run(RunInput::Paused { run: RUN });
+    assert_eq!(world.verdict(1), Some(Outcome::Superseded));
+    assert_eq!(world.revoked(2), Some(RevokeReason::JobCanceled));
+    assert_eq!(world.paused(), Some(PauseReason::Asked));
+    assert_eq!(world.request(1), Err(NoWorkReason::Idle));
+    world.run(RunInput::Resumed { run: RUN });
+    assert_eq!(world.prepare(&spec), Some(0));
+
+    for (session, lease) in world.deal(&[1, 2, 3]) {
+        world.deliver(session, &lease);
+    }
+    world.all_right();
+    let (round, _) = world.closing().unwrap();
+    // A pause while a round closes comes after it.
+    world.run(RunInput::Paused { run: RUN });
+    assert_eq!(world.paused(), None);
+    world.run(RunInput::Stored { run: RUN, round });
+    assert_eq!((world.paused(), world.progress().round), (Some(PauseReason::Asked), 1));
+    assert_eq!([world.verdict(1), world.verdict(2)], [Some(Outcome::Accepted); 2]);
+    world.run(RunInput::Resumed { run: RUN });
+    world.prepare(&spec);
+
+    for (session, lease) in world.deal(&[1, 2, 3]) {
+        world.deliver(session, &lease);
+    }
+    world.all_right();
+    let (round, _) = world.closing().unwrap();
+    world.run(RunInput::Failed { run: RUN, round, reason: "the loss is NaN".into() });
+    assert_eq!(world.paused(), Some(PauseReason::Failed("the loss is NaN".into())));
+    assert_eq!((world.verdict(2), world.progress().round), (Some(Outcome::Superseded), 1));
+    assert_eq!(world.relay.totals().result_bytes, 0);
+
+    // Tasks that are not this run's.
+    world.run(RunInput::Resumed { run: RUN });
+    let tasks = (0..5).map(|worker| TrainTask { steps: 99, ..task(&spec, 1, worker) }).collect();
+    world.run(RunInput::Ready { run: RUN, round: 1, tasks });
+    assert_eq!(world.paused(), Some(PauseReason::WrongTasks));
+}
+
+#[test]
+fn a_canceled_run_takes_everything_along() {
+    let mut world = World::with(&spec(3), 3);
+    let leases = world.deal(&[1, 2, 3]);
+    world.deliver(1, &leases[&1]);
+    world.commit(2, &leases[&2], claim_of(&result_of(&leases[&2], 0)));
+    world.run(RunInput::Canceled { run: RUN });
+    assert_eq!(world.revoked(3), Some(RevokeReason::JobCanceled));
+    assert!(world.relay.leases.is_empty() && world.relay.runs.is_empty());
+    assert_eq!(world.relay.totals().result_bytes, 0);
+    world.wait(Duration::from_secs(50));
+    assert_eq!(world.progress().round, 0, "its progress stays readable");
+}
+
+#[test]
+fn runs_that_cannot_be_held_are_refused() {
+    let refused = |world: &mut World, spec: RunSpec| {
+        world.run(RunInput::Added { spec: Box::new(spec), next_round: 0 });
+        world.take(|output| match output {
+            Output::Run(RunOutput::Refused { error, .. }) => Some(*error),
+            _ => None,
+        })
+    };
+    let mut world = World::new();
+    let base = spec(1);
+    assert!(matches!(refused(&mut world, spec(0)), Some(RunError::Zero { .. })));
+    let workers = RunSpec { min_workers: 6, ..base.clone() };
+    assert_eq!(refused(&mut world, workers), Some(RunError::Workers { min: 6, max: 5 }));
+    let large = RunSpec { update_bytes: 1 << 40, ..base.clone() };
+    assert!(matches!(refused(&mut world, large), Some(RunError::Update { .. })));
+    let heavy = RunSpec { update_bytes: MAX_UPDATES_IN_MEMORY_BYTES / 4, ..base.clone() };
+    assert_eq!(refused(&mut world, heavy.clone()), None, "three of four fit");
+    let second = RunSpec { id: JobId([8; 16]), ..heavy.clone() };
+    assert!(matches!(refused(&mut world, second), Some(RunError::Memory { .. })));
+    assert_eq!(refused(&mut world, heavy), Some(RunError::Taken));
+    let endless = RunSpec { steps: u32::MAX, sequences: u32::MAX, length: u32::MAX, ..base };
+    assert!(endless.flops() > 0 && endless.memory_bytes() > 1 << 60);
+}
+
+#[test]
+fn memory_for_results_is_shared_and_never_blocks() {
+    // Five workers, but updates for four of them fit.
+    let spec = RunSpec { update_bytes: MAX_UPDATES_IN_MEMORY_BYTES / 4 - 100, ..spec(1) };
+    let mut world = World::with(&spec, 5);
+    let leases = world.deal(&[1, 2, 3, 4, 5]);
+    assert_eq!(leases.len(), 4);
+    let bytes =
+        |lease: &Lease| vec![lease.lease.0 as u8; (MAX_UPDATES_IN_MEMORY_BYTES / 4 - 100 + 16) as usize];
+    for (session, lease) in &leases {
+        let bytes = bytes(lease);
+        world.commit(*session, lease, claim_of(&bytes));
+        world.send_bytes(*session, &bytes);
+    }
+    assert_eq!(world.progress().delivered, 4);
+    assert!(world.relay.totals().result_bytes <= MAX_UPDATES_IN_MEMORY_BYTES);
+    world.input(Input::JobAdded { job: matrix_job(1), accepted: Vec::new() });
+    let lease = world.request(5).unwrap();
+    world.deliver(5, &lease);
+    assert!(world.take(|output| matches!(output, Output::Check(_)).then_some(())).is_some());
+}
+
+#[test]
+fn pictures_show_the_workers_of_a_round() {
+    let spec = spec(2);
+    let mut world = World::with(&spec, 3);
+    let picture = |world: &mut World, session| {
+        world.wait(Duration(1000));
+        let mut last = None;
+        while let Some(next) = world.heard(session, |m| match m {
+            Message::Picture(picture) => Some(picture.clone()),
+            _ => None,
+        }) {
+            last = Some(next);
+        }
+        last.unwrap()
+    };
+    let leases = world.deal(&[1, 2, 3]);
+    let seen = picture(&mut world, 1);
+    assert_eq!((seen.job, seen.columns, seen.cells.len(), seen.volunteers), (RUN, 5, 5, 3));
+    assert_eq!(seen.cells[leases[&1].shard as usize], cell::YOURS_LEASED);
+    assert_eq!(seen.cells[leases[&2].shard as usize], cell::LEASED);
+    for (session, lease) in &leases {
+        world.deliver(*session, lease);
+    }
+    world.all_right();
+    world.run(RunInput::Stored { run: RUN, round: 0 });
+    let seen = picture(&mut world, 2);
+    assert_eq!(seen.cells[leases[&2].shard as usize], cell::YOURS_ACCEPTED);
+    assert_eq!(seen.cells[leases[&1].shard as usize], cell::ACCEPTED);
+    assert_eq!(seen.accepted_permille, 500);
+}
