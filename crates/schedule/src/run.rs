@@ -244,6 +244,18 @@ pub enum RunInput {
         /// What it found. Norm and losses the adapter keeps under the ticket.
         verdict: UpdateVerdict,
     },
+    /// Before the round can be closed, some of its updates had to be replayed: those that look wrong among the others,
+    /// or all where they are few. The round is not closed; the machine decides again with what is left.
+    Reviewed {
+        /// The run.
+        run: JobId,
+        /// The round.
+        round: u64,
+        /// Workers whose updates a replay has confirmed.
+        confirmed: Vec<u32>,
+        /// Workers whose updates are wrong.
+        refuted: Vec<u32>,
+    },
     /// The step of [`RunOutput::CloseRound`] is taken and durable.
     Stored {
         /// The run.
@@ -298,7 +310,8 @@ pub enum RunOutput {
     },
     /// Check an update. Comes only after all commits of the round are in.
     CheckUpdate(CheckUpdate),
-    /// Aggregate, take the outer step, make it durable; then [`RunInput::Stored`] or [`RunInput::Failed`].
+    /// Aggregate, take the outer step, make it durable; then [`RunInput::Stored`], [`RunInput::Reviewed`] or
+    /// [`RunInput::Failed`].
     CloseRound {
         /// The run.
         run: JobId,

@@ -1,6 +1,7 @@
 //! What goes into the engine and what comes out.
 
 use potluck_proto::{Backend, MatmulTask, Preset, TrainTask};
+pub use potluck_rounds::TrainInputs;
 use potluck_types::{Duration, VolunteerKey};
 use std::sync::Arc;
 
@@ -94,17 +95,6 @@ pub enum Workload {
         /// Its inputs.
         inputs: TrainInputs,
     },
-}
-
-/// Inputs of a part of a training round.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TrainInputs {
-    /// The checkpoint.
-    pub checkpoint: Arc<Vec<u8>>,
-    /// The outer steps since, in order.
-    pub outer_steps: Vec<Arc<Vec<u8>>>,
-    /// The blocks of tokens, in the order of the task.
-    pub blocks: Vec<Arc<Vec<u8>>>,
 }
 
 /// How a kernel run fails.

@@ -3,8 +3,8 @@
 use crate::compute::{Ended, Shift};
 use potluck_proto::TrainTask;
 use potluck_train::gpt::CpuGpt;
-use potluck_volunteer::TrainInputs;
 use potluck_volunteer::train::{Prepared, TaskError, TrainRun};
+use potluck_volunteer::{Failure, TrainInputs};
 use std::time::Duration;
 use web_time::Instant;
 
@@ -13,7 +13,7 @@ const TELL_INTERVAL: Duration = Duration::from_millis(250);
 
 impl From<TaskError> for Ended {
     fn from(error: TaskError) -> Self {
-        Self::Failed(error.failure())
+        Self::Failed(Failure::from(&error))
     }
 }
 

@@ -3,8 +3,8 @@
 use super::kernel::{Done, Ended, rest_for, take_rest};
 use potluck_proto::TrainTask;
 use potluck_train::gpt::CpuGpt;
-use potluck_volunteer::TrainInputs;
 use potluck_volunteer::train::{Prepared, TaskError, TrainRun};
+use potluck_volunteer::{Failure, TrainInputs};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ const TELL_INTERVAL: Duration = Duration::from_millis(250);
 impl From<TaskError> for Ended {
     fn from(error: TaskError) -> Self {
         tracing::warn!(%error, "a part of a round failed");
-        Self::Failed(error.failure())
+        Self::Failed(Failure::from(&error))
     }
 }
 
@@ -82,7 +82,6 @@ mod tests {
     use super::rounds::{self, now};
     use super::*;
     use potluck_train::gpt::GptConfig;
-    use potluck_volunteer::Failure;
     use std::sync::atomic::Ordering;
 
     fn tiny() -> rounds::Example {

@@ -201,7 +201,7 @@ fn inputs_that_are_not_what_the_task_says_are_told_apart() {
         let (mut task, mut inputs) = (example.task.clone(), example.inputs());
         change(&mut task, &mut inputs);
         let error = trained(&task, inputs).unwrap_err();
-        assert_eq!(error.failure(), Failure::BadTask, "{error}");
+        assert_eq!(Failure::from(&error), Failure::BadTask, "{error}");
         error
     };
     let error = with(&|_, inputs| inputs.outer_steps.swap(0, 1));
@@ -219,5 +219,5 @@ fn inputs_that_are_not_what_the_task_says_are_told_apart() {
     let error = with(&|task, _| (task.sequences, task.blocks_dealt, task.worker) = (64, 0, 0));
     assert!(matches!(error, TaskError::Data(DataError::Missing { .. })), "{error}");
     let lost = TaskError::from(TrainError::Device("gone".into()));
-    assert_eq!(lost.failure(), Failure::DeviceLost);
+    assert_eq!(Failure::from(&lost), Failure::DeviceLost);
 }
