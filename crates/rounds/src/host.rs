@@ -9,7 +9,7 @@ use crate::error::HostError;
 use crate::replay::split;
 use crate::sizes;
 use crate::watch::Watch;
-use crate::work::Plan;
+use crate::work::{Plan, TaskError};
 use potluck_proto::{BlobRef, DataSetSpec, LearningRate, ModelSizes, TokenBlock, TrainTask, UpdateCodec};
 use potluck_train::data::{DataSet, Order};
 use potluck_train::gpt::{GptConfig, Layout};
@@ -200,6 +200,10 @@ impl Host {
     ) -> Result<Self, HostError> {
         let config = sizes::config(&terms.model);
         config.check()?;
+        let (length, most) = (terms.length.into(), config.context as u64);
+        if !(1..=most).contains(&length) {
+            return Err(TaskError::Size { field: "length", value: length, least: 1, most }.into());
+        }
         let spec = data.train.spec();
         for (what, set) in [("training", spec), ("validation", data.validation.spec())] {
             if set.vocabulary != terms.model.vocabulary {

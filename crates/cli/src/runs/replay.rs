@@ -62,7 +62,8 @@ pub fn command(args: &ReplayArgs, client: &Client) -> Result<(), CliError> {
     let mut refuted = 0;
     for update in &updates {
         let outcome = round.update(update)?;
-        refuted += usize::from(!outcome.confirmed());
+        // Where the relay refused an update and the replay does too, all is well.
+        refuted += usize::from(!outcome.confirmed() && !update.refused());
         if args.json {
             println!("{}", outcome.to_json(update));
         } else {
@@ -141,6 +142,9 @@ impl Outcome {
         if let Some((equal, all)) = self.judgement.bytes {
             lines.push(format!("  encoding    {equal} of {all} bytes are equal when the replay is encoded"));
         }
+        if update.refused() {
+            lines.push(format!("  relay       refused it: {}", text(&update.verdict)));
+        }
         lines.push(match self.reason() {
             None => "  verdict     confirmed".to_owned(),
             Some(reason) => format!("  verdict     REFUTED: {reason}"),
@@ -156,6 +160,7 @@ impl Outcome {
             "volunteer": update.volunteer,
             "confirmed": self.confirmed(),
             "reason": self.reason(),
+            "refused_by_relay": update.refused(),
             "whole": report.map(|report| report.whole),
             "tensors": named.map(|(name, deviation)| json!({ "name": name, "deviation": deviation })).collect::<Vec<_>>(),
             "losses": report.map(|report| &report.losses),
