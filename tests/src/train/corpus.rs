@@ -49,23 +49,19 @@ impl Corpus {
         }
     }
 
-    /// As [`Corpus::find`], but where there is none, this repository's own sources and documents.
+    /// What `cargo xtask data` brought, and nothing else: what holds of it holds everywhere.
     ///
     /// # Errors
-    /// They cannot be read.
-    pub fn find_or_own() -> Result<Self> {
-        match Self::known().into_iter().find(|path| path.is_file()) {
-            Some(path) => Self::read(&path),
-            None => Self::of_text("the repository's own text", own_text()?),
-        }
+    /// It is not there; `cargo xtask test` brings it.
+    pub fn fetched() -> Result<Self> {
+        let Some(path) = cache().map(|folder| folder.join(FETCHED)).filter(|path| path.is_file()) else {
+            bail!("there is no corpus to train on\nhint: `cargo xtask data` brings it");
+        };
+        Self::read(&path)
     }
 
     fn known() -> Vec<PathBuf> {
-        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let home = || set("HOME").or_else(|| set("USERPROFILE")).map(|home| home.join(".cache"));
-        let cache = set("POTLUCK_CACHE")
-            .or_else(|| set("XDG_CACHE_HOME").or_else(home).map(|folder| folder.join("potluck")));
-        let fetched = cache.map(|folder| folder.join(FETCHED));
+        let fetched = cache().map(|folder| folder.join(FETCHED));
         std::iter::once(root().join(SHAKESPEARE)).chain(fetched).collect()
     }
 
@@ -108,28 +104,9 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new(".")).to_owned()
 }
 
-/// All Rust sources and documents of the repository, by path, without characters beyond ASCII.
-fn own_text() -> Result<String> {
-    let mut folders = vec![root()];
-    let mut files = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder)? {
-            let path = entry?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if path.is_dir() {
-                // Not what was built or installed here.
-                if !name.starts_with('.') && !["target", "node_modules", "dist"].contains(&name.as_ref()) {
-                    folders.push(path);
-                }
-            } else if path.extension().is_some_and(|end| end == "rs" || end == "md") {
-                files.push(path);
-            }
-        }
-    }
-    files.sort();
-    let mut text = String::new();
-    for path in files {
-        text.extend(fs::read_to_string(&path)?.chars().filter(char::is_ascii));
-    }
-    Ok(text)
+/// Where tools and data are kept between runs.
+fn cache() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || set("HOME").or_else(|| set("USERPROFILE")).map(|home| home.join(".cache"));
+    set("POTLUCK_CACHE").or_else(|| set("XDG_CACHE_HOME").or_else(home).map(|folder| folder.join("potluck")))
 }
