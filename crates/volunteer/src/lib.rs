@@ -5,7 +5,7 @@
 //! talks to the person; `link.rs` speaks the protocol; `work.rs` takes leases through inputs, kernel, commit;
 //! `task.rs` says
 //! what a task needs; `cache.rs` keeps inputs; `status.rs` says what a person sees; `compute.rs` turns panels into a
-//! product, `train.rs` a checkpoint and tokens into an update.
+//! product, `train.rs` a checkpoint and tokens into an update; `trainer.rs` chooses CPU or GPU for it.
 //!
 //! Architecture invariant: nothing connects before [`Event::Start`], and after [`Event::Stop`] nothing is sent.
 //! Architecture invariant: a relay is not trusted; hashes, sizes and lists are checked, memory is bounded.
@@ -25,6 +25,8 @@ mod task;
 #[cfg(test)]
 mod tests;
 pub mod train;
+#[cfg(feature = "gpu")]
+pub mod trainer;
 mod work;
 
 pub use engine::Engine;

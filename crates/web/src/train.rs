@@ -1,10 +1,11 @@
-//! Parts of training rounds in the tab, one inner step at a time, so that the Worker hears a Stop between two of them.
+//! Parts of training rounds in the tab, on the GPU where that pays, else in wasm; one inner step at a time, so that the
+//! Worker hears a Stop between two of them.
 
-use crate::compute::{Ended, Shift};
-use potluck_proto::TrainTask;
-use potluck_train::gpt::CpuGpt;
+use crate::compute::{Computed, Device, Ended, Shift};
+use potluck_proto::{Backend, TrainTask};
 use potluck_volunteer::TrainInputs;
 use potluck_volunteer::train::{Prepared, TaskError, TrainRun};
+use potluck_volunteer::trainer::{AnyGpt, Pace};
 use std::time::Duration;
 use web_time::Instant;
 
@@ -17,40 +18,69 @@ impl From<TaskError> for Ended {
     }
 }
 
-/// Takes a worker's inner steps. The result and the time that the device was busy; now and then `tell` hears how many
-/// steps are done.
+/// Time at work, within a shift.
+struct Work<'a> {
+    shift: &'a Shift,
+    began: Instant,
+    busy: Duration,
+}
+
+impl Work<'_> {
+    /// Counts the time since `started` as work.
+    fn worked(&mut self, started: Duration) {
+        let took = self.now().saturating_sub(started);
+        self.busy += took;
+        self.shift.owe(took);
+    }
+}
+
+impl Pace for Work<'_> {
+    type Stop = Ended;
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    async fn rest(&mut self, started: Duration) -> Result<(), Ended> {
+        self.worked(started);
+        self.shift.rest().await
+    }
+}
+
+/// Takes a worker's inner steps, on the GPU if there is one and it pays; now and then `tell` hears how many are done.
 pub(crate) async fn run(
+    device: &Device,
     task: &TrainTask,
     inputs: TrainInputs,
     shift: &Shift,
     mut tell: impl FnMut(u32),
-) -> Result<(Vec<u8>, Duration), Ended> {
-    let mut busy = Duration::ZERO;
-    let mut work = |start: Instant| {
-        let took = start.elapsed();
-        busy += took;
-        shift.owe(took);
-    };
+) -> Result<Computed, Ended> {
+    let mut work = Work { shift, began: Instant::now(), busy: Duration::ZERO };
     let mut told = Instant::now();
-    let start = Instant::now();
     let prepared = Prepared::new(task, inputs)?;
-    // The place to choose another engine.
-    let engine = CpuGpt::new(prepared.config()).map_err(TaskError::from)?;
+    work.rest(Duration::ZERO).await?;
+    let batch = [task.sequences as usize, task.length as usize];
+    let engine = match device {
+        Device::Gpu(device) => {
+            device.trainer.engine(&device.gpu, prepared.config(), batch, &mut work).await?
+        }
+        Device::Cpu => AnyGpt::cpu(prepared.config())?,
+    };
+    let backend = if engine.is_on_gpu() { Backend::WebGpu } else { Backend::WasmSimd };
+    let mut started = work.now();
     let mut training = TrainRun::start(&prepared, engine).await?;
-    work(start);
     while !training.progress().complete() {
-        shift.rest().await?;
-        let start = Instant::now();
+        work.rest(started).await?;
+        started = work.now();
         let progress = training.step().await?;
-        work(start);
         if told.elapsed() >= TELL_INTERVAL {
             told = Instant::now();
             tell(progress.done);
         }
     }
-    shift.rest().await?;
-    let start = Instant::now();
+    work.rest(started).await?;
+    started = work.now();
     let result = training.finish().await?;
-    work(start);
-    Ok((result, busy))
+    work.worked(started);
+    Ok(Computed { result, busy: work.busy, backend })
 }

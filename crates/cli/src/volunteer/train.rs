@@ -1,10 +1,10 @@
-//! Parts of training rounds on the CPU, in the thread that computes.
+//! Parts of training rounds, in the thread that computes: on the GPU where that pays, else on the CPU.
 
-use super::kernel::{Done, Ended, rest_for, take_rest};
-use potluck_proto::TrainTask;
-use potluck_train::gpt::CpuGpt;
+use super::kernel::{Device, Done, Ended, rest_for, take_rest};
+use potluck_proto::{Backend, TrainTask};
 use potluck_volunteer::TrainInputs;
 use potluck_volunteer::train::{Prepared, TaskError, TrainRun};
+use potluck_volunteer::trainer::{AnyGpt, Pace};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ impl From<TaskError> for Ended {
 
 /// Time at work, and rest that is owed for it.
 struct Shift<'a> {
+    began: Instant,
     share: f64,
     cancel: &'a AtomicBool,
     busy: Duration,
@@ -39,21 +40,47 @@ impl Shift<'_> {
     }
 }
 
-/// Takes a worker's inner steps. Between two of them it rests as `share` says, ends if canceled, and now and then calls
+impl Pace for Shift<'_> {
+    type Stop = Ended;
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    async fn rest(&mut self, started: Duration) -> Result<(), Ended> {
+        self.worked(self.began + started);
+        self.rest()
+    }
+}
+
+/// Takes a worker's inner steps, on a GPU if there is one and it pays; also says what computed them. Between two of them it rests as `share` says, ends if canceled, and now and then calls
 /// `tell` with the number of steps that are done.
 pub(super) async fn run(
+    device: Option<&Device>,
     task: &TrainTask,
     inputs: TrainInputs,
     share: f64,
     cancel: &AtomicBool,
     mut tell: impl FnMut(u32),
-) -> Result<Done, Ended> {
-    let mut shift = Shift { share, cancel, busy: Duration::ZERO, owed: Duration::ZERO };
+) -> Result<(Done, Backend), Ended> {
+    let mut shift =
+        Shift { began: Instant::now(), share, cancel, busy: Duration::ZERO, owed: Duration::ZERO };
     let mut told = Instant::now();
     let started = Instant::now();
     let prepared = Prepared::new(task, inputs)?;
-    // The place to choose another engine.
-    let engine = CpuGpt::new(prepared.config()).map_err(TaskError::from)?;
+    shift.worked(started);
+    let batch = [task.sequences as usize, task.length as usize];
+    let engine = match device {
+        Some(Device { gpu, trainer, .. }) => {
+            trainer.engine(gpu, prepared.config(), batch, &mut shift).await?
+        }
+        None => AnyGpt::cpu(prepared.config())?,
+    };
+    if let AnyGpt::Cpu { why: Some(why), .. } = &engine {
+        tracing::info!(%why, "this round runs on the CPU");
+    }
+    let backend = if engine.is_on_gpu() { Backend::NativeGpu } else { Backend::NativeCpu };
+    let started = Instant::now();
     let mut training = TrainRun::start(&prepared, engine).await?;
     shift.worked(started);
     while !training.progress().complete() {
@@ -70,7 +97,7 @@ pub(super) async fn run(
     let started = Instant::now();
     let result = training.finish().await?;
     shift.worked(started);
-    Ok((result, shift.busy, shift.owed))
+    Ok(((result, shift.busy, shift.owed), backend))
 }
 
 #[cfg(test)]
