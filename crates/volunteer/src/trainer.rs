@@ -387,3 +387,167 @@ impl Engine for AnyGpt<'_> {
         }
     }
 }
+
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests {
+    use super::*;
+    use crate::Failure;
+    use futures_executor::block_on;
+    use potluck_kernels::GpuOptions;
+    use std::cell::Cell;
+
+    const TINY: GptConfig = GptConfig::tiny(65);
+
+    /// A clock whose steps take what a test says, and rests that are counted and may end the work.
+    struct Shift {
+        clock: Cell<Duration>,
+        cpu: Duration,
+        gpu: Duration,
+        rests: usize,
+        most: usize,
+    }
+
+    impl Shift {
+        const fn new(cpu: u64, gpu: u64) -> Self {
+            let [cpu, gpu] = [Duration::from_millis(cpu), Duration::from_millis(gpu)];
+            Self { clock: Cell::new(Duration::ZERO), cpu, gpu, rests: 0, most: usize::MAX }
+        }
+    }
+
+    impl Pace for Shift {
+        type Stop = Option<TaskError>;
+
+        fn now(&self) -> Duration {
+            // Steps are between two looks at the clock; before the rests are the device's set-up, and the CPU's steps.
+            let step = if self.rests <= 2 { self.cpu } else { self.gpu };
+            self.clock.replace(self.clock.get() + step)
+        }
+
+        async fn rest(&mut self, started: Duration) -> Result<(), Option<TaskError>> {
+            assert!(started <= self.clock.get());
+            self.rests += 1;
+            if self.rests > self.most { Err(None) } else { Ok(()) }
+        }
+    }
+
+    fn gpu() -> Option<Gpu> {
+        match block_on(Gpu::request(GpuOptions::default())) {
+            Ok(gpu) => Some(gpu),
+            Err(error) => {
+                assert!(option_env!("POTLUCK_REQUIRE_GPU").is_none(), "{error}");
+                println!("skipped: {error}");
+                None
+            }
+        }
+    }
+
+    #[test]
+    fn kernels_follow_from_what_multiplies_fastest() {
+        for variant in Variant::ALL {
+            assert_eq!(kernel_shape(variant, true), KernelShape::Direct16x8);
+            let expected = if variant.is_tiled() { KernelShape::Tiled } else { KernelShape::Direct4x4 };
+            assert_eq!(kernel_shape(variant, false), expected);
+        }
+    }
+
+    fn engine<'g>(
+        trainer: &Trainer,
+        gpu: &'g Gpu,
+        config: GptConfig,
+        shift: &mut Shift,
+    ) -> Result<AnyGpt<'g>, Option<TaskError>> {
+        block_on(trainer.engine(gpu, config, [8, config.context], shift))
+    }
+
+    fn why(engine: &AnyGpt<'_>) -> Option<Refusal> {
+        match engine {
+            AnyGpt::Cpu { why, .. } => why.clone(),
+            AnyGpt::Gpu(_) => None,
+        }
+    }
+
+    #[test]
+    fn auto_trains_where_a_step_is_shorter_and_decides_once() {
+        let Some(gpu) = gpu() else { return };
+        // The CPU is timed with half of the tokens.
+        for (time, slower) in [(19, None), (21, Some([21, 20]))] {
+            let trainer = Trainer::new(&gpu, Variant::Direct16x8, Choice::Auto);
+            let mut shift = Shift::new(10, time);
+            let first = engine(&trainer, &gpu, TINY, &mut shift).unwrap();
+            assert_eq!(shift.rests, 7, "after the set-up and each step");
+            let slower = slower.map(|times| {
+                let [gpu, cpu] = times.map(Duration::from_millis);
+                Refusal::Slower { gpu, cpu }
+            });
+            assert_eq!((first.is_on_gpu(), why(&first)), (slower.is_none(), slower.clone()));
+            drop(first);
+            let again = engine(&trainer, &gpu, TINY, &mut shift).unwrap();
+            assert_eq!((again.is_on_gpu(), why(&again)), (slower.is_none(), slower.clone()));
+            assert_eq!(shift.rests, if slower.is_none() { 8 } else { 7 });
+        }
+    }
+
+    #[test]
+    fn who_chose_the_gpu_gets_it_however_slow_it_is() {
+        let Some(gpu) = gpu() else { return };
+        let trainer = Trainer::new(&gpu, Variant::Tiled64, Choice::Gpu);
+        let mut shift = Shift::new(1, 10_000);
+        assert!(engine(&trainer, &gpu, TINY, &mut shift).unwrap().is_on_gpu());
+        assert_eq!(shift.rests, 5);
+    }
+
+    #[test]
+    fn what_the_gpu_does_not_take_trains_on_the_cpu_and_what_makes_no_sense_nowhere() {
+        let Some(gpu) = gpu() else { return };
+        let trainer = Trainer::new(&gpu, Variant::Direct16x8, Choice::Gpu);
+        let mut shift = Shift::new(1, 1);
+        let thin = GptConfig { width: 6, heads: 2, ..TINY };
+        for _ in 0..2 {
+            let on_cpu = engine(&trainer, &gpu, thin, &mut shift).unwrap();
+            assert!(matches!(why(&on_cpu), Some(Refusal::Model(_))));
+        }
+        assert_eq!(shift.rests, 1);
+        let odd = GptConfig { heads: 5, ..TINY };
+        let refused = engine(&trainer, &gpu, odd, &mut shift).err().flatten().unwrap();
+        assert_eq!(refused.failure(), Failure::BadTask);
+    }
+
+    #[test]
+    fn a_device_that_is_lost_is_nobody_s_choice() {
+        let Some(gpu) = gpu() else { return };
+        let trainer = Trainer::new(&gpu, Variant::Direct16x8, Choice::Auto);
+        let mut shift = Shift::new(1, 1);
+        let mut before = engine(&trainer, &gpu, TINY, &mut shift).unwrap();
+        gpu.destroy();
+        let parameters = init(&TINY, &[1; 32]);
+        assert!(matches!(block_on(before.load(&parameters)), Err(TrainError::Device(_))));
+        let batch = Batch { inputs: Vec::new(), ..tokens(&TINY, 1, 8) };
+        assert!(matches!(block_on(before.step(&batch, 0.1)), Err(TrainError::Device(_))));
+        let lost = engine(&trainer, &gpu, TINY, &mut shift).err().flatten().unwrap();
+        assert_eq!(lost.failure(), Failure::DeviceLost);
+        assert_eq!(trainer.decided.borrow().len(), 1, "nothing is decided on a device that is lost");
+    }
+
+    #[test]
+    fn work_ends_at_each_rest_and_leaves_no_decision() {
+        let Some(gpu) = gpu() else { return };
+        let trainer = Trainer::new(&gpu, Variant::Direct16x8, Choice::Auto);
+        for most in 0..7 {
+            let mut shift = Shift { most, ..Shift::new(10, 1) };
+            assert!(matches!(engine(&trainer, &gpu, TINY, &mut shift), Err(None)));
+            assert!(trainer.decided.borrow().is_empty());
+        }
+        assert!(engine(&trainer, &gpu, TINY, &mut Shift::new(10, 1)).unwrap().is_on_gpu());
+    }
+
+    #[test]
+    fn a_relay_cannot_fill_the_memory_with_models() {
+        let Some(gpu) = gpu() else { return };
+        let trainer = Trainer::new(&gpu, Variant::Direct16x8, Choice::Auto);
+        for vocabulary in 2..100 {
+            let config = GptConfig { vocabulary, width: 3, heads: 1, ..TINY };
+            assert!(!engine(&trainer, &gpu, config, &mut Shift::new(1, 1)).unwrap().is_on_gpu());
+        }
+        assert_eq!(trainer.decided.borrow().len(), MAX_REMEMBERED);
+    }
+}

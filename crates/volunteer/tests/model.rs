@@ -1,6 +1,7 @@
 //! The engine beside a model of what it promised: any order of persons' clicks, conditions, connections, leases,
 //! kernels and time. After each step: no lease without consent, no work while paused or hidden, the commit before
 //! the bytes, nothing after Stop, bounded memory. At the end of each history an honest relay gets a result.
+#![cfg(not(target_arch = "wasm32"))]
 
 use potluck_proto::{
     Backend, BlobChunk, BlobMissing, BlobRef, BlobRequest, Commit, ConsentGranted, Lease, MatmulTask,

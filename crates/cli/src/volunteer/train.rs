@@ -108,8 +108,12 @@ mod rounds;
 mod tests {
     use super::rounds::{self, now};
     use super::*;
-    use potluck_train::gpt::GptConfig;
-    use potluck_volunteer::Failure;
+    use potluck_kernels::{Gpu, GpuOptions, Variant};
+    use potluck_proto::UpdateCodec;
+    use potluck_train::codec::Codec;
+    use potluck_train::gpt::{GptConfig, Layout, Tensor};
+    use potluck_verify::{Tolerances, compare};
+    use potluck_volunteer::{Choice, Failure};
     use std::sync::atomic::Ordering;
 
     fn tiny() -> rounds::Example {
@@ -117,7 +121,11 @@ mod tests {
     }
 
     fn train(example: &rounds::Example, share: f64, cancel: &AtomicBool) -> Result<Done, Ended> {
-        now(run(&example.task, example.inputs(), share, cancel, |_| ()))
+        let ran = now(run(None, &example.task, example.inputs(), share, cancel, |_| ()));
+        ran.map(|(done, backend)| {
+            assert_eq!(backend, Backend::NativeCpu);
+            done
+        })
     }
 
     #[test]
@@ -158,7 +166,107 @@ mod tests {
         let mut inputs = example.inputs();
         inputs.outer_steps.clear();
         let cancel = AtomicBool::new(false);
-        let bad = now(run(&example.task, inputs, 1.0, &cancel, |_| ()));
+        let bad = now(run(None, &example.task, inputs, 1.0, &cancel, |_| ()));
         assert_eq!(bad.map(drop), Err(Ended::Failed(Failure::BadTask)));
+    }
+
+    /// `None` where there is no GPU, not even a software adapter; a build with `POTLUCK_REQUIRE_GPU` fails there.
+    fn device(choice: Choice) -> Option<Device> {
+        match wait(Gpu::request(GpuOptions::default())) {
+            Ok(gpu) => Some(Device::new(gpu, Variant::Direct16x8, choice)),
+            Err(error) => {
+                assert!(option_env!("POTLUCK_REQUIRE_GPU").is_none(), "{error}");
+                println!("skipped: {error}");
+                None
+            }
+        }
+    }
+
+    fn wait<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
+
+    fn train_on(device: &Device, example: &rounds::Example) -> Result<(Done, Backend), Ended> {
+        let cancel = AtomicBool::new(false);
+        wait(run(Some(device), &example.task, example.inputs(), 1.0, &cancel, |_| ()))
+    }
+
+    /// Losses and update.
+    fn decoded(config: &GptConfig, example: &rounds::Example, result: &[u8]) -> (Vec<f32>, Vec<f32>) {
+        let (losses, update) = result.split_at(4 * example.task.steps as usize);
+        let losses = losses.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        (losses, Codec::F32.decode(update, Layout::new(config).parameters()).unwrap())
+    }
+
+    #[test]
+    fn a_round_on_the_gpu_passes_a_replay_on_the_cpu() {
+        let Some(device) = device(Choice::Gpu) else { return };
+        let config = GptConfig::tiny(65);
+        let mut example = tiny();
+        (example.task.codec, example.task.steps) = (UpdateCodec::F32, 10);
+        let (replayed, _, _) = train(&example, 1.0, &AtomicBool::new(false)).unwrap();
+        let (expected_losses, expected) = decoded(&config, &example, &replayed);
+        let tensors: Vec<_> = Layout::new(&config).tensors.iter().map(Tensor::range).collect();
+        let mut seen = Vec::new();
+        // The second time from kernels that are already compiled.
+        for _ in 0..2 {
+            let ((result, busy, _), backend) = train_on(&device, &example).unwrap();
+            assert_eq!(backend, Backend::NativeGpu);
+            assert!(busy > Duration::ZERO);
+            let (losses, update) = decoded(&config, &example, &result);
+            let tolerances = Tolerances::default();
+            let report =
+                compare(&update, &expected, &tensors, &losses, &expected_losses, &tolerances).unwrap();
+            assert!(report.confirmed(), "{:?}", report.verdict);
+            println!("{:.2e} of the update, worst tensor {:?}", report.whole, report.worst_tensor());
+            seen.push(result);
+        }
+        assert!(seen[0] == seen[1], "a device repeats its own bits");
+        assert!(seen[0] != replayed, "two engines, else nothing was compared");
+    }
+
+    #[test]
+    fn a_model_that_the_gpu_does_not_take_trains_on_the_cpu() {
+        let Some(device) = device(Choice::Gpu) else { return };
+        // Heads of 3.
+        let config = GptConfig { vocabulary: 11, context: 8, layers: 1, heads: 2, width: 6, bias: true };
+        let example = rounds::example(config, 20_000, 1, 0);
+        for _ in 0..2 {
+            let ((result, _, _), backend) = train_on(&device, &example).unwrap();
+            assert_eq!(backend, Backend::NativeCpu);
+            assert_eq!(result, example.result());
+        }
+    }
+
+    #[test]
+    fn a_lost_device_is_said_to_be_lost() {
+        let Some(device) = device(Choice::Gpu) else { return };
+        let example = tiny();
+        train_on(&device, &example).unwrap();
+        device.gpu.destroy();
+        let lost = train_on(&device, &example);
+        assert_eq!(lost.map(drop), Err(Ended::Failed(Failure::DeviceLost)));
+    }
+
+    #[test]
+    fn a_round_on_the_gpu_can_be_canceled() {
+        let Some(device) = device(Choice::Auto) else { return };
+        let example = tiny();
+        let cancel = AtomicBool::new(false);
+        let mut steps = 0;
+        let ran = wait(async {
+            let tell = |_| {
+                steps += 1;
+                cancel.store(true, Ordering::Relaxed);
+            };
+            let mut example = tiny();
+            example.task.steps = 4096;
+            run(Some(&device), &example.task, example.inputs(), 1.0, &cancel, tell).await
+        });
+        assert_eq!(ran.map(drop), Err(Ended::Canceled));
+        assert_eq!(steps, 1);
+        cancel.store(true, Ordering::Relaxed);
+        let ran = wait(run(Some(&device), &example.task, example.inputs(), 1.0, &cancel, |_| ()));
+        assert_eq!(ran.map(drop), Err(Ended::Canceled));
     }
 }

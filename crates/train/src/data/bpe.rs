@@ -367,6 +367,6 @@ impl Class {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(target_arch = "wasm32")))]
 #[path = "bpe_tests.rs"]
 mod tests;
