@@ -127,9 +127,9 @@ impl Trainer {
         let started = pace.now();
         let made = self.on_gpu(gpu, shape).await;
         pace.rest(started).await?;
-        let mut engine = match made {
+        let mut engine = match whole(gpu, made) {
             Ok(engine) => OnGpu { engine: Box::new(engine), gpu },
-            Err(error) if gpu.is_lost() => return Err(failed::<P>(lost(error))),
+            Err(error) if gpu.is_lost() => return Err(failed::<P>(error)),
             Err(error) => {
                 let why = Some(Refusal::Model(error));
                 self.remember(shape, why.clone());

@@ -125,6 +125,10 @@ pub(crate) struct Shift {
 }
 
 impl Shift {
+    pub(crate) const fn new(share: f64, cancel: Rc<AtomicBool>, owed: Rc<Cell<Duration>>) -> Self {
+        Self { share, cancel, owed }
+    }
+
     /// Adds the rest after `busy`, so that busy / (busy + rest) = share.
     pub(crate) fn owe(&self, busy: Duration) {
         self.owed.set(self.owed.get() + busy.mul_f64(1.0 / self.share.clamp(0.01, 1.0) - 1.0));
@@ -159,7 +163,7 @@ pub(crate) async fn run(
     owed: Rc<Cell<Duration>>,
     tell: impl FnMut(u32),
 ) -> Result<Option<Computed>, Failure> {
-    let shift = Shift { share: run.share, cancel, owed };
+    let shift = Shift::new(run.share, cancel, owed);
     let with = |backend| move |(result, busy)| Computed { result, busy, backend };
     let outcome = match shift.rest().await {
         Ok(()) => match (run.work, device) {
