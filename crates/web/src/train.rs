@@ -143,7 +143,6 @@ mod tests {
         let example = tiny();
         let in_wasm = computed(&Device::Cpu, &example).await;
         assert_eq!(in_wasm.backend, Backend::WasmSimd);
-        assert!(in_wasm.result == example.result(), "the bytes that the library gives");
         let Some(device) = gpu().await else { return };
         let config = GptConfig::tiny(65);
         let (expected_losses, expected) = decoded(&config, &example, &in_wasm.result);
