@@ -11,7 +11,8 @@
 //! Architecture invariant: a relay is not trusted; hashes, sizes and lists are checked, memory is bounded.
 
 // Tests share files with those in `tests`, which know this crate by its name.
-#[cfg(all(test, not(target_arch = "wasm32")))]
+#[cfg(test)]
+#[cfg(not(target_arch = "wasm32"))]
 extern crate self as potluck_volunteer;
 
 mod cache;
@@ -22,7 +23,8 @@ mod limits;
 mod link;
 mod status;
 mod task;
-#[cfg(all(test, not(target_arch = "wasm32")))]
+#[cfg(test)]
+#[cfg(not(target_arch = "wasm32"))]
 mod tests;
 pub mod train;
 #[cfg(feature = "gpu")]

@@ -367,6 +367,7 @@ impl Class {
     }
 }
 
-#[cfg(all(test, not(target_arch = "wasm32")))]
+#[cfg(test)]
+#[cfg(not(target_arch = "wasm32"))]
 #[path = "bpe_tests.rs"]
 mod tests;

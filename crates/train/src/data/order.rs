@@ -179,7 +179,8 @@ pub fn evenly(data: &Spec, length: usize, count: usize) -> Result<Vec<u64>, Data
     Ok((0..count).map(|at| at * length as u64 + room * at / gaps).collect())
 }
 
-#[cfg(all(test, not(target_arch = "wasm32")))]
+#[cfg(test)]
+#[cfg(not(target_arch = "wasm32"))]
 mod tests {
     use super::*;
     use proptest::prelude::*;
