@@ -134,7 +134,9 @@ fn volunteers_train_as_one_thread_would_and_each_round_can_be_repeated() {
         assert_eq!(info["workers"], WORKERS, "{info}");
         assert_eq!(info["rejected"], 0, "{info}");
         assert_eq!(record["next_parameters_hash"], *hashes[round], "round {round}");
-        assert_eq!(info["validation_loss"].as_f64().unwrap(), losses[round], "round {round}");
+        // JSON may cost the last bit.
+        let loss = info["validation_loss"].as_f64().unwrap();
+        assert!((loss - losses[round]).abs() < 1e-12, "round {round}: {loss}, {}", losses[round]);
         assert!(info["upload_bytes"].as_u64().unwrap() > 0);
         assert_eq!(info["tokens"], u64::from(WORKERS * STEPS * SEQUENCES * 64));
     }

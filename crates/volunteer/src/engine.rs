@@ -109,6 +109,7 @@ impl Engine {
             Event::Frame(frame) => self.frame(&frame),
             Event::Disconnected => self.disconnected(),
             Event::KernelProgress { run, steps } => self.progressed(run, steps),
+            Event::RunsOn { run, backend } => self.runs_on(run, backend),
             Event::KernelDone { run, result, busy } => self.kernel_done(run, result, busy),
             Event::KernelFailed { run, failure } => self.kernel_failed(run, failure),
             Event::Pause | Event::Resume | Event::Tick => {}

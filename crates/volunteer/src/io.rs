@@ -67,7 +67,8 @@ pub struct RunId(pub u64);
 pub struct Run {
     /// Comes back in [`Event::KernelDone`] or [`Event::KernelFailed`].
     pub id: RunId,
-    /// With what.
+    /// With what. A part of a round may also run on the CPU where that is faster or the GPU cannot hold the model; then
+    /// [`Event::RunsOn`] comes before the result.
     pub backend: Backend,
     /// The part of the time that may be used: after each slice of about 10 ms, or each inner step, rest, so that this
     /// holds.
@@ -157,6 +158,13 @@ pub enum Event {
         run: RunId,
         /// Inner steps that are done.
         steps: u32,
+    },
+    /// A run is computed with another backend than [`Run::backend`]: that is what its commit will say.
+    RunsOn {
+        /// Which.
+        run: RunId,
+        /// With what.
+        backend: Backend,
     },
     /// A run is done.
     KernelDone {

@@ -5,13 +5,14 @@
 //! talks to the person; `link.rs` speaks the protocol; `work.rs` takes leases through inputs, kernel, commit;
 //! `task.rs` says
 //! what a task needs; `cache.rs` keeps inputs; `status.rs` says what a person sees; `compute.rs` turns panels into a
-//! product, `train.rs` a checkpoint and tokens into an update.
+//! product, `train.rs` a checkpoint and tokens into an update; `trainer.rs` chooses CPU or GPU for it.
 //!
 //! Architecture invariant: nothing connects before [`Event::Start`], and after [`Event::Stop`] nothing is sent.
 //! Architecture invariant: a relay is not trusted; hashes, sizes and lists are checked, memory is bounded.
 
 // Tests share files with those in `tests`, which know this crate by its name.
 #[cfg(test)]
+#[cfg(not(target_arch = "wasm32"))]
 extern crate self as potluck_volunteer;
 
 mod cache;
@@ -23,8 +24,11 @@ mod link;
 mod status;
 mod task;
 #[cfg(test)]
+#[cfg(not(target_arch = "wasm32"))]
 mod tests;
 pub mod train;
+#[cfg(feature = "gpu")]
+pub mod trainer;
 mod work;
 
 pub use engine::Engine;

@@ -2,7 +2,7 @@
 
 use crate::io::{TrainInputs, Workload};
 use crate::train::Plan;
-use potluck_proto::{Backend, BlobRef, MatmulTask, Task, TrainTask};
+use potluck_proto::{BlobRef, MatmulTask, Task, TrainTask};
 use potluck_types::BlobHash;
 use potluck_types::limits::MAX_BLOB_BYTES;
 use std::collections::BTreeMap;
@@ -76,14 +76,5 @@ pub(crate) fn workload(task: &Task, inputs: &BTreeMap<BlobHash, Arc<Vec<u8>>>) -
             };
             Workload::Train { task: task.clone(), inputs }
         }
-    }
-}
-
-/// What computes a task where this device was measured: rounds run on the CPU, products on either.
-pub(crate) const fn backend_for(task: &Task, device: Backend) -> Backend {
-    match (task, device) {
-        (Task::Matmul(_), _) => device,
-        (Task::Train(_), Backend::WebGpu | Backend::WasmSimd) => Backend::WasmSimd,
-        (Task::Train(_), Backend::NativeGpu | Backend::NativeCpu) => Backend::NativeCpu,
     }
 }

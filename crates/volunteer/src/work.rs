@@ -4,7 +4,7 @@ use crate::engine::Engine;
 use crate::io::{Action, Choice, Run, RunId};
 use crate::limits::{RESULT_TTL, share};
 use crate::link::Link;
-use crate::task::{Needs, backend_for, workload};
+use crate::task::{Needs, workload};
 use potluck_proto::{
     Backend, BlobChunk, BlobRef, BlobRequest, Commit, Lease, Release, ReleaseReason, Task, Verdict,
 };
@@ -35,7 +35,8 @@ pub(crate) enum Stage {
     Fetching,
     /// All inputs are here.
     Ready,
-    /// The kernel runs, on this backend whatever is chosen meanwhile; so many inner steps are done.
+    /// The kernel runs, on this backend whatever is chosen meanwhile, unless the adapter says another; so many inner
+    /// steps are done.
     Running { run: RunId, backend: Backend, steps: u32 },
     /// The result is named, and served until its verdict.
     Committed {
@@ -190,7 +191,6 @@ impl Engine {
         let Some(work) = self.work.iter_mut().find(|work| matches!(work.stage, Stage::Ready)) else { return };
         let id = RunId(self.next_run);
         self.next_run += 1;
-        let backend = backend_for(&work.task, backend);
         let inputs = std::mem::take(&mut work.inputs);
         work.stage = Stage::Running { run: id, backend, steps: 0 };
         let work = workload(&work.task, &inputs);
@@ -212,6 +212,17 @@ impl Engine {
                 && *current == run
             {
                 *steps = done;
+            }
+        }
+    }
+
+    /// A run is computed with another backend than it was started with.
+    pub(crate) fn runs_on(&mut self, run: RunId, on: Backend) {
+        for work in &mut self.work {
+            if let Stage::Running { run: current, backend, .. } = &mut work.stage
+                && *current == run
+            {
+                *backend = on;
             }
         }
     }

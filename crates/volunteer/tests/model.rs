@@ -1,6 +1,7 @@
 //! The engine beside a model of what it promised: any order of persons' clicks, conditions, connections, leases,
 //! kernels and time. After each step: no lease without consent, no work while paused or hidden, the commit before
 //! the bytes, nothing after Stop, bounded memory. At the end of each history an honest relay gets a result.
+#![cfg(not(target_arch = "wasm32"))]
 
 use potluck_proto::{
     Backend, BlobChunk, BlobMissing, BlobRef, BlobRequest, Commit, ConsentGranted, Lease, MatmulTask,
@@ -56,6 +57,8 @@ enum Op {
     Late,
     /// The kernel that runs, or the one that ended last, tells how far it is.
     Progress(u32),
+    /// The kernel that runs is computed on the CPU after all.
+    Move,
     Pull(u16, u16),
     Verdict(Outcome),
     Revoke,
@@ -104,6 +107,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => failure.prop_map(Op::Fail),
         1 => Just(Op::Late),
         4 => (0..4_u32).prop_map(Op::Progress),
+        3 => Just(Op::Move),
         4 => (any::<u16>(), any::<u16>()).prop_map(|(offset, bytes)| Op::Pull(offset, bytes)),
         5 => outcome.prop_map(Op::Verdict),
         1 => Just(Op::Revoke),
@@ -244,6 +248,8 @@ struct Model {
     measuring: VecDeque<Choice>,
     connection: Option<Connection>,
     running: Option<Run>,
+    /// What computed the result that comes.
+    done_with: Option<Backend>,
     ended: Vec<RunId>,
     next: u64,
     computed: BTreeSet<LeaseId>,
@@ -275,6 +281,7 @@ impl Model {
             measuring: VecDeque::new(),
             connection: None,
             running: None,
+            done_with: None,
             ended: Vec::new(),
             next: 1,
             computed: BTreeSet::new(),
@@ -392,6 +399,7 @@ impl Model {
             }
             Message::Commit(commit) => {
                 let until = self.now + RESULT;
+                assert_eq!(Some(commit.backend), self.done_with.take(), "what computed it");
                 Self::committed(&mut self.computed, connection, &commit, until);
             }
             Message::BlobChunk(chunk) => {
@@ -420,8 +428,6 @@ impl Model {
         assert_eq!(held.fence, commit.fence);
         assert!(held.result.is_none(), "one commit for a lease");
         let result = expected(&held.task);
-        let trains = matches!(held.task, Task::Train(_));
-        assert!(!trains || commit.backend == Backend::WasmSimd, "rounds run on the CPU");
         assert_eq!(commit.result, named(&result));
         *connection.credit.entry(commit.result.hash).or_default() += 4 * result.len();
         (held.result, held.until) = (Some(result), until);
@@ -524,6 +530,7 @@ impl Model {
             Op::Done => {
                 if let Some(run) = self.running.take() {
                     let result = computed(&run);
+                    self.done_with = Some(run.backend);
                     self.ended.push(run.id);
                     let before = self.computed.len();
                     self.event(Event::KernelDone { run: run.id, result, busy: Duration(3) });
@@ -555,6 +562,15 @@ impl Model {
                     let after = self.engine.status().training;
                     assert_eq!(after.is_some(), before.is_some());
                     assert!(after.is_none_or(|now| (1..=now.steps).contains(&now.step)));
+                }
+            }
+            Op::Move => {
+                // A run that ended is not moved: what it was committed with stays.
+                let ended = self.ended.last().copied();
+                if let Some(run) =
+                    self.running.as_mut().map(|run| (run.backend = Backend::WasmSimd, run.id).1).or(ended)
+                {
+                    self.event(Event::RunsOn { run, backend: Backend::WasmSimd });
                 }
             }
             Op::Pull(offset, bytes) => self.pull(offset, bytes),

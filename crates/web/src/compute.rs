@@ -9,6 +9,7 @@ use potluck_kernels::{
     calibrate,
 };
 use potluck_proto::{Backend, MatmulTask};
+use potluck_volunteer::trainer::Trainer;
 use potluck_volunteer::{Choice, Failure, Run, Workload, compute};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -29,7 +30,21 @@ const REST_PIECE_MS: u32 = 50;
 #[derive(Clone)]
 pub(crate) enum Device {
     Cpu,
-    Gpu(Rc<Gpu>, Variant),
+    Gpu(Rc<GpuDevice>),
+}
+
+/// A GPU, its fastest kernel, and what is known about training on it.
+pub(crate) struct GpuDevice {
+    pub(crate) gpu: Gpu,
+    variant: Variant,
+    pub(crate) trainer: Trainer,
+}
+
+impl GpuDevice {
+    fn new(gpu: Gpu, variant: Variant, choice: Choice) -> Self {
+        let trainer = Trainer::new(&gpu, variant, choice);
+        Self { gpu, variant, trainer }
+    }
 }
 
 /// What calibration found.
@@ -41,8 +56,8 @@ pub(crate) struct Found {
 }
 
 /// Measures what the person chose. `None` if nothing works.
-pub(crate) async fn measure(choice: Choice) -> Option<Found> {
-    let choice = match choice {
+pub(crate) async fn measure(chosen: Choice) -> Option<Found> {
+    let choice = match chosen {
         Choice::Auto => BackendChoice::Auto,
         Choice::Gpu => BackendChoice::Gpu,
         Choice::Cpu => BackendChoice::Cpu,
@@ -63,7 +78,9 @@ pub(crate) async fn measure(choice: Choice) -> Option<Found> {
         .collect();
     let mflops = (calibration.gflops() * 1e3) as u32;
     let (device, backend) = match (calibration.backend, gpu) {
-        (Kernel::Gpu(variant), Some(gpu)) => (Device::Gpu(Rc::new(gpu), variant), Backend::WebGpu),
+        (Kernel::Gpu(variant), Some(gpu)) => {
+            (Device::Gpu(Rc::new(GpuDevice::new(gpu, variant, chosen))), Backend::WebGpu)
+        }
         _ => (Device::Cpu, Backend::WasmSimd),
     };
     Some(Found { device, backend, mflops, measured })
@@ -89,6 +106,16 @@ impl From<KernelError> for Ended {
     }
 }
 
+/// A result.
+pub(crate) struct Computed {
+    /// Its bytes.
+    pub(crate) result: Vec<u8>,
+    /// Time that the device was busy.
+    pub(crate) busy: Duration,
+    /// What computed it.
+    pub(crate) backend: Backend,
+}
+
 /// When to work and when to rest.
 pub(crate) struct Shift {
     share: f64,
@@ -98,6 +125,10 @@ pub(crate) struct Shift {
 }
 
 impl Shift {
+    pub(crate) const fn new(share: f64, cancel: Rc<AtomicBool>, owed: Rc<Cell<Duration>>) -> Self {
+        Self { share, cancel, owed }
+    }
+
     /// Adds the rest after `busy`, so that busy / (busy + rest) = share.
     pub(crate) fn owe(&self, busy: Duration) {
         self.owed.set(self.owed.get() + busy.mul_f64(1.0 / self.share.clamp(0.01, 1.0) - 1.0));
@@ -124,23 +155,27 @@ impl Shift {
 }
 
 /// Takes the rest that the run before left in `owed`, and runs a product or a part of a round, of which `tell` hears how
-/// far it is. The result's bytes and the time that the device was busy; `None` if it was canceled. Results need not wait
-/// for the rest after them.
+/// far it is. `None` if it was canceled. Results need not wait for the rest after them.
 pub(crate) async fn run(
     device: Device,
     run: Run,
     cancel: Rc<AtomicBool>,
     owed: Rc<Cell<Duration>>,
     tell: impl FnMut(u32),
-) -> Result<Option<(Vec<u8>, Duration)>, Failure> {
-    let shift = Shift { share: run.share, cancel, owed };
+) -> Result<Option<Computed>, Failure> {
+    let shift = Shift::new(run.share, cancel, owed);
+    let with = |backend| move |(result, busy)| Computed { result, busy, backend };
     let outcome = match shift.rest().await {
         Ok(()) => match (run.work, device) {
-            (Workload::Matmul { task, a, bt }, Device::Cpu) => on_cpu(&task, [&a, &bt], &shift).await,
-            (Workload::Matmul { task, a, bt }, Device::Gpu(gpu, variant)) => {
-                on_gpu(&gpu, variant, &task, [&a, &bt], &shift).await
+            (Workload::Matmul { task, a, bt }, Device::Cpu) => {
+                on_cpu(&task, [&a, &bt], &shift).await.map(with(Backend::WasmSimd))
             }
-            (Workload::Train { task, inputs }, _) => train::run(&task, inputs, &shift, tell).await,
+            (Workload::Matmul { task, a, bt }, Device::Gpu(device)) => {
+                on_gpu(&device, &task, [&a, &bt], &shift).await.map(with(Backend::WebGpu))
+            }
+            (Workload::Train { task, inputs }, device) => {
+                train::run(&device, &task, inputs, &shift, tell).await
+            }
         },
         Err(ended) => Err(ended),
     };
@@ -180,8 +215,7 @@ async fn on_cpu(
 }
 
 async fn on_gpu(
-    gpu: &Gpu,
-    variant: Variant,
+    GpuDevice { gpu, variant, .. }: &GpuDevice,
     task: &MatmulTask,
     [a, bt]: [&[Arc<Vec<u8>>]; 2],
     shift: &Shift,
@@ -189,7 +223,7 @@ async fn on_gpu(
     let start = Instant::now();
     let assembled = compute::assemble(task, a, bt)?;
     let operands = Operand::pair(&assembled.a, &assembled.bt)?;
-    let output = gpu.matmul(assembled.shape, operands, variant, &shift.cancel).await?;
+    let output = gpu.matmul(assembled.shape, operands, *variant, &shift.cancel).await?;
     let bytes = output.to_le_bytes();
     let busy = start.elapsed();
     shift.owe(busy);

@@ -8,6 +8,7 @@ use potluck_kernels::{
 };
 use potluck_proto::{Backend, MatmulTask};
 use potluck_types::Duration as Millis;
+use potluck_volunteer::trainer::Trainer;
 use potluck_volunteer::{Choice, Event, Failure, Run, RunId, Workload, compute};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -101,10 +102,24 @@ impl Drop for KernelThread {
     }
 }
 
+/// A GPU, its fastest kernel, and what is known about training on it.
+pub(super) struct Device {
+    pub(super) gpu: Gpu,
+    variant: Variant,
+    pub(super) trainer: Trainer,
+}
+
+impl Device {
+    pub(super) fn new(gpu: Gpu, variant: Variant, choice: Choice) -> Self {
+        let trainer = Trainer::new(&gpu, variant, choice);
+        Self { gpu, variant, trainer }
+    }
+}
+
 struct Worker {
     runtime: Handle,
     events: mpsc::Sender<Event>,
-    gpu: Option<(Gpu, Variant)>,
+    gpu: Option<Device>,
     /// Busy time below a millisecond that was not told yet: small shards would else count as no time at all.
     untold: Duration,
 }
@@ -125,8 +140,8 @@ impl Worker {
         }
     }
 
-    fn calibrate(&mut self, choice: Choice) -> Event {
-        let choice = match choice {
+    fn calibrate(&mut self, chosen: Choice) -> Event {
+        let choice = match chosen {
             Choice::Auto => BackendChoice::Auto,
             Choice::Gpu => BackendChoice::Gpu,
             Choice::Cpu => BackendChoice::Cpu,
@@ -149,7 +164,7 @@ impl Worker {
                 let mflops = (calibration.gflops() * 1e3) as u32;
                 let backend = match (calibration.backend, gpu) {
                     (Kernel::Gpu(variant), Some(gpu)) => {
-                        self.gpu = Some((gpu, variant));
+                        self.gpu = Some(Device::new(gpu, variant, chosen));
                         Backend::NativeGpu
                     }
                     _ => Backend::NativeCpu,
@@ -179,7 +194,14 @@ impl Worker {
             Workload::Train { task, inputs } => {
                 // Only for who looks on: where events queue up, this one need not be among them.
                 let tell = |steps| drop(self.events.try_send(Event::KernelProgress { run: id, steps }));
-                self.runtime.block_on(train::run(&task, inputs, share, cancel, tell))
+                let device = self.gpu.as_ref().filter(|_| backend == Backend::NativeGpu);
+                self.runtime.block_on(train::run(device, &task, inputs, share, cancel, tell)).and_then(
+                    |(done, on)| {
+                        // If nobody listens any more, the result is not told either.
+                        let moved = on != backend && !self.tell(Event::RunsOn { run: id, backend: on });
+                        if moved { Err(Ended::Canceled) } else { Ok(done) }
+                    },
+                )
             }
         };
         match outcome {
@@ -209,7 +231,7 @@ impl Worker {
         share: f64,
         cancel: &AtomicBool,
     ) -> Result<Done, Ended> {
-        let Some((gpu, variant)) = &self.gpu else {
+        let Some(Device { gpu, variant, .. }) = &self.gpu else {
             return Err(KernelError::DeviceLost { reason: "there is no device any more".into() }.into());
         };
         let started = Instant::now();
