@@ -158,6 +158,7 @@ impl Outcome {
         json!({
             "worker": update.worker,
             "volunteer": update.volunteer,
+            "backend": update.backend,
             "confirmed": self.confirmed(),
             "reason": self.reason(),
             "refused_by_relay": update.refused(),
