@@ -102,6 +102,17 @@ impl Auditor {
         Ok(Ok(()))
     }
 
+    /// Takes the steps, and encodes what comes of them, to see whether that can be done.
+    ///
+    /// # Errors
+    /// Why nobody can: above all, a loss that is not finite.
+    pub fn attempt(&self, task: &TrainTask) -> Result<(), AuditError> {
+        let plan = Plan::of(task)?;
+        let update = repeat(&plan, &self.parameters, &*self.data)?;
+        plan.codec().encode(&update.delta).map(drop).map_err(TaskError::from)?;
+        Ok(())
+    }
+
     /// Takes the steps again and compares.
     ///
     /// # Errors

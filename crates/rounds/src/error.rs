@@ -39,6 +39,17 @@ pub enum HostError {
         /// The loss.
         loss: f64,
     },
+    /// Whatever was combined, the loss rose, in several rounds in a row.
+    #[error(
+        "in {rounds} rounds in a row the loss rose, to {loss:.3} at last, and the step was taken back: begin again with a \
+         lower learning rate"
+    )]
+    Reverted {
+        /// Rounds in a row.
+        rounds: u32,
+        /// The last loss that was tried.
+        loss: f64,
+    },
     /// A stored state that cannot be used.
     #[error("the stored state of the run cannot be used: {0}")]
     State(&'static str),

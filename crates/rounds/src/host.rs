@@ -29,6 +29,8 @@ const NORM_WINDOW: usize = 20;
 const NORMS_NEEDED: usize = 5;
 /// The norm of what is combined may be so many times the median of the last rounds'.
 const NORM_FACTOR: f64 = 3.0;
+/// Rounds in a row that may be taken back before the run stops: one bad round is an accident.
+const MAX_REVERTED: u32 = 3;
 /// First bytes of a stored state, with its version.
 const STATE_MAGIC: [u8; 8] = *b"plstate1";
 
@@ -145,6 +147,8 @@ pub struct Host {
     steps: Vec<BlobRef>,
     combined: Option<Vec<f32>>,
     norms: VecDeque<f64>,
+    /// Rounds in a row that the gate took back.
+    reverted: u32,
 }
 
 /// An update as it is combined.
@@ -238,6 +242,7 @@ impl Host {
             steps,
             combined: None,
             norms: VecDeque::new(),
+            reverted: 0,
         };
         // What no volunteer could do is said before anybody is asked.
         if let Some(task) = host.tasks(1)?.first() {
@@ -375,6 +380,9 @@ impl Host {
                 }
             }
         };
+        if combined.is_none() && self.reverted + 1 >= MAX_REVERTED {
+            return Err(HostError::Reverted { rounds: self.reverted + 1, loss: last_loss });
+        }
         let replica = outer.replica();
         let validation_loss = self.watch.loss(self.config, replica.parameters())?;
         if self.watch.rotates_after(self.round()) {
@@ -462,6 +470,7 @@ impl Host {
             }
         }
         (self.outer, self.gate) = (outer, gate);
+        self.reverted = if combined.is_some() { 0 } else { self.reverted + 1 };
         if combined.is_some() {
             self.combined = combined;
         }

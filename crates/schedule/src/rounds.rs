@@ -108,9 +108,20 @@ impl Relay {
 
     fn round_failed(&mut self, id: &JobId, round: u64, reason: String) {
         let Some(run) = self.runs.get(id) else { return };
-        if matches!(run.phase, Phase::Preparing | Phase::Closing { .. }) && run.round == round {
+        if !matches!(run.phase, Phase::Paused) && run.round == round {
             self.give_up_round(id, RevokeReason::JobCanceled);
             self.rest(id, failed(reason));
+        }
+    }
+
+    /// A volunteer says that it cannot do a worker's task. It is not believed, and not ignored: if the task cannot be
+    /// done at all, the round would be dealt again and again.
+    pub(crate) fn doubt(&mut self, id: &JobId, worker: u32) {
+        let Some(run) = self.runs.get_mut(id) else { return };
+        if matches!(run.phase, Phase::Open { .. }) && !run.doubted {
+            run.doubted = true;
+            let round = run.round;
+            self.tell_run(RunOutput::TryTask { run: *id, round, worker });
         }
     }
 

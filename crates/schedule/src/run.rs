@@ -263,7 +263,7 @@ pub enum RunInput {
         /// The round.
         round: u64,
     },
-    /// The round could not be prepared or closed: the run pauses.
+    /// The round could not be prepared or closed, or its tasks cannot be done: the run pauses.
     Failed {
         /// The run.
         run: JobId,
@@ -307,6 +307,16 @@ pub enum RunOutput {
         round: u64,
         /// How many tasks.
         workers: u32,
+    },
+    /// A volunteer could not do a task that should suit it. Try the task: if it cannot be done, because the loss is not
+    /// finite for example, say [`RunInput::Failed`]; else nothing. At most once an attempt.
+    TryTask {
+        /// The run.
+        run: JobId,
+        /// The round.
+        round: u64,
+        /// The worker whose task it is.
+        worker: u32,
     },
     /// Check an update. Comes only after all commits of the round are in.
     CheckUpdate(CheckUpdate),

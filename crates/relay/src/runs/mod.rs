@@ -107,6 +107,9 @@ impl Runs {
             RunOutput::PrepareRound { run, round, workers } => {
                 tokio::spawn(async move { this.prepare(run, round, workers).await });
             }
+            RunOutput::TryTask { run, round, worker } => {
+                tokio::spawn(async move { this.try_task(run, round, worker).await });
+            }
             RunOutput::CheckUpdate(check) => {
                 tokio::spawn(async move {
                     let ticket = check.ticket;
@@ -202,6 +205,25 @@ impl Runs {
             Err(reason) => RunInput::Failed { run, round, reason },
         };
         self.tell(input).await;
+    }
+
+    /// Takes a worker's steps, to see whether anybody could.
+    async fn try_task(&self, run: JobId, round: u64, worker: u32) {
+        let (Some(open), Ok(_core)) = (self.open(&run), self.0.cores.acquire().await) else { return };
+        let tried = blocking(move || {
+            let (auditor, tasks) = {
+                let open = lock(&open);
+                if open.host.round() != round {
+                    return Ok(());
+                }
+                (open.auditor.clone(), open.host.tasks(worker + 1).map_err(|error| error.to_string())?)
+            };
+            tasks.last().map_or(Ok(()), |task| auditor.attempt(task).map_err(|error| error.to_string()))
+        });
+        if let Err(error) = tried.await {
+            let reason = format!("a task of round {round} cannot be done: {error}");
+            self.tell(RunInput::Failed { run, round, reason }).await;
+        }
     }
 
     /// Checks an update, replays it if that was drawn, and keeps what is wrong with it.

@@ -140,6 +140,30 @@ fn pictures_show_the_workers_of_a_round() {
 }
 
 #[test]
+fn a_task_that_a_volunteer_cannot_do_is_tried_once_and_may_end_the_round() {
+    let spec = spec(2);
+    let mut world = World::with(&spec, 3);
+    let leases = world.deal(&[1, 2, 3]);
+    let tried = |world: &mut World| {
+        world.take(|output| match output {
+            Output::Run(RunOutput::TryTask { run: RUN, round, worker }) => Some((*round, *worker)),
+            _ => None,
+        })
+    };
+    let release = |lease: &Lease, reason| Release { lease: lease.lease, reason };
+    world.say(1, release(&leases[&1], ReleaseReason::DeviceFailed));
+    assert_eq!(tried(&mut world), None);
+    world.say(2, release(&leases[&2], ReleaseReason::Unsupported));
+    assert_eq!(tried(&mut world), Some((0, leases[&2].shard)));
+    world.say(3, release(&leases[&3], ReleaseReason::Unsupported));
+    assert_eq!(tried(&mut world), None, "once is enough");
+    let reason = "the loss is NaN".to_owned();
+    world.run(RunInput::Failed { run: RUN, round: 0, reason: reason.clone() });
+    assert_eq!(world.paused(), Some(PauseReason::Failed(reason)));
+    assert_eq!(world.progress().phase, RunPhase::Paused);
+}
+
+#[test]
 fn a_review_before_the_close_blames_liars_and_weighs_the_rest_again() {
     let spec = spec(2);
     let mut world = World::with(&spec, 4);
