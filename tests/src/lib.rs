@@ -220,22 +220,34 @@ impl TestRelay {
     pub fn start() -> Self {
         let data = tempfile::tempdir().expect("a temporary folder");
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-        let config = Config {
-            listen: ([127, 0, 0, 1], 0).into(),
-            data: data.path().to_owned(),
-            operator: "the tests".to_owned(),
-            contact: String::new(),
-        };
+        let config = config(([127, 0, 0, 1], 0).into(), &data);
         let running = runtime.block_on(potluck_relay::start(config)).expect("the relay starts");
         let token = std::fs::read_to_string(&running.token_path).expect("a token file");
         let api = Api::new(&running.url(), &token);
         Self { running: Some(running), runtime, api, data }
     }
 
+    /// Stops the relay, and starts another one on its data and its address.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn restart(&mut self) {
+        let Some(running) = self.running.take() else { return };
+        let config = config(running.address, &self.data);
+        self.runtime.block_on(running.shut_down());
+        let running = self.runtime.block_on(potluck_relay::start(config)).expect("the relay starts again");
+        self.running = Some(running);
+    }
+
     /// The volunteers' socket.
     pub fn socket(&self) -> String {
         format!("{}/api/v1/volunteer", self.api.url.replacen("http", "ws", 1))
     }
+}
+
+fn config(listen: std::net::SocketAddr, data: &TempDir) -> Config {
+    let data = data.path().to_owned();
+    Config { listen, data, operator: "the tests".to_owned(), contact: String::new() }
 }
 
 impl Drop for TestRelay {

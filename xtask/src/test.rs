@@ -8,8 +8,20 @@ use std::process::Command;
 use std::time::Instant;
 
 /// Crates that must build for wasm32 as well.
-const FOR_WASM: &[&str] =
-    &["potluck-types", "potluck-proto", "potluck-kernels", "potluck-volunteer", "potluck-web"];
+const FOR_WASM: &[&str] = &[
+    "potluck-types",
+    "potluck-proto",
+    "potluck-kernels",
+    "potluck-train",
+    "potluck-volunteer",
+    "potluck-web",
+];
+/// Their tests that a browser runs.
+const IN_BROWSER: &[&[&str]] = &[
+    &["-p", "potluck-kernels", "--tests"],
+    &["-p", "potluck-train", "--test", "gpu"],
+    &["-p", "potluck-web", "--lib"],
+];
 /// Seeds of the simulator.
 const SEEDS: &str = "2000";
 
@@ -98,15 +110,20 @@ fn lints(ready: &Ready) -> Result<bool> {
     succeeds(&mut check)
 }
 
-/// The GPU and wasm SIMD kernels, in a real browser.
+/// The GPU and wasm SIMD kernels, and rounds on them, in a real browser.
 fn kernels_in_browser(ready: &Ready) -> Result<bool> {
-    let mut test = cargo();
-    test.args(["test", "--target", wasm::TARGET, "-p", "potluck-kernels", "--tests"]);
-    ready.wasm.apply(&mut test);
-    test.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER", ready.tools.join("wasm-bindgen-test-runner"))
-        .env("CHROMEDRIVER", browser::chromedriver()?)
-        .env("WASM_BINDGEN_TEST_TIMEOUT", "300");
-    succeeds(&mut test)
+    let driver = browser::chromedriver()?;
+    let mut passed = true;
+    for tests in IN_BROWSER {
+        let mut test = cargo();
+        test.args(["test", "--target", wasm::TARGET]).args(*tests);
+        ready.wasm.apply(&mut test);
+        test.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER", ready.tools.join("wasm-bindgen-test-runner"))
+            .env("CHROMEDRIVER", &driver)
+            .env("WASM_BINDGEN_TEST_TIMEOUT", "300");
+        passed &= succeeds(&mut test)?;
+    }
+    Ok(passed)
 }
 
 /// The table, and the line that machines read.

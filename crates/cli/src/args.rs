@@ -53,26 +53,18 @@ pub enum Command {
   potluck fetch 3f2a --out C.npy")]
     Fetch(FetchArgs),
     /// Show how a training run goes: loss, speed, volunteers, bytes, and what the model writes
-    // Hidden until a relay serves runs.
-    #[command(
-        hide = true,
-        after_help = "Examples:
+    #[command(after_help = "Examples:
   potluck watch 3f2a
   potluck watch 3f2a --json
 
-On a terminal the view redraws; otherwise each round is a line. Leaving does not end the run."
-    )]
+On a terminal the view redraws; otherwise each round is a line. Leaving does not end the run.")]
     Watch(WatchArgs),
     /// Repeat what volunteers did in a round of a training run, and judge it
-    // Hidden until a relay serves runs.
-    #[command(
-        hide = true,
-        after_help = "Examples:
+    #[command(after_help = "Examples:
   potluck replay 3f2a --round 12
   potluck replay 3f2a --round 12 --volunteer 9bc1 --json
 
-Everything it needs is public; each piece is checked by its hash. Ends with exit code 1 if an update is refuted."
-    )]
+Everything it needs is public; each piece is checked by its hash. Ends with exit code 1 if an update is refuted.")]
     Replay(ReplayArgs),
     /// Use models as folders in Hugging Face's GPT-2 layout
     Model(ModelArgs),
@@ -164,10 +156,7 @@ pub enum SubmitJob {
 Closing the command does not end the job: `potluck fetch JOB --out C.npy` picks it up again.")]
     Matmul(MatmulArgs),
     /// A training run: volunteers train a language model on a corpus
-    // Hidden until a relay serves runs.
-    #[command(
-        hide = true,
-        after_help = "Examples:
+    #[command(after_help = "Examples:
   potluck submit train run.toml --watch
   potluck submit train run.toml --json
 
@@ -176,8 +165,7 @@ A run file needs one line, corpus = \"some.txt\" (any UTF-8 text, or a folder of
   model = \"tiny\"             or \"mini\", \"small\", a table of sizes, or [model] with from = \"FOLDER\"
   steps = 10  rounds = 60  volunteers = 4  batch = 8  blocks = 8  seed = 1  codec = \"int4\"
   [learning-rate]  peak = 0.002  least = 0.0001  warmup = 100
-  [audit]          first-rounds = 5  start = 0.5  decay = 0.8  least = 0.05"
-    )]
+  [audit]          first-rounds = 5  start = 0.5  decay = 0.8  least = 0.05")]
     Train(TrainArgs),
 }
 

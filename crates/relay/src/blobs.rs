@@ -25,6 +25,14 @@ pub(crate) struct Blobs {
     durable: Arc<dyn ObjectStore>,
     quick: Arc<dyn ObjectStore>,
     memory: Arc<Memory>,
+    watched: Arc<Mutex<HashMap<JobId, Watched>>>,
+}
+
+/// Blobs of a run, and how many bytes of them were read in parts since they were last counted.
+#[derive(Debug, Default)]
+struct Watched {
+    blobs: HashSet<BlobHash>,
+    bytes: u64,
 }
 
 /// Panels in memory, and the jobs that hold them there.
@@ -110,6 +118,7 @@ impl Blobs {
             durable: Arc::new(store()?.with_fsync(true)),
             quick: Arc::new(store()?),
             memory: Arc::new(memory),
+            watched: Arc::default(),
         })
     }
 
@@ -132,7 +141,7 @@ impl Blobs {
         match self.memory.keep(hash, bytes) {
             Ok(panel) => Ok(Some(panel)),
             Err(bytes) => {
-                self.quick.put(&path(hash), bytes.into()).await.map_err(io_error)?;
+                self.put_quick(hash, bytes).await?;
                 Ok(None)
             }
         }
@@ -153,6 +162,14 @@ impl Blobs {
     /// A panel, if it is in memory.
     pub(crate) fn in_memory(&self, hash: &BlobHash) -> Option<bytes::Bytes> {
         self.memory.get(hash).map(|panel| panel.bytes.clone())
+    }
+
+    /// Stores a blob that can be made again, on disk but without waiting for it.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(crate) async fn put_quick(&self, hash: &BlobHash, bytes: bytes::Bytes) -> io::Result<()> {
+        self.quick.put(&path(hash), bytes.into()).await.map(drop).map_err(io_error)
     }
 
     /// Stores a blob and returns when it is on disk.
@@ -190,11 +207,31 @@ impl Blobs {
         found.bytes().await.map_err(io_error)
     }
 
+    /// Counts from now on what is read, in parts, of these blobs: what volunteers fetch for a run.
+    pub(crate) fn watch(&self, run: JobId, blobs: HashSet<BlobHash>) {
+        lock(&self.watched).entry(run).or_default().blobs = blobs;
+    }
+
+    /// Bytes that were read of a run's blobs since this was last asked.
+    pub(crate) fn take_served(&self, run: &JobId) -> u64 {
+        lock(&self.watched).get_mut(run).map_or(0, |watched| std::mem::take(&mut watched.bytes))
+    }
+
+    /// A run ended.
+    pub(crate) fn unwatch(&self, run: &JobId) {
+        lock(&self.watched).remove(run);
+    }
+
     /// A part of a blob.
     ///
     /// # Errors
     /// `NotFound`, or what the store says, a range outside the blob among it.
     pub(crate) async fn get_part(&self, hash: &BlobHash, range: Range<u64>) -> io::Result<bytes::Bytes> {
+        for watched in lock(&self.watched).values_mut() {
+            if watched.blobs.contains(hash) {
+                watched.bytes += range.end.saturating_sub(range.start);
+            }
+        }
         if let Some(bytes) = self.in_memory(hash) {
             // The machine lets through only requests that lie within their blob.
             let within = range.start <= range.end && range.end <= bytes.len() as u64;

@@ -6,11 +6,15 @@ use crate::checks::Checker;
 use crate::commit::{Committer, ToCommit};
 use crate::db::{Db, JobState};
 use crate::names;
+use crate::runs::Runs;
 use potluck_proto::{BlobRequest, Message};
-use potluck_schedule::{CheckVerdict, Input, JobProgress, Output, Relay, Ticket, Totals};
+use potluck_schedule::{
+    CheckVerdict, Input, JobProgress, Output, Relay, RunError, RunInput, RunProgress, RunSpec, Ticket, Totals,
+};
 use potluck_types::limits::MAX_QUEUED_FRAMES;
 use potluck_types::{Instant, JobId, SessionId};
 use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -38,11 +42,35 @@ pub(crate) struct SessionHandle {
 #[derive(Debug)]
 pub(crate) enum Command {
     Input(Input),
-    Open { session: SessionId, handle: SessionHandle },
-    Checked { ticket: Ticket, verdict: CheckVerdict, check_us: u64 },
-    Progress { job: JobId, reply: oneshot::Sender<Option<JobProgress>> },
-    Totals { reply: oneshot::Sender<Totals> },
-    ShutDown { done: oneshot::Sender<()> },
+    Open {
+        session: SessionId,
+        handle: SessionHandle,
+    },
+    Checked {
+        ticket: Ticket,
+        verdict: CheckVerdict,
+        check_us: u64,
+    },
+    Progress {
+        job: JobId,
+        reply: oneshot::Sender<Option<JobProgress>>,
+    },
+    Totals {
+        reply: oneshot::Sender<Totals>,
+    },
+    /// A run begins or goes on, if it can be held.
+    AddRun {
+        spec: Box<RunSpec>,
+        next_round: u64,
+        reply: oneshot::Sender<Result<(), RunError>>,
+    },
+    RunProgress {
+        run: JobId,
+        reply: oneshot::Sender<Option<RunProgress>>,
+    },
+    ShutDown {
+        done: oneshot::Sender<()>,
+    },
 }
 
 /// The core is gone: the relay is shutting down.
@@ -79,6 +107,19 @@ impl Core {
         answer.await.map_err(|_| Gone)
     }
 
+    /// Adds a run, or says why it cannot be held.
+    pub(crate) async fn add_run(&self, spec: RunSpec, next_round: u64) -> Result<Result<(), RunError>, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::AddRun { spec: Box::new(spec), next_round, reply }).await?;
+        answer.await.map_err(|_| Gone)
+    }
+
+    pub(crate) async fn run_progress(&self, run: JobId) -> Result<Option<RunProgress>, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::RunProgress { run, reply }).await?;
+        answer.await.map_err(|_| Gone)
+    }
+
     /// Refuses all sessions politely and ends the core.
     pub(crate) async fn shut_down(&self) {
         let (done, ended) = oneshot::channel();
@@ -93,14 +134,18 @@ pub(crate) struct Surroundings {
     pub(crate) db: Db,
     pub(crate) blobs: Blobs,
     pub(crate) secret: potluck_verify::Secret,
+    /// Where runs keep their state.
+    pub(crate) runs: PathBuf,
 }
 
 /// Starts the core.
-pub(crate) fn start(machine: Relay, surroundings: Surroundings) -> Core {
+pub(crate) fn start(machine: Relay, surroundings: Surroundings) -> (Core, Runs) {
     let (commands, queue) = mpsc::channel(MAX_QUEUED_INPUTS);
     let (changed, changes) = watch::channel(0);
     let core = Core { commands: commands.clone(), changes };
-    let Surroundings { db, blobs, secret } = surroundings;
+    let Surroundings { db, blobs, secret, runs } = surroundings;
+    let gate = blake3::derive_key("potluck 2026 gate of an epoch v1", &secret.0);
+    let runs = Runs::new(db.clone(), blobs.clone(), runs, gate, commands.downgrade(), changed.clone());
     let checker = Checker::new(blobs.clone(), secret, commands.clone());
     let committer = Committer::start(db.clone(), blobs.clone(), &commands);
     let task = Task {
@@ -112,10 +157,11 @@ pub(crate) fn start(machine: Relay, surroundings: Surroundings) -> Core {
         committer,
         db,
         blobs,
+        runs: runs.clone(),
         changed,
     };
     tokio::spawn(task.run(queue));
-    core
+    (core, runs)
 }
 
 struct Task {
@@ -128,6 +174,7 @@ struct Task {
     committer: Committer,
     db: Db,
     blobs: Blobs,
+    runs: Runs,
     changed: watch::Sender<u64>,
 }
 
@@ -157,6 +204,16 @@ impl Task {
                 }
                 Command::Totals { reply } => {
                     let _ = reply.send(self.machine.totals());
+                }
+                Command::AddRun { spec, next_round, reply } => {
+                    let fits = self.machine.run_fits(&spec);
+                    if fits.is_ok() {
+                        self.step(Input::Run(RunInput::Added { spec, next_round }));
+                    }
+                    let _ = reply.send(fits);
+                }
+                Command::RunProgress { run, reply } => {
+                    let _ = reply.send(self.machine.run_progress(&run));
                 }
                 Command::ShutDown { done } => {
                     self.step(Input::ShuttingDown);
@@ -207,8 +264,7 @@ impl Task {
                 });
                 self.changed.send_modify(|count| *count += 1);
             }
-            // Nothing adds a run to this relay's machine.
-            Output::Run(output) => tracing::error!(?output, "a run that nobody added"),
+            Output::Run(output) => self.runs.carry_out(output),
             Output::JobCompleted { job } => {
                 self.blobs.release(&job);
                 let (db, changed) = (self.db.clone(), self.changed.clone());

@@ -1,6 +1,7 @@
 //! Records in SQLite. Only what is here survives; leases and sessions do not need to.
 
 use crate::names;
+use crate::runs::store::RUN_BLOBS;
 use potluck_proto::{BlobRef, RejectReason};
 use potluck_schedule::{AcceptedTile, Grid, JobSpec, Record};
 use potluck_types::limits::MAX_LISTED_JOBS;
@@ -80,7 +81,7 @@ pub(crate) struct ContributorRow {
 /// The database.
 #[derive(Debug, Clone)]
 pub(crate) struct Db {
-    pool: SqlitePool,
+    pub(crate) pool: SqlitePool,
 }
 
 /// Milliseconds since 1970.
@@ -441,17 +442,17 @@ impl Db {
             .collect()
     }
 
-    /// Hashes of blobs that running or finished jobs need; all others may go.
+    /// Hashes of blobs that running or finished jobs need, or runs; all others may go.
     ///
     /// # Errors
     /// What SQLite says.
     pub(crate) async fn needed_blobs(&self) -> Result<std::collections::HashSet<BlobHash>, DbError> {
-        let rows = sqlx::query(
+        let query = format!(
             "SELECT hash FROM panels WHERE job IN (SELECT id FROM jobs WHERE state = 'running')
-             UNION SELECT hash FROM accepted WHERE job IN (SELECT id FROM jobs WHERE state <> 'canceled')",
-        )
-        .fetch_all(&self.pool)
-        .await?;
+             UNION SELECT hash FROM accepted WHERE job IN (SELECT id FROM jobs WHERE state <> 'canceled')
+             UNION {RUN_BLOBS}"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(query)).fetch_all(&self.pool).await?;
         rows.iter().map(|row| bytes(row, 0).map(BlobHash)).collect()
     }
 
@@ -462,7 +463,7 @@ impl Db {
 }
 
 /// Adds to a volunteer's record.
-async fn count_result(
+pub(crate) async fn count_result(
     tx: &mut sqlx::Transaction<'_, sqlx::Sqlite>,
     volunteer: &VolunteerId,
     accepted: i64,
@@ -480,7 +481,7 @@ async fn count_result(
     .map(drop)
 }
 
-fn bytes<const N: usize>(row: &SqliteRow, at: usize) -> Result<[u8; N], DbError> {
+pub(crate) fn bytes<const N: usize>(row: &SqliteRow, at: usize) -> Result<[u8; N], DbError> {
     let raw: &[u8] = row.try_get(at)?;
     raw.try_into()
         .map_err(|_| sqlx::Error::Decode(format!("column {at} has {} bytes, not {N}", raw.len()).into()))

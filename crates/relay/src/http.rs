@@ -8,6 +8,7 @@ use crate::blobs::Blobs;
 use crate::config::Config;
 use crate::core::{Core, Gone};
 use crate::db::{Db, JobRow, JobState, wall_ms};
+use crate::runs::{self, Runs};
 use crate::{metrics, session, site, token, uploads};
 use axum::body::Body;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
@@ -26,7 +27,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use utoipa::OpenApi;
 
 /// Uploads that may run at once: each holds one file handle and a small buffer.
@@ -49,6 +50,7 @@ pub(crate) struct App {
     pub(crate) core: Core,
     pub(crate) db: Db,
     pub(crate) blobs: Blobs,
+    pub(crate) runs: Runs,
     pub(crate) config: Config,
     pub(crate) token: blake3::Hash,
     pub(crate) incarnation: u32,
@@ -70,7 +72,7 @@ impl App {
         self.config.data.join("matrices").join(format!("{hash}.npy"))
     }
 
-    fn authorize(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+    pub(crate) fn authorize(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         if token::matches(&self.token, header) {
             return Ok(());
@@ -90,13 +92,16 @@ impl From<Gone> for ApiError {
     }
 }
 
-type Shared = State<Arc<App>>;
-type Id = Result<Path<String>, PathRejection>;
-type Answer<T> = Result<Json<T>, ApiError>;
+pub(crate) type Shared = State<Arc<App>>;
+pub(crate) type Id = Result<Path<String>, PathRejection>;
+pub(crate) type Answer<T> = Result<Json<T>, ApiError>;
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Potluck relay", description = "Submit matrix products, watch them, fetch results."),
+    info(
+        title = "Potluck relay",
+        description = "Submit matrix products and training runs, watch them, fetch results."
+    ),
     paths(
         upload_matrix,
         create_job,
@@ -104,6 +109,18 @@ type Answer<T> = Result<Json<T>, ApiError>;
         get_job,
         cancel_job,
         get_result,
+        runs::http::upload_dataset,
+        runs::http::upload_parameters,
+        runs::http::list_runs,
+        runs::http::create_run,
+        runs::http::get_run,
+        runs::http::cancel_run,
+        runs::http::pause_run,
+        runs::http::resume_run,
+        runs::http::get_round,
+        runs::http::get_parameters,
+        runs::http::get_tokenizer,
+        runs::http::get_blob,
         volunteer,
         health,
         get_metrics,
@@ -125,6 +142,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/healthz", get(health))
         .route("/metrics", get(get_metrics))
         .route("/.well-known/potluck.json", get(well_known))
+        .merge(runs::http::router())
         .fallback(site::serve)
         .with_state(app)
 }
@@ -162,14 +180,7 @@ async fn create_job(
     app.authorize(&headers)?;
     let Json(new) =
         body.map_err(|error| bad(error.body_text(), "see /api/openapi.json for the fields of a job"))?;
-    let key = match headers.get("idempotency-key") {
-        None => None,
-        Some(value) => {
-            Some(value.to_str().ok().filter(|key| !key.is_empty() && key.len() <= MAX_KEY_CHARS).ok_or_else(
-                || bad("the idempotency key is not 1 to 128 characters".into(), "use a random UUID"),
-            )?)
-        }
-    };
+    let key = idempotency_key(&headers)?;
     if new.kind != "matmul" {
         return Err(bad(format!("jobs of kind {:?} do not exist", clip(&new.kind)), "use kind \"matmul\""));
     }
@@ -247,7 +258,15 @@ async fn repeated(app: &App, draft: &uploads::Draft, known: &JobId) -> Result<Re
     ))
 }
 
-fn bad(message: String, hint: &str) -> ApiError {
+/// The key under which a request may be repeated.
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = value.to_str().ok().filter(|key| !key.is_empty() && key.len() <= MAX_KEY_CHARS);
+    key.map(Some)
+        .ok_or_else(|| bad("the idempotency key is not 1 to 128 characters".into(), "use a random UUID"))
+}
+
+pub(crate) fn bad(message: String, hint: &str) -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, "bad_request", message, hint)
 }
 
@@ -290,26 +309,46 @@ async fn get_job(
     let id = parse_id(id)?;
     let Query(wait) =
         wait.map_err(|error| bad(error.body_text(), "each of wait_ms and seen is a whole number"))?;
-    let end = tokio::time::Instant::now() + MAX_WAIT.min(Duration::from_millis(wait.wait_ms.unwrap_or(0)));
-    let mut changes = app.core.changes.clone();
+    let mut waiting = Waiting::new(&app, wait.wait_ms);
     loop {
-        changes.borrow_and_update();
+        waiting.look();
         let job = info(&app, &id).await?;
         let news = match (wait.seen, job.progress) {
             (Some(seen), Some(progress)) => progress.accepted > seen,
             _ => false,
         };
-        if job.state != JobState::Running.name() || news || wait.wait_ms.is_none() {
-            return Ok(Json(detail(&app, &id, job).await?));
-        }
-        // A change is told when it is stored; the machine hears of it a moment later, so look again soon.
-        let changed = async {
-            let _ = changes.changed().await;
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        };
-        if tokio::time::timeout_at(end, changed).await.is_err() {
+        if job.state != JobState::Running.name() || news || !waiting.changed().await {
             return Ok(Json(detail(&app, &id, info(&app, &id).await?).await?));
         }
+    }
+}
+
+/// A request that waits for something to change.
+pub(crate) struct Waiting {
+    changes: watch::Receiver<u64>,
+    end: tokio::time::Instant,
+}
+
+impl Waiting {
+    /// Waits for so long, at most [`MAX_WAIT`].
+    pub(crate) fn new(app: &App, wait_ms: Option<u64>) -> Self {
+        let patience = MAX_WAIT.min(Duration::from_millis(wait_ms.unwrap_or(0)));
+        Self { changes: app.core.changes.clone(), end: tokio::time::Instant::now() + patience }
+    }
+
+    /// What changes from now on counts.
+    pub(crate) fn look(&mut self) {
+        self.changes.borrow_and_update();
+    }
+
+    /// Waits for a change; `false` if the time is over.
+    pub(crate) async fn changed(&mut self) -> bool {
+        // A change is told when it is stored; the machine hears of it a moment later, so look again soon.
+        let changed = async {
+            let _ = self.changes.changed().await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        tokio::time::timeout_at(self.end, changed).await.is_ok()
     }
 }
 
@@ -404,7 +443,7 @@ async fn well_known(State(app): Shared) -> Json<WellKnown> {
         contact: app.config.contact.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
         protocol: [potluck_proto::OLDEST_VERSION, potluck_proto::PROTOCOL_VERSION],
-        kernels: vec!["matmul/f32".into(), "matmul/int8".into()],
+        kernels: vec!["matmul/f32".into(), "matmul/int8".into(), "train/gpt2".into()],
         max_consent_s: MAX_CONSENT.0 / 1000,
         max_matrix_bytes: MAX_MATRIX_BYTES,
     })
@@ -488,10 +527,10 @@ mod tests {
     #[test]
     fn the_document_names_every_route() {
         let document = serde_json::to_value(Document::openapi()).unwrap();
-        let source = include_str!("http.rs");
+        let source = concat!(include_str!("http.rs"), include_str!("runs/http.rs"));
         let routes: Vec<_> =
             source.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
-        assert!(routes.len() >= 9, "{routes:?}");
+        assert!(routes.len() >= 19, "{routes:?}");
         for route in routes.into_iter().filter(|route| route.starts_with('/')) {
             assert!(document["paths"][route].is_object(), "{route} is not in the document");
         }

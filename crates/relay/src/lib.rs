@@ -2,7 +2,7 @@
 //!
 //! Where to look: `core.rs` owns the machine and carries its outputs out; `session.rs` is one volunteer's
 //! socket; `checks.rs` and `commit.rs` verify and store off the async threads; `http.rs` is the API;
-//! `ingest.rs` turns `.npy` files into panels and `assemble.rs` turns tiles into a `.npy`.
+//! `ingest.rs` turns `.npy` files into panels and `assemble.rs` turns tiles into a `.npy`; `runs` holds training runs.
 //!
 //! Architecture invariant: no decision is made here. What to lease, to whom, and what counts is the machine's.
 //! Architecture invariant: what the machine hears as stored is on disk.
@@ -20,6 +20,7 @@ mod ingest;
 mod metrics;
 mod names;
 mod npy;
+pub mod runs;
 mod session;
 mod site;
 mod token;
@@ -123,7 +124,7 @@ fn random<const N: usize>() -> Result<[u8; N], StartError> {
 /// Creates the folders and takes the lock.
 fn prepare_folders(data: &Path) -> Result<std::fs::File, StartError> {
     let failed = |cause| StartError::Data { path: data.to_owned(), cause };
-    for folder in ["matrices", "blobs"] {
+    for folder in ["matrices", "blobs", "datasets", "runs"] {
         std::fs::create_dir_all(data.join(folder)).map_err(failed)?;
     }
     let lock = std::fs::File::create(data.join("lock")).map_err(failed)?;
@@ -133,9 +134,13 @@ fn prepare_folders(data: &Path) -> Result<std::fs::File, StartError> {
         Err(std::fs::TryLockError::Error(cause)) => return Err(failed(cause)),
     }
     // Uploads that a crash cut short.
-    for entry in std::fs::read_dir(data.join("matrices")).map_err(failed)?.flatten() {
-        if entry.path().extension().is_none_or(|extension| extension != "npy") {
-            std::fs::remove_file(entry.path()).map_err(failed)?;
+    for folder in ["matrices", "datasets"] {
+        for entry in std::fs::read_dir(data.join(folder)).map_err(failed)?.flatten() {
+            let path = entry.path();
+            let whole = ["npy", "tokens", "f32"];
+            if !path.extension().is_some_and(|end| whole.iter().any(|known| end == *known)) {
+                std::fs::remove_file(path).map_err(failed)?;
+            }
         }
     }
     Ok(lock)
@@ -159,8 +164,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     tracing::info!(incarnation, removed_blobs = removed, "relay starts");
 
     let machine = Machine::new(potluck_schedule::Config::new(random()?, incarnation));
-    let core = core::start(machine, Surroundings { db: db.clone(), blobs: blobs.clone(), secret });
+    let folder = data.join("runs");
+    let surroundings = Surroundings { db: db.clone(), blobs: blobs.clone(), secret, runs: folder };
+    let (core, runs) = core::start(machine, surroundings);
     resume(&core, &db, &blobs, &config.data).await?;
+    runs.resume(&core, &config.data).await?;
 
     let listen = config.listen;
     let listener =
@@ -170,6 +178,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         core: core.clone(),
         db: db.clone(),
         blobs,
+        runs,
         config,
         token,
         incarnation,

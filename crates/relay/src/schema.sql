@@ -75,3 +75,67 @@ CREATE TABLE IF NOT EXISTS volunteers (
     accepted BIGINT NOT NULL,
     rejected BIGINT NOT NULL
 );
+
+-- Token data sets: the tokens lie in `datasets`, the blocks that volunteers fetch among the blobs.
+CREATE TABLE IF NOT EXISTS datasets (
+    id BLOB PRIMARY KEY,
+    vocabulary BIGINT NOT NULL,
+    tokens BIGINT NOT NULL,
+    created_ms BIGINT NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS blocks (
+    dataset BLOB NOT NULL,
+    position BIGINT NOT NULL,
+    hash BLOB NOT NULL,
+    PRIMARY KEY (dataset, position)
+);
+CREATE INDEX IF NOT EXISTS blocks_by_hash ON blocks (hash);
+
+CREATE TABLE IF NOT EXISTS runs (
+    id BLOB PRIMARY KEY,
+    name TEXT NOT NULL,
+    state TEXT NOT NULL,             -- running, paused, done, canceled
+    reason TEXT,                     -- why it is paused
+    request TEXT NOT NULL,           -- what was asked for, as JSON, without the tokenizer
+    checkpoint BLOB NOT NULL,        -- hash of the first checkpoint
+    checkpoint_bytes BIGINT NOT NULL,
+    tokenizer BLOB,                  -- hash of tokenizer.json
+    idempotency_key TEXT UNIQUE,
+    created_ms BIGINT NOT NULL,
+    ended_ms BIGINT
+);
+
+-- Closed rounds. What is here is durable: blobs and the run's state were written before.
+CREATE TABLE IF NOT EXISTS rounds (
+    run BLOB NOT NULL,
+    round BIGINT NOT NULL,
+    parameters BLOB NOT NULL,        -- hash of the parameters where it starts
+    next_parameters BLOB NOT NULL,   -- and of those that it leads to
+    step BLOB NOT NULL,
+    step_bytes BIGINT NOT NULL,
+    checkpoint BLOB,                 -- the checkpoint that it ends with, if it does
+    checkpoint_bytes BIGINT,
+    info TEXT NOT NULL,              -- figures, as JSON
+    combined TEXT NOT NULL,          -- how the updates were combined, as JSON
+    closed_ms BIGINT NOT NULL,
+    PRIMARY KEY (run, round)
+);
+
+-- Updates of closed rounds, the refused ones among them.
+CREATE TABLE IF NOT EXISTS updates (
+    run BLOB NOT NULL,
+    round BIGINT NOT NULL,
+    position BIGINT NOT NULL,
+    worker BIGINT NOT NULL,
+    volunteer BLOB NOT NULL,
+    backend TEXT NOT NULL,
+    weight BIGINT NOT NULL,          -- millionths; 0 if it did not count
+    audited BIGINT NOT NULL,
+    verdict TEXT NOT NULL,           -- accepted, or what is wrong with it
+    hash BLOB NOT NULL,
+    bytes BIGINT NOT NULL,
+    task TEXT NOT NULL,              -- what was to be done, as JSON
+    PRIMARY KEY (run, round, position)
+);
+CREATE INDEX IF NOT EXISTS updates_by_hash ON updates (hash);

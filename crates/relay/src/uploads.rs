@@ -12,6 +12,7 @@ use futures_util::StreamExt as _;
 use potluck_schedule::JobSpec;
 use potluck_types::limits::MAX_MATRIX_BYTES;
 use potluck_types::{BlobHash, DType, JobId};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
@@ -21,14 +22,25 @@ const STALLED: Duration = Duration::from_mins(1);
 /// Bytes that are gathered before they are written.
 const WRITE_BYTES: usize = 1 << 20;
 
-/// Writes an upload to disk and checks that it is a matrix.
-pub(crate) async fn receive(app: &App, body: Body) -> Result<(BlobHash, npy::Header, u64), ApiError> {
+/// A file on disk, not yet under its name.
+pub(crate) struct Received {
+    pub(crate) hash: BlobHash,
+    pub(crate) bytes: u64,
+    pub(crate) path: tempfile::TempPath,
+}
+
+/// Writes an upload to a folder; it is on disk when this returns.
+pub(crate) async fn to_disk(
+    folder: &Path,
+    body: Body,
+    most: u64,
+    too_large: impl Fn() -> ApiError,
+) -> Result<Received, ApiError> {
     // A length that is announced and too large is refused before a byte of it is read.
-    if body.size_hint().lower() > MAX_MATRIX_BYTES {
+    if body.size_hint().lower() > most {
         return Err(too_large());
     }
-    let folder = app.config.data.join("matrices");
-    let temporary = tempfile::NamedTempFile::new_in(&folder).map_err(ApiError::internal)?;
+    let temporary = tempfile::NamedTempFile::new_in(folder).map_err(ApiError::internal)?;
     let (file, path) = temporary.into_parts();
     let mut file = tokio::io::BufWriter::with_capacity(WRITE_BYTES, tokio::fs::File::from_std(file));
     let mut hasher = blake3::Hasher::new();
@@ -48,7 +60,7 @@ pub(crate) async fn receive(app: &App, body: Body) -> Result<(BlobHash, npy::Hea
             }
         };
         bytes += chunk.len() as u64;
-        if bytes > MAX_MATRIX_BYTES {
+        if bytes > most {
             return Err(too_large());
         }
         hasher.update(&chunk);
@@ -56,9 +68,15 @@ pub(crate) async fn receive(app: &App, body: Body) -> Result<(BlobHash, npy::Hea
     }
     file.flush().await.map_err(ApiError::internal)?;
     let file = file.into_inner();
-    // A job that was accepted must find its matrices after a power cut.
+    // A job that was accepted must find its inputs after a power cut.
     file.sync_data().await.map_err(ApiError::internal)?;
-    let hash = BlobHash(*hasher.finalize().as_bytes());
+    Ok(Received { hash: BlobHash(*hasher.finalize().as_bytes()), bytes, path })
+}
+
+/// Writes an upload to disk and checks that it is a matrix.
+pub(crate) async fn receive(app: &App, body: Body) -> Result<(BlobHash, npy::Header, u64), ApiError> {
+    let folder = app.config.data.join("matrices");
+    let Received { hash, bytes, path } = to_disk(&folder, body, MAX_MATRIX_BYTES, too_large).await?;
     let target = app.matrix_path(&hash);
     let header = tokio::task::spawn_blocking(move || {
         let reader = std::fs::File::open(&path).map_err(ApiError::internal)?;

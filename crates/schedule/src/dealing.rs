@@ -134,6 +134,7 @@ impl Relay {
         run.invited = able.min(run.slots.len()) as u32;
         run.floor = run.floor_of(run.invited);
         run.asking.clear();
+        run.doubted = false;
         run.phase = Phase::Open { dealing: now + Duration(time.0 / 2), deadline: now + time };
         self.wake_run(id, now + Duration(time.0 / 2));
         true

@@ -113,6 +113,8 @@ pub(crate) struct Run {
     pub(crate) invited: u32,
     /// Updates without which this round does not close.
     pub(crate) floor: u32,
+    /// Whether a task of this attempt is being tried, because a volunteer could not do it.
+    pub(crate) doubted: bool,
     /// Who had an update in the last durable round, by worker.
     pub(crate) last: Vec<Option<VolunteerId>>,
     /// Flops handed out: the fair queue, shared with jobs.
@@ -137,6 +139,7 @@ impl Run {
             asking: BTreeMap::new(),
             invited: 0,
             floor: 0,
+            doubted: false,
             last: Vec::new(),
             service,
             changed: false,

@@ -12,7 +12,7 @@ use crate::round::{Phase, Run, Slot, SlotState, Update, UpdateCheck, failed};
 use crate::run::{
     AcceptedUpdate, CheckUpdate, PauseReason, RunError, RunInput, RunOutput, RunSpec, UpdateVerdict,
 };
-use potluck_proto::{Outcome, RevokeReason, TrainTask};
+use potluck_proto::{Outcome, RejectReason, RevokeReason, TrainTask};
 use potluck_types::{JobId, LeaseId, VolunteerId};
 use std::sync::Arc;
 
@@ -22,6 +22,9 @@ impl Relay {
             RunInput::Added { spec, next_round } => self.add_run(*spec, next_round),
             RunInput::Ready { run, round, tasks } => self.round_ready(&run, round, tasks),
             RunInput::Checked { ticket, verdict } => self.update_checked(ticket, verdict),
+            RunInput::Reviewed { run, round, confirmed, refuted } => {
+                self.round_reviewed(&run, round, &confirmed, &refuted);
+            }
             RunInput::Stored { run, round } => self.round_stored(&run, round),
             RunInput::Failed { run, round, reason } => self.round_failed(&run, round, reason),
             RunInput::Paused { run } => self.pause_run(&run),
@@ -45,7 +48,7 @@ impl Relay {
 
     fn add_run(&mut self, spec: RunSpec, next_round: u64) {
         let id = spec.id;
-        if let Err(error) = self.admit(&spec) {
+        if let Err(error) = self.run_fits(&spec) {
             return self.tell_run(RunOutput::Refused { run: id, error });
         }
         let run = Run::new(spec, next_round, self.least_service());
@@ -53,7 +56,11 @@ impl Relay {
         self.prepare(&id);
     }
 
-    fn admit(&self, spec: &RunSpec) -> Result<(), RunError> {
+    /// Whether a run can be held beside those that are.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn run_fits(&self, spec: &RunSpec) -> Result<(), RunError> {
         spec.check()?;
         if self.runs.contains_key(&spec.id) || self.jobs.contains_key(&spec.id) {
             return Err(RunError::Taken);
@@ -101,9 +108,20 @@ impl Relay {
 
     fn round_failed(&mut self, id: &JobId, round: u64, reason: String) {
         let Some(run) = self.runs.get(id) else { return };
-        if matches!(run.phase, Phase::Preparing | Phase::Closing { .. }) && run.round == round {
+        if !matches!(run.phase, Phase::Paused) && run.round == round {
             self.give_up_round(id, RevokeReason::JobCanceled);
             self.rest(id, failed(reason));
+        }
+    }
+
+    /// A volunteer says that it cannot do a worker's task. It is not believed, and not ignored: if the task cannot be
+    /// done at all, the round would be dealt again and again.
+    pub(crate) fn doubt(&mut self, id: &JobId, worker: u32) {
+        let Some(run) = self.runs.get_mut(id) else { return };
+        if matches!(run.phase, Phase::Open { .. }) && !run.doubted {
+            run.doubted = true;
+            let round = run.round;
+            self.tell_run(RunOutput::TryTask { run: *id, round, worker });
         }
     }
 
@@ -231,19 +249,46 @@ impl Relay {
                 }
             }
             UpdateVerdict::Undecided => self.release_update(&id, worker, Outcome::Superseded),
-            UpdateVerdict::Wrong(reason) => {
-                let Some(update) = self.runs.get_mut(&id).and_then(|run| run.take_update(worker)) else {
-                    return;
-                };
-                self.let_go(update.claim.result.bytes);
-                let Update { lease, session, claim, .. } = update;
-                let (shard, backend) = (worker as u32, claim.backend);
-                self.blame(&Blamed { job: id, shard, volunteer, session, lease, backend }, reason);
-                self.distrust(&volunteer);
-            }
+            UpdateVerdict::Wrong(reason) => self.refute(&id, worker, reason),
         }
         if let Some(run) = self.runs.get_mut(&id) {
             run.changed = true;
+        }
+    }
+
+    /// A wrong update ends, and its volunteer is blamed.
+    fn refute(&mut self, id: &JobId, worker: usize, reason: RejectReason) {
+        let Some(update) = self.runs.get_mut(id).and_then(|run| run.take_update(worker)) else { return };
+        self.let_go(update.claim.result.bytes);
+        let Update { lease, session, volunteer, claim, .. } = update;
+        let (shard, backend) = (worker as u32, claim.backend);
+        self.blame(&Blamed { job: *id, shard, volunteer, session, lease, backend }, reason);
+        self.distrust(&volunteer);
+    }
+
+    /// Updates were replayed that nobody had drawn. What is left is weighed again.
+    fn round_reviewed(&mut self, id: &JobId, round: u64, confirmed: &[u32], refuted: &[u32]) {
+        let Some(run) = self.runs.get_mut(id) else { return };
+        let Phase::Closing { pause } = run.phase else { return };
+        if run.round != round {
+            return;
+        }
+        // Every check is done, so nothing is drawn any more.
+        run.phase = Phase::Auditing { challenge: [0; 32] };
+        run.changed = true;
+        for worker in confirmed {
+            if let Some(Slot { state: SlotState::Delivered(update), .. }) =
+                run.slots.get_mut(*worker as usize)
+            {
+                update.check = UpdateCheck::Right { audited: true };
+                self.standings.audit_passed(update.volunteer);
+            }
+        }
+        for worker in refuted {
+            self.refute(id, *worker as usize, RejectReason::WrongUpdate);
+        }
+        if pause {
+            self.pause_run(id);
         }
     }
 

@@ -244,6 +244,18 @@ pub enum RunInput {
         /// What it found. Norm and losses the adapter keeps under the ticket.
         verdict: UpdateVerdict,
     },
+    /// Before the round can be closed, some of its updates had to be replayed: those that look wrong among the others,
+    /// or all where they are few. The round is not closed; the machine decides again with what is left.
+    Reviewed {
+        /// The run.
+        run: JobId,
+        /// The round.
+        round: u64,
+        /// Workers whose updates a replay has confirmed.
+        confirmed: Vec<u32>,
+        /// Workers whose updates are wrong.
+        refuted: Vec<u32>,
+    },
     /// The step of [`RunOutput::CloseRound`] is taken and durable.
     Stored {
         /// The run.
@@ -251,7 +263,7 @@ pub enum RunInput {
         /// The round.
         round: u64,
     },
-    /// The round could not be prepared or closed: the run pauses.
+    /// The round could not be prepared or closed, or its tasks cannot be done: the run pauses.
     Failed {
         /// The run.
         run: JobId,
@@ -296,9 +308,20 @@ pub enum RunOutput {
         /// How many tasks.
         workers: u32,
     },
+    /// A volunteer could not do a task that should suit it. Try the task: if it cannot be done, because the loss is not
+    /// finite for example, say [`RunInput::Failed`]; else nothing. At most once an attempt.
+    TryTask {
+        /// The run.
+        run: JobId,
+        /// The round.
+        round: u64,
+        /// The worker whose task it is.
+        worker: u32,
+    },
     /// Check an update. Comes only after all commits of the round are in.
     CheckUpdate(CheckUpdate),
-    /// Aggregate, take the outer step, make it durable; then [`RunInput::Stored`] or [`RunInput::Failed`].
+    /// Aggregate, take the outer step, make it durable; then [`RunInput::Stored`], [`RunInput::Reviewed`] or
+    /// [`RunInput::Failed`].
     CloseRound {
         /// The run.
         run: JobId,

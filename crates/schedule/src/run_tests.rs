@@ -10,8 +10,8 @@ use crate::run::{
 };
 use potluck_proto::{
     Backend, BlobChunk, BlobRef, BlobRequest, Commit, Consent, DataSetSpec, Hello, LearningRate, Lease,
-    LeaseRequest, Message, ModelSizes, NoWorkReason, Outcome, Ping, Preset, RejectReason, RevokeReason, Task,
-    TokenBlock, TrainTask, UpdateCodec, Withdraw, cell,
+    LeaseRequest, Message, ModelSizes, NoWorkReason, Outcome, Ping, Preset, RejectReason, Release,
+    ReleaseReason, RevokeReason, Task, TokenBlock, TrainTask, UpdateCodec, Withdraw, cell,
 };
 use potluck_types::limits::{MAX_LEASES_PER_SESSION, MAX_RESULTS_IN_MEMORY_BYTES};
 use potluck_types::{

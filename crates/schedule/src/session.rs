@@ -2,6 +2,7 @@
 
 use crate::io::Output;
 use crate::job::Job;
+use crate::leasing::Work;
 use crate::picture;
 use crate::policy::{
     MIN_CHUNK_CHARGE, PICTURE_INTERVAL, PICTURES_PER_INTERVAL, REFUSED_RETRY, RESTART_RETRY,
@@ -11,7 +12,7 @@ use crate::relay::{PlantedBug, Relay, Timer};
 use crate::round::Run;
 use potluck_proto::{
     BlobMissing, BlobRequest, Consent, ConsentGranted, DecodeError, Hello, Message, OLDEST_VERSION,
-    PROTOCOL_VERSION, Picture, Pong, Preset, Refusal, RefusalCode, Welcome,
+    PROTOCOL_VERSION, Picture, Pong, Preset, Refusal, RefusalCode, Release, ReleaseReason, Welcome,
 };
 use potluck_types::limits::{
     HANDSHAKE_TIMEOUT, MAX_CHUNK_BYTES, MAX_CHUNKS_IN_FLIGHT, MAX_CONSENT, MAX_SESSIONS, MESSAGE_BURST,
@@ -115,7 +116,7 @@ impl Relay {
             Message::Withdraw(_) => self.withdraw(id),
             Message::LeaseRequest(request) => self.lease_request(id, &request),
             Message::Commit(commit) => self.commit(id, &commit),
-            Message::Release(release) => self.release(id, release.lease),
+            Message::Release(release) => self.release(id, &release),
             Message::Ping(ping) => self.send(id, Pong { nonce: ping.nonce }),
             Message::BlobRequest(request) => self.input_request(id, request),
             Message::BlobChunk(chunk) => self.chunk(id, &chunk),
@@ -195,11 +196,14 @@ impl Relay {
         }
     }
 
-    fn release(&mut self, id: SessionId, lease: LeaseId) {
+    fn release(&mut self, id: SessionId, release: &Release) {
         // A lease that just ended is released in good faith: nothing to do then.
-        if self.leases.get(&lease).is_some_and(|held| held.session == id) {
-            self.lose(lease);
+        let Some(held) = self.leases.get(&release.lease).filter(|held| held.session == id) else { return };
+        if release.reason == ReleaseReason::Unsupported && matches!(held.work, Work::Round { .. }) {
+            let (run, worker) = (held.job, held.shard);
+            self.doubt(&run, worker);
         }
+        self.lose(release.lease);
     }
 
     /// Whether the session may be leased work now, by this token.

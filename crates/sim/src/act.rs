@@ -40,6 +40,8 @@ pub enum Failure {
     DeviceLost,
     /// The device has too little memory.
     OutOfMemory,
+    /// Not a product: no other task is simulated.
+    Unsupported,
 }
 
 /// All inputs of all jobs: what an adversary may know who fetched every blob before.

@@ -12,7 +12,7 @@ use potluck_proto::{Backend, Preset};
 use potluck_types::{Duration, Instant, VolunteerId, VolunteerKey};
 use potluck_volunteer::{
     Action, Choice, Conditions, DEFAULT_CACHE_BYTES, DEFAULT_MEMORY_BYTES, Engine, Event, Failure, Options,
-    Run, RunId, State,
+    Run, RunId, State, Workload,
 };
 
 /// Tags of wakes.
@@ -150,11 +150,13 @@ impl Honest {
                 let busy = Duration(self.rng.within(1..=50));
                 self.step(now, Event::KernelDone { run, result, busy })
             }
-            Err(Broken::DeviceLost) => {
-                self.step(now, Event::KernelFailed { run, failure: Failure::DeviceLost })
-            }
-            Err(Broken::OutOfMemory) => {
-                self.step(now, Event::KernelFailed { run, failure: Failure::OutOfMemory })
+            Err(broken) => {
+                let failure = match broken {
+                    Broken::DeviceLost => Failure::DeviceLost,
+                    Broken::OutOfMemory => Failure::OutOfMemory,
+                    Broken::Unsupported => Failure::Unsupported,
+                };
+                self.step(now, Event::KernelFailed { run, failure })
             }
         }
     }
@@ -274,7 +276,10 @@ impl Honest {
         if !self.agreed {
             self.accuse("a kernel starts without the person's consent".into());
         }
-        let task = &run.task;
+        let Workload::Matmul { task, a, bt } = &run.work else {
+            let result = Err(Broken::Unsupported);
+            return Act::Compute { after_ms: 1, run: run.id.0, result };
+        };
         let flops = 2 * u64::from(task.rows) * u64::from(task.cols) * u64::from(task.depth);
         let busy_ms = flops as f64 / self.device.flops_per_ms as f64;
         let hiccup_ms = if self.rng.permille(250) { self.device.hiccup_ms } else { 0 };
@@ -288,7 +293,7 @@ impl Honest {
                 let stack = |panels: &[std::sync::Arc<Vec<u8>>]| -> Vec<u8> {
                     panels.iter().flat_map(|panel| panel.iter().copied()).collect()
                 };
-                Ok(multiply(task, &stack(&run.a), &stack(&run.bt), self.device.order))
+                Ok(multiply(task, &stack(a), &stack(bt), self.device.order))
             }
         };
         Act::Compute { after_ms: after_ms.max(1), run: run.id.0, result }

@@ -1,4 +1,5 @@
 //! Codecs: error bounds, what encoding its own values again gives, hostile bytes.
+#![cfg(not(target_arch = "wasm32"))]
 
 use potluck_train::codec::{
     BLOCK, Codec, CodecError, Feedback, KEPT, MAX_MAGNITUDE, MAX_PARAMETERS, SPARSE_BLOCK, decode_sparse,

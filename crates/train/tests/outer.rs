@@ -1,4 +1,5 @@
 //! The outer step: everybody holds the same bits, whenever they came; nothing is lost on the way down.
+#![cfg(not(target_arch = "wasm32"))]
 
 use potluck_train::codec::{Codec, CodecError};
 use potluck_train::outer::{Outer, OuterError, OuterParams, OuterRule, Replica};

@@ -108,6 +108,8 @@ impl Engine {
             Event::Connected => self.connected(),
             Event::Frame(frame) => self.frame(&frame),
             Event::Disconnected => self.disconnected(),
+            Event::KernelProgress { run, steps } => self.progressed(run, steps),
+            Event::RunsOn { run, backend } => self.runs_on(run, backend),
             Event::KernelDone { run, result, busy } => self.kernel_done(run, result, busy),
             Event::KernelFailed { run, failure } => self.kernel_failed(run, failure),
             Event::Pause | Event::Resume | Event::Tick => {}
@@ -224,11 +226,14 @@ impl Engine {
         let Some((lease, _)) = self.running(run) else { return };
         self.drop_work_quietly(lease);
         let reason = match failure {
-            Failure::Unsupported => ReleaseReason::Unsupported,
+            Failure::Unsupported | Failure::BadTask => ReleaseReason::Unsupported,
             Failure::DeviceLost | Failure::OutOfMemory => ReleaseReason::DeviceFailed,
         };
         self.send(Release { lease, reason });
-        self.run_failed(failure == Failure::Unsupported);
+        // A relay's bad tasks must not cost a person the device.
+        if failure != Failure::BadTask {
+            self.run_failed(failure == Failure::Unsupported);
+        }
     }
 
     /// A kernel failed: that of the device at hand, unless another one was chosen meanwhile.

@@ -1,6 +1,7 @@
 //! What goes into the engine and what comes out.
 
-use potluck_proto::{Backend, MatmulTask, Preset};
+use potluck_proto::{Backend, MatmulTask, Preset, TrainTask};
+pub use potluck_rounds::TrainInputs;
 use potluck_types::{Duration, VolunteerKey};
 use std::sync::Arc;
 
@@ -66,16 +67,35 @@ pub struct RunId(pub u64);
 pub struct Run {
     /// Comes back in [`Event::KernelDone`] or [`Event::KernelFailed`].
     pub id: RunId,
-    /// With what.
+    /// With what. A part of a round may also run on the CPU where that is faster or the GPU cannot hold the model; then
+    /// [`Event::RunsOn`] comes before the result.
     pub backend: Backend,
-    /// The task.
-    pub task: MatmulTask,
-    /// Panels of A, in order.
-    pub a: Vec<Arc<Vec<u8>>>,
-    /// Panels of B transposed, in order.
-    pub bt: Vec<Arc<Vec<u8>>>,
-    /// The part of the time that may be used: after each slice of about 10 ms rest, so that this holds.
+    /// The part of the time that may be used: after each slice of about 10 ms, or each inner step, rest, so that this
+    /// holds.
     pub share: f64,
+    /// What to compute.
+    pub work: Workload,
+}
+
+/// A task with its inputs, all of the hashes that it names.
+#[derive(Debug, Clone)]
+pub enum Workload {
+    /// A tile of a product: see [`compute`](crate::compute).
+    Matmul {
+        /// The task.
+        task: MatmulTask,
+        /// Panels of A, in order.
+        a: Vec<Arc<Vec<u8>>>,
+        /// Panels of B transposed, in order.
+        bt: Vec<Arc<Vec<u8>>>,
+    },
+    /// A part of a training round: see [`train`](crate::train).
+    Train {
+        /// The task.
+        task: Box<TrainTask>,
+        /// Its inputs.
+        inputs: TrainInputs,
+    },
 }
 
 /// How a kernel run fails.
@@ -87,6 +107,8 @@ pub enum Failure {
     OutOfMemory,
     /// The kernel cannot do such a task.
     Unsupported,
+    /// The task contradicts itself or its inputs, or its loss is not finite. The device is not to blame.
+    BadTask,
 }
 
 /// What happened.
@@ -130,6 +152,20 @@ pub enum Event {
     Frame(Vec<u8>),
     /// The socket closed or could not be opened.
     Disconnected,
+    /// A run got further. For who looks on; need not come after every step.
+    KernelProgress {
+        /// Which.
+        run: RunId,
+        /// Inner steps that are done.
+        steps: u32,
+    },
+    /// A run is computed with another backend than [`Run::backend`]: that is what its commit will say.
+    RunsOn {
+        /// Which.
+        run: RunId,
+        /// With what.
+        backend: Backend,
+    },
     /// A run is done.
     KernelDone {
         /// Which.

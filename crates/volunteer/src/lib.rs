@@ -3,10 +3,17 @@
 //! [`Engine::step`]`(now, event) -> actions`: no clock, no sockets, no kernel of its own. Three adapters run
 //! it: the tab's Worker, the native command, and the simulator. Where to look: `engine.rs` routes events and
 //! talks to the person; `link.rs` speaks the protocol; `work.rs` takes leases through inputs, kernel, commit;
-//! `cache.rs` keeps inputs; `status.rs` says what a person sees; `compute.rs` turns panels into a product.
+//! `task.rs` says
+//! what a task needs; `cache.rs` keeps inputs; `status.rs` says what a person sees; `compute.rs` turns panels into a
+//! product, `train.rs` a checkpoint and tokens into an update; `trainer.rs` chooses CPU or GPU for it.
 //!
 //! Architecture invariant: nothing connects before [`Event::Start`], and after [`Event::Stop`] nothing is sent.
 //! Architecture invariant: a relay is not trusted; hashes, sizes and lists are checked, memory is bounded.
+
+// Tests share files with those in `tests`, which know this crate by its name.
+#[cfg(test)]
+#[cfg(not(target_arch = "wasm32"))]
+extern crate self as potluck_volunteer;
 
 mod cache;
 pub mod compute;
@@ -15,11 +22,16 @@ pub mod io;
 mod limits;
 mod link;
 mod status;
+mod task;
 #[cfg(test)]
+#[cfg(not(target_arch = "wasm32"))]
 mod tests;
+pub mod train;
+#[cfg(feature = "gpu")]
+pub mod trainer;
 mod work;
 
 pub use engine::Engine;
-pub use io::{Action, Choice, Conditions, Event, Failure, Options, Run, RunId};
+pub use io::{Action, Choice, Conditions, Event, Failure, Options, Run, RunId, TrainInputs, Workload};
 pub use limits::{DEFAULT_CACHE_BYTES, DEFAULT_MEMORY_BYTES};
-pub use status::{State, Status, WaitReason};
+pub use status::{State, Status, Training, WaitReason};

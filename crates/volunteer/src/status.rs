@@ -3,7 +3,8 @@
 use crate::engine::{Engine, Person};
 use crate::link::Link;
 use crate::work::{Device, Stage};
-use potluck_proto::{Backend, NoWorkReason, Outcome, Picture, RefusalCode, RejectReason};
+use potluck_proto::{Backend, NoWorkReason, Outcome, Picture, RefusalCode, RejectReason, Task};
+use std::fmt;
 
 /// Why nothing is being computed at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -83,6 +84,23 @@ pub enum State {
     Refused(RefusalCode),
 }
 
+/// How far a part of a training round is. Shown as `training round 3, step 7 of 20`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Training {
+    /// The round.
+    pub round: u64,
+    /// The inner step that is being taken, from 1.
+    pub step: u32,
+    /// Inner steps of the round.
+    pub steps: u32,
+}
+
+impl fmt::Display for Training {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "training round {}, step {} of {}", self.round, self.step, self.steps)
+    }
+}
+
 /// Everything there is to show.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Status {
@@ -104,6 +122,8 @@ pub struct Status {
     pub refusal: Option<String>,
     /// Rows, columns and depth of the tile that is being computed.
     pub tile: Option<(u32, u32, u32)>,
+    /// The part of a training round that is being computed.
+    pub training: Option<Training>,
     /// Seconds that the device was busy.
     pub busy_s: f64,
     /// Part of the time since the start that the device was busy.
@@ -162,7 +182,18 @@ impl Engine {
             Device::Ready { backend, mflops } => (Some(backend), mflops),
             _ => (None, 0),
         };
-        let running = self.work.iter().find(|work| matches!(work.stage, Stage::Running { .. }));
+        let (mut tile, mut training) = (None, None);
+        for work in &self.work {
+            if let Stage::Running { steps: done, .. } = work.stage {
+                match &work.task {
+                    Task::Matmul(task) => tile = Some((task.rows, task.cols, task.depth)),
+                    Task::Train(task) => {
+                        let step = done.saturating_add(1).min(task.steps);
+                        training = Some(Training { round: task.round, step, steps: task.steps });
+                    }
+                }
+            }
+        }
         Status {
             state: self.state(),
             backend,
@@ -172,7 +203,8 @@ impl Engine {
             superseded: counters.superseded,
             last_rejection: counters.last_rejection,
             refusal: counters.refusal.as_ref().map(|(_, message)| message.clone()),
-            tile: running.map(|work| (work.task.rows, work.task.cols, work.task.depth)),
+            tile,
+            training,
             busy_s: counters.busy_ms as f64 / 1e3,
             measured_share: counters.busy_ms as f64 / counters.lending_ms.max(1) as f64,
             allowed_share: crate::limits::share(self.preset),

@@ -1,6 +1,6 @@
 //! The engine against a relay that is played by hand, honest or not.
 
-use crate::io::{Action, Choice, Conditions, Event, Failure, Options, Run};
+use crate::io::{Action, Choice, Conditions, Event, Failure, Options, Run, Workload};
 use crate::{Engine, State, WaitReason, compute};
 use potluck_proto::*;
 use potluck_types::limits::{MAX_CHUNK_BYTES, MAX_CHUNKS_IN_FLIGHT};
@@ -9,6 +9,8 @@ use potluck_types::{
 };
 use proptest::prelude::*;
 use std::collections::VecDeque;
+
+mod train;
 
 /// An engine, the time, and what it did.
 struct World {
@@ -89,14 +91,14 @@ impl World {
         world
     }
 
-    fn lease(&mut self, id: u64, task: MatmulTask) {
+    fn lease(&mut self, id: u64, task: impl Into<Offer>) {
         self.hear(Lease {
             lease: LeaseId(id),
             fence: Fence(id),
             job: JobId([0; 16]),
             shard: 0,
             deadline: Duration(60_000),
-            task: Task::Matmul(task),
+            task: task.into().0,
         });
     }
 
@@ -132,6 +134,29 @@ impl World {
             Message::LeaseRequest(request) => Some(request.clone()),
             _ => None,
         })
+    }
+}
+
+/// A task that a lease offers.
+struct Offer(Task);
+
+impl From<MatmulTask> for Offer {
+    fn from(task: MatmulTask) -> Self {
+        Self(Task::Matmul(task))
+    }
+}
+
+impl From<TrainTask> for Offer {
+    fn from(task: TrainTask) -> Self {
+        Self(Task::Train(Box::new(task)))
+    }
+}
+
+/// What a run of either kind gives.
+fn computed(run: &Run) -> Vec<u8> {
+    match run.work.clone() {
+        Workload::Matmul { task, a, bt } => compute::on_cpu(&task, &a, &bt).unwrap(),
+        Workload::Train { task, inputs } => train::trained(&task, inputs).unwrap(),
     }
 }
 
@@ -187,7 +212,7 @@ fn a_lease_goes_from_inputs_to_an_accepted_result() {
     assert_eq!(world.engine.state(), State::Computing);
     assert!(world.asked().is_some(), "the next lease is fetched while this one computes");
     let run = world.runs.pop_front().unwrap();
-    let computed = compute::on_cpu(&run.task, &run.a, &run.bt).unwrap();
+    let computed = computed(&run);
     assert_eq!(computed, result);
     world.event(Event::KernelDone { run: run.id, result: computed, busy: Duration(5) });
     let commit = world.committed().unwrap();

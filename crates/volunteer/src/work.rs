@@ -4,11 +4,11 @@ use crate::engine::Engine;
 use crate::io::{Action, Choice, Run, RunId};
 use crate::limits::{RESULT_TTL, share};
 use crate::link::Link;
+use crate::task::{Needs, workload};
 use potluck_proto::{
-    Backend, BlobChunk, BlobRef, BlobRequest, Commit, Lease, MatmulTask, Release, ReleaseReason, Task,
-    Verdict,
+    Backend, BlobChunk, BlobRef, BlobRequest, Commit, Lease, Release, ReleaseReason, Task, Verdict,
 };
-use potluck_types::limits::{MAX_BLOB_BYTES, MAX_LEASES_PER_SESSION};
+use potluck_types::limits::MAX_LEASES_PER_SESSION;
 use potluck_types::{BlobHash, Duration, Fence, Instant, LeaseId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,8 +35,9 @@ pub(crate) enum Stage {
     Fetching,
     /// All inputs are here.
     Ready,
-    /// The kernel runs, on this backend whatever is chosen meanwhile.
-    Running { run: RunId, backend: Backend },
+    /// The kernel runs, on this backend whatever is chosen meanwhile, unless the adapter says another; so many inner
+    /// steps are done.
+    Running { run: RunId, backend: Backend, steps: u32 },
     /// The result is named, and served until its verdict.
     Committed {
         hash: BlobHash,
@@ -51,21 +52,12 @@ pub(crate) enum Stage {
 pub(crate) struct Work {
     pub(crate) lease: LeaseId,
     fence: Fence,
-    pub(crate) task: MatmulTask,
+    pub(crate) task: Task,
+    needs: Needs,
     /// The lease's deadline, later the time until which the result is kept.
     pub(crate) until: Instant,
     inputs: BTreeMap<BlobHash, Arc<Vec<u8>>>,
     pub(crate) stage: Stage,
-}
-
-impl Work {
-    fn panels(&self) -> impl Iterator<Item = &BlobRef> {
-        self.task.a.iter().chain(&self.task.bt)
-    }
-
-    fn flops(&self) -> u64 {
-        2 * u64::from(self.task.rows) * u64::from(self.task.cols) * u64::from(self.task.depth)
-    }
 }
 
 /// A blob on its way in.
@@ -79,53 +71,31 @@ pub(crate) struct Fetch {
 /// Times over that the relay may fetch a result.
 const REFETCHES: u64 = 4;
 
-/// Whether a task makes sense and fits: panels and shape agree, and everything fits the memory offered.
-fn fits(task: &MatmulTask, memory_bytes: u64) -> bool {
-    let (rows, cols, depth) = (u64::from(task.rows), u64::from(task.cols), u64::from(task.depth));
-    let element = task.dtype.operand_bytes() as u64;
-    let size = |count: u64| count.checked_mul(depth).and_then(|n| n.checked_mul(element));
-    let stacked =
-        |panels: &[BlobRef]| panels.iter().try_fold(0_u64, |sum, panel| sum.checked_add(panel.bytes));
-    let result = rows.checked_mul(cols).and_then(|n| n.checked_mul(task.dtype.result_bytes() as u64));
-    let (Some(a), Some(bt), Some(result)) = (size(rows), size(cols), result) else { return false };
-    let small = |panel: &BlobRef| panel.bytes > 0 && panel.bytes <= MAX_BLOB_BYTES as u64;
-    a > 0
-        && bt > 0
-        && stacked(&task.a) == Some(a)
-        && stacked(&task.bt) == Some(bt)
-        && task.a.iter().chain(&task.bt).all(small)
-        && result <= MAX_BLOB_BYTES as u64
-        && a.checked_add(bt).and_then(|sum| sum.checked_add(result)).is_some_and(|sum| sum <= memory_bytes)
-}
-
 impl Engine {
     pub(crate) fn take_lease(&mut self, offer: Lease, asked: bool) {
         let Lease { lease, fence, deadline, task, .. } = offer;
-        let Task::Matmul(task) = task else {
-            return self.send(Release { lease, reason: ReleaseReason::Unsupported });
-        };
         let open = self.work.iter().filter(|work| !matches!(work.stage, Stage::Committed { .. })).count();
         let known = self.work.iter().any(|work| work.lease == lease);
         if !asked || known || open >= MAX_LEASES_PER_SESSION || !self.may_work() {
             return self.send(Release { lease, reason: ReleaseReason::Withdrawn });
         }
-        if !fits(&task, self.options.memory_bytes) {
+        let Some(needs) = Needs::of(&task, self.options.memory_bytes) else {
             return self.send(Release { lease, reason: ReleaseReason::Unsupported });
-        }
+        };
         let mut work = Work {
             lease,
             fence,
             task,
+            needs,
             until: self.now + deadline,
             inputs: BTreeMap::new(),
             stage: Stage::Fetching,
         };
-        let panels: Vec<_> = work.panels().copied().collect();
-        for blob in panels {
+        for blob in &work.needs.inputs {
             if let Some(bytes) = self.cache.get(&blob.hash).filter(|bytes| bytes.len() as u64 == blob.bytes) {
                 work.inputs.insert(blob.hash, bytes);
-            } else if !self.fetches.iter().any(|fetch| fetch.blob == blob) {
-                self.fetches.push(Fetch { blob, buffer: Vec::new(), requested: 0 });
+            } else if !self.fetches.iter().any(|fetch| fetch.blob == *blob) {
+                self.fetches.push(Fetch { blob: *blob, buffer: Vec::new(), requested: 0 });
             }
         }
         self.work.push(work);
@@ -136,7 +106,7 @@ impl Engine {
     fn inputs_arrived(&mut self) {
         for work in &mut self.work {
             if matches!(work.stage, Stage::Fetching)
-                && work.panels().all(|blob| work.inputs.contains_key(&blob.hash))
+                && work.needs.inputs.iter().all(|blob| work.inputs.contains_key(&blob.hash))
             {
                 work.stage = Stage::Ready;
             }
@@ -194,7 +164,7 @@ impl Engine {
         let bytes = Arc::new(buffer);
         self.cache.insert(blob.hash, &bytes);
         for work in &mut self.work {
-            if matches!(work.stage, Stage::Fetching) && work.panels().any(|panel| *panel == blob) {
+            if matches!(work.stage, Stage::Fetching) && work.needs.inputs.contains(&blob) {
                 work.inputs.insert(blob.hash, Arc::clone(&bytes));
             }
         }
@@ -204,7 +174,7 @@ impl Engine {
     /// An input is not to be had: its leases go back.
     pub(crate) fn input_missing(&mut self, hash: &BlobHash) {
         let lost = self.leases(|work| {
-            matches!(work.stage, Stage::Fetching) && work.panels().any(|panel| panel.hash == *hash)
+            matches!(work.stage, Stage::Fetching) && work.needs.inputs.iter().any(|input| input.hash == *hash)
         });
         for lease in lost {
             self.drop_work(lease);
@@ -221,22 +191,40 @@ impl Engine {
         let Some(work) = self.work.iter_mut().find(|work| matches!(work.stage, Stage::Ready)) else { return };
         let id = RunId(self.next_run);
         self.next_run += 1;
-        let take = |panels: &[BlobRef]| {
-            panels.iter().filter_map(|panel| work.inputs.get(&panel.hash).cloned()).collect()
-        };
-        let (a, bt) = (take(&work.task.a), take(&work.task.bt));
-        work.inputs.clear();
-        work.stage = Stage::Running { run: id, backend };
-        let task = work.task.clone();
-        self.out.push(Action::Run(Run { id, backend, task, a, bt, share: share(self.preset) }));
+        let inputs = std::mem::take(&mut work.inputs);
+        work.stage = Stage::Running { run: id, backend, steps: 0 };
+        let work = workload(&work.task, &inputs);
+        self.out.push(Action::Run(Run { id, backend, share: share(self.preset), work }));
     }
 
     /// The lease that a run belongs to and what computes it, if it still counts.
     pub(crate) fn running(&self, run: RunId) -> Option<(LeaseId, Backend)> {
         self.work.iter().find_map(|work| match work.stage {
-            Stage::Running { run: current, backend } if current == run => Some((work.lease, backend)),
+            Stage::Running { run: current, backend, .. } if current == run => Some((work.lease, backend)),
             _ => None,
         })
+    }
+
+    /// A run got further.
+    pub(crate) fn progressed(&mut self, run: RunId, done: u32) {
+        for work in &mut self.work {
+            if let Stage::Running { run: current, steps, .. } = &mut work.stage
+                && *current == run
+            {
+                *steps = done;
+            }
+        }
+    }
+
+    /// A run is computed with another backend than it was started with.
+    pub(crate) fn runs_on(&mut self, run: RunId, on: Backend) {
+        for work in &mut self.work {
+            if let Stage::Running { run: current, backend, .. } = &mut work.stage
+                && *current == run
+            {
+                *backend = on;
+            }
+        }
     }
 
     /// A result: its hash goes out before a byte of it.
@@ -245,8 +233,7 @@ impl Engine {
         self.counters.busy_ms += busy.0;
         let now = self.now;
         let Some(work) = self.work.iter_mut().find(|work| work.lease == lease) else { return };
-        let expected =
-            u64::from(work.task.rows) * u64::from(work.task.cols) * work.task.dtype.result_bytes() as u64;
+        let expected = work.needs.result_bytes;
         if result.len() as u64 != expected {
             self.drop_work_quietly(lease);
             self.send(Release { lease, reason: ReleaseReason::DeviceFailed });
@@ -293,7 +280,7 @@ impl Engine {
 
     pub(crate) fn verdict(&mut self, verdict: &Verdict) {
         let Some(work) = self.drop_work(verdict.lease) else { return };
-        self.counters.outcome(verdict.outcome, work.flops());
+        self.counters.outcome(verdict.outcome, work.needs.flops);
         self.ask_soon();
     }
 
@@ -325,9 +312,8 @@ impl Engine {
         let work = self.work.remove(at);
         let (fetches, rest) = (&mut self.fetches, &self.work);
         fetches.retain(|fetch| {
-            rest.iter().any(|work| {
-                matches!(work.stage, Stage::Fetching) && work.panels().any(|panel| *panel == fetch.blob)
-            })
+            rest.iter()
+                .any(|work| matches!(work.stage, Stage::Fetching) && work.needs.inputs.contains(&fetch.blob))
         });
         Some(work)
     }

@@ -1,20 +1,27 @@
 //! The engine beside a model of what it promised: any order of persons' clicks, conditions, connections, leases,
 //! kernels and time. After each step: no lease without consent, no work while paused or hidden, the commit before
 //! the bytes, nothing after Stop, bounded memory. At the end of each history an honest relay gets a result.
+#![cfg(not(target_arch = "wasm32"))]
 
 use potluck_proto::{
     Backend, BlobChunk, BlobMissing, BlobRef, BlobRequest, Commit, ConsentGranted, Lease, MatmulTask,
-    Message, NoWork, NoWorkReason, Outcome, Preset, Revoke, RevokeReason, Task, Verdict, Welcome, decode,
-    encode,
+    Message, NoWork, NoWorkReason, Outcome, Preset, Revoke, RevokeReason, Task, TrainTask, Verdict, Welcome,
+    decode, encode,
 };
+use potluck_train::gpt::{CpuGpt, GptConfig};
 use potluck_types::{
     BlobHash, ConsentToken, DType, Duration, Fence, Instant, JobId, LeaseId, SessionId, VolunteerKey,
 };
+use potluck_volunteer::train::{Prepared, TrainRun};
 use potluck_volunteer::{
-    Action, Choice, Conditions, Engine, Event, Failure, Options, Run, RunId, State, compute,
+    Action, Choice, Conditions, Engine, Event, Failure, Options, Run, RunId, State, Workload, compute,
 };
 use proptest::prelude::*;
+use rounds::{Example, example, now};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, LazyLock};
+
+mod rounds;
 
 const CACHE_BYTES: u64 = 12_000;
 const CHUNK_BYTES: u32 = 1024;
@@ -48,6 +55,10 @@ enum Op {
     Done,
     Fail(Failure),
     Late,
+    /// The kernel that runs, or the one that ended last, tells how far it is.
+    Progress(u32),
+    /// The kernel that runs is computed on the CPU after all.
+    Move,
     Pull(u16, u16),
     Verdict(Outcome),
     Revoke,
@@ -60,8 +71,12 @@ fn op() -> impl Strategy<Value = Op> {
     let preset = prop_oneof![Just(Preset::Quiet), Just(Preset::Balanced), Just(Preset::Full)];
     let choice = prop_oneof![Just(Choice::Auto), Just(Choice::Gpu), Just(Choice::Cpu)];
     let backend = prop_oneof![Just(Backend::WebGpu), Just(Backend::WasmSimd)];
-    let failure =
-        prop_oneof![Just(Failure::DeviceLost), Just(Failure::OutOfMemory), Just(Failure::Unsupported)];
+    let failure = prop_oneof![
+        Just(Failure::DeviceLost),
+        Just(Failure::OutOfMemory),
+        Just(Failure::Unsupported),
+        Just(Failure::BadTask)
+    ];
     let reason = prop_oneof![
         Just(NoWorkReason::Idle),
         Just(NoWorkReason::EnoughLeases),
@@ -91,6 +106,8 @@ fn op() -> impl Strategy<Value = Op> {
         20 => Just(Op::Done),
         2 => failure.prop_map(Op::Fail),
         1 => Just(Op::Late),
+        4 => (0..4_u32).prop_map(Op::Progress),
+        3 => Just(Op::Move),
         4 => (any::<u16>(), any::<u16>()).prop_map(|(offset, bytes)| Op::Pull(offset, bytes)),
         5 => outcome.prop_map(Op::Verdict),
         1 => Just(Op::Revoke),
@@ -99,7 +116,10 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-const TASKS: usize = 4;
+/// Tiles, then parts of rounds.
+const TILES: usize = 4;
+const ROUNDS: usize = 3;
+const TASKS: usize = TILES + ROUNDS;
 const DEPTH: usize = 300;
 
 /// Panels that tasks share; the widest takes three chunks.
@@ -112,7 +132,7 @@ fn named(blob: &[u8]) -> BlobRef {
     BlobRef { hash: BlobHash::of(blob), bytes: blob.len() as u64 }
 }
 
-fn task(index: usize) -> MatmulTask {
+fn tile(index: usize) -> MatmulTask {
     let rows = |panels: &[usize]| panels.iter().map(|at| 1 + at % 3).sum::<usize>() as u32;
     let (a, bt) = (vec![index, index + 1], vec![5 - index % 2, 0]);
     MatmulTask {
@@ -125,11 +145,77 @@ fn task(index: usize) -> MatmulTask {
     }
 }
 
+/// Parts of rounds that share a checkpoint, outer steps and a block, with their results.
+fn rounds() -> &'static [(Example, Vec<u8>); ROUNDS] {
+    static EXAMPLES: LazyLock<[(Example, Vec<u8>); ROUNDS]> = LazyLock::new(|| {
+        std::array::from_fn(|at| {
+            let config = GptConfig { vocabulary: 17, context: 8, layers: 1, heads: 1, width: 8, bias: true };
+            let example = example(config, 600, at as u64, at as u32 % 2);
+            let result = example.result();
+            (example, result)
+        })
+    });
+    &EXAMPLES
+}
+
+fn task(index: usize) -> Task {
+    match index.checked_sub(TILES) {
+        None => Task::Matmul(tile(index)),
+        Some(at) => Task::Train(Box::new(rounds()[at].0.task.clone())),
+    }
+}
+
+fn inputs(task: &Task) -> Vec<BlobRef> {
+    match task {
+        Task::Matmul(task) => task.a.iter().chain(&task.bt).copied().collect(),
+        Task::Train(task) => std::iter::once(&task.checkpoint)
+            .chain(&task.outer_steps)
+            .chain(task.blocks.iter().map(|block| &block.blob))
+            .copied()
+            .collect(),
+    }
+}
+
+fn known(task: &TrainTask) -> &'static (Example, Vec<u8>) {
+    rounds().iter().find(|(example, _)| example.task == *task).expect("a round of these")
+}
+
+/// What an honest relay expects: computed from its own blobs, by the libraries alone.
+fn expected(task: &Task) -> Vec<u8> {
+    match task {
+        Task::Matmul(task) => {
+            let blobs = |panels: &[BlobRef]| -> Vec<_> {
+                panels.iter().map(|panel| Arc::new(blob(&panel.hash))).collect()
+            };
+            compute::on_cpu(task, &blobs(&task.a), &blobs(&task.bt)).expect("operands that fit")
+        }
+        Task::Train(task) => known(task).1.clone(),
+    }
+}
+
+/// What a device gives for a run.
+fn computed(run: &Run) -> Vec<u8> {
+    match run.work.clone() {
+        Workload::Matmul { task, a, bt } => compute::on_cpu(&task, &a, &bt).expect("operands that fit"),
+        Workload::Train { task, inputs } => {
+            assert_eq!(inputs, known(&task).0.inputs(), "all inputs, in the order of the task");
+            let prepared = Prepared::new(&task, inputs).expect("inputs that fit");
+            let result = now(async {
+                let engine = CpuGpt::new(prepared.config())?;
+                let mut run = TrainRun::start(&prepared, engine).await?;
+                while !run.step().await?.complete() {}
+                run.finish().await
+            });
+            result.expect("a finite loss")
+        }
+    }
+}
+
 /// A lease as the relay remembers it.
 #[derive(Debug, Clone)]
 struct Held {
     fence: Fence,
-    task: MatmulTask,
+    task: Task,
     until: Instant,
     result: Option<Vec<u8>>,
 }
@@ -162,6 +248,8 @@ struct Model {
     measuring: VecDeque<Choice>,
     connection: Option<Connection>,
     running: Option<Run>,
+    /// What computed the result that comes.
+    done_with: Option<Backend>,
     ended: Vec<RunId>,
     next: u64,
     computed: BTreeSet<LeaseId>,
@@ -193,6 +281,7 @@ impl Model {
             measuring: VecDeque::new(),
             connection: None,
             running: None,
+            done_with: None,
             ended: Vec::new(),
             next: 1,
             computed: BTreeSet::new(),
@@ -300,9 +389,9 @@ impl Model {
                 assert!(may_work && request.bytes <= CHUNK_BYTES);
                 let needed = |held: &Held| {
                     held.result.is_none()
-                        && held.task.a.iter().chain(&held.task.bt).any(|panel| {
-                            panel.hash == request.hash
-                                && request.offset + u64::from(request.bytes) <= panel.bytes
+                        && inputs(&held.task).iter().any(|input| {
+                            input.hash == request.hash
+                                && request.offset + u64::from(request.bytes) <= input.bytes
                         })
                 };
                 assert!(connection.leases.values().any(needed), "an input that no lease needs");
@@ -310,6 +399,7 @@ impl Model {
             }
             Message::Commit(commit) => {
                 let until = self.now + RESULT;
+                assert_eq!(Some(commit.backend), self.done_with.take(), "what computed it");
                 Self::committed(&mut self.computed, connection, &commit, until);
             }
             Message::BlobChunk(chunk) => {
@@ -337,11 +427,7 @@ impl Model {
         let held = connection.leases.get_mut(&commit.lease).expect("a commit to a lease that is held");
         assert_eq!(held.fence, commit.fence);
         assert!(held.result.is_none(), "one commit for a lease");
-        let blobs = |panels: &[BlobRef]| -> Vec<_> {
-            panels.iter().map(|panel| std::sync::Arc::new(blob(&panel.hash))).collect()
-        };
-        let result = compute::on_cpu(&held.task, &blobs(&held.task.a), &blobs(&held.task.bt))
-            .expect("operands that fit");
+        let result = expected(&held.task);
         assert_eq!(commit.result, named(&result));
         *connection.credit.entry(commit.result.hash).or_default() += 4 * result.len();
         (held.result, held.until) = (Some(result), until);
@@ -443,7 +529,8 @@ impl Model {
             }
             Op::Done => {
                 if let Some(run) = self.running.take() {
-                    let result = compute::on_cpu(&run.task, &run.a, &run.bt).expect("operands that fit");
+                    let result = computed(&run);
+                    self.done_with = Some(run.backend);
                     self.ended.push(run.id);
                     let before = self.computed.len();
                     self.event(Event::KernelDone { run: run.id, result, busy: Duration(3) });
@@ -465,6 +552,25 @@ impl Model {
                     let before = self.computed.len();
                     self.event(Event::KernelDone { run, result: vec![0; 4], busy: Duration(3) });
                     assert_eq!(self.computed.len(), before, "a run that ended does not commit");
+                }
+            }
+            Op::Progress(steps) => {
+                let current = self.running.as_ref().map(|run| run.id);
+                if let Some(run) = current.or_else(|| self.ended.last().copied()) {
+                    let before = self.engine.status().training;
+                    self.event(Event::KernelProgress { run, steps });
+                    let after = self.engine.status().training;
+                    assert_eq!(after.is_some(), before.is_some());
+                    assert!(after.is_none_or(|now| (1..=now.steps).contains(&now.step)));
+                }
+            }
+            Op::Move => {
+                // A run that ended is not moved: what it was committed with stays.
+                let ended = self.ended.last().copied();
+                if let Some(run) =
+                    self.running.as_mut().map(|run| (run.backend = Backend::WasmSimd, run.id).1).or(ended)
+                {
+                    self.event(Event::RunsOn { run, backend: Backend::WasmSimd });
                 }
             }
             Op::Pull(offset, bytes) => self.pull(offset, bytes),
@@ -532,7 +638,7 @@ impl Model {
         let (lease, fence) = (LeaseId(next), Fence(next));
         let held = Held { fence, task: task(index), until: now + LEASE, result: None };
         connection.leases.insert(lease, held);
-        let task = Task::Matmul(task(index));
+        let task = task(index);
         self.hear(Lease { lease, fence, job: JobId([0; 16]), shard: next as u32, deadline: LEASE, task });
     }
 
@@ -584,7 +690,7 @@ impl Model {
             for op in [Op::Done, Op::Verdict(Outcome::Accepted), Op::Wait(300)] {
                 self.step(op);
             }
-            if self.engine.status().accepted > before + 3 {
+            if self.engine.status().accepted > before + TASKS as u64 {
                 return;
             }
         }
@@ -593,7 +699,9 @@ impl Model {
 }
 
 fn blob(hash: &BlobHash) -> Vec<u8> {
-    (0..8).map(panel).find(|blob| BlobHash::of(blob) == *hash).expect("a panel of a task")
+    let of_rounds = rounds().iter().flat_map(|(example, _)| example.blobs.iter().cloned());
+    let found = (0..8).map(panel).chain(of_rounds).find(|blob| BlobHash::of(blob) == *hash);
+    found.expect("an input of a task")
 }
 
 proptest! {

@@ -1,16 +1,19 @@
 //! Kernels in the tab: measured once, then run in slices, so that the Worker hears a Stop between two of them.
 
 use crate::messages::Measured;
+use crate::train;
 use gloo_timers::future::TimeoutFuture;
 use potluck_kernels::limits::STEP_TARGET;
 use potluck_kernels::{
     Backend as Kernel, BackendChoice, CpuJob, Gpu, GpuOptions, KernelError, Operand, Progress, Variant,
     calibrate,
 };
-use potluck_proto::Backend;
-use potluck_volunteer::{Choice, Failure, Run, compute};
+use potluck_proto::{Backend, MatmulTask};
+use potluck_volunteer::trainer::Trainer;
+use potluck_volunteer::{Choice, Failure, Run, Workload, compute};
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use wasm_bindgen::JsCast as _;
@@ -27,7 +30,21 @@ const REST_PIECE_MS: u32 = 50;
 #[derive(Clone)]
 pub(crate) enum Device {
     Cpu,
-    Gpu(Rc<Gpu>, Variant),
+    Gpu(Rc<GpuDevice>),
+}
+
+/// A GPU, its fastest kernel, and what is known about training on it.
+pub(crate) struct GpuDevice {
+    pub(crate) gpu: Gpu,
+    variant: Variant,
+    pub(crate) trainer: Trainer,
+}
+
+impl GpuDevice {
+    fn new(gpu: Gpu, variant: Variant, choice: Choice) -> Self {
+        let trainer = Trainer::new(&gpu, variant, choice);
+        Self { gpu, variant, trainer }
+    }
 }
 
 /// What calibration found.
@@ -39,8 +56,8 @@ pub(crate) struct Found {
 }
 
 /// Measures what the person chose. `None` if nothing works.
-pub(crate) async fn measure(choice: Choice) -> Option<Found> {
-    let choice = match choice {
+pub(crate) async fn measure(chosen: Choice) -> Option<Found> {
+    let choice = match chosen {
         Choice::Auto => BackendChoice::Auto,
         Choice::Gpu => BackendChoice::Gpu,
         Choice::Cpu => BackendChoice::Cpu,
@@ -61,57 +78,131 @@ pub(crate) async fn measure(choice: Choice) -> Option<Found> {
         .collect();
     let mflops = (calibration.gflops() * 1e3) as u32;
     let (device, backend) = match (calibration.backend, gpu) {
-        (Kernel::Gpu(variant), Some(gpu)) => (Device::Gpu(Rc::new(gpu), variant), Backend::WebGpu),
+        (Kernel::Gpu(variant), Some(gpu)) => {
+            (Device::Gpu(Rc::new(GpuDevice::new(gpu, variant, chosen))), Backend::WebGpu)
+        }
         _ => (Device::Cpu, Backend::WasmSimd),
     };
     Some(Found { device, backend, mflops, measured })
 }
 
-/// Takes the rest that the run before left in `owed`, and runs a product. The result's bytes and the time that the
-/// device was busy; `None` if it was canceled. Results need not wait for the rest after them.
+/// Why a run has no result.
+pub(crate) enum Ended {
+    /// Nobody wants it any more.
+    Canceled,
+    Failed(Failure),
+}
+
+impl From<KernelError> for Ended {
+    fn from(error: KernelError) -> Self {
+        match error {
+            KernelError::Cancelled => Self::Canceled,
+            KernelError::OutOfMemory => Self::Failed(Failure::OutOfMemory),
+            KernelError::ShapeMismatch { .. }
+            | KernelError::TooLarge { .. }
+            | KernelError::Unsupported { .. } => Self::Failed(Failure::Unsupported),
+            _ => Self::Failed(Failure::DeviceLost),
+        }
+    }
+}
+
+/// A result.
+pub(crate) struct Computed {
+    /// Its bytes.
+    pub(crate) result: Vec<u8>,
+    /// Time that the device was busy.
+    pub(crate) busy: Duration,
+    /// What computed it.
+    pub(crate) backend: Backend,
+}
+
+/// When to work and when to rest.
+pub(crate) struct Shift {
+    share: f64,
+    cancel: Rc<AtomicBool>,
+    /// Rest that the device is still due, from the run before too.
+    owed: Rc<Cell<Duration>>,
+}
+
+impl Shift {
+    pub(crate) const fn new(share: f64, cancel: Rc<AtomicBool>, owed: Rc<Cell<Duration>>) -> Self {
+        Self { share, cancel, owed }
+    }
+
+    /// Adds the rest after `busy`, so that busy / (busy + rest) = share.
+    pub(crate) fn owe(&self, busy: Duration) {
+        self.owed.set(self.owed.get() + busy.mul_f64(1.0 / self.share.clamp(0.01, 1.0) - 1.0));
+    }
+
+    /// Lets the Worker hear its messages, and takes the rest that is owed, but for what is too short for a timer.
+    pub(crate) async fn rest(&self) -> Result<(), Ended> {
+        loop {
+            if self.owed.get() < SHORTEST_REST {
+                breathe().await;
+            } else {
+                let start = Instant::now();
+                TimeoutFuture::new((self.owed.get().as_millis() as u32).min(REST_PIECE_MS)).await;
+                self.owed.set(self.owed.get().saturating_sub(start.elapsed()));
+            }
+            if self.cancel.load(Ordering::Relaxed) {
+                return Err(Ended::Canceled);
+            }
+            if self.owed.get() < SHORTEST_REST {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Takes the rest that the run before left in `owed`, and runs a product or a part of a round, of which `tell` hears how
+/// far it is. `None` if it was canceled. Results need not wait for the rest after them.
 pub(crate) async fn run(
     device: Device,
     run: Run,
     cancel: Rc<AtomicBool>,
     owed: Rc<Cell<Duration>>,
-) -> Result<Option<(Vec<u8>, Duration)>, Failure> {
-    let outcome = match take_rest(&owed, &cancel).await {
-        Ok(()) => match device {
-            Device::Cpu => on_cpu(&run, &cancel, &owed).await,
-            Device::Gpu(gpu, variant) => on_gpu(&gpu, variant, &run, &cancel, &owed).await,
+    tell: impl FnMut(u32),
+) -> Result<Option<Computed>, Failure> {
+    let shift = Shift::new(run.share, cancel, owed);
+    let with = |backend| move |(result, busy)| Computed { result, busy, backend };
+    let outcome = match shift.rest().await {
+        Ok(()) => match (run.work, device) {
+            (Workload::Matmul { task, a, bt }, Device::Cpu) => {
+                on_cpu(&task, [&a, &bt], &shift).await.map(with(Backend::WasmSimd))
+            }
+            (Workload::Matmul { task, a, bt }, Device::Gpu(device)) => {
+                on_gpu(&device, &task, [&a, &bt], &shift).await.map(with(Backend::WebGpu))
+            }
+            (Workload::Train { task, inputs }, device) => {
+                train::run(&device, &task, inputs, &shift, tell).await
+            }
         },
-        Err(canceled) => Err(canceled),
+        Err(ended) => Err(ended),
     };
     match outcome {
         Ok(done) => Ok(Some(done)),
-        Err(KernelError::Cancelled) => Ok(None),
-        Err(KernelError::OutOfMemory) => Err(Failure::OutOfMemory),
-        Err(
-            KernelError::ShapeMismatch { .. }
-            | KernelError::TooLarge { .. }
-            | KernelError::Unsupported { .. },
-        ) => Err(Failure::Unsupported),
-        Err(_) => Err(Failure::DeviceLost),
+        Err(Ended::Canceled) => Ok(None),
+        Err(Ended::Failed(failure)) => Err(failure),
     }
 }
 
 async fn on_cpu(
-    run: &Run,
-    cancel: &AtomicBool,
-    owed: &Cell<Duration>,
-) -> Result<(Vec<u8>, Duration), KernelError> {
+    task: &MatmulTask,
+    [a, bt]: [&[Arc<Vec<u8>>]; 2],
+    shift: &Shift,
+) -> Result<(Vec<u8>, Duration), Ended> {
     let start = Instant::now();
-    let assembled = compute::assemble(&run.task, &run.a, &run.bt)?;
+    let assembled = compute::assemble(task, a, bt)?;
     let mut job = CpuJob::new(assembled.shape, Operand::pair(&assembled.a, &assembled.bt)?)?;
     let mut busy = start.elapsed();
-    owe(owed, busy, run.share);
+    shift.owe(busy);
     loop {
-        take_rest(owed, cancel).await?;
+        shift.rest().await?;
         let slice = Instant::now();
         let progress = job.step(STEP_TARGET);
         let took = slice.elapsed();
         busy += took;
-        owe(owed, took, run.share);
+        shift.owe(took);
         if progress == Progress::Finished {
             break;
         }
@@ -119,49 +210,24 @@ async fn on_cpu(
     let last = Instant::now();
     let bytes = job.finish().to_le_bytes();
     let took = last.elapsed();
-    owe(owed, took, run.share);
+    shift.owe(took);
     Ok((bytes, busy + took))
 }
 
 async fn on_gpu(
-    gpu: &Gpu,
-    variant: Variant,
-    run: &Run,
-    cancel: &AtomicBool,
-    owed: &Cell<Duration>,
-) -> Result<(Vec<u8>, Duration), KernelError> {
+    GpuDevice { gpu, variant, .. }: &GpuDevice,
+    task: &MatmulTask,
+    [a, bt]: [&[Arc<Vec<u8>>]; 2],
+    shift: &Shift,
+) -> Result<(Vec<u8>, Duration), Ended> {
     let start = Instant::now();
-    let assembled = compute::assemble(&run.task, &run.a, &run.bt)?;
+    let assembled = compute::assemble(task, a, bt)?;
     let operands = Operand::pair(&assembled.a, &assembled.bt)?;
-    let output = gpu.matmul(assembled.shape, operands, variant, cancel).await?;
+    let output = gpu.matmul(assembled.shape, operands, *variant, &shift.cancel).await?;
     let bytes = output.to_le_bytes();
     let busy = start.elapsed();
-    owe(owed, busy, run.share);
+    shift.owe(busy);
     Ok((bytes, busy))
-}
-
-/// Adds the rest after `busy`, so that busy / (busy + rest) = share.
-fn owe(owed: &Cell<Duration>, busy: Duration, share: f64) {
-    owed.set(owed.get() + busy.mul_f64(1.0 / share.clamp(0.01, 1.0) - 1.0));
-}
-
-/// Lets the Worker hear its messages, and takes the rest that is owed, but for what is too short for a timer.
-async fn take_rest(owed: &Cell<Duration>, cancel: &AtomicBool) -> Result<(), KernelError> {
-    loop {
-        if owed.get() < SHORTEST_REST {
-            breathe().await;
-        } else {
-            let start = Instant::now();
-            TimeoutFuture::new((owed.get().as_millis() as u32).min(REST_PIECE_MS)).await;
-            owed.set(owed.get().saturating_sub(start.elapsed()));
-        }
-        if cancel.load(Ordering::Relaxed) {
-            return Err(KernelError::Cancelled);
-        }
-        if owed.get() < SHORTEST_REST {
-            return Ok(());
-        }
-    }
 }
 
 /// A turn of the event loop without the 4 ms that timers cost.

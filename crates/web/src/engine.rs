@@ -108,11 +108,16 @@ impl Handle {
                     inner.queue.push_back(Event::KernelFailed { run: run.id, failure });
                     return;
                 };
-                let (this, id, owed) = (self.clone(), run.id, Rc::clone(&inner.owed));
+                let (this, id, backend, owed) = (self.clone(), run.id, run.backend, Rc::clone(&inner.owed));
                 spawn_local(async move {
-                    match compute::run(device, run, cancel, owed).await {
-                        Ok(Some((result, busy))) => {
-                            let busy = Duration(busy.as_millis() as u64);
+                    let look = this.clone();
+                    let tell = move |steps| look.feed(Event::KernelProgress { run: id, steps });
+                    match compute::run(device, run, cancel, owed, tell).await {
+                        Ok(Some(done)) => {
+                            let (result, busy) = (done.result, Duration(done.busy.as_millis() as u64));
+                            if done.backend != backend {
+                                this.feed(Event::RunsOn { run: id, backend: done.backend });
+                            }
                             this.feed(Event::KernelDone { run: id, result, busy });
                         }
                         Ok(None) => {}

@@ -147,7 +147,10 @@ mod bytes {
 fn state(status: &Status) -> (&'static str, String) {
     match status.state {
         State::Idle => ("idle", String::new()),
-        State::Computing => ("running", "Computing.".into()),
+        State::Computing => {
+            let what = status.training.map(|training| format!("Computing: {training}."));
+            ("running", what.unwrap_or_else(|| "Computing.".into()))
+        }
         State::Waiting(reason) => ("waiting", reason.sentence().into()),
         State::Paused => ("paused", "You paused.".into()),
         State::Finishing => ("finishing", "Completing the last shard.".into()),

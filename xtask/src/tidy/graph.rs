@@ -30,10 +30,27 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("potluck-kernels", &["potluck-types"]),
     ("potluck-verify", &["potluck-types"]),
     ("potluck-train", &["potluck-types", "potluck-kernels"]),
+    ("potluck-rounds", &["potluck-types", "potluck-proto", "potluck-train", "potluck-verify"]),
     ("potluck-schedule", &["potluck-types", "potluck-proto"]),
-    ("potluck-volunteer", &["potluck-types", "potluck-proto", "potluck-kernels"]),
-    ("potluck-relay", &["potluck-types", "potluck-proto", "potluck-schedule", "potluck-verify"]),
-    ("potluck-web", &["potluck-types", "potluck-proto", "potluck-kernels", "potluck-volunteer"]),
+    (
+        "potluck-volunteer",
+        &["potluck-types", "potluck-proto", "potluck-kernels", "potluck-rounds", "potluck-train"],
+    ),
+    (
+        "potluck-relay",
+        &[
+            "potluck-types",
+            "potluck-proto",
+            "potluck-schedule",
+            "potluck-verify",
+            "potluck-rounds",
+            "potluck-train",
+        ],
+    ),
+    (
+        "potluck-web",
+        &["potluck-types", "potluck-proto", "potluck-kernels", "potluck-train", "potluck-volunteer"],
+    ),
     (
         "potluck-sim",
         &[

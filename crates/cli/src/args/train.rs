@@ -89,24 +89,16 @@ The same seed gives the same text.")]
   python examples/check_transformers.py gpt logits.json")]
     Logits(LogitsArgs),
     /// Write what a run has learned as a folder that `transformers` loads
-    // Hidden until a relay serves runs.
-    #[command(
-        hide = true,
-        after_help = "Examples:
+    #[command(after_help = "Examples:
   potluck model export 3f2a --out gpt
-  potluck model export 3f2a --round 12 --out gpt-12"
-    )]
+  potluck model export 3f2a --round 12 --out gpt-12")]
     Export(ExportArgs),
     /// Start a run from a folder
-    // Hidden until a relay serves runs.
-    #[command(
-        hide = true,
-        after_help = "Examples:
+    #[command(after_help = "Examples:
   potluck model import gpt run.toml --watch
 
 The run file says on what and how; sizes, parameters and tokenizer are the folder's. The same as
-[model] with from = \"gpt\" in the run file and `potluck submit train`."
-    )]
+[model] with from = \"gpt\" in the run file and `potluck submit train`.")]
     Import(ImportArgs),
 }
 

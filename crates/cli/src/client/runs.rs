@@ -183,6 +183,11 @@ pub struct UpdateRecord {
 }
 
 impl UpdateRecord {
+    /// Whether the relay refused it, so that it did not count.
+    pub fn refused(&self) -> bool {
+        self.verdict.as_str().is_some_and(|verdict| verdict != "accepted")
+    }
+
     /// The task. Hashes may be hexadecimal digits or bytes.
     ///
     /// # Errors

@@ -27,8 +27,8 @@ const MAX_STEPS: u32 = 1000;
 const MAX_ROUNDS: u64 = 100_000;
 /// Most volunteers that a round waits for: sessions of a relay.
 const MAX_VOLUNTEERS: u32 = potluck_types::limits::MAX_SESSIONS as u32;
-/// Most blocks of a volunteer's round: 64 MiB of them.
-const MAX_BLOCKS: u32 = 1024;
+/// Most blocks that are dealt to a volunteer for a round: a task names twice as many, since sequences reach into the next.
+const MAX_BLOCKS: u32 = potluck_types::limits::MAX_TASK_BLOCKS as u32 / 2;
 
 /// A run file.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

@@ -1,11 +1,10 @@
 //! Training runs, for those who start them, watch them, take the model, or check what volunteers did.
 //!
 //! `request` turns a run file into what the relay is asked for, `submit` sends it; `watch` shows a run with `draw` and
-//! `sample`; `export` writes a model folder; `replay` repeats updates, with `opening` for what lossy codecs leave open.
+//! `sample`; `export` writes a model folder; `replay` repeats updates.
 
 pub mod draw;
 pub mod export;
-pub mod opening;
 pub mod replay;
 pub mod request;
 pub mod sample;

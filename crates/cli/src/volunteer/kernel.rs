@@ -1,12 +1,15 @@
-//! The thread that computes: measures the device, runs one product at a time, rests as much as the preset says.
+//! The thread that computes: measures the device, runs one product or part of a round at a time, rests as much as the
+//! preset says.
 
+use super::train;
 use potluck_kernels::{
     Backend as Kernel, BackendChoice, CpuJob, Gpu, GpuOptions, KernelError, Operand, Progress, Variant,
     calibrate,
 };
-use potluck_proto::Backend;
+use potluck_proto::{Backend, MatmulTask};
 use potluck_types::Duration as Millis;
-use potluck_volunteer::{Choice, Event, Failure, Run, RunId, compute};
+use potluck_volunteer::trainer::Trainer;
+use potluck_volunteer::{Choice, Event, Failure, Run, RunId, Workload, compute};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as blocking;
@@ -25,6 +28,34 @@ const REST_PIECE: Duration = Duration::from_millis(20);
 enum Order {
     Calibrate(Choice),
     Run(Run, Arc<AtomicBool>),
+}
+
+/// A result, the time that it took without rests, and the rest that is still owed for it.
+pub(super) type Done = (Vec<u8>, Duration, Duration);
+
+/// Why a run has no result.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Nobody wants it any more.
+    Canceled,
+    /// The reason was logged.
+    Failed(Failure),
+}
+
+impl From<KernelError> for Ended {
+    fn from(error: KernelError) -> Self {
+        if matches!(error, KernelError::Cancelled) {
+            return Self::Canceled;
+        }
+        tracing::warn!(%error, hint = error.hint(), "a product failed");
+        Self::Failed(match error {
+            KernelError::OutOfMemory => Failure::OutOfMemory,
+            KernelError::ShapeMismatch { .. }
+            | KernelError::TooLarge { .. }
+            | KernelError::Unsupported { .. } => Failure::Unsupported,
+            _ => Failure::DeviceLost,
+        })
+    }
 }
 
 /// Gives orders to the thread. Dropping it cancels what runs and lets the thread end.
@@ -71,10 +102,24 @@ impl Drop for KernelThread {
     }
 }
 
+/// A GPU, its fastest kernel, and what is known about training on it.
+pub(super) struct Device {
+    pub(super) gpu: Gpu,
+    variant: Variant,
+    pub(super) trainer: Trainer,
+}
+
+impl Device {
+    pub(super) fn new(gpu: Gpu, variant: Variant, choice: Choice) -> Self {
+        let trainer = Trainer::new(&gpu, variant, choice);
+        Self { gpu, variant, trainer }
+    }
+}
+
 struct Worker {
     runtime: Handle,
     events: mpsc::Sender<Event>,
-    gpu: Option<(Gpu, Variant)>,
+    gpu: Option<Device>,
     /// Busy time below a millisecond that was not told yet: small shards would else count as no time at all.
     untold: Duration,
 }
@@ -87,7 +132,7 @@ impl Worker {
                     let event = self.calibrate(choice);
                     self.tell(event)
                 }
-                Order::Run(run, cancel) => self.serve_run(&run, &cancel),
+                Order::Run(run, cancel) => self.serve_run(run, &cancel),
             };
             if !served {
                 return;
@@ -95,8 +140,8 @@ impl Worker {
         }
     }
 
-    fn calibrate(&mut self, choice: Choice) -> Event {
-        let choice = match choice {
+    fn calibrate(&mut self, chosen: Choice) -> Event {
+        let choice = match chosen {
             Choice::Auto => BackendChoice::Auto,
             Choice::Gpu => BackendChoice::Gpu,
             Choice::Cpu => BackendChoice::Cpu,
@@ -119,7 +164,7 @@ impl Worker {
                 let mflops = (calibration.gflops() * 1e3) as u32;
                 let backend = match (calibration.backend, gpu) {
                     (Kernel::Gpu(variant), Some(gpu)) => {
-                        self.gpu = Some((gpu, variant));
+                        self.gpu = Some(Device::new(gpu, variant, chosen));
                         Backend::NativeGpu
                     }
                     _ => Backend::NativeCpu,
@@ -138,73 +183,87 @@ impl Worker {
         self.events.blocking_send(event).is_ok()
     }
 
-    /// Runs a product, says how it went, and takes the rest that is still owed then.
-    fn serve_run(&mut self, run: &Run, cancel: &AtomicBool) -> bool {
-        let outcome = match run.backend {
-            Backend::NativeGpu => self.run_on_gpu(run, cancel),
-            _ => run_on_cpu(run, cancel),
+    /// Computes, says how it went, and takes the rest that is still owed then.
+    fn serve_run(&mut self, run: Run, cancel: &AtomicBool) -> bool {
+        let Run { id, backend, share, work } = run;
+        let outcome = match work {
+            Workload::Matmul { task, a, bt } if backend == Backend::NativeGpu => {
+                self.run_on_gpu(&task, [&a, &bt], share, cancel)
+            }
+            Workload::Matmul { task, a, bt } => run_on_cpu(&task, [&a, &bt], share, cancel),
+            Workload::Train { task, inputs } => {
+                // Only for who looks on: where events queue up, this one need not be among them.
+                let tell = |steps| drop(self.events.try_send(Event::KernelProgress { run: id, steps }));
+                let device = self.gpu.as_ref().filter(|_| backend == Backend::NativeGpu);
+                self.runtime.block_on(train::run(device, &task, inputs, share, cancel, tell)).and_then(
+                    |(done, on)| {
+                        // If nobody listens any more, the result is not told either.
+                        let moved = on != backend && !self.tell(Event::RunsOn { run: id, backend: on });
+                        if moved { Err(Ended::Canceled) } else { Ok(done) }
+                    },
+                )
+            }
         };
         match outcome {
             Ok((result, busy, owed)) => {
                 self.untold += busy;
                 let busy = Millis(self.untold.as_millis().try_into().unwrap_or(u64::MAX));
                 self.untold -= Duration::from_millis(busy.0);
-                let listens = self.tell(Event::KernelDone { run: run.id, result, busy });
+                let listens = self.tell(Event::KernelDone { run: id, result, busy });
                 take_rest(owed, cancel);
                 listens
             }
-            Err(KernelError::Cancelled) => true,
-            Err(error) => {
-                tracing::warn!(%error, hint = error.hint(), "a product failed");
-                let failure = match error {
-                    KernelError::OutOfMemory => Failure::OutOfMemory,
-                    KernelError::ShapeMismatch { .. }
-                    | KernelError::TooLarge { .. }
-                    | KernelError::Unsupported { .. } => Failure::Unsupported,
-                    _ => {
-                        // A device that failed once computes nothing that can be trusted: calibration makes a new one.
-                        self.gpu = None;
-                        Failure::DeviceLost
-                    }
-                };
-                self.tell(Event::KernelFailed { run: run.id, failure })
+            Err(Ended::Canceled) => true,
+            Err(Ended::Failed(failure)) => {
+                if failure == Failure::DeviceLost {
+                    // A device that failed once computes nothing that can be trusted: calibration makes a new one.
+                    self.gpu = None;
+                }
+                self.tell(Event::KernelFailed { run: id, failure })
             }
         }
     }
 
     fn run_on_gpu(
-        &mut self,
-        run: &Run,
+        &self,
+        task: &MatmulTask,
+        [a, bt]: [&[Arc<Vec<u8>>]; 2],
+        share: f64,
         cancel: &AtomicBool,
-    ) -> Result<(Vec<u8>, Duration, Duration), KernelError> {
-        let Some((gpu, variant)) = &self.gpu else {
-            return Err(KernelError::DeviceLost { reason: "there is no device any more".into() });
+    ) -> Result<Done, Ended> {
+        let Some(Device { gpu, variant, .. }) = &self.gpu else {
+            return Err(KernelError::DeviceLost { reason: "there is no device any more".into() }.into());
         };
         let started = Instant::now();
-        let assembled = compute::assemble(&run.task, &run.a, &run.bt)?;
+        let assembled = compute::assemble(task, a, bt)?;
         let operands = Operand::pair(&assembled.a, &assembled.bt)?;
         let product = gpu.matmul(assembled.shape, operands, *variant, cancel);
         let output = self.runtime.block_on(product)?;
         let busy = started.elapsed();
-        Ok((output.to_le_bytes(), busy, rest_for(busy, run.share)))
+        Ok((output.to_le_bytes(), busy, rest_for(busy, share)))
     }
 }
 
-fn run_on_cpu(run: &Run, cancel: &AtomicBool) -> Result<(Vec<u8>, Duration, Duration), KernelError> {
+fn run_on_cpu(
+    task: &MatmulTask,
+    [a, bt]: [&[Arc<Vec<u8>>]; 2],
+    share: f64,
+    cancel: &AtomicBool,
+) -> Result<Done, Ended> {
     let started = Instant::now();
-    let assembled = compute::assemble(&run.task, &run.a, &run.bt)?;
+    let assembled = compute::assemble(task, a, bt)?;
     let mut job = CpuJob::new(assembled.shape, Operand::pair(&assembled.a, &assembled.bt)?)?;
     let mut busy = started.elapsed();
-    let mut owed = rest_for(busy, run.share);
+    let mut owed = rest_for(busy, share);
     loop {
         if !take_rest(owed, cancel) {
-            return Err(KernelError::Cancelled);
+            return Err(Ended::Canceled);
         }
         let step = Instant::now();
         let progress = job.step(NATIVE_STEP);
         let took = step.elapsed();
         busy += took;
-        owed = rest_for(took, run.share);
+        owed = rest_for(took, share);
         if progress == Progress::Finished {
             return Ok((job.finish().to_le_bytes(), busy, owed));
         }
@@ -212,7 +271,7 @@ fn run_on_cpu(run: &Run, cancel: &AtomicBool) -> Result<(Vec<u8>, Duration, Dura
 }
 
 /// The rest after `busy`, so that busy / (busy + rest) = share.
-fn rest_for(busy: Duration, share: f64) -> Duration {
+pub(super) fn rest_for(busy: Duration, share: f64) -> Duration {
     if share >= 1.0 {
         return Duration::ZERO;
     }
@@ -220,7 +279,7 @@ fn rest_for(busy: Duration, share: f64) -> Duration {
 }
 
 /// Rests, unless canceled: then `false`.
-fn take_rest(rest: Duration, cancel: &AtomicBool) -> bool {
+pub(super) fn take_rest(rest: Duration, cancel: &AtomicBool) -> bool {
     let until = Instant::now() + rest;
     loop {
         if cancel.load(Ordering::Relaxed) {

@@ -5,6 +5,7 @@ mod kernel;
 mod key;
 mod link;
 mod report;
+mod train;
 
 pub use key::{default_path, load_or_create};
 pub use report::{reason_name, state_name};

@@ -152,6 +152,9 @@ fn object(status: &Status) -> serde_json::Value {
         "reason": reason,
         "backend": backend_name(status.backend),
         "mflops": status.mflops,
+        "training": status.training.map(|training| {
+            serde_json::json!({ "round": training.round, "step": training.step, "steps": training.steps })
+        }),
         "accepted": status.accepted,
         "rejected": status.rejected,
         "superseded": status.superseded,
@@ -171,7 +174,9 @@ fn sentence(status: &Status) -> String {
                 format!("Computing {rows} x {cols} x {depth} of \"{}\".", picture.name)
             }
             (Some((rows, cols, depth)), None) => format!("Computing {rows} x {cols} x {depth}."),
-            _ => "Computing.".to_owned(),
+            _ => status
+                .training
+                .map_or_else(|| "Computing.".to_owned(), |training| format!("Computing: {training}.")),
         },
         State::Waiting(reason) => reason.sentence().to_owned(),
         State::Paused => "Paused.".to_owned(),
@@ -202,7 +207,7 @@ fn sentence(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use potluck_volunteer::{Engine, Options};
+    use potluck_volunteer::{Engine, Options, Training};
 
     #[test]
     fn a_status_is_told_in_both_forms() {
@@ -223,7 +228,14 @@ mod tests {
         let object = object(&status);
         assert_eq!(object["reason"], "no_work");
         assert_eq!(object["accepted"], 3);
+        assert!(object["training"].is_null());
         let text = sentence(&status);
         assert!(text.contains("no work at the moment") && text.contains("CPU at 1.5 GFLOP/s"), "{text}");
+        status.state = State::Computing;
+        status.training = Some(Training { round: 3, step: 7, steps: 20 });
+        let object = super::object(&status);
+        assert_eq!(object["training"], serde_json::json!({ "round": 3, "step": 7, "steps": 20 }));
+        let text = sentence(&status);
+        assert!(text.starts_with("Computing: training round 3, step 7 of 20. CPU"), "{text}");
     }
 }

@@ -131,7 +131,7 @@ impl Trained {
                 updates.push(json!({
                     "worker": worker, "volunteer": format!("{worker:02x}").repeat(32), "backend": "native-cpu",
                     "weight": 1.0, "audited": worker == 0, "result": result.hash.to_string(),
-                    "task": serde_json::to_value(&task).unwrap(), "verdict": "confirmed",
+                    "task": serde_json::to_value(&task).unwrap(), "verdict": "accepted",
                 }));
             }
             let step = STEP_CODEC.encode(&sum).unwrap();

@@ -23,7 +23,7 @@ use crate::error::KernelError;
 use crate::operands::{Operands, Output, check_len};
 use packed::Packed;
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-pub use tuned::{Tuned, tune, tune_plain};
+pub use tuned::{Tuned, multiply as tile_f32, tune, tune_plain};
 
 #[cfg(not(target_arch = "wasm32"))]
 type F32Job<'a> = gemm_f32::GemmJob<'a>;

@@ -138,3 +138,56 @@ fn pictures_show_the_workers_of_a_round() {
     assert_eq!(seen.cells[leases[&1].shard as usize], cell::ACCEPTED);
     assert_eq!(seen.accepted_permille, 500);
 }
+
+#[test]
+fn a_task_that_a_volunteer_cannot_do_is_tried_once_and_may_end_the_round() {
+    let spec = spec(2);
+    let mut world = World::with(&spec, 3);
+    let leases = world.deal(&[1, 2, 3]);
+    let tried = |world: &mut World| {
+        world.take(|output| match output {
+            Output::Run(RunOutput::TryTask { run: RUN, round, worker }) => Some((*round, *worker)),
+            _ => None,
+        })
+    };
+    let release = |lease: &Lease, reason| Release { lease: lease.lease, reason };
+    world.say(1, release(&leases[&1], ReleaseReason::DeviceFailed));
+    assert_eq!(tried(&mut world), None);
+    world.say(2, release(&leases[&2], ReleaseReason::Unsupported));
+    assert_eq!(tried(&mut world), Some((0, leases[&2].shard)));
+    world.say(3, release(&leases[&3], ReleaseReason::Unsupported));
+    assert_eq!(tried(&mut world), None, "once is enough");
+    let reason = "the loss is NaN".to_owned();
+    world.run(RunInput::Failed { run: RUN, round: 0, reason: reason.clone() });
+    assert_eq!(world.paused(), Some(PauseReason::Failed(reason)));
+    assert_eq!(world.progress().phase, RunPhase::Paused);
+}
+
+#[test]
+fn a_review_before_the_close_blames_liars_and_weighs_the_rest_again() {
+    let spec = spec(2);
+    let mut world = World::with(&spec, 4);
+    for (session, lease) in world.deal(&[1, 2, 3, 4]) {
+        world.deliver(session, &lease);
+    }
+    world.all_right();
+    let (round, updates) = world.closing().unwrap();
+    let liar = updates[1].clone();
+    let review = |round, confirmed, refuted| RunInput::Reviewed { run: RUN, round, confirmed, refuted };
+    world.run(review(round + 1, vec![], vec![liar.worker]));
+    assert!(world.closing().is_none(), "another round's review says nothing");
+    world.run(review(round, vec![updates[0].worker, 77], vec![liar.worker, 99]));
+    let (again, rest) = world.closing().unwrap();
+    assert_eq!((again, rest.len()), (round, 3));
+    assert!(rest.iter().all(|update| update.volunteer != liar.volunteer));
+    assert!(rest[0].audited);
+    assert_eq!((world.progress().rejected, world.relay.totals().rejected), (1, 1));
+    // Fewer than the floor: the round is repeated.
+    world.run(review(round, vec![], vec![rest[0].worker]));
+    assert!(world.closing().is_none());
+    assert_eq!((world.progress().repeated, world.progress().phase), (1, RunPhase::Gathering));
+    assert_eq!(world.relay.totals().result_bytes, 0);
+    world.run(review(round, vec![], vec![0]));
+    world.run(RunInput::Stored { run: RUN, round });
+    assert_eq!(world.progress().round, 0, "nothing is closed");
+}

@@ -368,5 +368,6 @@ impl Class {
 }
 
 #[cfg(test)]
+#[cfg(not(target_arch = "wasm32"))]
 #[path = "bpe_tests.rs"]
 mod tests;

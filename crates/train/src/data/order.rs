@@ -180,6 +180,7 @@ pub fn evenly(data: &Spec, length: usize, count: usize) -> Result<Vec<u64>, Data
 }
 
 #[cfg(test)]
+#[cfg(not(target_arch = "wasm32"))]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -14,7 +14,7 @@ mod schedule;
 pub use cpu::{CpuGpt, MAX_STEP_BYTES};
 pub use generate::{Sampling, generate};
 #[cfg(feature = "gpu")]
-pub use gpu::{GpuGpt, GpuGptOptions, KernelShape};
+pub use gpu::{GpuGpt, GpuGptOptions, KernelShape, Pipelines};
 pub use init::init;
 pub use layout::{BlockTensors, Kind, Layout, Tensor};
 pub use schedule::Schedule;

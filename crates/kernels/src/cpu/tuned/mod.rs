@@ -73,11 +73,13 @@ extern "C" fn multiply_here(a: *const f32, b: *const f32, tile: *mut f32, depth:
     simd128::multiply_f32(a, b, tile);
 }
 
-/// `tile` (4 x 8) += the product of a strip of A (depth x 4) and a panel of B (depth x 8), whichever kernel is in the
-/// slot.
-pub(super) fn multiply(a: &[f32], b: &[f32], tile: &mut [f32]) {
+/// `tile` (4 x 8, row-major) += the product of a strip of A (depth x 4) and a panel of B (depth x 8), whichever kernel
+/// is in the slot. Sums run along the depth in blocks of 32, each from zero.
+///
+/// # Panics
+/// If the lengths are not those of one depth: the callers' packing is wrong, and a module in the slot trusts them.
+pub fn multiply(a: &[f32], b: &[f32], tile: &mut [f32]) {
     let depth = a.len() / 4;
-    // A module in the slot trusts these lengths.
     assert!(a.len() == depth * 4 && b.len() == depth * 8 && tile.len() == 32, "operands that do not fit");
     // What is in the slot is known at run time only.
     let kernel: Multiply = black_box(multiply_here);

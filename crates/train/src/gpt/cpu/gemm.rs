@@ -6,7 +6,8 @@
 //! # Determinism
 //! An element of C is a sum along K in blocks of [`DEPTH`], each in ascending order from zero, whatever the sizes, the
 //! tiles and the number of threads around. With fused multiply-add (x86-64 with AVX2, ARM64) all machines give the same
-//! bits; without (wasm, older x86-64) all give the same other bits.
+//! bits; without (older x86-64) all give the same other bits. In wasm with simd128 a block is a sum of blocks of 32: the
+//! bits are the same on all engines until `potluck_kernels::cpu::tune` finds one with relaxed SIMD.
 #![expect(clippy::inline_always, reason = "see `lanes::Job`")]
 
 use super::lanes::{Job, dispatch};
@@ -17,6 +18,9 @@ const DEPTH: usize = 256;
 const ROWS: usize = 96;
 /// Columns of B that are packed together: a multiple of both tiles' columns.
 const COLS: usize = 512;
+
+/// Whether tiles are multiplied by the kernel that a tab can replace. It wants 4 x 8 tiles and a packed A.
+const TUNABLE: bool = cfg!(all(target_arch = "wasm32", target_feature = "simd128"));
 
 /// A matrix within a slice: element (row, col) lies at `row * rows + col * cols`.
 #[derive(Clone, Copy)]
@@ -88,7 +92,7 @@ impl Job for Product<'_> {
     #[inline(always)]
     fn run<const FUSED: bool>(self) {
         // Accumulators must fit the registers: sixteen of eight lanes with AVX2, sixteen of four without.
-        if FUSED { self.tiles::<6, 16, FUSED>() } else { self.tiles::<4, 8, FUSED>() }
+        if FUSED && !TUNABLE { self.tiles::<6, 16, FUSED>() } else { self.tiles::<4, 8, FUSED>() }
     }
 }
 
@@ -104,8 +108,8 @@ impl Product<'_> {
                 pack::<NR>(b.transpose(), [col, cols], [at, depth], panels);
                 for row in (0..m).step_by(ROWS) {
                     let rows = ROWS.min(m - row);
-                    // Rows whose elements follow each other are read where they are.
-                    let packed = a.cols != 1;
+                    // Rows whose elements follow each other are read where they are, if the kernel can.
+                    let packed = TUNABLE || a.cols != 1;
                     let strips = &mut packs.a[..rows.div_ceil(MR) * MR * depth];
                     if packed {
                         pack::<MR>(a, [row, rows], [at, depth], strips);
@@ -157,10 +161,20 @@ fn step<const MR: usize, const NR: usize, const FUSED: bool>(
 }
 
 /// The product of a strip of A (depth x MR) and a panel of B (depth x NR).
-///
-/// A function of its own in wasm: in a long function, V8 moves sums between registers and memory.
-#[cfg_attr(target_arch = "wasm32", inline(never))]
-#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+#[inline(always)]
+fn multiply_packed<const MR: usize, const NR: usize, const FUSED: bool>(
+    a: &[f32],
+    b: &[f32],
+) -> [[f32; NR]; MR] {
+    let mut tile = [[0.0; NR]; MR];
+    potluck_kernels::cpu::tile_f32(a, b, tile.as_flattened_mut());
+    tile
+}
+
+/// The product of a strip of A (depth x MR) and a panel of B (depth x NR).
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+#[inline(always)]
 fn multiply_packed<const MR: usize, const NR: usize, const FUSED: bool>(
     a: &[f32],
     b: &[f32],
@@ -173,8 +187,7 @@ fn multiply_packed<const MR: usize, const NR: usize, const FUSED: bool>(
 }
 
 /// The product of rows of A and a panel of B (depth x NR).
-#[cfg_attr(target_arch = "wasm32", inline(never))]
-#[cfg_attr(not(target_arch = "wasm32"), inline(always))]
+#[inline(always)]
 fn multiply_rows<const MR: usize, const NR: usize, const FUSED: bool>(
     a: [&[f32]; MR],
     b: &[f32],

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use super::{GptConfig, Layout};
 use crate::engine::{AdamW, Batch, Engine, TrainError};
 use device::{ALL_ERRORS, Device, SUBMIT_ERRORS};
-use pipelines::Kernel;
+pub use pipelines::Pipelines;
 use plan::{Dispatch, Extent, Name, Plan, WORDS};
 use products::Way;
 
@@ -36,7 +36,7 @@ const SOFTWARE_SUBMISSION_FLOPS: f64 = 8e9;
 const SUBMISSION_FLOPS: f64 = 1e11;
 
 /// How products are computed: what is fastest depends on the device, so calibration chooses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum KernelShape {
     /// 4 x 4 elements a thread, no workgroup memory: small GPUs.
     Direct4x4,
@@ -157,6 +157,20 @@ impl GpuGpt {
         config: GptConfig,
         options: GpuGptOptions,
     ) -> Result<Self, TrainError> {
+        Self::with_pipelines(device, queue, config, options, &mut Pipelines::default()).await
+    }
+
+    /// As [`GpuGpt::new`], with the kernels that were compiled on this device before.
+    ///
+    /// # Errors
+    /// As [`GpuGpt::new`]. Where the device said something, `pipelines` is empty afterwards.
+    pub async fn with_pipelines(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        config: GptConfig,
+        options: GpuGptOptions,
+        pipelines: &mut Pipelines,
+    ) -> Result<Self, TrainError> {
         config.check()?;
         let sizes =
             [("sequences", options.sequences, MAX_SEQUENCES), ("length", options.length, config.context)];
@@ -184,25 +198,28 @@ impl GpuGpt {
         let buffers: BTreeMap<_, _> =
             wanted.into_iter().map(|(name, elements)| (name, device.storage(elements * 4))).collect();
         let uniforms = device.uniforms(plan.dispatches.len() as u64 * SLOT);
-        let compiled =
-            pipelines::compile(&device.device, options.shape, plan.dispatches.iter().map(|d| d.kernel));
-        let bound = bind(&device, &plan.dispatches, &compiled, &buffers, &uniforms);
-        let verdict = scopes.close();
-        verdict.await?;
-        let bound =
-            bound.ok_or_else(|| TrainError::Device("a plan names a buffer it does not have".into()))?;
-        let engine = Self {
+        pipelines.compile(&device.device, options.shape, plan.dispatches.iter().map(|d| d.kernel));
+        let bound = bind(&device, &plan.dispatches, options.shape, pipelines, &buffers, &uniforms);
+        // From here on an early return frees what was allocated.
+        let mut engine = Self {
             device,
             config,
             layout,
             options,
             buffers,
             uniforms,
-            bound,
+            bound: Vec::new(),
             plan: None,
             staging: None,
             steps: 0,
         };
+        let verdict = scopes.close();
+        if let Err(error) = verdict.await {
+            *pipelines = Pipelines::default();
+            return Err(error);
+        }
+        engine.bound =
+            bound.ok_or_else(|| TrainError::Device("a plan names a buffer it does not have".into()))?;
         let decays = engine.decays();
         engine.write(Name::Decays, &decays)?;
         Ok(engine)
@@ -267,6 +284,7 @@ impl GpuGpt {
         waited?;
         let mut values = vec![0.0; self.layout.parameters()];
         device::copy_mapped(&staging, bytes, bytemuck::cast_slice_mut(&mut values))?;
+        staging.destroy();
         Ok(values)
     }
 
@@ -376,6 +394,14 @@ impl GpuGpt {
     }
 }
 
+/// Frees the device's memory at once: a browser would do so only when it collects garbage.
+impl Drop for GpuGpt {
+    fn drop(&mut self) {
+        let kept = self.buffers.values().chain([&self.uniforms]).chain(&self.staging);
+        kept.for_each(wgpu::Buffer::destroy);
+    }
+}
+
 impl Engine for GpuGpt {
     fn parameters(&self) -> usize {
         self.layout.parameters()
@@ -417,12 +443,13 @@ impl Engine for GpuGpt {
 fn bind(
     device: &Device,
     dispatches: &[Dispatch],
-    compiled: &BTreeMap<Kernel, wgpu::ComputePipeline>,
+    shape: KernelShape,
+    pipelines: &Pipelines,
     buffers: &BTreeMap<Name, wgpu::Buffer>,
     uniforms: &wgpu::Buffer,
 ) -> Option<Vec<(wgpu::ComputePipeline, wgpu::BindGroup)>> {
     let bound = dispatches.iter().enumerate().map(|(i, dispatch)| {
-        let pipeline = compiled.get(&dispatch.kernel)?;
+        let pipeline = pipelines.get(shape, dispatch.kernel)?;
         let storage = dispatch.buffers.iter().map(|name| buffers.get(name)).collect::<Option<Vec<_>>>()?;
         let slot = (uniforms, i as u64 * SLOT, 4 * WORDS as u64);
         Some((pipeline.clone(), device.bind(pipeline, slot, &storage)))

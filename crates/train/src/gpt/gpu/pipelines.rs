@@ -77,34 +77,47 @@ impl Kernel {
     }
 }
 
-/// Compiled kernels. Bindings follow from each text.
-pub(super) fn compile(
-    device: &wgpu::Device,
-    shape: KernelShape,
-    kernels: impl Iterator<Item = Kernel>,
-) -> BTreeMap<Kernel, wgpu::ComputePipeline> {
-    let mut pipelines = BTreeMap::new();
-    for kernel in kernels {
-        pipelines.entry(kernel).or_insert_with(|| {
-            let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-                label: None,
-                source: wgpu::ShaderSource::Wgsl(kernel.text(shape).into()),
-            });
-            device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label: None,
-                layout: None,
-                module: &module,
-                entry_point: Some("main"),
-                compilation_options: wgpu::PipelineCompilationOptions {
-                    // Each element of workgroup memory is written before it is read.
-                    zero_initialize_workgroup_memory: false,
-                    ..Default::default()
-                },
-                cache: None,
-            })
-        });
+/// Kernels that were compiled on one device, kept for the engines that follow one another on it: compiling them takes
+/// milliseconds on a GPU and seconds on a software adapter. They know nothing of a model's sizes.
+#[derive(Default)]
+pub struct Pipelines(BTreeMap<(KernelShape, Kernel), wgpu::ComputePipeline>);
+
+impl Pipelines {
+    /// Compiles what is not there yet. Bindings follow from each text. Call inside error scopes, and forget all of it
+    /// if they caught something.
+    pub(super) fn compile(
+        &mut self,
+        device: &wgpu::Device,
+        shape: KernelShape,
+        kernels: impl Iterator<Item = Kernel>,
+    ) {
+        for kernel in kernels {
+            self.0.entry((shape, kernel)).or_insert_with(|| pipeline(device, kernel, shape));
+        }
     }
-    pipelines
+
+    pub(super) fn get(&self, shape: KernelShape, kernel: Kernel) -> Option<&wgpu::ComputePipeline> {
+        self.0.get(&(shape, kernel))
+    }
+}
+
+fn pipeline(device: &wgpu::Device, kernel: Kernel, shape: KernelShape) -> wgpu::ComputePipeline {
+    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
+        label: None,
+        source: wgpu::ShaderSource::Wgsl(kernel.text(shape).into()),
+    });
+    device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: None,
+        layout: None,
+        module: &module,
+        entry_point: Some("main"),
+        compilation_options: wgpu::PipelineCompilationOptions {
+            // Each element of workgroup memory is written before it is read.
+            zero_initialize_workgroup_memory: false,
+            ..Default::default()
+        },
+        cache: None,
+    })
 }
 
 #[cfg(all(test, not(target_arch = "wasm32")))]

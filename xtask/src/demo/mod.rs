@@ -1,4 +1,6 @@
-//! The demo: a relay on loopback, tabs that lend themselves through the real page, and the sample job.
+//! The demo: a relay on loopback, tabs that lend themselves through the real page, the sample job, and a training run.
+
+mod train;
 
 use crate::digits;
 use crate::run::{Step, cargo, must, root};
@@ -21,9 +23,15 @@ pub(crate) struct Options {
     /// Open this many headless tabs, each through the real page with a real click on consent
     #[arg(long)]
     tabs: Option<u32>,
-    /// Submit the sample job, print its outcome, stop everything
+    /// Submit the sample job and a short training run, print what came of them, stop everything
     #[arg(long)]
     once: bool,
+    /// Train for ten times as many rounds; implies --once
+    #[arg(long)]
+    train: bool,
+    /// Train on this text, or folder of texts, instead of the one that `cargo xtask data` brings
+    #[arg(long, value_name = "PATH")]
+    corpus: Option<PathBuf>,
     /// Port of the relay on loopback; any free one for 0
     #[arg(long, default_value_t = 8787)]
     port: u16,
@@ -75,7 +83,8 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     println!("\n  The relay listens at {url}");
     println!("  Open that page in a browser, press “Lend this tab”, and agree.\n");
 
-    let count = options.tabs.or(options.once.then_some(DEFAULT_TABS)).unwrap_or(0);
+    let once = options.once || options.train;
+    let count = options.tabs.or(once.then_some(DEFAULT_TABS)).unwrap_or(0);
     let tabs = if count > 0 {
         let mut command = Command::new(&potluck);
         command.args([
@@ -93,8 +102,11 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         None
     };
     let client = Client { potluck: &potluck, url: &url, token_path: &token_path };
-    let outcome = if options.once {
-        sample_job(&client, folder.path())
+    let outcome = if once {
+        let corpus = options.corpus.as_deref();
+        sample_job(&client, folder.path()).and_then(|good| {
+            Ok(train::run(&client, folder.path(), corpus, count.max(1), options.train)? && good)
+        })
     } else {
         println!("  To submit a job:  POTLUCK_RELAY={url} potluck submit matmul A.npy B.npy --out C.npy \\");
         println!("                      --token-file {}", token_path.display());

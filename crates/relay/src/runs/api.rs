@@ -1,0 +1,201 @@
+//! What the HTTP API says of training runs, as types.
+
+use potluck_proto::ModelSizes;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A data set that was uploaded.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DataSetInfo {
+    /// Root of the data set, hexadecimal: names it in runs.
+    pub id: String,
+    /// Tokens.
+    pub tokens: u64,
+    /// Size of the vocabulary.
+    pub vocabulary: u32,
+    /// Blocks of tokens that volunteers fetch.
+    pub blocks: u32,
+}
+
+/// Parameters that were uploaded.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ParametersInfo {
+    /// BLAKE3 hash of the bytes, hexadecimal: names them in runs.
+    pub id: String,
+    /// How many there are.
+    pub parameters: u64,
+}
+
+/// Sizes of a GPT-2 model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// Tokens that there are.
+    pub vocabulary: u32,
+    /// Most tokens of a sequence.
+    pub context: u32,
+    /// Blocks of attention and MLP.
+    pub layers: u32,
+    /// Heads of attention.
+    pub heads: u32,
+    /// Channels.
+    pub width: u32,
+    /// Whether matrices and norms have biases.
+    pub bias: bool,
+}
+
+impl From<Model> for ModelSizes {
+    fn from(model: Model) -> Self {
+        let Model { vocabulary, context, layers, heads, width, bias } = model;
+        Self { vocabulary, context, layers, heads, width, bias }
+    }
+}
+
+/// Learning rate of the inner steps: linear warm-up, then a cosine.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// After the warm-up.
+    pub peak: f64,
+    /// At the end.
+    pub least: f64,
+    /// Steps of warm-up.
+    pub warmup: u32,
+}
+
+/// A run to be created.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewRun {
+    /// A name that volunteers see; at most 80 characters.
+    pub name: String,
+    /// The model.
+    pub model: Model,
+    /// Id of the data set to train on.
+    pub train: String,
+    /// Id of the data set to validate with.
+    pub validation: String,
+    /// `tokenizer.json` as text, for those who export the model; at most 8 MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<String>,
+    /// Seed of parameters and data order: 64 hexadecimal digits.
+    pub seed: String,
+    /// Rounds in all.
+    pub rounds: u64,
+    /// Inner steps of a round.
+    pub inner_steps: u32,
+    /// Sequences of a batch.
+    pub sequences: u32,
+    /// Tokens of a sequence.
+    pub length: u32,
+    /// Learning rate.
+    pub rate: Rate,
+    /// How updates are encoded: `f32`, `f16`, `int8` or `int4`.
+    pub codec: String,
+    /// Blocks dealt to a worker for a round; 0 for the whole data set.
+    pub blocks: u32,
+    /// Workers without which no round opens.
+    pub min_workers: u32,
+    /// Most workers of a round.
+    pub max_workers: u32,
+    /// Whose updates are replayed: `default`, `all` or `none`.
+    pub audit: String,
+    /// Id of parameters to start from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<String>,
+}
+
+/// A run.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RunInfo {
+    /// Id, hexadecimal.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// `running`, `paused`, `done` or `canceled`.
+    pub state: String,
+    /// Why it is paused.
+    pub reason: Option<String>,
+    /// The model.
+    pub model: Model,
+    /// The next round: as many are done.
+    pub round: u64,
+    /// Rounds in all.
+    pub rounds: u64,
+    /// What the round does now: `preparing`, `gathering`, `open`, `auditing`, `closing` or `paused`.
+    pub phase: Option<String>,
+    /// Volunteers at work in the round, or asking for it.
+    pub workers: u32,
+    /// Workers without which no round opens.
+    pub min_workers: u32,
+    /// Parameters of the model.
+    pub parameters: u64,
+    /// Id of the data set that is trained on.
+    pub train: String,
+    /// Rounds that are done. Missing in lists.
+    #[serde(default)]
+    pub history: Vec<RoundInfo>,
+}
+
+/// A round that is done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RoundInfo {
+    /// Its number, from 0.
+    pub round: u64,
+    /// Updates that counted.
+    pub workers: u32,
+    /// Updates that were refused.
+    pub rejected: u32,
+    /// Mean loss of the workers' batches, in nats a token.
+    pub train_loss: f64,
+    /// Loss on the validation data afterward, in nats a token.
+    pub validation_loss: f64,
+    /// Bytes of updates that came from volunteers.
+    pub upload_bytes: u64,
+    /// Bytes of inputs that went to volunteers.
+    pub download_bytes: u64,
+    /// Tokens that were trained on.
+    pub tokens: u64,
+    /// From the round's preparation until it was durable.
+    pub seconds: f64,
+    /// How updates were combined.
+    pub rule: String,
+}
+
+/// The record of a round that is done: enough to repeat it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct RoundRecord {
+    /// The round.
+    pub round: u64,
+    /// Hash of the parameters where it starts.
+    pub parameters_hash: String,
+    /// Hash of those that it leads to.
+    pub next_parameters_hash: String,
+    /// Blob of the outer step.
+    pub step: String,
+    /// What workers sent, the refused updates among it.
+    pub updates: Vec<UpdateRecord>,
+    /// How they were combined.
+    pub combined: serde_json::Value,
+}
+
+/// A worker's update.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct UpdateRecord {
+    /// The worker's number in the round.
+    pub worker: u32,
+    /// Public name of the volunteer, hexadecimal.
+    pub volunteer: String,
+    /// `webgpu`, `wasm`, `gpu` or `cpu`.
+    pub backend: String,
+    /// What its vote was worth, 0 to 1.
+    pub weight: f64,
+    /// Whether the relay replayed it.
+    pub audited: bool,
+    /// Blob of losses and encoded update.
+    pub result: String,
+    /// What the worker had to do.
+    pub task: serde_json::Value,
+    /// `accepted`, or what is wrong with it.
+    pub verdict: String,
+}

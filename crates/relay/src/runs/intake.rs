@@ -1,0 +1,434 @@
+//! Data sets, parameters and runs on their way in, and runs after a restart.
+
+use super::api::{DataSetInfo, NewRun, ParametersInfo};
+use super::store::{DataSetRow, RunRow, RunState};
+use super::{Open, Runs, lock};
+use crate::api::ApiError;
+use crate::blobs::Blobs;
+use crate::core::Core;
+use crate::db::Db;
+use crate::http::App;
+use crate::uploads::{Received, to_disk};
+use axum::body::Body;
+use axum::http::StatusCode;
+use potluck_proto::{BlobRef, DataSetSpec, LearningRate, UpdateCodec};
+use potluck_rounds::{Data, Host, HostError, Terms, sizes};
+use potluck_schedule::{AuditPolicy, Input, RunInput, RunSpec};
+use potluck_train::codec::Codec;
+use potluck_train::data::{DataError, DataSet, MAX_TOKENS};
+use potluck_train::gpt::{GptConfig, Layout, MAX_PARAMETERS, init};
+use potluck_train::outer::CHECKPOINT_CODEC;
+use potluck_types::limits::{MAX_BLOB_BYTES, MAX_JOB_NAME_CHARS};
+use potluck_types::{BlobHash, JobId};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+/// Longest tokenizer.
+pub(crate) const MAX_TOKENIZER_BYTES: usize = 8 << 20;
+/// Most rounds of a run: with one a minute, two years.
+const MAX_ROUNDS: u64 = 1 << 20;
+/// Largest learning rate: what billionths in 32 bits can say, rounded down.
+const MAX_RATE: f64 = 4.0;
+
+/// Where the tokens of a data set lie.
+fn dataset_path(data: &Path, id: &BlobHash) -> PathBuf {
+    data.join("datasets").join(format!("{id}.tokens"))
+}
+
+/// Where uploaded parameters lie.
+fn parameters_path(data: &Path, id: &BlobHash) -> PathBuf {
+    data.join("datasets").join(format!("{id}.f32"))
+}
+
+fn refused(code: &str, message: impl Into<String>, hint: &str) -> ApiError {
+    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, code, message, hint)
+}
+
+impl From<DataError> for ApiError {
+    fn from(error: DataError) -> Self {
+        refused("bad_data", error.to_string(), "tokens are whole numbers below the size of the vocabulary")
+    }
+}
+
+impl From<HostError> for ApiError {
+    fn from(error: HostError) -> Self {
+        refused("bad_run", error.to_string(), "change the run's settings and submit it again")
+    }
+}
+
+fn tokens_of(bytes: &[u8], vocabulary: u32) -> Result<DataSet, ApiError> {
+    let tokens: Vec<u32> = if vocabulary <= 1 << 16 {
+        if !bytes.len().is_multiple_of(2) {
+            return Err(refused("bad_data", "half a token at the end", "each token has two bytes"));
+        }
+        bytes.as_chunks().0.iter().map(|two| u32::from(u16::from_le_bytes(*two))).collect()
+    } else {
+        if !bytes.len().is_multiple_of(4) {
+            return Err(refused("bad_data", "part of a token at the end", "each token has four bytes"));
+        }
+        bytes.as_chunks().0.iter().map(|four| u32::from_le_bytes(*four)).collect()
+    };
+    Ok(DataSet::new(&tokens, vocabulary as usize)?)
+}
+
+/// Takes tokens in: two bytes each, or four if the vocabulary needs them, little-endian.
+pub(crate) async fn receive_dataset(app: &App, vocabulary: u32, body: Body) -> Result<DataSetInfo, ApiError> {
+    let width = if vocabulary <= 1 << 16 { 2 } else { 4 };
+    let most = MAX_TOKENS * width;
+    let too_large = || {
+        ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too_large",
+            format!("a data set may have {MAX_TOKENS} tokens"),
+            "train on a part of the corpus",
+        )
+    };
+    let folder = app.config.data.join("datasets");
+    let Received { path, .. } = to_disk(&folder, body, most, too_large).await?;
+    let _slot = app.ingests.acquire().await.map_err(ApiError::internal)?;
+    let data = app.config.data.clone();
+    let work = tokio::task::spawn_blocking(move || {
+        let set = tokens_of(&std::fs::read(&path).map_err(ApiError::internal)?, vocabulary)?;
+        let id = BlobHash(set.spec().root());
+        path.persist(dataset_path(&data, &id)).map_err(ApiError::internal)?;
+        Ok::<_, ApiError>((id, set))
+    });
+    let (id, set) = work.await.map_err(ApiError::internal)??;
+    put_blocks(&app.blobs, &set).await.map_err(ApiError::internal)?;
+    let spec = *set.spec();
+    let row = DataSetRow { id, vocabulary, tokens: spec.tokens };
+    app.db.add_dataset(&row, set.names()).await?;
+    Ok(DataSetInfo { id: id.to_string(), tokens: spec.tokens, vocabulary, blocks: spec.blocks() })
+}
+
+/// Stores the blocks that are not there. They can be cut again, so nothing waits for the disk.
+async fn put_blocks(blobs: &Blobs, set: &DataSet) -> io::Result<()> {
+    for (index, name) in (0..).zip(set.names()) {
+        if !blobs.has(name).await? {
+            let block = set.block(index).map_err(io::Error::other)?;
+            blobs.put_quick(name, bytes::Bytes::copy_from_slice(block)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes parameters in: f32, little-endian.
+pub(crate) async fn receive_parameters(app: &App, body: Body) -> Result<ParametersInfo, ApiError> {
+    let too_large = || {
+        ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too_large",
+            format!("a model may have {MAX_PARAMETERS} parameters"),
+            "start from a smaller model",
+        )
+    };
+    let folder = app.config.data.join("datasets");
+    let most = 4 * MAX_PARAMETERS as u64;
+    let Received { path, hash, bytes } = to_disk(&folder, body, most, too_large).await?;
+    if bytes == 0 || !bytes.is_multiple_of(4) {
+        return Err(refused(
+            "bad_parameters",
+            format!("{bytes} bytes are no f32 values"),
+            "send four bytes each",
+        ));
+    }
+    path.persist(parameters_path(&app.config.data, &hash)).map_err(ApiError::internal)?;
+    Ok(ParametersInfo { id: hash.to_string(), parameters: bytes / 4 })
+}
+
+/// What a request says, checked.
+#[derive(Debug, Clone)]
+struct Draft {
+    terms: Terms,
+    config: GptConfig,
+    parameters: usize,
+    train: BlobHash,
+    validation: BlobHash,
+    init: Option<BlobHash>,
+    audit: AuditPolicy,
+}
+
+fn draft(new: &NewRun) -> Result<Draft, ApiError> {
+    let name = new.name.trim();
+    if name.is_empty() || name.chars().count() > MAX_JOB_NAME_CHARS || name.chars().any(char::is_control) {
+        return Err(refused(
+            "bad_name",
+            "the name is not 1 to 80 printable characters",
+            "choose a shorter name",
+        ));
+    }
+    let id = |what: &str, text: &str| {
+        text.parse::<BlobHash>().map_err(|error| {
+            let short: String = text.chars().take(80).collect();
+            refused("bad_id", format!("{what} {short:?}: {error}"), "64 hexadecimal digits")
+        })
+    };
+    let codec = match new.codec.as_str() {
+        "f32" => UpdateCodec::F32,
+        "f16" => UpdateCodec::F16,
+        "int8" => UpdateCodec::Int8,
+        "int4" => UpdateCodec::Int4,
+        _ => return Err(refused("bad_codec", "there is no such codec", "f32, f16, int8 or int4")),
+    };
+    let audit = match new.audit.as_str() {
+        "default" => AuditPolicy::default(),
+        "all" => AuditPolicy { first: u32::MAX, ..AuditPolicy::default() },
+        "none" => AuditPolicy { first: 0, rate: 0, least: 0, ..AuditPolicy::default() },
+        _ => return Err(refused("bad_audit", "there is no such policy", "default, all or none")),
+    };
+    let rate = new.rate;
+    if !(0.0 < rate.peak && rate.peak <= MAX_RATE && 0.0 <= rate.least && rate.least <= rate.peak) {
+        let what = format!("learning rates of {} falling to {}", rate.peak, rate.least);
+        return Err(refused("bad_rate", what, "0 <= least <= peak <= 4, and peak above 0"));
+    }
+    if !(1..=MAX_ROUNDS).contains(&new.rounds) {
+        let what = format!("{} rounds", new.rounds);
+        return Err(refused("bad_rounds", what, "a run has 1 to 1,048,576 rounds"));
+    }
+    let steps = new.rounds.saturating_mul(new.inner_steps.into());
+    let steps = u32::try_from(steps)
+        .map_err(|_| refused("bad_rounds", format!("{steps} steps in all"), "take fewer rounds or steps"))?;
+    let nano = |rate: f64| (rate * 1e9).round() as u32;
+    let model = new.model.into();
+    let config = sizes::config(&model);
+    config.check().map_err(HostError::from)?;
+    let parameters = Layout::new(&config).parameters();
+    let bytes = CHECKPOINT_CODEC.encoded_len(parameters);
+    if bytes > MAX_BLOB_BYTES {
+        let what = format!(
+            "a checkpoint of {parameters} parameters has {bytes} bytes; {MAX_BLOB_BYTES} can be sent"
+        );
+        return Err(refused("too_large", what, "choose a smaller model"));
+    }
+    Ok(Draft {
+        terms: Terms {
+            model,
+            steps: new.inner_steps,
+            sequences: new.sequences,
+            length: new.length,
+            rate: LearningRate {
+                peak_nano: nano(rate.peak),
+                least_nano: nano(rate.least),
+                warmup: rate.warmup,
+                steps,
+            },
+            seed: id("the seed", &new.seed)?.0,
+            blocks_dealt: new.blocks,
+            codec,
+        },
+        config,
+        parameters,
+        train: id("the training data", &new.train)?,
+        validation: id("the validation data", &new.validation)?,
+        init: new.init.as_deref().map(|init| id("the parameters", init)).transpose()?,
+        audit,
+    })
+}
+
+/// The run as the machine knows it.
+fn run_spec(id: JobId, new: &NewRun, draft: &Draft, train: &DataSet) -> RunSpec {
+    let Terms { model, steps, sequences, length, rate, seed, blocks_dealt, codec } = draft.terms;
+    let encoded: Codec = sizes::codec(codec);
+    RunSpec {
+        id,
+        name: new.name.trim().to_owned(),
+        model,
+        rounds: new.rounds,
+        steps,
+        sequences,
+        length,
+        rate,
+        seed,
+        blocks_dealt,
+        codec,
+        update_bytes: encoded.encoded_len(draft.parameters) as u64,
+        data: DataSetSpec { tokens: train.spec().tokens, tree: train.spec().tree },
+        min_workers: new.min_workers,
+        max_workers: new.max_workers,
+        short_rounds: false,
+        audit: draft.audit,
+    }
+}
+
+/// Loads a data set, and stores the blocks that are missing.
+async fn load(db: &Db, blobs: &Blobs, data: &Path, id: &BlobHash) -> Result<Arc<DataSet>, ApiError> {
+    let Some(row) = db.dataset(id).await? else {
+        return Err(ApiError::new(
+            StatusCode::NOT_FOUND,
+            "unknown_dataset",
+            format!("data set {id} was not uploaded"),
+            "upload it with POST /api/v1/datasets",
+        ));
+    };
+    let path = dataset_path(data, id);
+    let set = tokio::task::spawn_blocking(move || {
+        tokens_of(&std::fs::read(path).map_err(ApiError::internal)?, row.vocabulary)
+    });
+    let set = set.await.map_err(ApiError::internal)??;
+    if set.spec().root() != id.0 {
+        return Err(ApiError::internal(format!("the file of data set {id} holds another one")));
+    }
+    put_blocks(blobs, &set).await.map_err(ApiError::internal)?;
+    Ok(Arc::new(set))
+}
+
+/// Both data sets of a run.
+async fn load_both(db: &Db, blobs: &Blobs, data: &Path, draft: &Draft) -> Result<Data, ApiError> {
+    let train = load(db, blobs, data, &draft.train).await?;
+    let validation = if draft.validation == draft.train {
+        Arc::clone(&train)
+    } else {
+        load(db, blobs, data, &draft.validation).await?
+    };
+    Ok(Data { train, validation })
+}
+
+fn initial(draft: &Draft, data: &Path) -> Result<Vec<f32>, ApiError> {
+    let Some(id) = &draft.init else { return Ok(init(&draft.config, &draft.terms.seed)) };
+    let bytes = match std::fs::read(parameters_path(data, id)) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(ApiError::new(
+                StatusCode::NOT_FOUND,
+                "unknown_parameters",
+                format!("parameters {id} were not uploaded"),
+                "upload them with POST /api/v1/parameters",
+            ));
+        }
+        Err(error) => return Err(ApiError::internal(error)),
+    };
+    let (found, expected) = (bytes.len() / 4, draft.parameters);
+    if found != expected {
+        let what = format!("{found} parameters for a model of {expected}");
+        return Err(refused("bad_parameters", what, "give the sizes of the model that they belong to"));
+    }
+    Ok(bytes.as_chunks().0.iter().map(|four| f32::from_le_bytes(*four)).collect())
+}
+
+/// Creates a run: everything that it needs is on disk before it is recorded, and it is recorded before it begins.
+pub(crate) async fn create(app: &App, new: NewRun, key: Option<&str>) -> Result<JobId, ApiError> {
+    let draft = draft(&new)?;
+    let runs = &app.runs;
+    let inputs = load_both(&app.db, &app.blobs, &app.config.data, &draft).await?;
+    let (folder, secret) = (app.config.data.clone(), runs.0.secret);
+    let begun = {
+        let (draft, inputs) = (draft.clone(), inputs.clone());
+        let _slot = app.ingests.acquire().await.map_err(ApiError::internal)?;
+        tokio::task::spawn_blocking(move || {
+            Ok::<_, ApiError>(Host::start(draft.terms, initial(&draft, &folder)?, inputs, secret)?)
+        })
+        .await
+    };
+    let (host, checkpoint) = begun.map_err(ApiError::internal)??;
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(ApiError::internal)?;
+    let id = JobId(id);
+    let spec = run_spec(id, &new, &draft, &inputs.train);
+    spec.check().map_err(|error| refused("bad_run", error.to_string(), "change the run's settings"))?;
+
+    let checkpoint = runs.put(&checkpoint).await.map_err(ApiError::internal)?;
+    let tokenizer = match new.tokenizer.as_deref() {
+        Some(text) => Some(runs.put(text.as_bytes()).await.map_err(ApiError::internal)?.hash),
+        None => None,
+    };
+    runs.write_state(id, 0, host.state()).await.map_err(ApiError::internal)?;
+    let row = RunRow {
+        id,
+        state: RunState::Running,
+        reason: None,
+        request: NewRun { tokenizer: None, ..new },
+        checkpoint,
+        tokenizer,
+        round: 0,
+    };
+    let recorded = app.db.add_run(&row, key).await?;
+    if recorded != id {
+        // Another request with the key was first.
+        return Ok(recorded);
+    }
+    runs.admit(id, host, &draft.terms);
+    if let Err(error) = app.core.add_run(spec, 0).await? {
+        runs.forget(&id);
+        app.db.set_run_state(&id, RunState::Canceled, Some(&error.to_string())).await?;
+        return Err(ApiError::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "no_room",
+            error.to_string(),
+            "wait for another run to end, or ask for less",
+        ));
+    }
+    tracing::info!(run = %id, parameters = draft.parameters, rounds = row.request.rounds, "run created");
+    Ok(id)
+}
+
+impl Runs {
+    /// Holds a run from now on.
+    fn admit(&self, id: JobId, host: Host, terms: &Terms) {
+        let tokens = [terms.steps, terms.sequences, terms.length];
+        let tokens = tokens.iter().fold(1_u64, |product, factor| product.saturating_mul((*factor).into()));
+        lock(&self.0.open).insert(id, Arc::new(Mutex::new(Open::new(host, tokens))));
+    }
+
+    /// Goes on with the runs that were under way.
+    ///
+    /// # Errors
+    /// What the database says. A run that cannot go on pauses with the reason.
+    pub(crate) async fn resume(&self, core: &Core, data: &Path) -> Result<(), crate::db::DbError> {
+        for row in self.0.db.open_runs().await? {
+            let id = row.id;
+            if let Err(error) = self.resume_one(core, data, &row).await {
+                let reason = format!("it could not go on after a restart: {}", error.message);
+                tracing::error!(run = %id, reason);
+                self.0.db.set_run_state(&id, RunState::Paused, Some(&reason)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds an open run again. One that pauses stays so.
+    pub(crate) async fn resume_one(&self, core: &Core, data: &Path, row: &RunRow) -> Result<(), ApiError> {
+        let draft = draft(&row.request)?;
+        let inputs = load_both(&self.0.db, &self.0.blobs, data, &draft).await?;
+        let rounds = self.0.db.rounds(&row.id, 0).await?;
+        let (mut checkpoint, mut steps): (BlobRef, Vec<BlobRef>) = (row.checkpoint, Vec::new());
+        for round in &rounds {
+            match round.checkpoint {
+                Some(next) => {
+                    checkpoint = next;
+                    steps.clear();
+                }
+                None => steps.push(round.step),
+            }
+        }
+        let expected = rounds.last().map(|round| round.next_parameters);
+        let state = tokio::fs::read(self.state_path(row.id, row.round)).await.map_err(|error| {
+            ApiError::internal(format!("the state before round {} cannot be read: {error}", row.round))
+        })?;
+        let (terms, secret, train) = (draft.terms, self.0.secret, Arc::clone(&inputs.train));
+        let host = tokio::task::spawn_blocking(move || {
+            Host::resume(terms, &state, inputs, secret, checkpoint, steps)
+        });
+        let host = host.await.map_err(ApiError::internal)??;
+        let found = BlobHash(*blake3::hash(&le_bytes(host.parameters())).as_bytes());
+        if host.round() != row.round || expected.is_some_and(|expected| expected != found) {
+            return Err(ApiError::internal("the stored state is not that of the last closed round"));
+        }
+        let spec = run_spec(row.id, &row.request, &draft, &train);
+        self.admit(row.id, host, &draft.terms);
+        tracing::info!(run = %row.id, round = row.round, "run goes on");
+        if let Err(error) = core.add_run(spec, row.round).await? {
+            self.forget(&row.id);
+            return Err(refused("no_room", error.to_string(), "wait for another run to end"));
+        }
+        if row.state == RunState::Paused {
+            core.input(Input::Run(RunInput::Paused { run: row.id })).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Values as they are hashed and sent.
+pub(crate) fn le_bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}

@@ -1,0 +1,421 @@
+//! Records of data sets, runs and rounds.
+
+use super::api::{NewRun, RoundInfo};
+use crate::db::{Db, DbError, bytes, count_result, wall_ms};
+use crate::names;
+use potluck_proto::{Backend, BlobRef};
+use potluck_types::limits::MAX_LISTED_JOBS;
+use potluck_types::{BlobHash, JobId, VolunteerId};
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+
+/// Whether a run goes on or how it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RunState {
+    /// Rounds are held.
+    Running,
+    /// It waits until its submitter lets it go on.
+    Paused,
+    /// Every round is durable.
+    Done,
+    /// The submitter canceled it.
+    Canceled,
+}
+
+impl RunState {
+    const ALL: [Self; 4] = [Self::Running, Self::Paused, Self::Done, Self::Canceled];
+
+    /// Its name in database and API.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Done => "done",
+            Self::Canceled => "canceled",
+        }
+    }
+}
+
+/// A data set as it is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DataSetRow {
+    pub(crate) id: BlobHash,
+    pub(crate) vocabulary: u32,
+    pub(crate) tokens: u64,
+}
+
+/// A run as it is recorded.
+#[derive(Debug, Clone)]
+pub(crate) struct RunRow {
+    pub(crate) id: JobId,
+    pub(crate) state: RunState,
+    pub(crate) reason: Option<String>,
+    /// What was asked for, without the tokenizer.
+    pub(crate) request: NewRun,
+    pub(crate) checkpoint: BlobRef,
+    pub(crate) tokenizer: Option<BlobHash>,
+    /// Rounds that are durable.
+    pub(crate) round: u64,
+}
+
+/// A round as it is recorded.
+#[derive(Debug, Clone)]
+pub(crate) struct RoundRow {
+    pub(crate) round: u64,
+    pub(crate) parameters: BlobHash,
+    pub(crate) next_parameters: BlobHash,
+    pub(crate) step: BlobRef,
+    pub(crate) checkpoint: Option<BlobRef>,
+    pub(crate) info: RoundInfo,
+    pub(crate) combined: serde_json::Value,
+}
+
+/// An update as it is recorded.
+#[derive(Debug, Clone)]
+pub(crate) struct UpdateRow {
+    pub(crate) worker: u32,
+    pub(crate) volunteer: VolunteerId,
+    pub(crate) backend: Backend,
+    /// Millionths; 0 if it did not count.
+    pub(crate) weight: u32,
+    pub(crate) audited: bool,
+    pub(crate) verdict: String,
+    pub(crate) result: BlobRef,
+    /// As JSON.
+    pub(crate) task: String,
+}
+
+/// The verdict of an update that counted.
+pub(crate) const ACCEPTED: &str = "accepted";
+
+const RUN_COLUMNS: &str = "id, state, reason, request, checkpoint, checkpoint_bytes, tokenizer,
+     (SELECT COUNT(*) FROM rounds WHERE rounds.run = runs.id)";
+
+fn decode_error(error: impl std::error::Error + Send + Sync + 'static) -> DbError {
+    sqlx::Error::Decode(Box::new(error))
+}
+
+fn blob(row: &SqliteRow, hash: usize, length: usize) -> Result<BlobRef, DbError> {
+    Ok(BlobRef { hash: BlobHash(bytes(row, hash)?), bytes: row.try_get::<i64, _>(length)? as u64 })
+}
+
+fn maybe(row: &SqliteRow, at: usize) -> Result<Option<BlobHash>, DbError> {
+    let raw: Option<&[u8]> = row.try_get(at)?;
+    raw.map(|_| bytes(row, at).map(BlobHash)).transpose()
+}
+
+fn run_row(row: &SqliteRow) -> Result<RunRow, DbError> {
+    let state: &str = row.try_get(1)?;
+    Ok(RunRow {
+        id: JobId(bytes(row, 0)?),
+        state: RunState::ALL
+            .into_iter()
+            .find(|known| known.name() == state)
+            .ok_or(sqlx::Error::RowNotFound)?,
+        reason: row.try_get(2)?,
+        request: serde_json::from_str(row.try_get(3)?).map_err(decode_error)?,
+        checkpoint: blob(row, 4, 5)?,
+        tokenizer: maybe(row, 6)?,
+        round: row.try_get::<i64, _>(7)? as u64,
+    })
+}
+
+fn round_row(row: &SqliteRow) -> Result<RoundRow, DbError> {
+    let checkpoint = maybe(row, 5)?.is_some().then(|| blob(row, 5, 6)).transpose()?;
+    Ok(RoundRow {
+        round: row.try_get::<i64, _>(0)? as u64,
+        parameters: BlobHash(bytes(row, 1)?),
+        next_parameters: BlobHash(bytes(row, 2)?),
+        step: blob(row, 3, 4)?,
+        checkpoint,
+        info: serde_json::from_str(row.try_get(7)?).map_err(decode_error)?,
+        combined: serde_json::from_str(row.try_get(8)?).map_err(decode_error)?,
+    })
+}
+
+impl Db {
+    /// Records a data set with the names of its blocks. One that is known already stays as it is.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn add_dataset(&self, row: &DataSetRow, blocks: &[BlobHash]) -> Result<(), DbError> {
+        let mut tx = self.pool.begin().await?;
+        sqlx::query("INSERT INTO datasets (id, vocabulary, tokens, created_ms) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")
+            .bind(&row.id.0[..])
+            .bind(i64::from(row.vocabulary))
+            .bind(row.tokens.cast_signed())
+            .bind(wall_ms())
+            .execute(&mut *tx)
+            .await?;
+        for (position, hash) in blocks.iter().enumerate() {
+            sqlx::query(
+                "INSERT INTO blocks (dataset, position, hash) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            )
+            .bind(&row.id.0[..])
+            .bind(position.cast_signed() as i64)
+            .bind(&hash.0[..])
+            .execute(&mut *tx)
+            .await?;
+        }
+        tx.commit().await
+    }
+
+    /// One data set.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn dataset(&self, id: &BlobHash) -> Result<Option<DataSetRow>, DbError> {
+        let row = sqlx::query("SELECT vocabulary, tokens FROM datasets WHERE id = ?")
+            .bind(&id.0[..])
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(|row| {
+            let number = |at: usize| row.try_get::<i64, _>(at);
+            Ok(DataSetRow { id: *id, vocabulary: number(0)? as u32, tokens: number(1)? as u64 })
+        })
+        .transpose()
+    }
+
+    /// Records a run. With an idempotency key that is known already, nothing is written and the run of that key is
+    /// returned.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn add_run(&self, run: &RunRow, key: Option<&str>) -> Result<JobId, DbError> {
+        let request = serde_json::to_string(&run.request).map_err(decode_error)?;
+        let inserted = sqlx::query(
+            "INSERT INTO runs (id, name, state, reason, request, checkpoint, checkpoint_bytes, tokenizer,
+             idempotency_key, created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (idempotency_key) DO NOTHING",
+        )
+        .bind(&run.id.0[..])
+        .bind(&run.request.name)
+        .bind(run.state.name())
+        .bind(run.reason.as_deref())
+        .bind(request)
+        .bind(&run.checkpoint.hash.0[..])
+        .bind(run.checkpoint.bytes.cast_signed())
+        .bind(run.tokenizer.as_ref().map(|hash| &hash.0[..]))
+        .bind(key)
+        .bind(wall_ms())
+        .execute(&self.pool)
+        .await?;
+        match (inserted.rows_affected(), key) {
+            (0, Some(key)) => self.run_of_key(key).await?.ok_or(sqlx::Error::RowNotFound),
+            _ => Ok(run.id),
+        }
+    }
+
+    /// The run that was created under a key.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn run_of_key(&self, key: &str) -> Result<Option<JobId>, DbError> {
+        let row = sqlx::query("SELECT id FROM runs WHERE idempotency_key = ?")
+            .bind(key)
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(|row| bytes(&row, 0).map(JobId)).transpose()
+    }
+
+    /// One run.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn run(&self, id: &JobId) -> Result<Option<RunRow>, DbError> {
+        let row = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT {RUN_COLUMNS} FROM runs WHERE id = ?")))
+            .bind(&id.0[..])
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(|row| run_row(&row)).transpose()
+    }
+
+    /// The newest runs, newest first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn runs(&self) -> Result<Vec<RunRow>, DbError> {
+        let query = format!("SELECT {RUN_COLUMNS} FROM runs ORDER BY created_ms DESC, id LIMIT ?");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(query))
+            .bind(MAX_LISTED_JOBS.cast_signed() as i64)
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(run_row).collect()
+    }
+
+    /// Runs that go on, or could.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn open_runs(&self) -> Result<Vec<RunRow>, DbError> {
+        let query = format!(
+            "SELECT {RUN_COLUMNS} FROM runs WHERE state IN ('running', 'paused') ORDER BY created_ms, id"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(query)).fetch_all(&self.pool).await?;
+        rows.iter().map(run_row).collect()
+    }
+
+    /// Records that a run pauses, goes on or ended. `false` if it had ended before.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn set_run_state(
+        &self,
+        id: &JobId,
+        state: RunState,
+        reason: Option<&str>,
+    ) -> Result<bool, DbError> {
+        let ended = matches!(state, RunState::Done | RunState::Canceled).then(wall_ms);
+        let done = sqlx::query(
+            "UPDATE runs SET state = ?, reason = ?, ended_ms = ? WHERE id = ? AND state IN ('running', 'paused')",
+        )
+        .bind(state.name())
+        .bind(reason)
+        .bind(ended)
+        .bind(&id.0[..])
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Records that a run pauses. The reason of one that pauses already stays.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn pause_run(&self, id: &JobId, reason: &str) -> Result<(), DbError> {
+        sqlx::query("UPDATE runs SET state = 'paused', reason = ? WHERE id = ? AND state = 'running'")
+            .bind(reason)
+            .bind(&id.0[..])
+            .execute(&self.pool)
+            .await
+            .map(drop)
+    }
+
+    /// Makes a closed round durable, with its updates, all or nothing.
+    ///
+    /// # Errors
+    /// What SQLite says; a round that was closed before among it.
+    pub(crate) async fn close_round(
+        &self,
+        run: &JobId,
+        round: &RoundRow,
+        updates: &[UpdateRow],
+    ) -> Result<(), DbError> {
+        let mut tx = self.pool.begin().await?;
+        sqlx::query(
+            "INSERT INTO rounds (run, round, parameters, next_parameters, step, step_bytes, checkpoint,
+             checkpoint_bytes, info, combined, closed_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(&run.0[..])
+        .bind(round.round.cast_signed())
+        .bind(&round.parameters.0[..])
+        .bind(&round.next_parameters.0[..])
+        .bind(&round.step.hash.0[..])
+        .bind(round.step.bytes.cast_signed())
+        .bind(round.checkpoint.as_ref().map(|blob| &blob.hash.0[..]))
+        .bind(round.checkpoint.map(|blob| blob.bytes.cast_signed()))
+        .bind(serde_json::to_string(&round.info).map_err(decode_error)?)
+        .bind(round.combined.to_string())
+        .bind(wall_ms())
+        .execute(&mut *tx)
+        .await?;
+        for (position, update) in updates.iter().enumerate() {
+            sqlx::query(
+                "INSERT INTO updates (run, round, position, worker, volunteer, backend, weight, audited, verdict,
+                 hash, bytes, task) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            )
+            .bind(&run.0[..])
+            .bind(round.round.cast_signed())
+            .bind(position.cast_signed() as i64)
+            .bind(i64::from(update.worker))
+            .bind(&update.volunteer.0[..])
+            .bind(names::backend(update.backend))
+            .bind(i64::from(update.weight))
+            .bind(i64::from(update.audited))
+            .bind(&update.verdict)
+            .bind(&update.result.hash.0[..])
+            .bind(update.result.bytes.cast_signed())
+            .bind(&update.task)
+            .execute(&mut *tx)
+            .await?;
+            if update.verdict == ACCEPTED {
+                count_result(&mut tx, &update.volunteer, 1, 0).await?;
+            }
+        }
+        tx.commit().await
+    }
+
+    /// Closed rounds of a run from a number on, in order.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn rounds(&self, run: &JobId, from: u64) -> Result<Vec<RoundRow>, DbError> {
+        let rows = sqlx::query(
+            "SELECT round, parameters, next_parameters, step, step_bytes, checkpoint, checkpoint_bytes, info, combined
+             FROM rounds WHERE run = ? AND round >= ? ORDER BY round",
+        )
+        .bind(&run.0[..])
+        .bind(from.cast_signed())
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(round_row).collect()
+    }
+
+    /// The figures of a run's closed rounds, in order.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn history(&self, run: &JobId) -> Result<Vec<RoundInfo>, DbError> {
+        let rows = sqlx::query("SELECT info FROM rounds WHERE run = ? ORDER BY round")
+            .bind(&run.0[..])
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(|row| serde_json::from_str(row.try_get(0)?).map_err(decode_error)).collect()
+    }
+
+    /// The updates of a closed round.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn updates(&self, run: &JobId, round: u64) -> Result<Vec<UpdateRow>, DbError> {
+        let rows = sqlx::query(
+            "SELECT worker, volunteer, backend, weight, audited, verdict, hash, bytes, task FROM updates
+             WHERE run = ? AND round = ? ORDER BY position",
+        )
+        .bind(&run.0[..])
+        .bind(round.cast_signed())
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(UpdateRow {
+                    worker: row.try_get::<i64, _>(0)? as u32,
+                    volunteer: VolunteerId(bytes(row, 1)?),
+                    backend: names::parse_backend(row.try_get(2)?).ok_or(sqlx::Error::RowNotFound)?,
+                    weight: row.try_get::<i64, _>(3)? as u32,
+                    audited: row.try_get::<i64, _>(4)? != 0,
+                    verdict: row.try_get(5)?,
+                    result: blob(row, 6, 7)?,
+                    task: row.try_get(8)?,
+                })
+            })
+            .collect()
+    }
+
+    /// Whether a blob belongs to a run: those are for everybody.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn is_public(&self, hash: &BlobHash) -> Result<bool, DbError> {
+        let query = format!("SELECT EXISTS (SELECT 1 FROM ({RUN_BLOBS}) WHERE hash = ?)");
+        let row = sqlx::query(sqlx::AssertSqlSafe(query)).bind(&hash.0[..]).fetch_one(&self.pool).await?;
+        Ok(row.try_get::<i64, _>(0)? != 0)
+    }
+}
+
+/// Every blob that runs need.
+pub(crate) const RUN_BLOBS: &str = "SELECT hash FROM blocks
+     UNION ALL SELECT hash FROM updates
+     UNION ALL SELECT step AS hash FROM rounds
+     UNION ALL SELECT checkpoint AS hash FROM rounds WHERE checkpoint IS NOT NULL
+     UNION ALL SELECT checkpoint AS hash FROM runs
+     UNION ALL SELECT tokenizer AS hash FROM runs WHERE tokenizer IS NOT NULL";

@@ -1,0 +1,551 @@
+//! The relay's side of a run: tasks of a round, what becomes of its updates, the step that follows.
+//!
+//! [`Host`] holds what the next round starts from. [`Host::close`] takes nothing for granted until the caller has made
+//! it durable: only [`Host::commit`] changes the state, so that whatever fails in between leaves the round as it was.
+//!
+//! Determinism: tasks, steps and losses are functions of terms, data, secret and updates; f32 on the CPU.
+
+use crate::error::HostError;
+use crate::replay::split;
+use crate::sizes;
+use crate::watch::Watch;
+use crate::work::{Plan, TaskError};
+use potluck_proto::{BlobRef, DataSetSpec, LearningRate, ModelSizes, TokenBlock, TrainTask, UpdateCodec};
+use potluck_train::data::{DataSet, Order};
+use potluck_train::gpt::{GptConfig, Layout};
+use potluck_train::outer::{Outer, OuterParams, OuterRule};
+use potluck_types::BlobHash;
+use potluck_types::limits::MAX_TASK_BLOCKS;
+use potluck_verify::{
+    Aggregate, AggregateParams, Gate, GateAction, GateParams, Rule, Scope, ScreenParams, ScreenVerdict,
+    Sender, Update, aggregate, screen,
+};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Rounds whose norms say how large a step may be.
+const NORM_WINDOW: usize = 20;
+/// Rounds that have to be known before they say anything.
+const NORMS_NEEDED: usize = 5;
+/// The norm of what is combined may be so many times the median of the last rounds'.
+const NORM_FACTOR: f64 = 3.0;
+/// Rounds in a row that may be taken back before the run stops: one bad round is an accident.
+const MAX_REVERTED: u32 = 3;
+/// First bytes of a stored state, with its version.
+const STATE_MAGIC: [u8; 8] = *b"plstate1";
+
+/// What the rounds of a run have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// The model.
+    pub model: ModelSizes,
+    /// Inner steps of a worker in a round.
+    pub steps: u32,
+    /// Sequences of a batch.
+    pub sequences: u32,
+    /// Tokens of a sequence.
+    pub length: u32,
+    /// Learning rate.
+    pub rate: LearningRate,
+    /// Seed of parameters and data order.
+    pub seed: [u8; 32],
+    /// Blocks that the order deals to a worker for a round; 0 for uniform draws.
+    pub blocks_dealt: u32,
+    /// How updates are encoded.
+    pub codec: UpdateCodec,
+}
+
+/// What a run trains on and is measured by.
+#[derive(Debug, Clone)]
+pub struct Data {
+    /// For the workers.
+    pub train: Arc<DataSet>,
+    /// For the loss after each step, and the gate.
+    pub validation: Arc<DataSet>,
+}
+
+/// An update that passed its checks.
+#[derive(Debug, Clone, Copy)]
+pub struct Submitted<'a> {
+    /// What was to be done.
+    pub task: &'a TrainTask,
+    /// Losses and encoded update.
+    pub result: &'a [u8],
+    /// What its vote is worth. Above 0.
+    pub weight: f64,
+    /// Whether a replay has confirmed it.
+    pub audited: bool,
+}
+
+/// One update's part in a round.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Part {
+    /// The worker.
+    pub worker: u32,
+    /// Norm of its update.
+    pub norm: f64,
+    /// By what it was multiplied; 0 if it took no part.
+    pub clip: f64,
+    /// What looked wrong with it, though a replay confirmed it.
+    pub suspicion: Option<String>,
+}
+
+/// A round that could be closed, and what it leads to.
+#[derive(Debug)]
+pub struct Closed {
+    /// The round.
+    pub round: u64,
+    /// The outer step, encoded: what volunteers follow.
+    pub step: Vec<u8>,
+    /// The checkpoint that the round ends with, if it ends with one.
+    pub checkpoint: Option<Vec<u8>>,
+    /// Hash of the parameters where it started.
+    pub before: BlobHash,
+    /// Hash of those that it leads to.
+    pub after: BlobHash,
+    /// How the updates were combined.
+    pub rule: String,
+    /// What the gate did: `kept`, `audited only`, or `reverted`.
+    pub gate: &'static str,
+    /// Norm of what was combined, before the cap.
+    pub norm: f64,
+    /// By what the cap multiplied it.
+    pub cap: f64,
+    /// Mean loss of the workers' batches, in nats a token.
+    pub train_loss: f64,
+    /// Loss on the validation data after the step, in nats a token.
+    pub validation_loss: f64,
+    /// Each update's part.
+    pub parts: Vec<Part>,
+    next: Next,
+}
+
+#[derive(Debug)]
+struct Next {
+    outer: Outer,
+    gate: Gate,
+    combined: Option<Vec<f32>>,
+    norm: Option<f64>,
+}
+
+/// A blob's hash and length.
+pub fn named(blob: &[u8]) -> BlobRef {
+    BlobRef { hash: BlobHash::of(blob), bytes: blob.len() as u64 }
+}
+
+/// The relay's side of a run.
+#[derive(Debug)]
+pub struct Host {
+    terms: Terms,
+    config: GptConfig,
+    data: Data,
+    order: Order,
+    watch: Watch,
+    outer: Outer,
+    gate: Gate,
+    checkpoint: BlobRef,
+    steps: Vec<BlobRef>,
+    combined: Option<Vec<f32>>,
+    norms: VecDeque<f64>,
+    /// Rounds in a row that the gate took back.
+    reverted: u32,
+}
+
+/// An update as it is combined.
+struct Decoded {
+    losses: Vec<f32>,
+    delta: Vec<f32>,
+}
+
+impl Host {
+    /// Begins a run. Also gives the first checkpoint, to be stored.
+    ///
+    /// # Errors
+    /// Terms or data that do not fit together; parameters whose loss is not finite.
+    pub fn start(
+        terms: Terms,
+        parameters: Vec<f32>,
+        data: Data,
+        secret: [u8; 32],
+    ) -> Result<(Self, Vec<u8>), HostError> {
+        let outer = Outer::start(parameters, OuterParams::default())?;
+        let checkpoint = outer.replica().checkpoint()?;
+        let host = Self::of(terms, outer, data, secret, named(&checkpoint), Vec::new())?;
+        Ok((host, checkpoint))
+    }
+
+    /// Goes on from [`Host::state`], the last checkpoint and the steps since.
+    ///
+    /// # Errors
+    /// As [`Host::start`]; a state that is not whole; steps that do not lead to it.
+    pub fn resume(
+        terms: Terms,
+        state: &[u8],
+        data: Data,
+        secret: [u8; 32],
+        checkpoint: BlobRef,
+        steps: Vec<BlobRef>,
+    ) -> Result<Self, HostError> {
+        let outer = decode_state(state, Layout::new(&sizes::config(&terms.model)).parameters())?;
+        let every = OuterParams::default().checkpoint_every.get();
+        if outer.replica().round() % every != steps.len() as u64 {
+            return Err(HostError::State("its steps do not lead from the last checkpoint to its round"));
+        }
+        Self::of(terms, outer, data, secret, checkpoint, steps)
+    }
+
+    fn of(
+        terms: Terms,
+        outer: Outer,
+        data: Data,
+        secret: [u8; 32],
+        checkpoint: BlobRef,
+        steps: Vec<BlobRef>,
+    ) -> Result<Self, HostError> {
+        let config = sizes::config(&terms.model);
+        config.check()?;
+        let (length, most) = (terms.length.into(), config.context as u64);
+        if !(1..=most).contains(&length) {
+            return Err(TaskError::Size { field: "length", value: length, least: 1, most }.into());
+        }
+        let spec = data.train.spec();
+        for (what, set) in [("training", spec), ("validation", data.validation.spec())] {
+            if set.vocabulary != terms.model.vocabulary {
+                let (found, expected) = (set.vocabulary, terms.model.vocabulary);
+                return Err(HostError::Vocabulary { what, found, expected });
+            }
+        }
+        let order = Order::new(terms.seed, spec, terms.length as usize, terms.blocks_dealt)?;
+        // A sequence may reach into the next block.
+        let drawn = if terms.blocks_dealt == 0 {
+            u64::from(terms.steps) * u64::from(terms.sequences)
+        } else {
+            terms.blocks_dealt.into()
+        };
+        let blocks = drawn.saturating_mul(2).min(spec.blocks().into());
+        if blocks > MAX_TASK_BLOCKS as u64 {
+            return Err(HostError::Blocks { blocks });
+        }
+        let watch = Watch::new(&data.validation, terms.length as usize, secret)?;
+        let round = outer.replica().round();
+        let loss = watch.secret_loss(config, outer.replica().parameters(), round)?;
+        let gate = Gate::new(loss, GateParams::default())?;
+        let host = Self {
+            terms,
+            config,
+            data,
+            order,
+            watch,
+            outer,
+            gate,
+            checkpoint,
+            steps,
+            combined: None,
+            norms: VecDeque::new(),
+            reverted: 0,
+        };
+        // What no volunteer could do is said before anybody is asked.
+        if let Some(task) = host.tasks(1)?.first() {
+            Plan::of(task)?;
+        }
+        Ok(host)
+    }
+
+    /// The round that is next: so many are over.
+    pub fn round(&self) -> u64 {
+        self.outer.replica().round()
+    }
+
+    /// The parameters where the next round starts.
+    pub fn parameters(&self) -> &[f32] {
+        self.outer.replica().parameters()
+    }
+
+    /// What the run trains on.
+    pub const fn data(&self) -> &Data {
+        &self.data
+    }
+
+    /// The loss of the current parameters on the validation data, in nats a token.
+    ///
+    /// # Errors
+    /// A loss that is not finite.
+    pub fn validation_loss(&self) -> Result<f64, HostError> {
+        self.watch.loss(self.config, self.parameters())
+    }
+
+    /// The tasks of the next round, one a worker.
+    ///
+    /// # Errors
+    /// Draws that the data do not hold: not after [`Host::start`] let the terms through.
+    pub fn tasks(&self, workers: u32) -> Result<Vec<TrainTask>, HostError> {
+        let Terms { model, steps, sequences, length, rate, seed, blocks_dealt, codec } = self.terms;
+        let round = self.round();
+        let spec = self.data.train.spec();
+        let parameters = self.outer.replica().hash();
+        (0..workers)
+            .map(|worker| {
+                let mut blocks = Vec::new();
+                for index in self.order.blocks(round, worker, steps, sequences as usize)? {
+                    let bytes = self.data.train.block(index)?.len() as u64;
+                    let hash = self.data.train.names()[index as usize];
+                    let proof = self.data.train.proof(index)?;
+                    blocks.push(TokenBlock { index, blob: BlobRef { hash, bytes }, proof });
+                }
+                Ok(TrainTask {
+                    model,
+                    round,
+                    worker,
+                    steps,
+                    steps_before: round.saturating_mul(steps.into()),
+                    sequences,
+                    length,
+                    rate,
+                    seed,
+                    blocks_dealt,
+                    codec,
+                    data: DataSetSpec { tokens: spec.tokens, tree: spec.tree },
+                    blocks,
+                    checkpoint_round: round - self.steps.len() as u64,
+                    checkpoint_every: OuterParams::default().checkpoint_every.get() as u32,
+                    checkpoint: self.checkpoint,
+                    outer_steps: self.steps.clone(),
+                    parameters,
+                })
+            })
+            .collect()
+    }
+
+    /// Places of the updates that have to be replayed before the round can be closed: those that look wrong, and where
+    /// there are too few for a rule that a minority cannot move, all.
+    ///
+    /// # Errors
+    /// Updates that were not checked.
+    pub fn suspects(&self, updates: &[Submitted<'_>]) -> Result<Vec<usize>, HostError> {
+        let suspicions = self.suspicions(&decode(updates)?)?;
+        let few = updates.len() < AggregateParams::default().median_from;
+        let suspect = |(at, update): (usize, &Submitted<'_>)| {
+            (!update.audited && (few || suspicions[at].is_some())).then_some(at)
+        };
+        Ok(updates.iter().enumerate().filter_map(suspect).collect())
+    }
+
+    fn suspicions(&self, updates: &[Decoded]) -> Result<Vec<Option<String>>, HostError> {
+        let deltas: Vec<&[f32]> = updates.iter().map(|update| update.delta.as_slice()).collect();
+        let reports = screen(&deltas, self.combined.as_deref(), &ScreenParams::default())?;
+        let reason = |verdict| match verdict {
+            ScreenVerdict::Passed => None,
+            ScreenVerdict::Failed(reason) => Some(reason.to_string()),
+        };
+        Ok(reports.into_iter().map(|report| reason(report.verdict)).collect())
+    }
+
+    /// Combines the updates and takes the step. Nothing changes before [`Host::commit`].
+    ///
+    /// # Errors
+    /// Updates that were not checked, or cannot be combined; a loss that is not finite, whatever was tried.
+    pub fn close(&self, updates: &[Submitted<'_>]) -> Result<Closed, HostError> {
+        let decoded = decode(updates)?;
+        let suspicions = self.suspicions(&decoded)?;
+        let mut gate = self.gate.clone();
+        let mut scope = Scope::All;
+        let mut last_loss = f64::NAN;
+        let (combined, outer, step, did) = loop {
+            let tried = match self.combine(updates, &decoded, scope) {
+                Ok(combined) => Some(combined),
+                // The audited ones alone may be none.
+                Err(_) if scope == Scope::Audited => None,
+                Err(error) => return Err(error),
+            };
+            let Some(combined) = tried else {
+                gate.give_up();
+                let (outer, step) = self.stand_still(last_loss)?;
+                break (None, outer, step, "reverted");
+            };
+            let mut outer = self.outer.clone();
+            let step = outer.step(&combined.values, OuterRule::Nesterov)?;
+            last_loss = self
+                .watch
+                .secret_loss(self.config, outer.replica().parameters(), self.round())
+                .unwrap_or(f64::NAN);
+            match gate.judge(last_loss) {
+                GateAction::Keep => {
+                    let did = if scope == Scope::All { "kept" } else { "audited only" };
+                    break (Some(combined), outer, step, did);
+                }
+                GateAction::AggregateAudited => scope = Scope::Audited,
+                GateAction::Revert => {
+                    let (outer, step) = self.stand_still(last_loss)?;
+                    break (None, outer, step, "reverted");
+                }
+            }
+        };
+        if combined.is_none() && self.reverted + 1 >= MAX_REVERTED {
+            return Err(HostError::Reverted { rounds: self.reverted + 1, loss: last_loss });
+        }
+        let replica = outer.replica();
+        let validation_loss = self.watch.loss(self.config, replica.parameters())?;
+        if self.watch.rotates_after(self.round()) {
+            gate.rotate(self.watch.secret_loss(self.config, replica.parameters(), replica.round())?)?;
+        }
+        let losses: Vec<f64> =
+            decoded.iter().flat_map(|update| &update.losses).map(|loss| f64::from(*loss)).collect();
+        let share = |at: usize| combined.as_ref().and_then(|combined| combined.shares.get(at));
+        let parts = updates.iter().zip(suspicions).enumerate().map(|(at, (update, suspicion))| Part {
+            worker: update.task.worker,
+            norm: share(at).map_or(0.0, |share| share.norm),
+            clip: share(at).map_or(0.0, |share| share.clip),
+            suspicion,
+        });
+        Ok(Closed {
+            round: self.round(),
+            step,
+            checkpoint: replica.checkpoint().ok(),
+            before: self.outer.replica().hash(),
+            after: replica.hash(),
+            rule: combined.as_ref().map_or_else(|| "none".to_owned(), |combined| rule(combined.rule)),
+            gate: did,
+            norm: combined.as_ref().map_or(0.0, |combined| combined.norm),
+            cap: combined.as_ref().map_or(1.0, |combined| combined.cap),
+            train_loss: losses.iter().sum::<f64>() / losses.len().max(1) as f64,
+            validation_loss,
+            parts: parts.collect(),
+            next: Next {
+                norm: combined.as_ref().map(|combined| combined.norm * combined.cap),
+                combined: combined.map(|combined| combined.values),
+                outer,
+                gate,
+            },
+        })
+    }
+
+    /// A round without a step: what the downlink owes is sent all the same.
+    fn stand_still(&self, loss: f64) -> Result<(Outer, Vec<u8>), HostError> {
+        if !loss.is_finite() {
+            return Err(HostError::NotFinite { loss });
+        }
+        let mut outer = self.outer.clone();
+        let step = outer.step(&vec![0.0; self.parameters().len()], OuterRule::Plain)?;
+        Ok((outer, step))
+    }
+
+    fn combine(
+        &self,
+        updates: &[Submitted<'_>],
+        decoded: &[Decoded],
+        scope: Scope,
+    ) -> Result<Aggregate, HostError> {
+        let votes: Vec<Update<'_>> = updates
+            .iter()
+            .zip(decoded)
+            .map(|(update, decoded)| {
+                let cluster = update.task.worker.into();
+                let sender = Sender { weight: update.weight, audited: update.audited, cluster };
+                Update { values: &decoded.delta, sender }
+            })
+            .collect();
+        let mut params = AggregateParams::default();
+        if self.norms.len() >= NORMS_NEEDED {
+            let mut norms: Vec<f64> = self.norms.iter().copied().collect();
+            norms.sort_by(f64::total_cmp);
+            params.norm_cap = NORM_FACTOR * norms[norms.len() / 2];
+        }
+        Ok(aggregate(&votes, scope, &params)?)
+    }
+
+    /// Takes a round that is durable as over.
+    pub fn commit(&mut self, closed: Closed) {
+        let Next { outer, gate, combined, norm } = closed.next;
+        match closed.checkpoint {
+            Some(checkpoint) => {
+                self.checkpoint = named(&checkpoint);
+                self.steps.clear();
+            }
+            None => self.steps.push(named(&closed.step)),
+        }
+        if let Some(norm) = norm {
+            self.norms.push_back(norm);
+            if self.norms.len() > NORM_WINDOW {
+                self.norms.pop_front();
+            }
+        }
+        (self.outer, self.gate) = (outer, gate);
+        self.reverted = if combined.is_some() { 0 } else { self.reverted + 1 };
+        if combined.is_some() {
+            self.combined = combined;
+        }
+    }
+
+    /// Everything that the next round needs and its blobs do not have, to be stored.
+    pub fn state(&self) -> Vec<u8> {
+        encode_state(&self.outer)
+    }
+}
+
+fn decode(updates: &[Submitted<'_>]) -> Result<Vec<Decoded>, HostError> {
+    let decode = |update: &Submitted<'_>| {
+        let plan = Plan::of(update.task)?;
+        let worker = update.task.worker;
+        let (losses, encoded) = split(&plan, update.result).ok_or(HostError::Unchecked { worker })?;
+        Ok(Decoded { losses, delta: plan.codec().decode(encoded, plan.parameters())? })
+    };
+    updates.iter().map(decode).collect()
+}
+
+impl Closed {
+    /// The state after the round, as [`Host::state`] gives it once the round is over.
+    pub fn state(&self) -> Vec<u8> {
+        encode_state(&self.next.outer)
+    }
+}
+
+fn rule(rule: Rule) -> String {
+    match rule {
+        Rule::AuditedMean => "mean of the audited".to_owned(),
+        Rule::Median => "median".to_owned(),
+        Rule::TrimmedMean { trimmed } => format!("mean, {trimmed} trimmed at either end"),
+        Rule::MeanPerIndex => "mean of each index".to_owned(),
+    }
+}
+
+/// Round and number of parameters (u64 each), then parameters, momentum and error (f32 each), all little-endian, then
+/// the hash of it all.
+fn encode_state(outer: &Outer) -> Vec<u8> {
+    let parameters = outer.replica().parameters();
+    let mut bytes = Vec::with_capacity(STATE_MAGIC.len() + 48 + 12 * parameters.len());
+    bytes.extend(STATE_MAGIC);
+    bytes.extend(outer.replica().round().to_le_bytes());
+    bytes.extend((parameters.len() as u64).to_le_bytes());
+    for values in [parameters, outer.momentum(), outer.error()] {
+        bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+    }
+    let hash = blake3::hash(&bytes);
+    bytes.extend(hash.as_bytes());
+    bytes
+}
+
+fn decode_state(bytes: &[u8], parameters: usize) -> Result<Outer, HostError> {
+    let expected = STATE_MAGIC.len() + 16 + 12 * parameters + 32;
+    if bytes.len() != expected {
+        return Err(HostError::State("it has the length of another model's"));
+    }
+    let (content, hash) = bytes.split_at(expected - 32);
+    if blake3::hash(content).as_bytes() != hash {
+        return Err(HostError::State("its hash is wrong"));
+    }
+    let Some(rest) = content.strip_prefix(&STATE_MAGIC) else {
+        return Err(HostError::State("it has another version"));
+    };
+    let (numbers, values) = rest.split_at(16);
+    let words = numbers.as_chunks().0;
+    let [round, count] = [0, 1].map(|at| words.get(at).map_or(0, |word| u64::from_le_bytes(*word)));
+    if count != parameters as u64 {
+        return Err(HostError::State("it has another number of parameters"));
+    }
+    let mut vectors = values.chunks_exact(4 * parameters).map(|values| -> Vec<f32> {
+        values.as_chunks().0.iter().map(|four| f32::from_le_bytes(*four)).collect()
+    });
+    let mut next = || vectors.next().unwrap_or_default();
+    let (parameters, momentum, error) = (next(), next(), next());
+    Ok(Outer::resume(round, parameters, momentum, error, OuterParams::default())?)
+}

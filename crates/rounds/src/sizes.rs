@@ -1,0 +1,46 @@
+//! What the protocol says, in the words of `potluck-train`.
+
+use potluck_proto::{LearningRate, ModelSizes, TrainTask, UpdateCodec};
+use potluck_train::codec::Codec;
+use potluck_train::data::Spec;
+use potluck_train::gpt::{GptConfig, Schedule};
+
+/// Sizes of a model. They are not checked.
+pub const fn config(sizes: &ModelSizes) -> GptConfig {
+    GptConfig {
+        vocabulary: sizes.vocabulary as usize,
+        context: sizes.context as usize,
+        layers: sizes.layers as usize,
+        heads: sizes.heads as usize,
+        width: sizes.width as usize,
+        bias: sizes.bias,
+    }
+}
+
+/// The data set of a task.
+pub const fn data(task: &TrainTask) -> Spec {
+    Spec { vocabulary: task.model.vocabulary, tokens: task.data.tokens, tree: task.data.tree }
+}
+
+/// The schedule of the learning rate.
+///
+/// Determinism: billionths become f64, are multiplied by 1e-9, and are then rounded to f32.
+pub fn schedule(rate: &LearningRate) -> Schedule {
+    let of = |nano: u32| (f64::from(nano) * 1e-9) as f32;
+    Schedule {
+        peak: of(rate.peak_nano),
+        least: of(rate.least_nano),
+        warmup: rate.warmup.into(),
+        steps: rate.steps.into(),
+    }
+}
+
+/// How updates are encoded.
+pub const fn codec(codec: UpdateCodec) -> Codec {
+    match codec {
+        UpdateCodec::F32 => Codec::F32,
+        UpdateCodec::F16 => Codec::F16,
+        UpdateCodec::Int8 => Codec::Int8,
+        UpdateCodec::Int4 => Codec::Int4,
+    }
+}

@@ -1,0 +1,348 @@
+//! From a task and its inputs to an update: a volunteer's part of a round.
+//!
+//! [`Plan`] checks what a task says, [`Prepared`] rebuilds the parameters and checks the blocks, [`TrainRun`] takes one
+//! inner step at a time, so that an adapter can rest, stop and hear messages between two of them.
+
+use crate::sizes;
+use potluck_proto::TrainTask;
+use potluck_train::codec::{Codec, CodecError};
+use potluck_train::data::{DataError, Held, MAX_BATCH, Order, Spec};
+use potluck_train::gpt::{GptConfig, Layout, MAX_STEP_BYTES};
+use potluck_train::outer::{CHECKPOINT_CODEC, OuterError, Replica, STEP_CODEC};
+use potluck_train::round::{MAX_STEPS, Part, Round, RoundError, Update};
+use potluck_train::{Engine, TrainError};
+use potluck_types::BlobHash;
+use potluck_types::limits::{MAX_TASK_BLOCKS, MAX_TASK_STEPS};
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+/// Why a part of a round cannot be completed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TaskError {
+    /// A number outside its limits.
+    #[error("{field} = {value} is outside {least}..={most}: the relay's task makes no sense")]
+    Size {
+        /// Field of the task.
+        field: &'static str,
+        /// What it says.
+        value: u64,
+        /// Least that works.
+        least: u64,
+        /// Most that works.
+        most: u64,
+    },
+    /// A blob of another length than its content has.
+    #[error("{what}: {found} bytes instead of {expected}: the relay's task contradicts itself")]
+    BlobLength {
+        /// Which blob.
+        what: &'static str,
+        /// What the task says.
+        found: u64,
+        /// What its content has.
+        expected: u64,
+    },
+    /// More or fewer blobs than belong there.
+    #[error("{found} {what} instead of {expected}: the relay's task contradicts itself")]
+    Count {
+        /// Which blobs.
+        what: &'static str,
+        /// How many there are.
+        found: u64,
+        /// How many belong there.
+        expected: u64,
+    },
+    /// Checkpoint and outer steps lead elsewhere than the task says.
+    #[error("the parameters have the hash {found}, the round starts from {expected}: fetch the inputs anew")]
+    Parameters {
+        /// Hash of what was rebuilt.
+        found: BlobHash,
+        /// Hash in the task.
+        expected: BlobHash,
+    },
+    /// The model, its loss, or the device.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// The data set or its blocks.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The checkpoint or an outer step.
+    #[error(transparent)]
+    Outer(#[from] OuterError),
+    /// The update left the range that codecs carry.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// The number of inner steps.
+    #[error(transparent)]
+    Round(RoundError),
+}
+
+impl From<RoundError> for TaskError {
+    fn from(error: RoundError) -> Self {
+        match error {
+            RoundError::Train(error) => Self::Train(error),
+            RoundError::Data(error) => Self::Data(error),
+            error => Self::Round(error),
+        }
+    }
+}
+
+/// Inputs of a part of a training round.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrainInputs {
+    /// The checkpoint.
+    pub checkpoint: Arc<Vec<u8>>,
+    /// The outer steps since, in order.
+    pub outer_steps: Vec<Arc<Vec<u8>>>,
+    /// The blocks of tokens, in the order of the task.
+    pub blocks: Vec<Arc<Vec<u8>>>,
+}
+
+/// A task in the words of `potluck-train`, all sizes within their limits.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    config: GptConfig,
+    parameters: usize,
+    data: Spec,
+    part: Part,
+    codec: Codec,
+}
+
+impl Plan {
+    /// Checks a task. Takes no memory that grows with what it says.
+    ///
+    /// # Errors
+    /// Sizes beyond the limits of `potluck-train`, blobs of other lengths than their content has, a checkpoint that does
+    /// not lead to the round.
+    pub fn of(task: &TrainTask) -> Result<Self, TaskError> {
+        let config = sizes::config(&task.model);
+        config.check()?;
+        within("steps", task.steps.into(), 1, MAX_STEPS.into())?;
+        within("sequences", task.sequences.into(), 1, MAX_BATCH as u64)?;
+        within("length", task.length.into(), 1, config.context as u64)?;
+        within("checkpoint_every", task.checkpoint_every.into(), 1, u32::MAX.into())?;
+        within("outer steps", task.outer_steps.len() as u64, 0, MAX_TASK_STEPS as u64)?;
+        within("blocks", task.blocks.len() as u64, 1, MAX_TASK_BLOCKS as u64)?;
+        let (sequences, length) = (task.sequences as usize, task.length as usize);
+        within("memory of a step", config.step_bytes(sequences, length), 0, MAX_STEP_BYTES)?;
+        let data = Spec { vocabulary: task.model.vocabulary, tokens: task.data.tokens, tree: task.data.tree };
+        let order = Order::new(task.seed, &data, length, task.blocks_dealt)?;
+        let plan = Self {
+            config,
+            parameters: Layout::new(&config).parameters(),
+            data,
+            part: Part {
+                order,
+                round: task.round,
+                worker: task.worker,
+                steps: task.steps,
+                steps_before: task.steps_before,
+                sequences,
+                schedule: sizes::schedule(&task.rate),
+            },
+            codec: sizes::codec(task.codec),
+        };
+        plan.check_inputs(task)?;
+        Ok(plan)
+    }
+
+    fn check_inputs(&self, task: &TrainTask) -> Result<(), TaskError> {
+        if !task.checkpoint_round.is_multiple_of(task.checkpoint_every.into()) {
+            let (round, every) = (task.checkpoint_round, task.checkpoint_every.into());
+            return Err(OuterError::NoCheckpoint { round, every }.into());
+        }
+        let missing = task.round.checked_sub(task.checkpoint_round);
+        let found = task.outer_steps.len() as u64;
+        if missing != Some(found) {
+            let expected = missing.unwrap_or_default();
+            return Err(TaskError::Count { what: "outer steps", found, expected });
+        }
+        let length = |what, found: u64, expected: usize| match expected as u64 {
+            expected if found == expected => Ok(()),
+            expected => Err(TaskError::BlobLength { what, found, expected }),
+        };
+        length("checkpoint", task.checkpoint.bytes, CHECKPOINT_CODEC.encoded_len(self.parameters))?;
+        for step in &task.outer_steps {
+            length("outer step", step.bytes, STEP_CODEC.encoded_len(self.parameters))?;
+        }
+        for (at, block) in task.blocks.iter().enumerate() {
+            length("block", block.blob.bytes, self.data.block_bytes(block.index)?)?;
+            if task.blocks[..at].iter().any(|other| other.index == block.index) {
+                return Err(TaskError::Count { what: "blocks of one number", found: 2, expected: 1 });
+            }
+        }
+        Ok(())
+    }
+
+    /// Sizes of the model, to make an engine for.
+    pub const fn config(&self) -> GptConfig {
+        self.config
+    }
+
+    /// What the worker has to do, in the words of `potluck-train`.
+    pub const fn part(&self) -> Part {
+        self.part
+    }
+
+    /// How the update is encoded.
+    pub const fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    /// Parameters of the model.
+    pub const fn parameters(&self) -> usize {
+        self.parameters
+    }
+
+    /// Length of the result: a loss a step, then the update.
+    pub fn result_bytes(&self) -> u64 {
+        4 * u64::from(self.part.steps) + self.codec.encoded_len(self.parameters) as u64
+    }
+
+    /// Memory of the run, but for its inputs: the CPU engine, the parameters before and after, their difference, and
+    /// the result.
+    pub fn run_bytes(&self) -> u64 {
+        let Part { sequences, order, .. } = self.part;
+        let vectors = 3 * 4 * self.parameters as u64;
+        self.config
+            .step_bytes(sequences, order.length())
+            .saturating_add(vectors)
+            .saturating_add(self.result_bytes())
+    }
+
+    /// Floating-point operations: two forward and four backward for each parameter and token.
+    pub fn flops(&self) -> u64 {
+        let Part { steps, sequences, order, .. } = self.part;
+        [u64::from(steps), sequences as u64, order.length() as u64]
+            .iter()
+            .fold(6 * self.parameters as u64, |product, factor| product.saturating_mul(*factor))
+    }
+}
+
+fn within(field: &'static str, value: u64, least: u64, most: u64) -> Result<(), TaskError> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(TaskError::Size { field, value, least, most })
+}
+
+/// A part of a round whose inputs are in order: parameters rebuilt, blocks checked.
+#[derive(Debug)]
+pub struct Prepared {
+    plan: Plan,
+    replica: Replica,
+    data: Held,
+}
+
+impl Prepared {
+    /// Rebuilds the parameters from checkpoint and outer steps, and checks them and the blocks against the task.
+    ///
+    /// # Errors
+    /// As [`Plan::of`]; inputs that are not what the task says.
+    pub fn new(task: &TrainTask, inputs: TrainInputs) -> Result<Self, TaskError> {
+        let plan = Plan::of(task)?;
+        let TrainInputs { checkpoint, outer_steps, blocks } = inputs;
+        let counts = [
+            ("outer steps", outer_steps.len(), task.outer_steps.len()),
+            ("blocks", blocks.len(), task.blocks.len()),
+        ];
+        if let Some((what, found, expected)) = counts.into_iter().find(|(_, found, named)| found != named) {
+            return Err(TaskError::Count { what, found: found as u64, expected: expected as u64 });
+        }
+        let every = NonZeroU64::new(task.checkpoint_every.into()).unwrap_or(NonZeroU64::MIN);
+        let mut replica =
+            Replica::from_checkpoint(task.checkpoint_round, &checkpoint, plan.parameters, every)?;
+        for step in &outer_steps {
+            replica.follow(replica.round().saturating_add(1), step)?;
+        }
+        let (found, expected) = (replica.hash(), task.parameters);
+        if found != expected {
+            return Err(TaskError::Parameters { found, expected });
+        }
+        let mut data = Held::new(plan.data)?;
+        for (block, bytes) in task.blocks.iter().zip(blocks) {
+            data.insert(block.index, Arc::unwrap_or_clone(bytes), &block.proof)?;
+        }
+        Ok(Self { plan, replica, data })
+    }
+
+    /// Sizes of the model, to make an engine for.
+    pub const fn config(&self) -> GptConfig {
+        self.plan.config()
+    }
+}
+
+/// How far a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Inner steps that are done.
+    pub done: u32,
+    /// Inner steps in all.
+    pub steps: u32,
+}
+
+impl Progress {
+    /// Whether all steps are done.
+    pub const fn complete(self) -> bool {
+        self.done >= self.steps
+    }
+}
+
+/// A part of a round under way.
+///
+/// Determinism: on one engine the result is a function of task and inputs.
+#[derive(Debug)]
+pub struct TrainRun<'a, E> {
+    prepared: &'a Prepared,
+    engine: E,
+    round: Round<'a>,
+}
+
+impl<'a, E: Engine> TrainRun<'a, E> {
+    /// Gives an engine for [`Prepared::config`] the round's parameters.
+    ///
+    /// # Errors
+    /// Parameters that the engine refuses, or what the device says.
+    pub async fn start(prepared: &'a Prepared, mut engine: E) -> Result<Self, TaskError> {
+        let parameters = prepared.replica.parameters();
+        let round = Round::start(prepared.plan.part, parameters, &mut engine).await?;
+        Ok(Self { prepared, engine, round })
+    }
+
+    /// How far the run is.
+    pub fn progress(&self) -> Progress {
+        Progress { done: self.round.done(), steps: self.prepared.plan.part.steps }
+    }
+
+    /// Takes the next inner step, if there is one left.
+    ///
+    /// # Errors
+    /// A block that the task did not name, a loss that is not finite, or what the device says.
+    pub async fn step(&mut self) -> Result<Progress, TaskError> {
+        self.round.step(&mut self.engine, &self.prepared.data).await?;
+        Ok(self.progress())
+    }
+
+    /// The update, when all steps are done; takes those that are left.
+    ///
+    /// # Errors
+    /// As [`TrainRun::step`].
+    pub async fn update(self) -> Result<Update, TaskError> {
+        let Self { prepared, mut engine, round } = self;
+        Ok(round.finish(&mut engine, &prepared.data).await?)
+    }
+
+    /// The result, when all steps are done; takes those that are left.
+    ///
+    /// Shapes: `steps` losses (f32, little-endian), then the encoded update; [`Plan::result_bytes`] in all.
+    ///
+    /// # Errors
+    /// As [`TrainRun::step`]; an update beyond what codecs carry.
+    pub async fn finish(self) -> Result<Vec<u8>, TaskError> {
+        let prepared = self.prepared;
+        let update = self.update().await?;
+        let mut result: Vec<u8> = update.losses.iter().flat_map(|loss| loss.to_le_bytes()).collect();
+        result.append(&mut prepared.plan.codec.encode(&update.delta)?);
+        Ok(result)
+    }
+}
