@@ -7,7 +7,7 @@ use crate::run::{PauseReason, RunPhase, RunProgress, RunSpec};
 use potluck_proto::TrainTask;
 use potluck_types::limits::MAX_SESSIONS;
 use potluck_types::{Duration, Instant, JobId, LeaseId, SessionId, VolunteerId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -109,6 +109,8 @@ pub(crate) struct Run {
     pub(crate) phase: Phase,
     pub(crate) slots: Vec<Slot>,
     pub(crate) asking: BTreeMap<VolunteerId, Asking>,
+    /// Volunteers that said that they cannot do this round. `MAX_SESSIONS` of them at most.
+    pub(crate) unable: BTreeSet<VolunteerId>,
     /// Volunteers that asked when the round opened.
     pub(crate) invited: u32,
     /// Updates without which this round does not close.
@@ -137,6 +139,7 @@ impl Run {
             phase: Phase::Preparing,
             slots: Vec::new(),
             asking: BTreeMap::new(),
+            unable: BTreeSet::new(),
             invited: 0,
             floor: 0,
             doubted: false,
@@ -214,6 +217,13 @@ impl Run {
             }
         }
         self.asking.insert(volunteer, asking);
+    }
+
+    /// Remembers that a volunteer cannot do this round: it is not asked again before the next.
+    pub(crate) fn excuse(&mut self, volunteer: VolunteerId) {
+        if self.unable.len() < MAX_SESSIONS {
+            self.unable.insert(volunteer);
+        }
     }
 
     /// Frees a slot whose lease ended.

@@ -29,8 +29,11 @@ impl Relay {
             RunInput::Failed { run, round, reason } => self.round_failed(&run, round, reason),
             RunInput::Paused { run } => self.pause_run(&run),
             RunInput::Resumed { run } => {
-                if self.runs.get(&run).is_some_and(|run| matches!(run.phase, Phase::Paused)) {
-                    self.prepare(&run);
+                match self.runs.get_mut(&run).map(|run| &mut run.phase) {
+                    Some(Phase::Paused) => self.prepare(&run),
+                    // The pause that was to follow does not.
+                    Some(Phase::Closing { pause }) => *pause = false,
+                    _ => {}
                 }
             }
             RunInput::Canceled { run } => {
@@ -78,6 +81,7 @@ impl Relay {
         let Some(run) = self.runs.get_mut(id) else { return };
         run.slots.clear();
         run.asking.clear();
+        run.unable.clear();
         run.invited = 0;
         if run.round < run.spec.rounds {
             run.phase = Phase::Preparing;
@@ -116,8 +120,9 @@ impl Relay {
 
     /// A volunteer says that it cannot do a worker's task. It is not believed, and not ignored: if the task cannot be
     /// done at all, the round would be dealt again and again.
-    pub(crate) fn doubt(&mut self, id: &JobId, worker: u32) {
+    pub(crate) fn doubt(&mut self, id: &JobId, worker: u32, volunteer: VolunteerId) {
         let Some(run) = self.runs.get_mut(id) else { return };
+        run.excuse(volunteer);
         if matches!(run.phase, Phase::Open { .. }) && !run.doubted {
             run.doubted = true;
             let round = run.round;
