@@ -33,7 +33,7 @@ impl Relay {
                 Phase::Gathering { .. } => false,
                 _ => continue,
             };
-            if run.spec.memory_bytes() <= request.memory_bytes && !run.unable.contains(&volunteer) {
+            if run.spec.memory_bytes() <= request.memory_bytes && !run.excuses(&volunteer, self.now) {
                 by_turn.push((!open, run.service, run.id()));
             }
         }
@@ -111,7 +111,7 @@ impl Relay {
         let missing = |session: &Session| {
             session.consents(now)
                 && session.volunteer.is_some_and(|volunteer| {
-                    !run.asking.contains_key(&volunteer) && !run.unable.contains(&volunteer)
+                    !run.asking.contains_key(&volunteer) && !run.excuses(&volunteer, now)
                 })
         };
         let all = times.len() >= run.spec.max_workers as usize || !sessions.values().any(missing);

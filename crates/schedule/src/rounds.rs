@@ -29,10 +29,14 @@ impl Relay {
             RunInput::Failed { run, round, reason } => self.round_failed(&run, round, reason),
             RunInput::Paused { run } => self.pause_run(&run),
             RunInput::Resumed { run } => {
-                match self.runs.get_mut(&run).map(|run| &mut run.phase) {
-                    Some(Phase::Paused) => self.prepare(&run),
+                let Some(held) = self.runs.get_mut(&run) else { return };
+                match &mut held.phase {
+                    Phase::Paused => {
+                        held.forget_excuses();
+                        self.prepare(&run);
+                    }
                     // The pause that was to follow does not.
-                    Some(Phase::Closing { pause }) => *pause = false,
+                    Phase::Closing { pause } => *pause = false,
                     _ => {}
                 }
             }
@@ -81,7 +85,6 @@ impl Relay {
         let Some(run) = self.runs.get_mut(id) else { return };
         run.slots.clear();
         run.asking.clear();
-        run.unable.clear();
         run.invited = 0;
         if run.round < run.spec.rounds {
             run.phase = Phase::Preparing;
@@ -122,7 +125,7 @@ impl Relay {
     /// done at all, the round would be dealt again and again.
     pub(crate) fn doubt(&mut self, id: &JobId, worker: u32, volunteer: VolunteerId) {
         let Some(run) = self.runs.get_mut(id) else { return };
-        run.excuse(volunteer);
+        run.excuse(volunteer, self.now);
         if matches!(run.phase, Phase::Open { .. }) && !run.doubted {
             run.doubted = true;
             let round = run.round;
