@@ -6,8 +6,8 @@ use crate::rng::Rng;
 use crate::run;
 use potluck_proto::{
     Backend, BlobChunk, BlobMissing, BlobRef, BlobRequest, Commit, Consent, Hello, Lease, LeaseRequest,
-    Message, Outcome, PROTOCOL_VERSION, Ping, Preset, Release, ReleaseReason, Task, TrainTask, Welcome, Withdraw,
-    decode, encode,
+    Message, Outcome, PROTOCOL_VERSION, Ping, Preset, Release, ReleaseReason, Task, TrainTask, Welcome,
+    Withdraw, decode, encode,
 };
 use potluck_types::limits::{MAX_CHUNK_BYTES, MAX_CHUNKS_IN_FLIGHT, MAX_FRAME_BYTES};
 use potluck_types::{

@@ -45,7 +45,8 @@ pub struct PlannedRun {
 }
 
 /// Every update is replayed.
-pub const AUDIT_ALL: AuditPolicy = AuditPolicy { first: u32::MAX, rate: 500_000, decay: 800_000, least: 50_000 };
+pub const AUDIT_ALL: AuditPolicy =
+    AuditPolicy { first: u32::MAX, rate: 500_000, decay: 800_000, least: 50_000 };
 /// No update is replayed because its number was drawn.
 pub const AUDIT_NONE: AuditPolicy = AuditPolicy { first: 0, rate: 0, decay: 800_000, least: 0 };
 

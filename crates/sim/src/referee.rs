@@ -234,7 +234,9 @@ impl Referee {
         }
         let twice = |other: &Checked| other.worker == worker || other.volunteer == *volunteer;
         if seen.checks.values().any(twice) || seen.checks.contains_key(ticket) {
-            return Err(format!("worker {worker} or {volunteer:?} has two updates in round {round} of {run:?}"));
+            return Err(format!(
+                "worker {worker} or {volunteer:?} has two updates in round {round} of {run:?}"
+            ));
         }
         let (volunteer, claim) = (*volunteer, *claim);
         let update = Checked { worker, volunteer, claim, audited: check.audit, verdict: None };
@@ -253,7 +255,8 @@ impl Referee {
         for update in updates {
             let check = seen.checks.get(&update.ticket);
             let same = |check: &&Checked| {
-                (check.worker, check.volunteer, check.claim) == (update.worker, update.volunteer, update.claim)
+                (check.worker, check.volunteer, check.claim)
+                    == (update.worker, update.volunteer, update.claim)
                     && check.audited == update.audited
             };
             let verdict = check.filter(same).and_then(|check| check.verdict);

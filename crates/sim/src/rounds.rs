@@ -7,9 +7,7 @@ use crate::store::{RoundRow, RunRows};
 use crate::world::{Event, World};
 use potluck_proto::RejectReason;
 use potluck_rounds::{Auditor, Closed, Fault, Host, Submitted, named};
-use potluck_schedule::{
-    AcceptedUpdate, CheckUpdate, Input, PauseReason, RunInput, RunOutput, UpdateVerdict,
-};
+use potluck_schedule::{AcceptedUpdate, CheckUpdate, Input, PauseReason, RunInput, RunOutput, UpdateVerdict};
 use potluck_types::{BlobHash, JobId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -126,7 +124,8 @@ impl World {
         let (slow_check, slow_store) = self.slowest();
         match output {
             RunOutput::PrepareRound { run, round, workers } => {
-                self.trace.note(now, b'r', round, &run.0, || format!("relay: prepares round {round} of {run:?}"));
+                self.trace
+                    .note(now, b'r', round, &run.0, || format!("relay: prepares round {round} of {run:?}"));
                 let after = self.rng.within(1..=slow_store);
                 self.queue.after(after, Event::Prepare { start, run, round, workers });
             }
@@ -147,7 +146,9 @@ impl World {
                 let open = self.open_run(&check.run).filter(|_| !undecided);
                 let verdict = match open.map(|open| judge(&check, &open.auditor)) {
                     None => UpdateVerdict::Undecided,
-                    Some(judged) => judged.map_err(|error| format!("an update cannot be checked: {error}"))?,
+                    Some(judged) => {
+                        judged.map_err(|error| format!("an update cannot be checked: {error}"))?
+                    }
                 };
                 let ticket = check.ticket;
                 self.trace.note(now, b'u', ticket.0, &check.claim.hash.0, || {
@@ -313,11 +314,11 @@ impl World {
         for (run, training) in self.runs.clone() {
             let Some(rows) = self.store.runs.get(&run).filter(|rows| rows.is_open()) else { continue };
             let (round, paused) = (rows.rounds.len() as u64, rows.paused);
-            let lost = |what: String| format!("after a restart run {run:?} cannot go on at round {round}: {what}");
+            let lost =
+                |what: String| format!("after a restart run {run:?} cannot go on at round {round}: {what}");
             let state = rows.states.get(&round).ok_or_else(|| lost("its state is not there".into()))?;
             let (checkpoint, steps) = rows.replica();
-            let host =
-                training.resume(state, checkpoint, steps).map_err(|error| lost(error.to_string()))?;
+            let host = training.resume(state, checkpoint, steps).map_err(|error| lost(error.to_string()))?;
             let found = host.tasks(1).map_err(|error| lost(error.to_string()))?[0].parameters;
             if host.round() != round || rows.rounds.last().is_some_and(|last| last.after != found) {
                 return Err(lost(format!("its state leads to {found:?}")));
@@ -361,7 +362,10 @@ impl World {
         self.watch.referee.submitted(run, &training)?;
         self.trace.note(self.queue.now(), b'+', 1000, &run.0, || {
             let spec = &training.spec;
-            format!("submitter: run {run:?} of {} rounds, {} workers, {:?}", spec.rounds, spec.max_workers, spec.codec)
+            format!(
+                "submitter: run {run:?} of {} rounds, {} workers, {:?}",
+                spec.rounds, spec.max_workers, spec.codec
+            )
         });
         self.add_run(run, &training, host, 0)
     }
@@ -408,7 +412,9 @@ impl World {
         if let Some(rows) = self.store.runs.get_mut(&run) {
             rows.completed = !rows.canceled;
         }
-        self.trace.note(self.queue.now(), b'D', 1, &run.0, || format!("store: run {run:?} is recorded as complete"));
+        self.trace.note(self.queue.now(), b'D', 1, &run.0, || {
+            format!("store: run {run:?} is recorded as complete")
+        });
         self.look_whether_done();
     }
 }

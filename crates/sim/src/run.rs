@@ -110,12 +110,7 @@ impl Training {
     ///
     /// # Errors
     /// As [`Host::resume`].
-    pub fn resume(
-        &self,
-        state: &[u8],
-        checkpoint: BlobRef,
-        steps: Vec<BlobRef>,
-    ) -> Result<Host, HostError> {
+    pub fn resume(&self, state: &[u8], checkpoint: BlobRef, steps: Vec<BlobRef>) -> Result<Host, HostError> {
         Host::resume(self.terms, state, self.data.clone(), self.secret, checkpoint, steps)
     }
 
@@ -138,10 +133,7 @@ pub fn refs(task: &Task) -> Vec<BlobRef> {
 }
 
 /// The inputs of a task, if all are known.
-pub fn inputs(
-    task: &TrainTask,
-    blob: impl Fn(&BlobHash) -> Option<Arc<Vec<u8>>>,
-) -> Option<TrainInputs> {
+pub fn inputs(task: &TrainTask, blob: impl Fn(&BlobHash) -> Option<Arc<Vec<u8>>>) -> Option<TrainInputs> {
     Some(TrainInputs {
         checkpoint: blob(&task.checkpoint.hash)?,
         outer_steps: task.outer_steps.iter().map(|step| blob(&step.hash)).collect::<Option<_>>()?,
@@ -153,11 +145,7 @@ pub fn inputs(
 ///
 /// # Errors
 /// What the task, its inputs or the engine say.
-pub fn work(
-    task: &TrainTask,
-    inputs: TrainInputs,
-    drift: Option<&mut Rng>,
-) -> Result<Vec<u8>, TaskError> {
+pub fn work(task: &TrainTask, inputs: TrainInputs, drift: Option<&mut Rng>) -> Result<Vec<u8>, TaskError> {
     let plan = Plan::of(task)?;
     let prepared = Prepared::new(task, inputs)?;
     let engine = CpuGpt::new(prepared.config())?;

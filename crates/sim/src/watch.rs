@@ -404,16 +404,19 @@ impl Watch {
         }
         let inputs = refs(&lease.task).iter().map(|blob| (blob.hash, blob.bytes)).collect();
         let (until, fence, job, shard) = (now + lease.deadline.0, lease.fence, lease.job, lease.shard);
-        seen.leases.insert(lease.lease, WireLease {
-            fence,
-            job,
-            shard,
-            until,
-            inputs,
-            committed: None,
-            train: matches!(lease.task, Task::Train(_)),
-            arrived: 0,
-        });
+        seen.leases.insert(
+            lease.lease,
+            WireLease {
+                fence,
+                job,
+                shard,
+                until,
+                inputs,
+                committed: None,
+                train: matches!(lease.task, Task::Train(_)),
+                arrived: 0,
+            },
+        );
         if seen.leases.len() > MAX_LEASES_PER_SESSION {
             return Err(format!("session {session} holds {} leases", seen.leases.len()));
         }
