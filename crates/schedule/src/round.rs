@@ -121,6 +121,8 @@ pub(crate) struct Run {
     pub(crate) last: Vec<Option<VolunteerId>>,
     /// Flops handed out: the fair queue, shared with jobs.
     pub(crate) service: u64,
+    /// The round was handed out to be closed, and may become durable.
+    pub(crate) writing: bool,
     /// Something changed that may end the phase.
     pub(crate) changed: bool,
     pub(crate) wake: Option<Instant>,
@@ -145,6 +147,7 @@ impl Run {
             doubted: false,
             last: Vec::new(),
             service,
+            writing: false,
             changed: false,
             wake: None,
             accepted: 0,

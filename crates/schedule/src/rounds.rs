@@ -281,6 +281,7 @@ impl Relay {
         if run.round != round {
             return;
         }
+        run.writing = false;
         // Every check is done, so nothing is drawn any more.
         run.phase = Phase::Auditing { challenge: [0; 32] };
         run.changed = true;
@@ -431,17 +432,30 @@ impl Relay {
             });
         }
         run.phase = Phase::Closing { pause: false };
+        run.writing = true;
         let round = run.round;
         self.tell_run(RunOutput::CloseRound { run: *id, round, updates });
     }
 
     /// The round is durable: only now its updates are accepted.
     fn round_stored(&mut self, id: &JobId, round: u64) {
-        let Some(run) = self.runs.get_mut(id) else { return };
-        let Phase::Closing { pause } = run.phase else { return };
-        if run.round != round {
+        let Some(run) = self.runs.get_mut(id).filter(|run| run.round == round) else { return };
+        if !std::mem::take(&mut run.writing) {
             return;
         }
+        let Phase::Closing { pause } = run.phase else {
+            // A failure was told of something older, and gave the round up while it was written. It is durable.
+            let paused = matches!(run.phase, Phase::Paused);
+            self.give_up_round(id, RevokeReason::JobCanceled);
+            if let Some(run) = self.runs.get_mut(id) {
+                run.round += 1;
+                run.attempt = 0;
+            }
+            if !paused {
+                self.prepare(id);
+            }
+            return;
+        };
         run.last = run.slots.iter().map(|slot| slot.update().map(|update| update.volunteer)).collect();
         run.round += 1;
         run.attempt = 0;

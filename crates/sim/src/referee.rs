@@ -108,8 +108,6 @@ impl Referee {
             RunInput::Ready { run, tasks, .. } => {
                 if let Some(seen) = self.runs.get_mut(run) {
                     seen.tasks.clone_from(tasks);
-                    seen.places.clear();
-                    seen.checks.clear();
                 }
             }
             RunInput::Checked { ticket, verdict } => {

@@ -61,6 +61,7 @@ pub struct RoundRow {
 
 /// One run's rows.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "columns, as they are stored")]
 pub struct RunRows {
     /// The submitter canceled it.
     pub canceled: bool,

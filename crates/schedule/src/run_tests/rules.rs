@@ -63,6 +63,32 @@ fn who_resumes_while_a_round_closes_takes_the_pause_back() {
 }
 
 #[test]
+fn a_round_that_became_durable_is_over_whatever_failed_meanwhile() {
+    for resumed in [false, true] {
+        let spec = spec(3);
+        let mut world = World::with(&spec, 3);
+        for (session, lease) in world.deal(&[1, 2, 3]) {
+            world.deliver(session, &lease);
+        }
+        world.all_right();
+        let (round, _) = world.closing().unwrap();
+        // Of a task that was tried, for example, long ago.
+        world.run(RunInput::Failed { run: RUN, round, reason: "late".into() });
+        assert_eq!(world.verdict(1), Some(Outcome::Superseded));
+        if resumed {
+            world.run(RunInput::Resumed { run: RUN });
+            world.prepare(&spec);
+        }
+        world.run(RunInput::Stored { run: RUN, round });
+        if !resumed {
+            world.run(RunInput::Resumed { run: RUN });
+        }
+        assert_eq!(world.prepare(&spec), Some(1));
+        assert_eq!(world.progress().round, 1);
+    }
+}
+
+#[test]
 fn who_cannot_do_a_task_is_not_leased_it_again_and_again() {
     let spec = RunSpec { min_workers: 1, ..spec(3) };
     let mut world = World::with(&spec, 2);
