@@ -2,6 +2,7 @@
 //! files of every kind, and reference products that share no code with what they check; whole training runs.
 
 pub mod npy;
+pub mod runs;
 pub mod train;
 
 use potluck_cli::error::CliError;

@@ -3,8 +3,8 @@
 mod train;
 
 pub use train::{
-    ExportArgs, GenerateArgs, ImportArgs, LogitsArgs, ModelArgs, ModelCommand, ReplayArgs, TrainArgs,
-    WatchArgs,
+    ExportArgs, GenerateArgs, ImportArgs, LogitsArgs, ModelArgs, ModelCommand, ReplayArgs, RunArgs, RunsArgs,
+    TrainArgs, WatchArgs,
 };
 
 use crate::error::AFTER_HELP;
@@ -46,12 +46,18 @@ pub enum Command {
   potluck status 3f2a
   potluck status 3f2a --json")]
     Status(StatusArgs),
-    /// Give a job up; volunteers stop working on it
+    /// Give a job or a run up; volunteers stop working on it
     Cancel(StatusArgs),
     /// Wait for a job and write its result
     #[command(after_help = "Examples:
   potluck fetch 3f2a --out C.npy")]
     Fetch(FetchArgs),
+    /// List the relay's training runs
+    Runs(RunsArgs),
+    /// Let a training run wait; a round that is being closed is closed first
+    Pause(RunArgs),
+    /// Let a paused training run go on
+    Resume(RunArgs),
     /// Show how a training run goes: loss, speed, volunteers, bytes, and what the model writes
     #[command(after_help = "Examples:
   potluck watch 3f2a
@@ -425,6 +431,9 @@ mod tests {
             "potluck completions zsh",
             "potluck submit train run.toml --watch --name n --json",
             "potluck watch 3F2a --json --relay http://x:1",
+            "potluck runs --json",
+            "potluck pause 3f2a --token t",
+            "potluck resume 3f2a --json",
             "potluck replay 3f2a --round 0 --volunteer 9b",
             "potluck model generate dir --prompt x --tokens 9 --temperature 0 --top-k 3 --seed 4",
             "potluck model generate dir --prompt -x",

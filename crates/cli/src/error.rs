@@ -279,7 +279,7 @@ impl CliError {
             Self::NoSuchJob(_) => "`potluck jobs` lists the jobs of the relay".to_owned(),
             Self::AmbiguousJob { .. } => "give more of the id; `potluck jobs` shows them".to_owned(),
             Self::JobEnded { .. } => "submit it again if its result is still needed".to_owned(),
-            Self::NoSuchRun(_) => "the relay's page and GET /api/v1/runs list its runs".to_owned(),
+            Self::NoSuchRun(_) => "`potluck runs` lists the runs of the relay".to_owned(),
             Self::AmbiguousRun { .. } => "give more of the id".to_owned(),
             Self::RunCanceled { .. } => {
                 "`potluck model export` still gets what it learned; submit the run file again to start over"

@@ -4,6 +4,7 @@ use crate::args::{FetchArgs, JobsArgs, StatusArgs};
 use crate::client::{Client, JobDetail, JobInfo};
 use crate::error::CliError;
 use crate::job::{accepted_share, download, find, rejected, wait};
+use crate::runs::control;
 use serde_json::json;
 use ureq::http::Method;
 
@@ -81,12 +82,21 @@ fn show(detail: &JobDetail, json: bool) {
     }
 }
 
-/// Gives a job up.
+/// Gives a job up, or a run.
 ///
 /// # Errors
-/// There is no such job, or it has ended; the relay does not answer or refuses.
+/// There is neither, or it has ended; the relay does not answer or refuses.
 pub fn cancel(args: &StatusArgs, client: &Client) -> Result<(), CliError> {
-    let id = find(client, &args.job)?.job.id;
+    let id = match find(client, &args.job) {
+        Ok(detail) => detail.job.id,
+        Err(CliError::NoSuchJob(prefix)) => {
+            return match control::cancel(&prefix, args.json, client) {
+                Err(CliError::NoSuchRun(prefix)) => Err(CliError::NoSuchJob(prefix)),
+                other => other,
+            };
+        }
+        Err(other) => return Err(other),
+    };
     let job: JobInfo = client.send_json(&Method::DELETE, &format!("/api/v1/jobs/{id}"), &[], None, |_| {})?;
     if args.json {
         println!("{}", json!(job));

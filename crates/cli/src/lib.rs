@@ -89,6 +89,15 @@ pub fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Fetch(args) => {
             client(&args.relay.relay, &args.token).and_then(|client| jobs::fetch(args, &client))
         }
+        Command::Runs(args) => {
+            public(&args.relay.relay).and_then(|client| runs::control::list(args, &client))
+        }
+        Command::Pause(args) => {
+            client(&args.relay.relay, &args.token).and_then(|client| runs::control::pause(args, &client))
+        }
+        Command::Resume(args) => {
+            client(&args.relay.relay, &args.token).and_then(|client| runs::control::resume(args, &client))
+        }
         Command::Watch(args) => {
             public(&args.relay.relay).and_then(|client| runs::watch::command(args, &client))
         }
@@ -122,6 +131,8 @@ pub fn wants_json(cli: &Cli) -> bool {
             SubmitJob::Matmul(args) => args.json,
             SubmitJob::Train(args) => args.json,
         },
+        Command::Runs(args) => args.json,
+        Command::Pause(args) | Command::Resume(args) => args.json,
         Command::Watch(args) => args.json,
         Command::Replay(args) => args.json,
         Command::Model(model) => match &model.command {

@@ -64,6 +64,20 @@ fn help_version_and_completions() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_reader_that_has_enough_is_no_failure_to_talk_about() {
+    use std::os::fd::OwnedFd;
+    let folder = tempfile::tempdir().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = potluck(folder.path());
+    command.arg("completions").arg("zsh").stdout(OwnedFd::from(writer));
+    let output = command.stderr(std::process::Stdio::piped()).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!error.contains("panicked"), "{error}");
+}
+
 #[test]
 fn exit_codes_say_what_went_wrong() {
     let folder = tempfile::tempdir().unwrap();

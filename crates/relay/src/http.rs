@@ -34,6 +34,8 @@ use utoipa::OpenApi;
 const MAX_UPLOADS: usize = 8;
 /// Jobs that may be cut at once: each holds up to three blocks of 32 MiB.
 const MAX_INGESTS: usize = 1;
+/// Parameters of past rounds that may be rebuilt at once: each holds two vectors of the model's size.
+const MAX_REBUILDS: usize = 1;
 /// Longest time that a request for a job's state may wait for a change.
 const MAX_WAIT: Duration = Duration::from_secs(30);
 /// Body of a request that creates a job.
@@ -57,6 +59,7 @@ pub(crate) struct App {
     pub(crate) next_session: AtomicU64,
     pub(crate) uploads: Semaphore,
     pub(crate) ingests: Semaphore,
+    pub(crate) rebuilds: Semaphore,
 }
 
 impl App {
@@ -66,6 +69,10 @@ impl App {
 
     pub(crate) const fn ingest_slots() -> Semaphore {
         Semaphore::const_new(MAX_INGESTS)
+    }
+
+    pub(crate) const fn rebuild_slots() -> Semaphore {
+        Semaphore::const_new(MAX_REBUILDS)
     }
 
     pub(crate) fn matrix_path(&self, hash: &BlobHash) -> PathBuf {

@@ -185,6 +185,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         next_session: AtomicU64::new(1),
         uploads: http::App::upload_slots(),
         ingests: http::App::ingest_slots(),
+        rebuilds: http::App::rebuild_slots(),
     };
     let (stop, stopped) = oneshot::channel::<()>();
     let server = axum::serve(listener, http::router(Arc::new(app))).with_graceful_shutdown(async {

@@ -33,7 +33,7 @@ impl Relay {
                 Phase::Gathering { .. } => false,
                 _ => continue,
             };
-            if run.spec.memory_bytes() <= request.memory_bytes {
+            if run.spec.memory_bytes() <= request.memory_bytes && !run.excuses(&volunteer, self.now) {
                 by_turn.push((!open, run.service, run.id()));
             }
         }
@@ -110,7 +110,9 @@ impl Relay {
         times.sort_unstable();
         let missing = |session: &Session| {
             session.consents(now)
-                && session.volunteer.is_some_and(|volunteer| !run.asking.contains_key(&volunteer))
+                && session.volunteer.is_some_and(|volunteer| {
+                    !run.asking.contains_key(&volunteer) && !run.excuses(&volunteer, now)
+                })
         };
         let all = times.len() >= run.spec.max_workers as usize || !sessions.values().any(missing);
         if !all && now.since(since) < GATHER {

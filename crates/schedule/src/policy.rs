@@ -84,7 +84,7 @@ pub(crate) const MAX_REASON_BYTES: usize = 1024;
 pub(crate) const MAX_UPDATES_IN_MEMORY_BYTES: u64 = MAX_RESULTS_IN_MEMORY_BYTES as u64 / 2;
 /// A round needs this many updates, or the run's own least number of workers if that is smaller ...
 pub(crate) const QUORUM_FLOOR: u32 = 3;
-/// ... and at its deadline this part of the expected workers, in percent.
+/// ... and at its deadline this part of the expected workers, in percent. It is halved with each repetition.
 pub(crate) const QUORUM_PERCENT: u32 = 60;
 /// Training's part of the speed that calibration finds for matrix products: attention, norms and AdamW move more
 /// bytes for each operation.
@@ -99,6 +99,8 @@ pub(crate) const ROUND_FOR: f64 = 0.75;
 pub(crate) const MIN_ROUND: Duration = Duration::from_secs(20);
 /// ... and at most this long: what a volunteer who leaves takes along.
 pub(crate) const MAX_ROUND: Duration = Duration::from_secs(1800);
+/// Who cannot do a run's task is not asked for so long: a device does not grow, but a driver may recover.
+pub(crate) const EXCUSED: Duration = Duration::from_secs(600);
 /// Who asked this recently is expected in a round that opens: five times the interval at which the idle ask.
 pub(crate) const ASKED_RECENTLY: Duration = Duration::from_secs(10);
 /// A round waits this long for those that are there but did not ask yet: longer than the idle wait between requests,

@@ -48,6 +48,10 @@ pub enum PlantedBug {
     ForgetRelease,
     /// A second result for a shard is stored although the first was.
     AcceptTwice,
+    /// A round is closed as soon as its commits are in: updates count before their checks are done.
+    CountUnchecked,
+    /// Who is replayed is drawn once a quorum has committed, while others still compute and may commit.
+    DrawEarly,
 }
 
 /// What a timer is for.

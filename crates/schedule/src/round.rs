@@ -2,7 +2,7 @@
 
 use crate::io::Ticket;
 use crate::leasing::Claim;
-use crate::policy::{ASKED_RECENTLY, MAX_REASON_BYTES, QUORUM_FLOOR, QUORUM_PERCENT};
+use crate::policy::{ASKED_RECENTLY, EXCUSED, MAX_REASON_BYTES, QUORUM_FLOOR, QUORUM_PERCENT};
 use crate::run::{PauseReason, RunPhase, RunProgress, RunSpec};
 use potluck_proto::TrainTask;
 use potluck_types::limits::MAX_SESSIONS;
@@ -109,6 +109,8 @@ pub(crate) struct Run {
     pub(crate) phase: Phase,
     pub(crate) slots: Vec<Slot>,
     pub(crate) asking: BTreeMap<VolunteerId, Asking>,
+    /// Volunteers that said that they cannot do a task of this run, and when. `MAX_SESSIONS` of them at most.
+    unable: BTreeMap<VolunteerId, Instant>,
     /// Volunteers that asked when the round opened.
     pub(crate) invited: u32,
     /// Updates without which this round does not close.
@@ -119,6 +121,8 @@ pub(crate) struct Run {
     pub(crate) last: Vec<Option<VolunteerId>>,
     /// Flops handed out: the fair queue, shared with jobs.
     pub(crate) service: u64,
+    /// The round was handed out to be closed, and may become durable.
+    pub(crate) writing: bool,
     /// Something changed that may end the phase.
     pub(crate) changed: bool,
     pub(crate) wake: Option<Instant>,
@@ -137,11 +141,13 @@ impl Run {
             phase: Phase::Preparing,
             slots: Vec::new(),
             asking: BTreeMap::new(),
+            unable: BTreeMap::new(),
             invited: 0,
             floor: 0,
             doubted: false,
             last: Vec::new(),
             service,
+            writing: false,
             changed: false,
             wake: None,
             accepted: 0,
@@ -180,9 +186,11 @@ impl Run {
         self.invited.max(self.dealt())
     }
 
-    /// Commits without which the round is repeated.
+    /// Commits without which the round is repeated. Half as many with each repetition: who takes part in every attempt
+    /// and commits in none cannot hold the run up.
     pub(crate) fn quorum(&self) -> u32 {
-        (self.expected() * QUORUM_PERCENT).div_ceil(100).max(self.floor)
+        let percent = QUORUM_PERCENT.checked_shr(self.attempt).unwrap_or(0);
+        (self.expected() * percent).div_ceil(100).max(self.floor)
     }
 
     /// Updates without which a round of so many workers does not close.
@@ -214,6 +222,27 @@ impl Run {
             }
         }
         self.asking.insert(volunteer, asking);
+    }
+
+    /// Remembers that a volunteer cannot do this run's tasks.
+    pub(crate) fn excuse(&mut self, volunteer: VolunteerId, now: Instant) {
+        if self.unable.len() >= MAX_SESSIONS {
+            self.unable.retain(|_, since| now.since(*since) < EXCUSED);
+        }
+        if self.unable.len() < MAX_SESSIONS {
+            self.unable.insert(volunteer, now);
+        }
+    }
+
+    /// Whether a volunteer could not do this run's tasks lately. Leased one again at once, it would give it back at
+    /// once, and ask again.
+    pub(crate) fn excuses(&self, volunteer: &VolunteerId, now: Instant) -> bool {
+        self.unable.get(volunteer).is_some_and(|since| now.since(*since) < EXCUSED)
+    }
+
+    /// Everybody may try again.
+    pub(crate) fn forget_excuses(&mut self) {
+        self.unable.clear();
     }
 
     /// Frees a slot whose lease ended.

@@ -7,7 +7,7 @@
 use crate::io::{Output, Ticket};
 use crate::leasing::{Blamed, Claim, Lease, Stage};
 use crate::policy::{MAX_RUNS, MAX_UPDATES_IN_MEMORY_BYTES};
-use crate::relay::Relay;
+use crate::relay::{PlantedBug, Relay};
 use crate::round::{Phase, Run, Slot, SlotState, Update, UpdateCheck, failed};
 use crate::run::{
     AcceptedUpdate, CheckUpdate, PauseReason, RunError, RunInput, RunOutput, RunSpec, UpdateVerdict,
@@ -29,8 +29,15 @@ impl Relay {
             RunInput::Failed { run, round, reason } => self.round_failed(&run, round, reason),
             RunInput::Paused { run } => self.pause_run(&run),
             RunInput::Resumed { run } => {
-                if self.runs.get(&run).is_some_and(|run| matches!(run.phase, Phase::Paused)) {
-                    self.prepare(&run);
+                let Some(held) = self.runs.get_mut(&run) else { return };
+                match &mut held.phase {
+                    Phase::Paused => {
+                        held.forget_excuses();
+                        self.prepare(&run);
+                    }
+                    // The pause that was to follow does not.
+                    Phase::Closing { pause } => *pause = false,
+                    _ => {}
                 }
             }
             RunInput::Canceled { run } => {
@@ -116,8 +123,9 @@ impl Relay {
 
     /// A volunteer says that it cannot do a worker's task. It is not believed, and not ignored: if the task cannot be
     /// done at all, the round would be dealt again and again.
-    pub(crate) fn doubt(&mut self, id: &JobId, worker: u32) {
+    pub(crate) fn doubt(&mut self, id: &JobId, worker: u32, volunteer: VolunteerId) {
         let Some(run) = self.runs.get_mut(id) else { return };
+        run.excuse(volunteer, self.now);
         if matches!(run.phase, Phase::Open { .. }) && !run.doubted {
             run.doubted = true;
             let round = run.round;
@@ -273,6 +281,7 @@ impl Relay {
         if run.round != round {
             return;
         }
+        run.writing = false;
         // Every check is done, so nothing is drawn any more.
         run.phase = Phase::Auditing { challenge: [0; 32] };
         run.changed = true;
@@ -314,6 +323,8 @@ impl Relay {
 
     /// Ends the phases that are over, after whatever happened.
     pub(crate) fn advance_runs(&mut self) {
+        let (unchecked, early) =
+            (self.planted(PlantedBug::CountUnchecked), self.planted(PlantedBug::DrawEarly));
         while let Some(run) = self.runs.values_mut().find(|run| run.changed) {
             run.changed = false;
             let id = run.id();
@@ -322,15 +333,18 @@ impl Relay {
                     let (leased, delivered) = (run.leased(), run.delivered());
                     let dealt_out =
                         run.dealt() >= run.invited.min(run.slots.len() as u32) || self.now >= dealing;
-                    let complete =
-                        leased == 0 && dealt_out && (delivered >= run.quorum() || self.now >= dealing);
+                    let complete = (leased == 0 || early)
+                        && dealt_out
+                        && (delivered >= run.quorum() || self.now >= dealing);
                     if complete || self.now >= deadline {
                         self.close_commits(&id);
                     } else if run.wake.is_none() {
                         self.wake_run(&id, if self.now < dealing { dealing } else { deadline });
                     }
                 }
-                Phase::Auditing { .. } if run.leased() == 0 && run.verified() == run.delivered() => {
+                Phase::Auditing { .. }
+                    if run.leased() == 0 && (unchecked || run.verified() == run.delivered()) =>
+                {
                     self.close_round(&id);
                 }
                 _ => {}
@@ -367,6 +381,9 @@ impl Relay {
             hasher.update(&claim.result.hash.0).update(&claim.result.bytes.to_le_bytes());
         }
         let challenge = *hasher.finalize().as_bytes();
+        if self.planted(PlantedBug::DrawEarly) {
+            late.clear();
+        }
         for lease in late {
             self.revoke(lease, RevokeReason::DeadlinePassed);
         }
@@ -395,8 +412,10 @@ impl Relay {
     /// Every update is checked. What is left is aggregated, unless it is too little: then rejected updates do not
     /// raise what is needed, so that liars cannot hold a round up once there are enough others.
     fn close_round(&mut self, id: &JobId) {
+        let unchecked = self.planted(PlantedBug::CountUnchecked);
         let Some(run) = self.runs.get_mut(id) else { return };
-        if run.verified() < run.floor {
+        let counted = if unchecked { run.delivered() } else { run.verified() };
+        if counted < run.floor {
             return self.repeat(id);
         }
         let mut updates = Vec::new();
@@ -413,17 +432,30 @@ impl Relay {
             });
         }
         run.phase = Phase::Closing { pause: false };
+        run.writing = true;
         let round = run.round;
         self.tell_run(RunOutput::CloseRound { run: *id, round, updates });
     }
 
     /// The round is durable: only now its updates are accepted.
     fn round_stored(&mut self, id: &JobId, round: u64) {
-        let Some(run) = self.runs.get_mut(id) else { return };
-        let Phase::Closing { pause } = run.phase else { return };
-        if run.round != round {
+        let Some(run) = self.runs.get_mut(id).filter(|run| run.round == round) else { return };
+        if !std::mem::take(&mut run.writing) {
             return;
         }
+        let Phase::Closing { pause } = run.phase else {
+            // A failure was told of something older, and gave the round up while it was written. It is durable.
+            let paused = matches!(run.phase, Phase::Paused);
+            self.give_up_round(id, RevokeReason::JobCanceled);
+            if let Some(run) = self.runs.get_mut(id) {
+                run.round += 1;
+                run.attempt = 0;
+            }
+            if !paused {
+                self.prepare(id);
+            }
+            return;
+        };
         run.last = run.slots.iter().map(|slot| slot.update().map(|update| update.volunteer)).collect();
         run.round += 1;
         run.attempt = 0;

@@ -2,7 +2,7 @@
 
 use crate::grid::Grid;
 use crate::io::{Input, JobSpec, Output, Ticket};
-use crate::policy::{GATHER, GRACE, MAX_UPDATES_IN_MEMORY_BYTES};
+use crate::policy::{EXCUSED, GATHER, GRACE, MAX_UPDATES_IN_MEMORY_BYTES};
 use crate::relay::{Config, Relay};
 use crate::run::{
     AcceptedUpdate, AuditPolicy, CheckUpdate, PauseReason, RunError, RunInput, RunOutput, RunPhase,

@@ -200,8 +200,8 @@ impl Relay {
         // A lease that just ended is released in good faith: nothing to do then.
         let Some(held) = self.leases.get(&release.lease).filter(|held| held.session == id) else { return };
         if release.reason == ReleaseReason::Unsupported && matches!(held.work, Work::Round { .. }) {
-            let (run, worker) = (held.job, held.shard);
-            self.doubt(&run, worker);
+            let (run, worker, volunteer) = (held.job, held.shard, held.volunteer);
+            self.doubt(&run, worker, volunteer);
         }
         self.lose(release.lease);
     }

@@ -1,8 +1,10 @@
 //! What a client of the simulated relay may do, and what it can see.
 
 use crate::product::{Order, Product, multiply};
+use crate::run::{inputs, work};
+use crate::store::Blobs;
 use crate::watch::Products;
-use potluck_proto::{BlobRef, MatmulTask};
+use potluck_proto::{BlobRef, MatmulTask, Task, TrainTask};
 use potluck_types::BlobHash;
 use std::sync::Arc;
 
@@ -40,22 +42,41 @@ pub enum Failure {
     DeviceLost,
     /// The device has too little memory.
     OutOfMemory,
-    /// Not a product: no other task is simulated.
-    Unsupported,
+    /// The task cannot be done.
+    BadTask,
 }
 
 /// All inputs of all jobs: what an adversary may know who fetched every blob before.
 #[derive(Debug, Clone, Copy)]
-pub struct Library<'a>(pub &'a Products);
+pub struct Library<'a> {
+    /// Jobs.
+    pub products: &'a Products,
+    /// What the relay has stored for runs.
+    pub blobs: &'a Blobs,
+}
 
 impl Library<'_> {
     /// A panel.
     pub fn blob(&self, hash: &BlobHash) -> Option<&Arc<Vec<u8>>> {
-        self.0.values().find_map(|product: &Product| product.blobs.get(hash))
+        let panel = self.products.values().find_map(|product: &Product| product.blobs.get(hash));
+        panel.or_else(|| self.blobs.get(hash))
     }
 
-    /// The right result of a task; empty if a panel is unknown.
-    pub fn truth(&self, task: &MatmulTask, order: Order) -> Vec<u8> {
+    /// The right result of a task; empty if an input is unknown.
+    pub fn truth(&self, task: &Task, order: Order) -> Vec<u8> {
+        match task {
+            Task::Matmul(task) => self.tile(task, order),
+            Task::Train(task) => self.update(task),
+        }
+    }
+
+    /// The right update of a worker; empty if an input is unknown.
+    pub fn update(&self, task: &TrainTask) -> Vec<u8> {
+        let inputs = inputs(task, |hash| self.blob(hash).cloned());
+        inputs.and_then(|inputs| work(task, inputs, None).ok()).unwrap_or_default()
+    }
+
+    fn tile(&self, task: &MatmulTask, order: Order) -> Vec<u8> {
         let all = |panels: &[BlobRef]| -> Option<Vec<u8>> {
             let blobs = panels.iter().map(|panel| self.blob(&panel.hash));
             blobs

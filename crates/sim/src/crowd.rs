@@ -76,7 +76,8 @@ impl World {
             return Ok(());
         }
         self.trace.note(now, b'w', client as u64, &tag.to_le_bytes(), || format!("client {client} wakes"));
-        let acts = slot.driver.woken(now, tag, Library(&self.products));
+        let library = Library { products: &self.products, blobs: &self.store.blobs };
+        let acts = slot.driver.woken(now, tag, library);
         self.perform(client, acts)
     }
 

@@ -8,12 +8,14 @@ use crate::driver::PersonEvent;
 use crate::plan::{Defect, Device, Nature, PlannedVolunteer};
 use crate::product::multiply;
 use crate::rng::Rng;
-use potluck_proto::{Backend, Preset};
+use crate::run::work;
+use potluck_proto::{Backend, MatmulTask, Preset, TrainTask};
 use potluck_types::{Duration, Instant, VolunteerId, VolunteerKey};
 use potluck_volunteer::{
     Action, Choice, Conditions, DEFAULT_CACHE_BYTES, DEFAULT_MEMORY_BYTES, Engine, Event, Failure, Options,
-    Run, RunId, State, Workload,
+    Run, RunId, State, TrainInputs, Workload, train,
 };
+use std::sync::Arc;
 
 /// Tags of wakes.
 const TICK: u64 = 1;
@@ -154,7 +156,7 @@ impl Honest {
                 let failure = match broken {
                     Broken::DeviceLost => Failure::DeviceLost,
                     Broken::OutOfMemory => Failure::OutOfMemory,
-                    Broken::Unsupported => Failure::Unsupported,
+                    Broken::BadTask => Failure::BadTask,
                 };
                 self.step(now, Event::KernelFailed { run, failure })
             }
@@ -276,11 +278,12 @@ impl Honest {
         if !self.agreed {
             self.accuse("a kernel starts without the person's consent".into());
         }
-        let Workload::Matmul { task, a, bt } = &run.work else {
-            let result = Err(Broken::Unsupported);
-            return Act::Compute { after_ms: 1, run: run.id.0, result };
+        let flops = match &run.work {
+            Workload::Matmul { task, .. } => {
+                2 * u64::from(task.rows) * u64::from(task.cols) * u64::from(task.depth)
+            }
+            Workload::Train { task, .. } => train::Plan::of(task).map_or(0, |plan| plan.flops()),
         };
-        let flops = 2 * u64::from(task.rows) * u64::from(task.cols) * u64::from(task.depth);
         let busy_ms = flops as f64 / self.device.flops_per_ms as f64;
         let hiccup_ms = if self.rng.permille(250) { self.device.hiccup_ms } else { 0 };
         let after_ms = (busy_ms / run.share.max(0.01)) as u64 + self.rng.within(0..=hiccup_ms);
@@ -288,15 +291,28 @@ impl Honest {
         let result = match self.defect {
             Some(Defect::Lost) if fails => Err(Broken::DeviceLost),
             Some(Defect::OutOfMemory) if fails => Err(Broken::OutOfMemory),
-            Some(Defect::Zeros) => Ok(vec![0; (task.rows * task.cols * 4) as usize]),
-            _ => {
-                let stack = |panels: &[std::sync::Arc<Vec<u8>>]| -> Vec<u8> {
-                    panels.iter().flat_map(|panel| panel.iter().copied()).collect()
-                };
-                Ok(multiply(task, &stack(a), &stack(bt), self.device.order))
+            defect => match &run.work {
+                Workload::Matmul { task, a, bt } => Ok(self.tile(task, a, bt)),
+                Workload::Train { task, inputs } => self.update(task, inputs.clone()),
             }
+            .map(|right| if defect == Some(Defect::Zeros) { vec![0; right.len()] } else { right }),
         };
         Act::Compute { after_ms: after_ms.max(1), run: run.id.0, result }
+    }
+
+    fn tile(&self, task: &MatmulTask, a: &[Arc<Vec<u8>>], bt: &[Arc<Vec<u8>>]) -> Vec<u8> {
+        let stack = |panels: &[Arc<Vec<u8>>]| -> Vec<u8> {
+            panels.iter().flat_map(|panel| panel.iter().copied()).collect()
+        };
+        multiply(task, &stack(a), &stack(bt), self.device.order)
+    }
+
+    fn update(&mut self, task: &TrainTask, inputs: TrainInputs) -> Result<Vec<u8>, Broken> {
+        let mut drift = self.device.drifts.then(|| self.rng.fork());
+        work(task, inputs, drift.as_mut()).map_err(|error| {
+            self.accuse(format!("a part of round {} cannot be done: {error}", task.round));
+            Broken::BadTask
+        })
     }
 
     fn arm(&mut self, now: u64) -> Vec<Act> {

@@ -1,6 +1,8 @@
 //! The relay process: carries out what the machine says through links, checks and store; dies and starts again.
 
+use crate::act::Library;
 use crate::link::{ConnId, Item, Side};
+use crate::rounds::Open;
 use crate::store::Pending;
 use crate::trace::brief;
 use crate::world::{Event, MAX_TICKS_PER_SECOND, World};
@@ -14,6 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 /// One life of the relay.
 pub(crate) struct Host {
     pub(crate) relay: Relay,
+    pub(crate) runs: BTreeMap<JobId, Open>,
     secret: Secret,
     sessions: BTreeMap<SessionId, ConnId>,
     next_session: u64,
@@ -131,7 +134,7 @@ impl World {
                 self.store.records.entry(volunteer).or_default().rejected += 1;
                 Ok(())
             }
-            Output::Run(output) => Err(format!("a run that nobody added: {output:?}")),
+            Output::Run(output) => self.carry_out_run(output),
             Output::JobCompleted { job } => {
                 self.trace.note(now, b'J', 0, &job.0, || format!("relay: job {job:?} is complete"));
                 self.queue.after(self.rng.within(0..=200), Event::RecordCompleted { start, job });
@@ -183,7 +186,8 @@ impl World {
             return Ok(());
         }
         let unreadable = !self.calm && self.rng.permille(self.plan.faults.unreadable);
-        let blob = self.products.values().find_map(|product| product.blobs.get(&request.hash));
+        let library = Library { products: &self.products, blobs: &self.store.blobs };
+        let blob = library.blob(&request.hash);
         let (from, to) = (request.offset as usize, request.offset as usize + request.bytes as usize);
         let data = blob.and_then(|blob| blob.get(from..to)).filter(|_| !unreadable);
         let message = match data {
@@ -383,6 +387,7 @@ impl World {
         self.trace.note(now, b'!', down_ms, &[polite.into()], || {
             format!("-- the relay is {} for {down_ms} ms", if polite { "stopped" } else { "killed" })
         });
+        self.lose_runs()?;
         self.host = None;
         self.watch.relay_died();
         let pending = std::mem::take(&mut self.store.pending);
@@ -418,6 +423,7 @@ impl World {
         });
         self.host = Some(Host {
             relay: Relay::new(config),
+            runs: BTreeMap::new(),
             secret: Secret(self.rng.bytes()),
             sessions: BTreeMap::new(),
             next_session: 1,
@@ -446,7 +452,7 @@ impl World {
                 ));
             }
         }
-        Ok(())
+        self.find_runs()
     }
 
     /// Everybody leaves and what is on its way ends: nothing may be left in the relay's memory.

@@ -3,10 +3,11 @@
 use crate::act::{Act, Library};
 use crate::product::Order;
 use crate::rng::Rng;
+use crate::run;
 use potluck_proto::{
     Backend, BlobChunk, BlobMissing, BlobRef, BlobRequest, Commit, Consent, Hello, Lease, LeaseRequest,
-    Message, Outcome, PROTOCOL_VERSION, Ping, Preset, Release, ReleaseReason, Task, Welcome, Withdraw,
-    decode, encode,
+    Message, Outcome, PROTOCOL_VERSION, Ping, Preset, Release, ReleaseReason, Task, TrainTask, Welcome,
+    Withdraw, decode, encode,
 };
 use potluck_types::limits::{MAX_CHUNK_BYTES, MAX_CHUNKS_IN_FLIGHT, MAX_FRAME_BYTES};
 use potluck_types::{
@@ -19,7 +20,7 @@ use std::collections::BTreeMap;
 pub enum Trick {
     /// None: an honest client of another make.
     Nothing,
-    /// One element is off.
+    /// One element is off; of an update, the length.
     FlipElement,
     /// Everything is zero.
     Zeros,
@@ -29,7 +30,7 @@ pub enum Trick {
     WrongLength,
     /// Other bytes than those committed.
     WrongHash,
-    /// The right result of another shard.
+    /// The right result of another shard, or of another worker or round.
     OtherShard,
     /// The same commit again, before and after its verdict.
     ReplayCommit,
@@ -295,8 +296,7 @@ impl Liar {
             _ => self.rng.within(5..=1_500),
         };
         if self.rng.permille(500) {
-            let Task::Matmul(task) = &lease.task else { unreachable!("no run was added") };
-            for blob in task.a.iter().chain(&task.bt).take(MAX_CHUNKS_IN_FLIGHT) {
+            for blob in run::refs(&lease.task).iter().take(MAX_CHUNKS_IN_FLIGHT) {
                 let bytes = blob.bytes.min(MAX_CHUNK_BYTES as u64) as u32;
                 send(acts, BlobRequest { hash: blob.hash, offset: 0, bytes });
             }
@@ -317,10 +317,15 @@ impl Liar {
             acts.push(self.later(50, Step::Ask));
             return;
         }
-        let Task::Matmul(task) = &lease.task else { unreachable!("no run was added") };
-        let truth = library.truth(task, Order::Forward);
+        let truth = library.truth(&lease.task, Order::Forward);
         let lie = self.lies();
-        let (claimed, delivered) = self.falsify(lie, truth.clone(), task.dtype);
+        let (claimed, delivered) = match &lease.task {
+            Task::Matmul(task) => self.falsify(lie, truth.clone(), task.dtype),
+            Task::Train(task) => match self.other_update(lie, &truth, task, library) {
+                Some(other) => (other.clone(), other),
+                None => self.falsify(lie, truth.clone(), DType::Int8),
+            },
+        };
         self.last_truth = truth;
         let result = BlobRef { hash: BlobHash::of(&claimed), bytes: claimed.len() as u64 };
         self.serves.clear();
@@ -392,6 +397,31 @@ impl Liar {
             _ => {}
         }
         (truth.clone(), truth)
+    }
+
+    /// Lies about an update that are not also lies about a tile.
+    fn other_update(
+        &mut self,
+        lie: bool,
+        truth: &[u8],
+        task: &TrainTask,
+        library: Library<'_>,
+    ) -> Option<Vec<u8>> {
+        if !lie {
+            return None;
+        }
+        match self.trick {
+            Trick::FlipElement => {
+                let factor = self.rng.pick(&[-1.0, 0.5, 2.0, 100.0]).unwrap_or(-1.0);
+                run::scaled(task, truth, factor)
+            }
+            Trick::Zeros if self.rng.permille(500) => run::scaled(task, truth, 0.0),
+            Trick::OtherShard if self.last_truth.len() != truth.len() || self.rng.permille(500) => {
+                let worker = task.worker ^ 1;
+                Some(library.update(&TrainTask { worker, ..task.clone() }))
+            }
+            _ => None,
+        }
     }
 
     fn serve(&mut self, request: &BlobRequest, acts: &mut Vec<Act>) {
@@ -468,8 +498,8 @@ impl Liar {
             }
             Trick::Fishing => {
                 let held = self.held.values().next().map(|held| {
-                    let Task::Matmul(task) = &held.lease.task else { unreachable!("no run was added") };
-                    task.a.first().map_or(BlobHash([0; 32]), |blob| blob.hash)
+                    let refs = run::refs(&held.lease.task);
+                    refs.first().map_or(BlobHash([0; 32]), |blob| blob.hash)
                 });
                 let hash = held.unwrap_or(BlobHash(self.rng.bytes()));
                 let offset = self.rng.pick(&[0, 1, u64::MAX, u64::MAX - 5]).unwrap_or(0);

@@ -7,7 +7,7 @@
 //! complete within bounded simulated time.
 //!
 //! Where to look: [`plan`] reads a seed; [`world`] holds the state and routes events; `host` is the relay
-//! process, `crowd` the clients; [`liar`] the adversaries; [`link`] the wires; [`store`] what survives a crash.
+//! process, `rounds` its part of training runs, `crowd` the clients; [`liar`] the adversaries; [`link`] the wires; [`store`] what survives a crash.
 //!
 //! Architecture invariant: never depends on `relay`: that crate is only an adapter, as this one is.
 
@@ -21,7 +21,10 @@ pub mod link;
 pub mod plan;
 pub mod product;
 pub mod queue;
+pub mod referee;
 pub mod rng;
+mod rounds;
+pub mod run;
 pub mod store;
 pub mod trace;
 pub mod watch;

@@ -69,11 +69,12 @@ fn replay(seed: u64, trace: bool) -> ExitCode {
     match run(seed, options) {
         Ok(outcome) => {
             println!(
-                "seed {seed}: every invariant held\n  {} events, {} leases, {} rejected, {} late commits, \
+                "seed {seed}: every invariant held\n  {} events, {} leases, {} rounds closed, {} rejected, {} late commits, \
                  {} crashes of the relay\n  {:.1} simulated seconds, the last job complete {:.1} s after the \
                  faults stopped\n  trace {}",
                 outcome.events,
                 outcome.leases,
+                outcome.rounds,
                 outcome.rejected,
                 outcome.late_commits,
                 outcome.crashes,
@@ -96,6 +97,9 @@ struct Sums {
     passed: u64,
     events: u64,
     leases: u64,
+    rounds: u64,
+    updates: u64,
+    deceived: u64,
     rejected: u64,
     late_commits: u64,
     honest_undelivered: u64,
@@ -109,6 +113,9 @@ impl Sums {
         self.passed += 1;
         self.events += outcome.events;
         self.leases += outcome.leases;
+        self.rounds += outcome.rounds;
+        self.updates += outcome.updates;
+        self.deceived += outcome.deceived;
         self.rejected += outcome.rejected;
         self.late_commits += outcome.late_commits;
         self.honest_undelivered += outcome.honest_undelivered;
@@ -191,6 +198,9 @@ fn print_table(seeds: u64, sums: &Sums, elapsed_s: f64) {
     for (name, value) in [
         ("events", sums.events),
         ("leases", sums.leases),
+        ("training rounds closed", sums.rounds),
+        ("updates that counted", sums.updates),
+        ("wrong ones among them", sums.deceived),
         ("results rejected", sums.rejected),
         ("late or fenced commits", sums.late_commits),
         ("honest, not delivered", sums.honest_undelivered),

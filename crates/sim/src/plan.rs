@@ -6,6 +6,8 @@ use crate::liar::{TRICKS, Trick};
 use crate::link::Quality;
 use crate::product::Order;
 use crate::rng::Rng;
+use potluck_proto::UpdateCodec;
+use potluck_schedule::AuditPolicy;
 use potluck_types::{DType, MatmulShape};
 
 /// A job and when it comes.
@@ -20,6 +22,33 @@ pub struct PlannedJob {
     /// When it is canceled, in milliseconds.
     pub cancel_at: Option<u64>,
 }
+
+/// A training run and when it comes.
+#[derive(Debug, Clone, Copy)]
+pub struct PlannedRun {
+    /// Rounds in all.
+    pub rounds: u64,
+    /// Workers of a round at most.
+    pub max_workers: u32,
+    /// How often updates are replayed.
+    pub audit: AuditPolicy,
+    /// How updates are encoded.
+    pub codec: UpdateCodec,
+    /// Whether the model has biases.
+    pub bias: bool,
+    /// When it is submitted, in milliseconds.
+    pub submit_at: u64,
+    /// When it is canceled, in milliseconds.
+    pub cancel_at: Option<u64>,
+    /// When it is paused, and for how long, in milliseconds.
+    pub pauses: [Option<(u64, u64)>; 2],
+}
+
+/// Every update is replayed.
+pub const AUDIT_ALL: AuditPolicy =
+    AuditPolicy { first: u32::MAX, rate: 500_000, decay: 800_000, least: 50_000 };
+/// No update is replayed because its number was drawn.
+pub const AUDIT_NONE: AuditPolicy = AuditPolicy { first: 0, rate: 0, decay: 800_000, least: 0 };
 
 /// What a device that runs the honest engine does wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +83,8 @@ pub struct Device {
     pub claims_times: u64,
     /// On top of one kernel in four, up to this, in milliseconds.
     pub hiccup_ms: u64,
+    /// Its training rounds otherwise than the relay's CPU, within the tolerance.
+    pub drifts: bool,
 }
 
 /// A volunteer.
@@ -101,6 +132,8 @@ pub struct Faults {
 pub struct Plan {
     /// Jobs.
     pub jobs: Vec<PlannedJob>,
+    /// Training runs.
+    pub runs: Vec<PlannedRun>,
     /// Volunteers; the first is the honest one that stays.
     pub volunteers: Vec<PlannedVolunteer>,
     /// Faults, until the safety phase ends.
@@ -142,7 +175,13 @@ impl Plan {
             let nature = Nature::Liar(rng.pick(&TRICKS).unwrap_or(Trick::Zeros));
             volunteers.push(draw_volunteer(rng, nature, safety_ms, churn, false));
         }
-        Self { jobs, volunteers, faults, safety_ms }
+        // A stream of its own: the rest of the seed is the same with and without runs.
+        let mut aside = rng.clone().fork();
+        let runs = draw_runs(&mut aside, safety_ms);
+        for volunteer in &mut volunteers {
+            volunteer.device.drifts = aside.permille(500);
+        }
+        Self { jobs, runs, volunteers, faults, safety_ms }
     }
 }
 
@@ -170,6 +209,37 @@ fn draw_jobs(rng: &mut Rng, safety_ms: u64) -> Vec<PlannedJob> {
         jobs.push(PlannedJob { shape, dtype, submit_at, cancel_at: cancel_at.filter(|at| *at < safety_ms) });
     }
     jobs
+}
+
+/// Three seeds in ten have a run, one in twenty has two.
+fn draw_runs(rng: &mut Rng, safety_ms: u64) -> Vec<PlannedRun> {
+    let count = match rng.within(0..=99) {
+        0..5 => 2,
+        5..30 => 1,
+        _ => 0,
+    };
+    let draw = |_| {
+        let submit_at = rng.within(0..=safety_ms / 3);
+        let until = rng.within(0..=20_000);
+        let mut pause = || {
+            let at = submit_at + rng.within(0..=15_000);
+            rng.permille(250).then(|| (at, rng.within(1..=10_000)))
+        };
+        let pauses = [pause(), pause()];
+        PlannedRun {
+            rounds: rng.within(2..=5),
+            max_workers: rng.within(2..=4) as u32,
+            audit: rng.pick(&[AUDIT_ALL, AuditPolicy::default(), AUDIT_NONE]).unwrap_or(AUDIT_ALL),
+            codec: rng
+                .pick(&[UpdateCodec::F32, UpdateCodec::F16, UpdateCodec::Int8, UpdateCodec::Int4])
+                .unwrap_or(UpdateCodec::F32),
+            bias: rng.permille(300),
+            submit_at,
+            cancel_at: rng.permille(100).then_some(submit_at + until).filter(|at| *at < safety_ms),
+            pauses: pauses.map(|pause| pause.filter(|(at, _)| *at < safety_ms)),
+        }
+    };
+    (0..count).map(draw).collect()
 }
 
 fn draw_faults(rng: &mut Rng, safety_ms: u64) -> Faults {
@@ -225,6 +295,7 @@ fn draw_volunteer(
         flops_per_ms: rng.pick(&[4_000, 20_000, 100_000, 1_000_000]).unwrap_or(4_000),
         claims_times: rng.pick(&[1, 1, 1, 50]).unwrap_or(1),
         hiccup_ms: rng.pick(&[0, 20, 500, 15_000]).unwrap_or(0),
+        drifts: false,
     };
     PlannedVolunteer {
         nature,

@@ -2,7 +2,8 @@
 //! reported as stored survives any crash. What was not yet reported may or may not be there afterwards.
 
 use crate::product::Product;
-use potluck_schedule::{AcceptedTile, Record, Ticket};
+use potluck_proto::BlobRef;
+use potluck_schedule::{AcceptedTile, AcceptedUpdate, Record, Ticket};
 use potluck_types::{BlobHash, JobId, Tile, VolunteerId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,11 +39,70 @@ impl JobRows {
     }
 }
 
+/// Blobs of runs by their hash.
+pub type Blobs = BTreeMap<BlobHash, Arc<Vec<u8>>>;
+
+/// The record of a closed round.
+#[derive(Debug)]
+pub struct RoundRow {
+    /// The round.
+    pub round: u64,
+    /// Hash of the parameters where it started.
+    pub before: BlobHash,
+    /// Hash of those that it led to.
+    pub after: BlobHash,
+    /// The outer step.
+    pub step: BlobRef,
+    /// The checkpoint that it ended with, if it ended with one.
+    pub checkpoint: Option<BlobRef>,
+    /// The updates that counted. Their bytes are in the blobs.
+    pub updates: Vec<AcceptedUpdate>,
+}
+
+/// One run's rows.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "columns, as they are stored")]
+pub struct RunRows {
+    /// The submitter canceled it.
+    pub canceled: bool,
+    /// The relay said so and it was written down.
+    pub completed: bool,
+    /// It pauses.
+    pub paused: bool,
+    /// The submitter's last word was to pause it.
+    pub asked_to_pause: bool,
+    /// The first checkpoint.
+    pub checkpoint: BlobRef,
+    /// The state before a round.
+    pub states: BTreeMap<u64, Vec<u8>>,
+    /// Closed rounds, in order.
+    pub rounds: Vec<RoundRow>,
+}
+
+impl RunRows {
+    /// Whether it still has to be completed.
+    pub fn is_open(&self) -> bool {
+        !self.canceled && !self.completed
+    }
+
+    /// The last checkpoint, and the steps since.
+    pub fn replica(&self) -> (BlobRef, Vec<BlobRef>) {
+        let last = self.rounds.iter().rposition(|round| round.checkpoint.is_some());
+        let checkpoint = last.and_then(|at| self.rounds[at].checkpoint).unwrap_or(self.checkpoint);
+        let steps = self.rounds[last.map_or(0, |at| at + 1)..].iter().map(|round| round.step);
+        (checkpoint, steps.collect())
+    }
+}
+
 /// What survives a crash, and what waits for the next group commit.
 #[derive(Debug, Default)]
 pub struct Store {
     /// Jobs by their id.
     pub jobs: BTreeMap<JobId, JobRows>,
+    /// Submitted runs by their id.
+    pub runs: BTreeMap<JobId, RunRows>,
+    /// What runs stored.
+    pub blobs: Blobs,
     /// What is known of volunteers.
     pub records: BTreeMap<VolunteerId, Record>,
     /// Not durable yet.

@@ -71,10 +71,13 @@ pub fn brief(message: &potluck_proto::Message) -> String {
     use potluck_proto::{Message, Task};
     match message {
         Message::Lease(lease) => {
-            let Task::Matmul(task) = &lease.task else { unreachable!("no run was added") };
+            let what = match &lease.task {
+                Task::Matmul(task) => format!("{}x{}x{}", task.rows, task.depth, task.cols),
+                Task::Train(task) => format!("round {} of {:?}", task.round, lease.job),
+            };
             format!(
-                "Lease {} fence {:#x} shard {} ({}x{}x{}) for {}",
-                lease.lease, lease.fence.0, lease.shard, task.rows, task.depth, task.cols, lease.deadline
+                "Lease {} fence {:#x} shard {} ({what}) for {}",
+                lease.lease, lease.fence.0, lease.shard, lease.deadline
             )
         }
         Message::LeaseRequest(request) => {

@@ -4,11 +4,13 @@
 //! fences comes from the messages alone.
 
 use crate::product::Product;
+use crate::referee::Referee;
+use crate::run::refs;
 use crate::store::{Store, units};
 use potluck_proto::{
     BlobRef, ConsentGranted, Lease, Message, Outcome, RefusalCode, RejectReason, Task, Verdict,
 };
-use potluck_schedule::{CheckVerdict, Input, Output, Ticket};
+use potluck_schedule::{AcceptedUpdate, CheckVerdict, Input, Output, RunInput, RunOutput, Ticket};
 use potluck_types::limits::{
     MAX_CHUNK_BYTES, MAX_CHUNKS_IN_FLIGHT, MAX_CONSENT, MAX_LEASES_PER_SESSION, MAX_RESULTS_IN_MEMORY_BYTES,
     MESSAGE_BURST, MESSAGES_PER_SECOND,
@@ -31,12 +33,17 @@ struct WireLease {
     until: u64,
     inputs: BTreeMap<BlobHash, u64>,
     committed: Option<BlobRef>,
+    /// A part of a round.
+    train: bool,
+    /// Bytes of an update that arrived.
+    arrived: u64,
 }
 
 /// One session, as its messages show it.
 #[derive(Debug, Default)]
 struct Seen {
     honest: bool,
+    volunteer: Option<VolunteerId>,
     consent: Option<(ConsentToken, u64)>,
     shown: Option<ConsentToken>,
     asked: u32,
@@ -70,6 +77,8 @@ pub struct Watch {
     pub honest_undelivered: u64,
     /// Commits with an ended lease or a wrong fence.
     pub late_commits: u64,
+    /// What was observed of runs.
+    pub referee: Referee,
 }
 
 impl Watch {
@@ -81,6 +90,7 @@ impl Watch {
         self.ended.clear();
         self.result_bytes.clear();
         self.speaking = None;
+        self.referee.relay_died();
     }
 
     /// A session opened.
@@ -102,6 +112,12 @@ impl Watch {
             Input::JobCanceled { job } => {
                 self.ended.insert(*job);
             }
+            Input::Run(input) => {
+                if let RunInput::Canceled { run } = input {
+                    self.ended.insert(*run);
+                }
+                self.referee.input(input);
+            }
             Input::Checked { ticket, verdict } => {
                 self.tickets.insert(*ticket, Some(*verdict));
                 if !matches!(verdict, CheckVerdict::Right { .. }) {
@@ -118,6 +134,9 @@ impl Watch {
     fn heard(&mut self, now: u64, session: SessionId, message: &Message) {
         let Some(seen) = self.sessions.get_mut(&session) else { return };
         match message {
+            Message::Hello(hello) => {
+                seen.volunteer.get_or_insert(hello.key.id());
+            }
             Message::LeaseRequest(request) => {
                 seen.asked += 1;
                 seen.shown = Some(request.consent);
@@ -132,13 +151,25 @@ impl Watch {
             Message::Commit(commit) => {
                 let current = |lease: &&mut WireLease| lease.fence == commit.fence && now <= lease.until;
                 match seen.leases.get_mut(&commit.lease).filter(current) {
-                    Some(lease) if lease.committed.is_none() => lease.committed = Some(commit.result),
+                    Some(lease) if lease.committed.is_none() => {
+                        lease.committed = Some(commit.result);
+                        self.referee.committed(&lease.job, lease.shard, commit.lease, commit.result);
+                    }
                     _ => self.late_commits += 1,
                 }
             }
             Message::BlobChunk(chunk) => {
                 if let Some(asked) = seen.chunks_asked.get_mut(&chunk.hash) {
                     *asked = asked.saturating_sub(1);
+                }
+                // An update that is here waits for its round, not for its session.
+                let whole = seen.leases.iter_mut().find_map(|(id, lease)| {
+                    let claim = lease.committed.filter(|claim| claim.hash == chunk.hash)?;
+                    lease.arrived += chunk.data.len() as u64;
+                    (lease.train && lease.arrived >= claim.bytes).then_some(*id)
+                });
+                if let Some(lease) = whole.and_then(|id| seen.leases.remove_entry(&id)) {
+                    seen.delivered.insert(lease.0, (lease.1.job, lease.1.shard));
                 }
             }
             Message::BlobMissing(missing) => {
@@ -233,7 +264,16 @@ impl Watch {
                 }
                 Ok(())
             }
-            Output::Run(output) => Err(format!("a run that nobody added: {output:?}")),
+            Output::Run(output) => {
+                if let RunOutput::Completed { run } = output {
+                    self.ended.insert(*run);
+                }
+                let computing = match output {
+                    RunOutput::CheckUpdate(check) => self.computing(&check.run),
+                    _ => None,
+                };
+                self.referee.output(output, computing, store)
+            }
             Output::JobCompleted { job } => {
                 if !self.ended.insert(*job) {
                     return Err(format!("job {job:?} is completed a second time, or after it was canceled"));
@@ -246,6 +286,13 @@ impl Watch {
                 }
             }
         }
+    }
+
+    /// A lease of a run without a commit.
+    fn computing(&self, run: &JobId) -> Option<LeaseId> {
+        let leases = self.sessions.values().flat_map(|seen| &seen.leases);
+        let computes = |lease: &WireLease| lease.job == *run && lease.committed.is_none();
+        leases.into_iter().find(|(_, lease)| computes(lease)).map(|(id, _)| *id)
     }
 
     fn sent(
@@ -340,18 +387,36 @@ impl Watch {
         if self.ended.contains(&lease.job) {
             return Err(format!("lease {} of job {:?}, which has ended", lease.lease, lease.job));
         }
-        let product = products.get(&lease.job).ok_or("a lease of an unknown job")?;
-        let Task::Matmul(task) = &lease.task else { unreachable!("no run was added") };
-        let tile =
-            tile_of(product, task).ok_or_else(|| format!("lease {}: its panels are no tile", lease.lease))?;
-        units(product, &tile)?;
-        let before = self.shards.entry((lease.job, lease.shard)).or_insert_with(|| tile.clone());
-        if *before != tile {
-            return Err(format!("shard {} was {before:?} and is leased as {tile:?}", lease.shard));
+        match &lease.task {
+            Task::Train(task) => {
+                self.referee.leased(&lease.job, lease.shard, lease.lease, seen.volunteer, task)?;
+            }
+            Task::Matmul(task) => {
+                let product = products.get(&lease.job).ok_or("a lease of an unknown job")?;
+                let tile = tile_of(product, task)
+                    .ok_or_else(|| format!("lease {}: its panels are no tile", lease.lease))?;
+                units(product, &tile)?;
+                let before = self.shards.entry((lease.job, lease.shard)).or_insert_with(|| tile.clone());
+                if *before != tile {
+                    return Err(format!("shard {} was {before:?} and is leased as {tile:?}", lease.shard));
+                }
+            }
         }
-        let inputs = task.a.iter().chain(&task.bt).map(|blob| (blob.hash, blob.bytes)).collect();
+        let inputs = refs(&lease.task).iter().map(|blob| (blob.hash, blob.bytes)).collect();
         let (until, fence, job, shard) = (now + lease.deadline.0, lease.fence, lease.job, lease.shard);
-        seen.leases.insert(lease.lease, WireLease { fence, job, shard, until, inputs, committed: None });
+        seen.leases.insert(
+            lease.lease,
+            WireLease {
+                fence,
+                job,
+                shard,
+                until,
+                inputs,
+                committed: None,
+                train: matches!(lease.task, Task::Train(_)),
+                arrived: 0,
+            },
+        );
         if seen.leases.len() > MAX_LEASES_PER_SESSION {
             return Err(format!("session {session} holds {} leases", seen.leases.len()));
         }
@@ -370,6 +435,12 @@ impl Watch {
             return Ok(());
         }
         let durable = held.is_some_and(|(job, shard)| {
+            if let Some(run) = store.runs.get(&job) {
+                let theirs = |update: &AcceptedUpdate| {
+                    update.worker == shard && Some(update.volunteer) == seen.volunteer
+                };
+                return run.rounds.last().is_some_and(|round| round.updates.iter().any(theirs));
+            }
             let tile = self.shards.get(&(job, shard));
             let rows = store.jobs.get(&job);
             rows.is_some_and(|rows| rows.tiles.iter().any(|(stored, _)| Some(&stored.tile) == tile))

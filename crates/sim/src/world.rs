@@ -11,12 +11,15 @@ use crate::plan::{Nature, Plan};
 use crate::product::Product;
 use crate::queue::Queue;
 use crate::rng::Rng;
-use crate::store::Store;
+use crate::rounds::Wish;
+use crate::run::{Runs, Training};
+use crate::store::{RunRows, Store};
 use crate::trace::{Sink, Trace, TraceHash};
 use crate::watch::{Products, Watch};
 use potluck_proto::BlobRequest;
-use potluck_schedule::{CheckVerdict, Config, Input, Ticket};
+use potluck_schedule::{AcceptedUpdate, CheckVerdict, Config, Input, RunInput, Ticket};
 use potluck_types::{JobId, SessionId};
+use std::sync::Arc;
 
 /// After the faults stop, every job is complete within this simulated time, in milliseconds.
 ///
@@ -52,6 +55,12 @@ pub struct RunOutcome {
     pub events: u64,
     /// Leases given.
     pub leases: u64,
+    /// Rounds closed.
+    pub rounds: u64,
+    /// Updates that counted.
+    pub updates: u64,
+    /// Of which wrong, but not drawn for a replay.
+    pub deceived: u64,
     /// Results rejected.
     pub rejected: u64,
     /// Rejections of honest volunteers whose bytes a broken link kept from arriving in time.
@@ -103,6 +112,20 @@ pub(crate) enum Event {
     Submit { job: usize },
     /// A job is canceled.
     Cancel { job: usize },
+    /// A run is submitted.
+    SubmitRun { run: JobId },
+    /// A submitter wants something.
+    Wish { run: JobId, wish: Wish },
+    /// The tasks of a round are made.
+    Prepare { start: u32, run: JobId, round: u64, workers: u32 },
+    /// A round's updates are weighed.
+    Close { start: u32, run: JobId, round: u64, updates: Vec<AcceptedUpdate> },
+    /// A part of a closed round is written.
+    WriteRound { start: u32, run: JobId },
+    /// The relay hears what became of a run's work.
+    RunTold { start: u32, input: Box<RunInput> },
+    /// A completed run is written down.
+    RecordRun { start: u32, run: JobId },
     /// Kill -9, or a goodbye.
     Crash { down_ms: u64 },
     /// The relay starts.
@@ -153,6 +176,7 @@ pub(crate) struct World {
     pub(crate) job_ids: Vec<JobId>,
     pub(crate) products: Products,
     pub(crate) submitted: Vec<JobId>,
+    pub(crate) runs: Runs,
     pub(crate) store: Store,
     pub(crate) host: Option<Host>,
     pub(crate) start: u32,
@@ -216,6 +240,17 @@ impl World {
         if plan.faults.trouble_every_ms > 0 {
             queue.at(plan.faults.trouble_every_ms, Event::Trouble);
         }
+        let mut runs = Runs::new();
+        for planned in &plan.runs {
+            let run = JobId(rng.bytes());
+            let training = Training::draw(&mut rng, run, planned).map_err(|error| error.to_string())?;
+            runs.insert(run, Arc::new(training));
+            queue.at(planned.submit_at, Event::SubmitRun { run });
+            let pauses = planned.pauses.iter().flatten().map(|&(at, for_ms)| (at, Wish::Pause { for_ms }));
+            for (at, wish) in pauses.chain(planned.cancel_at.map(|at| (at, Wish::Cancel))) {
+                queue.at(at, Event::Wish { run, wish });
+            }
+        }
         queue.at(0, Event::Restart);
         queue.at(plan.safety_ms, Event::Calm);
         Ok(Self {
@@ -226,6 +261,7 @@ impl World {
             job_ids,
             products,
             submitted: Vec::new(),
+            runs,
             store: Store::default(),
             host: None,
             start: 0,
@@ -245,6 +281,9 @@ impl World {
             seed,
             events: self.trace.events(),
             leases: self.watch.leases,
+            rounds: self.watch.referee.rounds,
+            updates: self.watch.referee.updates,
+            deceived: self.watch.referee.deceived,
             rejected: self.watch.rejected,
             honest_undelivered: self.watch.honest_undelivered,
             late_commits: self.watch.late_commits,
@@ -284,11 +323,30 @@ impl World {
                 self.record_completed(job);
                 Ok(())
             }
+            Event::Prepare { start, run, round, workers } if self.lives(start) => {
+                self.prepare_round(run, round, workers)
+            }
+            Event::Close { start, run, round, updates } if self.lives(start) => {
+                self.close_round(run, round, updates)
+            }
+            Event::WriteRound { start, run } if self.lives(start) => self.write_round(run),
+            Event::RunTold { start, input } if self.lives(start) => self.step(Input::Run(*input)),
+            Event::RecordRun { start, run } if self.lives(start) => {
+                self.record_run(run);
+                Ok(())
+            }
             // The relay that these belonged to is dead.
             Event::Checked { .. }
             | Event::GroupCommit { .. }
             | Event::StoreAck { .. }
-            | Event::RecordCompleted { .. } => Ok(()),
+            | Event::RecordCompleted { .. }
+            | Event::Prepare { .. }
+            | Event::Close { .. }
+            | Event::WriteRound { .. }
+            | Event::RunTold { .. }
+            | Event::RecordRun { .. } => Ok(()),
+            Event::SubmitRun { run } => self.submit_run(run),
+            Event::Wish { run, wish } => self.wish(run, wish),
             Event::Submit { job } => self.submit(job),
             Event::Cancel { job } => self.cancel(job),
             Event::Crash { down_ms } => self.crash(down_ms),
@@ -337,7 +395,9 @@ impl World {
     /// Whether everything that must complete has.
     pub(crate) fn look_whether_done(&mut self) {
         let open = |id: &JobId| self.store.jobs.get(id).is_none_or(|rows| !rows.completed && !rows.canceled);
-        if self.calm && self.done_at.is_none() && !self.job_ids.iter().any(open) {
+        let open_run = |id: &JobId| self.store.runs.get(id).is_none_or(RunRows::is_open);
+        let done = !self.job_ids.iter().any(open) && !self.runs.keys().any(open_run);
+        if self.calm && self.done_at.is_none() && done {
             self.done_at = Some(self.queue.now());
             self.queue.after(3_000, Event::Finish);
         }
@@ -358,8 +418,19 @@ impl World {
         };
         let open = |id: &&JobId| self.store.jobs.get(id).is_none_or(|rows| !rows.completed && !rows.canceled);
         let open: Vec<_> = self.job_ids.iter().filter(open).map(progress).collect();
+        let run = |id: &JobId| {
+            let rows = self.store.runs.get(id);
+            let host = self.host.as_ref();
+            format!(
+                "run {id:?} durable {:?} {:?}",
+                rows.map(|rows| rows.rounds.len()),
+                host.and_then(|host| host.relay.run_progress(id))
+            )
+        };
+        let open_run = |id: &&JobId| self.store.runs.get(id).is_none_or(RunRows::is_open);
+        let open: Vec<_> = open.into_iter().chain(self.runs.keys().filter(open_run).map(run)).collect();
         Err(format!(
-            "no progress: {LIVENESS_MS} ms after the faults stopped these jobs are not complete: {open:?}"
+            "no progress: {LIVENESS_MS} ms after the faults stopped these are not complete: {open:?}"
         ))
     }
 

@@ -27,6 +27,8 @@ fn the_seeds_reach_what_they_are_meant_to_test() {
     assert!(sum(|o| o.rejected) > SEEDS / 5);
     assert!(sum(|o| o.late_commits) > SEEDS / 5);
     assert!(sum(|o| o.crashes) > SEEDS / 2);
+    assert!(sum(|o| o.rounds) > SEEDS);
+    assert!(sum(|o| o.updates) > SEEDS);
 }
 
 #[test]
@@ -77,4 +79,22 @@ fn a_forgotten_lease_is_caught() {
 #[test]
 fn a_second_acceptance_is_caught() {
     caught("AcceptTwice", |config| config.planted = Some(PlantedBug::AcceptTwice), &["accepted twice"]);
+}
+
+#[test]
+fn an_update_that_counts_unchecked_is_caught() {
+    caught(
+        "CountUnchecked",
+        |config| config.planted = Some(PlantedBug::CountUnchecked),
+        &["an unchecked update counts"],
+    );
+}
+
+#[test]
+fn a_draw_before_the_last_commit_is_caught() {
+    caught(
+        "DrawEarly",
+        |config| config.planted = Some(PlantedBug::DrawEarly),
+        &["before all commits are in"],
+    );
 }

@@ -13,7 +13,7 @@ pub struct GateParams {
     pub window: usize,
     /// Changes that are needed before they say anything. Default 5.
     pub least_changes: usize,
-    /// Standard deviation until then, in nats. Default 0.1.
+    /// Standard deviation until then, in nats. Default 0.3: the momentum of the first steps overshoots.
     pub first_sigma: f64,
     /// Least standard deviation, in nats. Default 0.002: a run that hardly moves must not stop for nothing.
     pub least_sigma: f64,
@@ -21,7 +21,7 @@ pub struct GateParams {
 
 impl Default for GateParams {
     fn default() -> Self {
-        Self { sigmas: 3.0, window: 20, least_changes: 5, first_sigma: 0.1, least_sigma: 0.002 }
+        Self { sigmas: 3.0, window: 20, least_changes: 5, first_sigma: 0.3, least_sigma: 0.002 }
     }
 }
 

@@ -4,14 +4,14 @@ use crate::io::{TrainInputs, Workload};
 use crate::train::Plan;
 use potluck_proto::{BlobRef, MatmulTask, Task, TrainTask};
 use potluck_types::BlobHash;
-use potluck_types::limits::MAX_BLOB_BYTES;
+use potluck_types::limits::{MAX_BLOB_BYTES, MAX_CHECKPOINT_BYTES};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What a task needs, and what has to come out.
 #[derive(Debug)]
 pub(crate) struct Needs {
-    /// Blobs to fetch, at most [`MAX_BLOB_BYTES`] each.
+    /// Blobs to fetch, of at most [`MAX_BLOB_BYTES`] each, or [`MAX_CHECKPOINT_BYTES`] for a round.
     pub(crate) inputs: Vec<BlobRef>,
     /// Length of the result.
     pub(crate) result_bytes: u64,
@@ -22,13 +22,12 @@ pub(crate) struct Needs {
 impl Needs {
     /// `None` for a task that makes no sense or does not fit into so much memory.
     pub(crate) fn of(task: &Task, memory_bytes: u64) -> Option<Self> {
-        let (needs, memory) = match task {
-            Task::Matmul(task) => tile(task)?,
-            Task::Train(task) => round(task)?,
+        let ((needs, memory), largest) = match task {
+            Task::Matmul(task) => (tile(task)?, MAX_BLOB_BYTES),
+            Task::Train(task) => (round(task)?, MAX_CHECKPOINT_BYTES),
         };
-        let most = MAX_BLOB_BYTES as u64;
-        let small = needs.inputs.iter().all(|input| (1..=most).contains(&input.bytes));
-        (small && needs.result_bytes <= most && memory <= memory_bytes).then_some(needs)
+        let small = needs.inputs.iter().all(|input| (1..=largest as u64).contains(&input.bytes));
+        (small && needs.result_bytes <= MAX_BLOB_BYTES as u64 && memory <= memory_bytes).then_some(needs)
     }
 }
 

@@ -185,6 +185,20 @@ pub struct TabEngine {
     handle: Handle,
 }
 
+/// A part of the device's memory may be used: one in this many.
+const MEMORY_SHARE: f64 = 16.0;
+/// Most memory of a task, whatever the device has: wasm can address eight times as much.
+const MAX_MEMORY_BYTES: u64 = 512 << 20;
+
+/// Memory for one task: a share of what the browser says that the device has. Some say nothing, and none more than 8 GiB.
+fn memory_budget() -> u64 {
+    let navigator = js_sys::Reflect::get(&js_sys::global(), &"navigator".into());
+    let says = navigator.and_then(|navigator| js_sys::Reflect::get(&navigator, &"deviceMemory".into()));
+    let gib = says.ok().and_then(|gib| gib.as_f64()).unwrap_or(0.0);
+    let share = (gib * f64::from(1 << 30) / MEMORY_SHARE) as u64;
+    share.clamp(DEFAULT_MEMORY_BYTES, MAX_MEMORY_BYTES)
+}
+
 #[wasm_bindgen]
 impl TabEngine {
     /// An engine that nobody has started. `on_view` is called with what the page should show.
@@ -209,7 +223,7 @@ impl TabEngine {
             agent: concat!("potluck-web/", env!("CARGO_PKG_VERSION")).to_owned(),
             origin: settings.origin,
             text_version: settings.text_version,
-            memory_bytes: DEFAULT_MEMORY_BYTES,
+            memory_bytes: memory_budget(),
             cache_bytes: DEFAULT_CACHE_BYTES,
             jitter: u64::from_le_bytes(jitter),
         };

@@ -59,6 +59,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "potluck-schedule",
             "potluck-verify",
             "potluck-volunteer",
+            "potluck-rounds",
+            "potluck-train",
             "potluck-kernels",
         ],
     ),

@@ -44,6 +44,34 @@ pub struct WatchArgs {
     pub relay: RelayAddress,
 }
 
+/// `potluck runs`
+#[derive(Debug, Clone, Args)]
+pub struct RunsArgs {
+    /// Print one JSON object a run
+    #[arg(long)]
+    pub json: bool,
+    /// The relay.
+    #[command(flatten)]
+    pub relay: RelayAddress,
+}
+
+/// `potluck pause` and `potluck resume`
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// The run's id, or enough of its beginning
+    #[arg(value_name = "RUN", value_parser = run_prefix)]
+    pub run: String,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// The relay.
+    #[command(flatten)]
+    pub relay: RelayAddress,
+    /// The token.
+    #[command(flatten)]
+    pub token: TokenArgs,
+}
+
 /// `potluck replay`
 #[derive(Debug, Clone, Args)]
 pub struct ReplayArgs {

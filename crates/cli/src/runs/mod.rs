@@ -1,8 +1,9 @@
 //! Training runs, for those who start them, watch them, take the model, or check what volunteers did.
 //!
 //! `request` turns a run file into what the relay is asked for, `submit` sends it; `watch` shows a run with `draw` and
-//! `sample`; `export` writes a model folder; `replay` repeats updates.
+//! `sample`; `control` lists, pauses and ends runs; `export` writes a model folder; `replay` repeats updates.
 
+pub mod control;
 pub mod draw;
 pub mod export;
 pub mod replay;

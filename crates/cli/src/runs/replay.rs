@@ -17,7 +17,7 @@ use potluck_train::codec::Codec;
 use potluck_train::gpt::{CpuGpt, Layout};
 use potluck_train::round::Update;
 use potluck_types::BlobHash;
-use potluck_types::limits::MAX_BLOB_BYTES;
+use potluck_types::limits::MAX_CHECKPOINT_BYTES;
 use potluck_verify::{ReplayVerdict, Tolerances};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -287,8 +287,9 @@ impl Replayed<'_> {
 
     /// A blob of the length that the task says.
     fn blob(&self, update: &UpdateRecord, blob: &BlobRef) -> Result<Vec<u8>, CliError> {
-        if blob.bytes > MAX_BLOB_BYTES as u64 {
-            let cause = format!("a blob is said to have {} bytes; the limit is {MAX_BLOB_BYTES}", blob.bytes);
+        if blob.bytes > MAX_CHECKPOINT_BYTES as u64 {
+            let cause =
+                format!("a blob is said to have {} bytes; the limit is {MAX_CHECKPOINT_BYTES}", blob.bytes);
             return Err(self.contradiction(update, &cause));
         }
         let bytes = read_bytes(self.client, &format!("/api/v1/blobs/{}", blob.hash), blob.bytes)?;

@@ -24,8 +24,8 @@ use tokio::sync::mpsc;
 
 /// The version of the text that starting the command agrees to: the one in `potluck volunteer --help`.
 const CONSENT_TEXT_VERSION: u16 = 1;
-/// Memory for one shard: its largest blobs three times, since a native volunteer has room for whole tiles.
-const MEMORY_BYTES: u64 = 256 << 20;
+/// Memory for one shard or one part of a round: a step of `small` with two sequences fits.
+const MEMORY_BYTES: u64 = 1 << 30;
 /// Memory for inputs that may be needed again.
 const CACHE_BYTES: u64 = 512 << 20;
 /// How often the status is looked at when nothing happens.

@@ -299,7 +299,8 @@ pub(crate) async fn get_parameters(State(app): Shared, path: Round) -> Result<Re
         steps.push((row.round + 1, app.blobs.get(&row.step.hash).await.map_err(ApiError::internal)?));
     }
     let count = Layout::new(&sizes::config(&run.request.model.into())).parameters();
-    let _slot = app.ingests.acquire().await.map_err(ApiError::internal)?;
+    // Anybody may ask for this: it must not keep submitters waiting.
+    let _slot = app.rebuilds.acquire().await.map_err(ApiError::internal)?;
     let rebuilt = tokio::task::spawn_blocking(move || {
         let mut replica = Replica::from_checkpoint(start, &checkpoint, count, every)?;
         for (round, step) in steps {

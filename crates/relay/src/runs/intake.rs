@@ -18,7 +18,7 @@ use potluck_train::codec::Codec;
 use potluck_train::data::{DataError, DataSet, MAX_TOKENS};
 use potluck_train::gpt::{GptConfig, Layout, MAX_PARAMETERS, init};
 use potluck_train::outer::CHECKPOINT_CODEC;
-use potluck_types::limits::{MAX_BLOB_BYTES, MAX_JOB_NAME_CHARS};
+use potluck_types::limits::{MAX_CHECKPOINT_BYTES, MAX_JOB_NAME_CHARS};
 use potluck_types::{BlobHash, JobId};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -195,9 +195,9 @@ fn draft(new: &NewRun) -> Result<Draft, ApiError> {
     config.check().map_err(HostError::from)?;
     let parameters = Layout::new(&config).parameters();
     let bytes = CHECKPOINT_CODEC.encoded_len(parameters);
-    if bytes > MAX_BLOB_BYTES {
+    if bytes > MAX_CHECKPOINT_BYTES {
         let what = format!(
-            "a checkpoint of {parameters} parameters has {bytes} bytes; {MAX_BLOB_BYTES} can be sent"
+            "a checkpoint of {parameters} parameters has {bytes} bytes; {MAX_CHECKPOINT_BYTES} can be sent"
         );
         return Err(refused("too_large", what, "choose a smaller model"));
     }

@@ -48,6 +48,86 @@ fn a_pause_gives_the_round_up_and_a_failure_pauses() {
 }
 
 #[test]
+fn who_resumes_while_a_round_closes_takes_the_pause_back() {
+    let spec = spec(3);
+    let mut world = World::with(&spec, 3);
+    for (session, lease) in world.deal(&[1, 2, 3]) {
+        world.deliver(session, &lease);
+    }
+    world.all_right();
+    let (round, _) = world.closing().unwrap();
+    world.run(RunInput::Paused { run: RUN });
+    world.run(RunInput::Resumed { run: RUN });
+    world.run(RunInput::Stored { run: RUN, round });
+    assert_eq!((world.paused(), world.prepare(&spec)), (None, Some(1)));
+}
+
+#[test]
+fn a_round_that_became_durable_is_over_whatever_failed_meanwhile() {
+    for resumed in [false, true] {
+        let spec = spec(3);
+        let mut world = World::with(&spec, 3);
+        for (session, lease) in world.deal(&[1, 2, 3]) {
+            world.deliver(session, &lease);
+        }
+        world.all_right();
+        let (round, _) = world.closing().unwrap();
+        // Of a task that was tried, for example, long ago.
+        world.run(RunInput::Failed { run: RUN, round, reason: "late".into() });
+        assert_eq!(world.verdict(1), Some(Outcome::Superseded));
+        if resumed {
+            world.run(RunInput::Resumed { run: RUN });
+            world.prepare(&spec);
+        }
+        world.run(RunInput::Stored { run: RUN, round });
+        if !resumed {
+            world.run(RunInput::Resumed { run: RUN });
+        }
+        assert_eq!(world.prepare(&spec), Some(1));
+        assert_eq!(world.progress().round, 1);
+    }
+}
+
+#[test]
+fn who_cannot_do_a_task_is_not_leased_it_again_and_again() {
+    let spec = RunSpec { min_workers: 1, ..spec(3) };
+    let mut world = World::with(&spec, 2);
+    let leases = world.deal(&[1, 2]);
+    let unsupported = |lease: &Lease| Release { lease: lease.lease, reason: ReleaseReason::Unsupported };
+    world.say(1, unsupported(&leases[&1]));
+    assert_eq!(world.request(1), Err(NoWorkReason::Idle));
+    for _ in 0..EXCUSED.0 / 20_000 {
+        world.wait_awake(Duration::from_secs(20), &[1, 2]);
+    }
+    let lease = world.request(1).or_else(|_| {
+        world.wait_awake(GATHER, &[1, 2]);
+        world.request(1)
+    });
+    world.say(1, unsupported(&lease.unwrap()));
+    // Whoever lets the run go on may have changed something.
+    world.run(RunInput::Paused { run: RUN });
+    world.run(RunInput::Resumed { run: RUN });
+    world.prepare(&spec);
+    assert!(world.deal(&[1, 2]).contains_key(&1));
+}
+
+#[test]
+fn who_never_commits_cannot_hold_a_run_up() {
+    let spec = RunSpec { min_workers: 1, ..spec(3) };
+    let mut world = World::with(&spec, 2);
+    for attempt in 0..2 {
+        let leases = world.deal(&[1, 2]);
+        assert_eq!((leases.len(), world.progress().attempt), (2, attempt));
+        world.deliver(1, &leases[&1]);
+        assert!(world.checks().is_empty(), "the other may still commit");
+        let deadline = leases[&2].deadline;
+        world.wait_awake(deadline, &[1, 2]);
+    }
+    assert_eq!(world.all_right().len(), 1, "one of two is enough the second time");
+    assert_eq!(world.closing().map(|(round, updates)| (round, updates.len())), Some((0, 1)));
+}
+
+#[test]
 fn a_canceled_run_takes_everything_along() {
     let mut world = World::with(&spec(3), 3);
     let leases = world.deal(&[1, 2, 3]);

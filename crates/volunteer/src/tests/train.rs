@@ -7,7 +7,7 @@ use potluck_train::TrainError;
 use potluck_train::data::DataError;
 use potluck_train::gpt::{CpuGpt, GptConfig, Layout};
 use potluck_train::outer::{CHECKPOINT_CODEC, OuterError, STEP_CODEC};
-use potluck_types::limits::MAX_BLOB_BYTES;
+use potluck_types::limits::MAX_CHECKPOINT_BYTES;
 use std::sync::Arc;
 
 #[path = "../../tests/rounds/mod.rs"]
@@ -193,9 +193,9 @@ fn rounds_that_make_no_sense_or_do_not_fit_are_given_back() {
         resize(task, 16);
     });
     let mut task = good.clone();
-    resize(&mut task, 256);
-    assert!(task.checkpoint.bytes > MAX_BLOB_BYTES as u64);
-    check("a checkpoint that is no blob", &|task| resize(task, 256));
+    resize(&mut task, 352);
+    assert!(task.checkpoint.bytes > MAX_CHECKPOINT_BYTES as u64);
+    check("a checkpoint that is too large", &|task| resize(task, 352));
 }
 
 #[test]

@@ -1,0 +1,199 @@
+//! Training runs with real numbers in them, small enough for thousands of seeds: terms, data, a worker's part of a
+//! round, and the test that an update is right.
+
+use crate::plan::PlannedRun;
+use crate::rng::Rng;
+use potluck_proto::{BlobRef, DataSetSpec, LearningRate, ModelSizes, Task, TrainTask};
+use potluck_rounds::{
+    Data, Host, HostError, Plan, Prepared, TaskError, Terms, TrainInputs, TrainRun, replay, sizes,
+};
+use potluck_schedule::RunSpec;
+use potluck_train::data::{DataError, DataSet};
+use potluck_train::gpt::{CpuGpt, Layout, init};
+use potluck_types::{BlobHash, JobId};
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+/// An update further than this from the right one, relative to its norm, is wrong.
+///
+/// A replay allows for 1e-3, and a value at the border of two codes may fall to either side: with int4, a seventh of
+/// the largest value, for a few values in a thousand. Lies of the simulator are larger.
+pub const WRONG_UPDATE: f64 = 0.1;
+/// By how much a device's arithmetic differs, relative to each value: half of what a replay allows for.
+const DRIFT: f32 = 5e-5;
+const VOCABULARY: u32 = 5;
+const TRAIN_TOKENS: usize = 400;
+const VALIDATION_TOKENS: usize = 120;
+
+/// All runs of a seed.
+pub type Runs = BTreeMap<JobId, Arc<Training>>;
+
+/// A run and its data.
+#[derive(Debug)]
+pub struct Training {
+    /// What the machine is told.
+    pub spec: RunSpec,
+    terms: Terms,
+    data: Data,
+    secret: [u8; 32],
+}
+
+impl Training {
+    /// Draws the data of a run.
+    ///
+    /// # Errors
+    /// Data that are none: not with these sizes.
+    pub fn draw(rng: &mut Rng, id: JobId, planned: &PlannedRun) -> Result<Self, DataError> {
+        let mut set = |count| {
+            let mut last = 0;
+            let tokens: Vec<u32> = std::iter::repeat_with(|| {
+                last = (2 * last + 1 + u32::from(rng.permille(200))) % VOCABULARY;
+                last
+            })
+            .take(count)
+            .collect();
+            Ok::<_, DataError>(Arc::new(DataSet::new(&tokens, VOCABULARY as usize)?))
+        };
+        let data = Data { train: set(TRAIN_TOKENS)?, validation: set(VALIDATION_TOKENS)? };
+        let terms = Terms {
+            model: ModelSizes {
+                vocabulary: VOCABULARY,
+                context: 4,
+                layers: 1,
+                heads: 1,
+                width: 4,
+                bias: planned.bias,
+            },
+            steps: 2,
+            sequences: 2,
+            length: 4,
+            rate: LearningRate { peak_nano: 3_000_000, least_nano: 300_000, warmup: 1, steps: 100 },
+            seed: rng.bytes(),
+            blocks_dealt: 0,
+            codec: planned.codec,
+        };
+        let parameters = Layout::new(&sizes::config(&terms.model)).parameters();
+        let spec = RunSpec {
+            id,
+            name: format!("{parameters} parameters"),
+            model: terms.model,
+            rounds: planned.rounds,
+            steps: terms.steps,
+            sequences: terms.sequences,
+            length: terms.length,
+            rate: terms.rate,
+            seed: terms.seed,
+            blocks_dealt: terms.blocks_dealt,
+            codec: terms.codec,
+            update_bytes: sizes::codec(terms.codec).encoded_len(parameters) as u64,
+            data: DataSetSpec { tokens: data.train.spec().tokens, tree: data.train.spec().tree },
+            min_workers: 1,
+            max_workers: planned.max_workers,
+            short_rounds: false,
+            audit: planned.audit,
+        };
+        Ok(Self { spec, terms, data, secret: rng.bytes() })
+    }
+
+    /// The run before its first round, with its first checkpoint.
+    ///
+    /// # Errors
+    /// As [`Host::start`].
+    pub fn start(&self) -> Result<(Host, Vec<u8>), HostError> {
+        let parameters = init(&sizes::config(&self.terms.model), &self.terms.seed);
+        Host::start(self.terms, parameters, self.data.clone(), self.secret)
+    }
+
+    /// The run after a restart.
+    ///
+    /// # Errors
+    /// As [`Host::resume`].
+    pub fn resume(&self, state: &[u8], checkpoint: BlobRef, steps: Vec<BlobRef>) -> Result<Host, HostError> {
+        Host::resume(self.terms, state, self.data.clone(), self.secret, checkpoint, steps)
+    }
+
+    /// The blocks of tokens, as volunteers fetch them.
+    pub fn blocks(&self) -> impl Iterator<Item = &[u8]> {
+        let train = &self.data.train;
+        (0..train.spec().blocks()).filter_map(|index| train.block(index).ok())
+    }
+}
+
+/// The blobs that a task names, in order.
+pub fn refs(task: &Task) -> Vec<BlobRef> {
+    match task {
+        Task::Matmul(task) => task.a.iter().chain(&task.bt).copied().collect(),
+        Task::Train(task) => {
+            let blocks = task.blocks.iter().map(|block| block.blob);
+            [task.checkpoint].into_iter().chain(task.outer_steps.iter().copied()).chain(blocks).collect()
+        }
+    }
+}
+
+/// The inputs of a task, if all are known.
+pub fn inputs(task: &TrainTask, blob: impl Fn(&BlobHash) -> Option<Arc<Vec<u8>>>) -> Option<TrainInputs> {
+    Some(TrainInputs {
+        checkpoint: blob(&task.checkpoint.hash)?,
+        outer_steps: task.outer_steps.iter().map(|step| blob(&step.hash)).collect::<Option<_>>()?,
+        blocks: task.blocks.iter().map(|block| blob(&block.blob.hash)).collect::<Option<_>>()?,
+    })
+}
+
+/// What a worker makes of its task, with the rounding of another device if there is a `drift`.
+///
+/// # Errors
+/// What the task, its inputs or the engine say.
+pub fn work(task: &TrainTask, inputs: TrainInputs, drift: Option<&mut Rng>) -> Result<Vec<u8>, TaskError> {
+    let plan = Plan::of(task)?;
+    let prepared = Prepared::new(task, inputs)?;
+    let engine = CpuGpt::new(prepared.config())?;
+    let mut update = now(async {
+        let mut run = TrainRun::start(&prepared, engine).await?;
+        while !run.step().await?.complete() {}
+        run.update().await
+    })?;
+    if let Some(rng) = drift {
+        for value in update.losses.iter_mut().chain(&mut update.delta) {
+            *value *= 1.0 + DRIFT * rng.signed_unit();
+        }
+    }
+    encoded(&plan, &update.losses, &update.delta)
+}
+
+fn encoded(plan: &Plan, losses: &[f32], delta: &[f32]) -> Result<Vec<u8>, TaskError> {
+    let mut result: Vec<u8> = losses.iter().flat_map(|loss| loss.to_le_bytes()).collect();
+    result.append(&mut plan.codec().encode(delta)?);
+    Ok(result)
+}
+
+fn decoded(task: &TrainTask, result: &[u8]) -> Option<(Plan, Vec<f32>, Vec<f32>)> {
+    let plan = Plan::of(task).ok()?;
+    let (losses, update) = replay::split(&plan, result)?;
+    let delta = plan.codec().decode(update, plan.parameters()).ok()?;
+    Some((plan, losses, delta))
+}
+
+/// A result whose update is so many times as long. `None` for what is no result of the task.
+pub fn scaled(task: &TrainTask, result: &[u8], factor: f32) -> Option<Vec<u8>> {
+    let (plan, losses, delta) = decoded(task, result)?;
+    let delta: Vec<f32> = delta.iter().map(|value| factor * value).collect();
+    encoded(&plan, &losses, &delta).ok()
+}
+
+/// How far a result's update is from the right one, relative to its norm. `None` for what is no result of the task.
+pub fn distance(task: &TrainTask, result: &[u8], right: &[u8]) -> Option<f64> {
+    let ((_, _, found), (_, _, expected)) = (decoded(task, result)?, decoded(task, right)?);
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
+    let off = norm(&mut found.iter().zip(&expected).map(|(found, expected)| f64::from(found - expected)));
+    Some(off / norm(&mut expected.iter().map(|value| f64::from(*value))))
+}
+
+/// The value of a future that never waits, as those of the CPU engine.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => unreachable!("the CPU engine waits for nothing"),
+    }
+}

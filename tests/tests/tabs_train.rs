@@ -1,0 +1,266 @@
+//! Real tabs in a real Chromium train through the relay's real page: as one thread would, on WebGPU and on wasm, beside
+//! native volunteers; tabs come and go; tabs that cheat are found out.
+//!
+//! One test: browsers run one at a time.
+
+use potluck_cli::args::{PresetArg, RelayAddress, ReplayArgs, TabBackend};
+use potluck_cli::cdp::{Browser, Gpu, LaunchOptions, Tab, find_chromium};
+use potluck_cli::client::Client;
+use potluck_cli::runs::replay;
+use potluck_cli::stop::Stop;
+use potluck_cli::tabs::{Lending, lend};
+use potluck_proto::Preset;
+use potluck_tests::runs::{SampleRun, info, record, rounds, updates, votes};
+use potluck_tests::{Api, TestRelay, Volunteer};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// Time for some rounds of tabs whose WebGPU is software, on two cores.
+const LIMIT: Duration = Duration::from_secs(240);
+/// What rounding may do to the loss of a run of a few rounds, in nats. Losses fall by more than one.
+const SAME: f64 = 0.02;
+
+/// What a tab does with its update, from its second round on, in JavaScript: `before` and `after` are the parameters.
+const CHEATS: [(&str, &str); 5] = [
+    ("scaled", "after.forEach((value, i) => { after[i] = before[i] + 3 * (value - before[i]); });"),
+    (
+        "rounded",
+        "const coarse = new Float32Array(1), bits = new Uint32Array(coarse.buffer);
+      after.forEach((value, i) => {
+        coarse[0] = value - before[i];
+        bits[0] &= 0xffff0000;
+        after[i] = before[i] + coarse[0];
+      });",
+    ),
+    ("stale", "after.forEach((value, i) => { after[i] = before[i] + last[i]; });"),
+    ("skipped", ""),
+    ("other-data", ""),
+];
+
+/// The script of a cheat: wraps what the engine says to its GPU. The engine tries the GPU before it first trains, and
+/// reads parameters back only at the end of a round: from then on it is armed.
+fn cheat(name: &str, action: &str, parameters: u64) -> String {
+    format!(
+        "{{
+  const bytes = {}, name = {name:?};
+  const post = self.postMessage.bind(self);
+  let before = null, last = null, armed = false, steps = 0, hooked = false;
+  self.cheats = 0;
+  const hook = () => {{
+    hooked = true;
+    const write = GPUQueue.prototype.writeBuffer;
+    GPUQueue.prototype.writeBuffer = function (buffer, offset, data, ...rest) {{
+      if (data.byteLength === bytes) {{
+        before = new Float32Array(data.slice().buffer);
+        steps = 0;
+      }} else if (armed && name === 'other-data' && data.byteLength >= 3 * 1024 && data.byteLength < bytes) {{
+        // A batch: its 256 inputs, then what should follow each of them.
+        self.cheats += 1;
+        const words = new Uint32Array(data.slice().buffer);
+        words.subarray(256, 512).reverse();
+        data = new Uint8Array(words.buffer);
+      }}
+      return write.call(this, buffer, offset, data, ...rest);
+    }};
+    const submit = GPUQueue.prototype.submit;
+    GPUQueue.prototype.submit = function (commands) {{
+      const list = [...commands];
+      if (armed && name === 'skipped' && list.length > 1 && (steps += 1) > 2) {{
+        self.cheats += 1;
+        list.splice(0, list.length - 1);
+      }}
+      return submit.call(this, list);
+    }};
+    const range = GPUBuffer.prototype.getMappedRange;
+    GPUBuffer.prototype.getMappedRange = function (...at) {{
+      const mapped = range.apply(this, at);
+      if (mapped.byteLength === bytes && before) {{
+        const after = new Float32Array(mapped);
+        const honest = after.map((value, i) => value - before[i]);
+        if (armed) {{
+          self.cheats += 1;
+          {action}
+        }}
+        last = honest;
+        armed = true;
+      }}
+      return mapped;
+    }};
+  }};
+  self.postMessage = (...message) => {{ if (!hooked && self.GPUQueue) hook(); post(...message); }};
+}}",
+        4 * parameters
+    )
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < LIMIT, "{what}: not within {} s", LIMIT.as_secs());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn lent(browser: &Browser, api: &Api, backend: TabBackend, script: Option<&str>) -> Tab {
+    let tab = browser.new_tab().await.unwrap();
+    if let Some(script) = script {
+        tab.inject_into_workers(script).unwrap();
+    }
+    let lending = Lending { relay: api.url.clone(), backend, preset: PresetArg::Full };
+    lend(&tab, &lending).await.unwrap();
+    tab
+}
+
+/// Validation losses of the rounds, and the votes that counted in each.
+fn told(api: &Api, id: &str) -> (Vec<f64>, Vec<Vec<(u32, f64)>>) {
+    let info = info(api, id);
+    let history = info["history"].as_array().unwrap();
+    let losses = history.iter().map(|round| round["validation_loss"].as_f64().unwrap()).collect();
+    let counted = (0..history.len() as u64).map(|round| votes(&record(api, id, round)));
+    (losses, counted.collect())
+}
+
+/// The run is what one thread makes of the same workers' parts.
+fn as_one_thread(sample: &SampleRun, api: &Api, id: &str) {
+    let (losses, counted) = told(api, id);
+    let expected = sample.expected(|round| counted[round as usize].clone());
+    println!("  validation loss {:.4} to {:.4}", losses[0], losses[losses.len() - 1]);
+    for (round, (loss, expected)) in losses.iter().zip(&expected.losses).enumerate() {
+        assert!((loss - expected).abs() <= SAME, "round {round}: {loss}, in one thread {expected}");
+    }
+    assert!(losses[losses.len() - 1] < losses[0] - 0.5, "{losses:?}");
+}
+
+/// Four tabs on WebGPU train; two are killed, one joins.
+async fn tabs_come_and_go(browser: &Browser, api: &Api) {
+    let sample = SampleRun::new(12, [2, 6]);
+    let (_, id) = sample.create(api, "four tabs");
+    let mut tabs = Vec::new();
+    for _ in 0..4 {
+        tabs.push(lent(browser, api, TabBackend::Webgpu, None).await);
+    }
+    until("three rounds", || rounds(api, &id) >= 3).await;
+    for tab in tabs.drain(2..) {
+        tab.close().await.unwrap();
+    }
+    until("two more rounds", || rounds(api, &id) >= 5).await;
+    tabs.push(lent(browser, api, TabBackend::Webgpu, None).await);
+    until("the run is done", || info(api, &id)["state"] == "done").await;
+    as_one_thread(&sample, api, &id);
+    let records: Vec<Value> = (0..sample.rounds).map(|round| record(api, &id, round)).collect();
+    for record in &records {
+        assert!(updates(record, false).is_empty(), "nobody is refused: {record}");
+        assert!(updates(record, true).iter().all(|(_, backend, _)| backend == "webgpu"), "{record}");
+    }
+    let counts: Vec<usize> = records.iter().map(|record| updates(record, true).len()).collect();
+    assert!(counts.contains(&4), "four took part: {counts:?}");
+    assert_eq!(counts.last(), Some(&3), "who joined takes part: {counts:?}");
+    for tab in tabs {
+        tab.close().await.unwrap();
+    }
+}
+
+/// A tab on WebGPU, one on wasm and a native volunteer train in one run, and everybody can check them.
+async fn all_backends_pass_replay(browser: &Browser, api: &Api) {
+    let mut sample = SampleRun::new(3, [3, 3]);
+    sample.audit = "all";
+    let (_, id) = sample.create(api, "three backends");
+    let native = Volunteer::start(&api.url, 1, Preset::Full);
+    let tabs = [
+        lent(browser, api, TabBackend::Webgpu, None).await,
+        lent(browser, api, TabBackend::Wasm, None).await,
+    ];
+    until("the run is done", || info(api, &id)["state"] == "done").await;
+    for round in 0..sample.rounds {
+        let record = record(api, &id, round);
+        let backends: BTreeSet<String> =
+            updates(&record, true).into_iter().map(|(_, backend, _)| backend).collect();
+        assert_eq!(backends, ["cpu", "wasm", "webgpu"].map(str::to_owned).into(), "{record}");
+        assert!(record["updates"].as_array().unwrap().iter().all(|update| update["audited"] == true));
+    }
+    let url = api.url.clone();
+    let replayed = tokio::task::spawn_blocking(move || {
+        let client = Client::new(&url, None, Stop::default()).unwrap();
+        let args =
+            ReplayArgs { run: id, round: 2, volunteer: None, json: true, relay: RelayAddress { relay: url } };
+        replay::command(&args, &client)
+    });
+    replayed.await.unwrap().unwrap();
+    drop(native);
+    for tab in tabs {
+        tab.close().await.unwrap();
+    }
+}
+
+/// Tabs that cheat after an honest round, beside honest volunteers.
+async fn cheats_are_found_out(browser: &Browser, api: &Api) {
+    let sample = SampleRun::new(12, [4, 12]);
+    let (_, id) = sample.create(api, "cheats");
+    let parameters = info(api, &id)["parameters"].as_u64().unwrap();
+    let mut tabs = Vec::new();
+    for (name, action) in CHEATS {
+        let script = cheat(name, action, parameters);
+        tabs.push((name, lent(browser, api, TabBackend::Webgpu, Some(&script)).await));
+    }
+    // The cheats are enough for a first round; from then on there are honest ones as well.
+    until("a first round", || rounds(api, &id) >= 1).await;
+    let honest: Vec<_> = (1..=4).map(|name| Volunteer::start(&api.url, name, Preset::Full)).collect();
+    until("the run is done", || info(api, &id)["state"] == "done").await;
+    let mut refused = Vec::new();
+    for round in 0..sample.rounds {
+        let record = record(api, &id, round);
+        refused.extend(updates(&record, false));
+        if round > 0 {
+            assert!(
+                updates(&record, true).iter().all(|(_, backend, _)| backend == "cpu"),
+                "a cheat counts in round {round}: {:?}",
+                updates(&record, false)
+            );
+        }
+    }
+    for (name, tab) in tabs {
+        let worker = tab.workers().pop().unwrap();
+        let cheats: u64 = tab.evaluate_in_worker(&worker, "self.cheats").await.unwrap();
+        let shown = potluck_cli::tabs::status(&tab).await.unwrap();
+        println!("  {name}: cheated {cheats} times, {shown:?}");
+        assert!(cheats > 0 && shown.rejected > 0, "{name}: {shown:?}");
+        assert_eq!(shown.accepted, 1, "{name}: only the honest round counts");
+        tab.close().await.unwrap();
+    }
+    for (_, backend, verdict) in &refused {
+        println!("  refused, {backend}: {verdict}");
+    }
+    assert!(refused.iter().all(|(_, backend, _)| backend == "webgpu"), "{refused:?}");
+    assert!(refused.len() >= CHEATS.len(), "{refused:?}");
+    as_one_thread(&sample, api, &id);
+    drop(honest);
+}
+
+#[test]
+fn tabs_train_and_cheats_are_found_out() {
+    let relay = TestRelay::start();
+    let api = relay.api.clone();
+    if String::from_utf8_lossy(&api.get("/").body).contains("built without its page") {
+        eprintln!("skipped: the relay has no page; `cargo xtask site` builds it");
+        return;
+    }
+    assert!(
+        find_chromium().is_some(),
+        "no Chromium: install it, set CHROME, or let `cargo xtask test` do it"
+    );
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let started = Instant::now();
+    let part = |name: &str| println!("{:6.1} s  {name}", started.elapsed().as_secs_f64());
+    runtime.block_on(async {
+        let options = LaunchOptions { gpu: Gpu::Software, ..LaunchOptions::default() };
+        let browser = Browser::launch(&options).await.unwrap();
+        tabs_come_and_go(&browser, &api).await;
+        part("tabs trained, two left, one came");
+        all_backends_pass_replay(&browser, &api).await;
+        part("WebGPU, wasm and native trained together");
+        cheats_are_found_out(&browser, &api).await;
+        part("cheats were found out");
+        browser.close().await;
+    });
+}
