@@ -5,6 +5,7 @@ import * as around from "./conditions.js";
 import * as format from "./format.js";
 import * as identity from "./identity.js";
 import { Session } from "./session.js";
+import { follow } from "./training.js";
 import * as view from "./view.js";
 
 const at = (id) => document.getElementById(id);
@@ -56,7 +57,7 @@ async function introduce() {
     const answer = await fetch("/.well-known/potluck.json", { credentials: "omit" });
     const { operator, contact, kernels } = await answer.json();
     at("operator").textContent = contact ? `${operator} (${contact}), who runs this relay.` : `${operator}, who runs this relay.`;
-    at("kernels").textContent = kernels.join(" and ");
+    at("kernels").textContent = new Intl.ListFormat("en").format(kernels);
   } catch {
     at("operator").textContent = "The relay does not answer at the moment.";
   }
@@ -204,3 +205,4 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => view
 
 at("forget").hidden = !identity.isKnown();
 preselect();
+follow();

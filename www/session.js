@@ -1,7 +1,7 @@
 // One lending, from consent to its end: owns the Worker, and makes sure that Stop really stops.
 
 /** The version of the consent text on this page. Raise it with every change of what people agree to. */
-export const TEXT_VERSION = 1;
+export const TEXT_VERSION = 2;
 /** Time that the engine has to say goodbye to the relay; then the Worker is ended, whatever it does. */
 const GOODBYE_MS = 200;
 

@@ -133,7 +133,7 @@ fn as_one_thread(sample: &SampleRun, api: &Api, id: &str) {
 }
 
 /// Four tabs on WebGPU train; two are killed, one joins.
-async fn tabs_come_and_go(browser: &Browser, api: &Api) {
+async fn tabs_come_and_go(browser: &Browser, api: &Api) -> String {
     let sample = SampleRun::new(12, [2, 6]);
     let (_, id) = sample.create(api, "four tabs");
     let mut tabs = Vec::new();
@@ -159,6 +159,41 @@ async fn tabs_come_and_go(browser: &Browser, api: &Api) {
     for tab in tabs {
         tab.close().await.unwrap();
     }
+    id
+}
+
+/// The page draws the losses that the API tells, before anybody agrees to anything, and on a narrow screen as well.
+async fn the_page_shows_the_run(browser: &Browser, api: &Api, id: &str) {
+    let (losses, _) = told(api, id);
+    let tab = browser.new_tab().await.unwrap();
+    tab.goto(&format!("{}/", api.url)).await.unwrap();
+    let rounds = losses.len();
+    tab.wait_for(&format!("document.body.dataset.trainingRound === '{rounds}'"), LIMIT).await.unwrap();
+    let drawn: String = tab
+        .evaluate("document.querySelector('#training-chart polyline.validation').dataset.values")
+        .await
+        .unwrap();
+    let drawn: Vec<f64> = drawn.split(' ').map(|value| value.parse().unwrap()).collect();
+    assert_eq!(drawn, losses);
+    let words: String =
+        tab.evaluate("document.querySelector('#training-chart').getAttribute('aria-label')").await.unwrap();
+    assert!(words.contains(&format!("over {rounds} rounds")), "{words}");
+    let shown: String = tab.evaluate("document.querySelector('#training-round').textContent").await.unwrap();
+    assert_eq!(shown, format!("{rounds} of {rounds}"));
+    for (width, height) in [(1100, 1300), (360, 1500)] {
+        tab.set_viewport(width, height, 1.0).await.unwrap();
+        let fits: bool = tab
+            .evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+            .await
+            .unwrap();
+        assert!(fits, "nothing is cut off at {width} pixels");
+        if let Some(folder) = std::env::var_os("POTLUCK_SHOTS") {
+            let file = std::path::Path::new(&folder).join(format!("training-{width}.png"));
+            std::fs::write(file, tab.screenshot().await.unwrap()).unwrap();
+        }
+    }
+    assert!(tab.workers().is_empty(), "nothing runs before consent");
+    tab.close().await.unwrap();
 }
 
 /// A tab on WebGPU, one on wasm and a native volunteer train in one run, and everybody can check them.
@@ -255,8 +290,10 @@ fn tabs_train_and_cheats_are_found_out() {
     runtime.block_on(async {
         let options = LaunchOptions { gpu: Gpu::Software, ..LaunchOptions::default() };
         let browser = Browser::launch(&options).await.unwrap();
-        tabs_come_and_go(&browser, &api).await;
+        let id = tabs_come_and_go(&browser, &api).await;
         part("tabs trained, two left, one came");
+        the_page_shows_the_run(&browser, &api, &id).await;
+        part("the page shows it");
         all_backends_pass_replay(&browser, &api).await;
         part("WebGPU, wasm and native trained together");
         cheats_are_found_out(&browser, &api).await;

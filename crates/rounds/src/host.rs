@@ -11,9 +11,9 @@ use crate::sizes;
 use crate::watch::Watch;
 use crate::work::{Plan, TaskError};
 use potluck_proto::{BlobRef, DataSetSpec, LearningRate, ModelSizes, TokenBlock, TrainTask, UpdateCodec};
-use potluck_train::data::{DataSet, Order};
+use potluck_train::data::{BLOCK_TOKENS, DataSet, Order, Spec};
 use potluck_train::gpt::{GptConfig, Layout};
-use potluck_train::outer::{Outer, OuterParams, OuterRule};
+use potluck_train::outer::{Outer, OuterParams, OuterRule, STEP_CODEC};
 use potluck_types::BlobHash;
 use potluck_types::limits::MAX_TASK_BLOCKS;
 use potluck_verify::{
@@ -216,13 +216,7 @@ impl Host {
             }
         }
         let order = Order::new(terms.seed, spec, terms.length as usize, terms.blocks_dealt)?;
-        // A sequence may reach into the next block.
-        let drawn = if terms.blocks_dealt == 0 {
-            u64::from(terms.steps) * u64::from(terms.sequences)
-        } else {
-            terms.blocks_dealt.into()
-        };
-        let blocks = drawn.saturating_mul(2).min(spec.blocks().into());
+        let blocks = most_blocks(&terms, spec);
         if blocks > MAX_TASK_BLOCKS as u64 {
             return Err(HostError::Blocks { blocks });
         }
@@ -272,6 +266,22 @@ impl Host {
     /// A loss that is not finite.
     pub fn validation_loss(&self) -> Result<f64, HostError> {
         self.watch.loss(self.config, self.parameters())
+    }
+
+    /// Memory that a worker of any round needs: its inputs, as a volunteer counts them, and the run itself.
+    ///
+    /// # Errors
+    /// As [`Host::tasks`].
+    pub fn memory_bytes(&self) -> Result<u64, HostError> {
+        let tasks = self.tasks(1)?;
+        let Some(task) = tasks.first() else { return Ok(0) };
+        let plan = Plan::of(task)?;
+        let steps = OuterParams::default().checkpoint_every.get() - 1;
+        let step = STEP_CODEC.encoded_len(plan.parameters()) as u64;
+        let spec = self.data.train.spec();
+        let blocks = most_blocks(&self.terms, spec) * BLOCK_TOKENS as u64 * spec.token_bytes() as u64;
+        let inputs = task.checkpoint.bytes + steps * step + blocks;
+        Ok(plan.run_bytes().saturating_add(inputs))
     }
 
     /// The tasks of the next round, one a worker.
@@ -480,6 +490,17 @@ impl Host {
     pub fn state(&self) -> Vec<u8> {
         encode_state(&self.outer)
     }
+}
+
+/// Blocks that a worker of a round touches at most.
+fn most_blocks(terms: &Terms, data: &Spec) -> u64 {
+    let drawn = if terms.blocks_dealt == 0 {
+        u64::from(terms.steps) * u64::from(terms.sequences)
+    } else {
+        terms.blocks_dealt.into()
+    };
+    // A sequence may reach into the next block.
+    drawn.saturating_mul(2).min(data.blocks().into())
 }
 
 fn decode(updates: &[Submitted<'_>]) -> Result<Vec<Decoded>, HostError> {

@@ -33,7 +33,7 @@ impl Relay {
                 Phase::Gathering { .. } => false,
                 _ => continue,
             };
-            if run.spec.memory_bytes() <= request.memory_bytes && !run.excuses(&volunteer, self.now) {
+            if run.spec.memory_bytes <= request.memory_bytes && !run.excuses(&volunteer, self.now) {
                 by_turn.push((!open, run.service, run.id()));
             }
         }
@@ -53,7 +53,7 @@ impl Relay {
     /// Whether some round needs more memory than this.
     pub(crate) fn lacks_memory(&self, bytes: u64) -> bool {
         let waits = |run: &&Run| matches!(run.phase, Phase::Open { .. } | Phase::Gathering { .. });
-        self.runs.values().filter(waits).any(|run| run.spec.memory_bytes() > bytes)
+        self.runs.values().filter(waits).any(|run| run.spec.memory_bytes > bytes)
     }
 
     /// How long a session would take for one worker's part: what it holds already, inputs, steps, result.

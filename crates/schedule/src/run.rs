@@ -74,6 +74,8 @@ pub struct RunSpec {
     pub codec: UpdateCodec,
     /// Length of one encoded update.
     pub update_bytes: u64,
+    /// Memory that one worker needs, inputs among it: who offers less is not asked.
+    pub memory_bytes: u64,
     /// The data set.
     pub data: DataSetSpec,
     /// Workers without which no round opens.
@@ -191,17 +193,6 @@ impl RunSpec {
             .fold(12_u64, |product, &factor| product.saturating_mul(factor.into()));
         let token = self.parameters().saturating_mul(6).saturating_add(attention);
         token.saturating_mul(self.tokens()).saturating_mul(self.steps.into())
-    }
-
-    /// Bytes that one worker needs: parameters, gradients and two moments, and the activations of a step, forward
-    /// and backward (17 vectors and two rows of attention a layer, the logits twice). An estimate.
-    pub fn memory_bytes(&self) -> u64 {
-        let [vocabulary, layers, heads, width] =
-            [self.model.vocabulary, self.model.layers, self.model.heads, self.model.width].map(u64::from);
-        let layer = (17 * width).saturating_add((2 * heads).saturating_mul(self.length.into()));
-        let token = layer.saturating_mul(layers).saturating_add(3 * width + 2 * vocabulary);
-        let activations = token.saturating_mul(self.tokens()).saturating_mul(4);
-        self.parameters().saturating_mul(16).saturating_add(activations)
     }
 
     /// Whether tasks are this run's for a round: one for each worker, in order.

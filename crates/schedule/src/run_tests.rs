@@ -44,6 +44,7 @@ fn spec(rounds: u64) -> RunSpec {
         blocks_dealt: 0,
         codec: UpdateCodec::Int4,
         update_bytes: UPDATE,
+        memory_bytes: 30 << 20,
         data: DataSetSpec { tokens: 1_000_000, tree: [4; 32] },
         min_workers: 3,
         max_workers: 5,

@@ -44,8 +44,8 @@ impl Training {
     /// Draws the data of a run.
     ///
     /// # Errors
-    /// Data that are none: not with these sizes.
-    pub fn draw(rng: &mut Rng, id: JobId, planned: &PlannedRun) -> Result<Self, DataError> {
+    /// Data or terms that are none: not with these sizes.
+    pub fn draw(rng: &mut Rng, id: JobId, planned: &PlannedRun) -> Result<Self, HostError> {
         let mut set = |count| {
             let mut last = 0;
             let tokens: Vec<u32> = std::iter::repeat_with(|| {
@@ -75,6 +75,9 @@ impl Training {
             codec: planned.codec,
         };
         let parameters = Layout::new(&sizes::config(&terms.model)).parameters();
+        let secret = rng.bytes();
+        let initial = init(&sizes::config(&terms.model), &terms.seed);
+        let memory_bytes = Host::start(terms, initial, data.clone(), secret)?.0.memory_bytes()?;
         let spec = RunSpec {
             id,
             name: format!("{parameters} parameters"),
@@ -88,13 +91,14 @@ impl Training {
             blocks_dealt: terms.blocks_dealt,
             codec: terms.codec,
             update_bytes: sizes::codec(terms.codec).encoded_len(parameters) as u64,
+            memory_bytes,
             data: DataSetSpec { tokens: data.train.spec().tokens, tree: data.train.spec().tree },
             min_workers: 1,
             max_workers: planned.max_workers,
             short_rounds: false,
             audit: planned.audit,
         };
-        Ok(Self { spec, terms, data, secret: rng.bytes() })
+        Ok(Self { spec, terms, data, secret })
     }
 
     /// The run before its first round, with its first checkpoint.

@@ -227,10 +227,11 @@ fn draft(new: &NewRun) -> Result<Draft, ApiError> {
 }
 
 /// The run as the machine knows it.
-fn run_spec(id: JobId, new: &NewRun, draft: &Draft, train: &DataSet) -> RunSpec {
+fn run_spec(id: JobId, new: &NewRun, draft: &Draft, host: &Host) -> Result<RunSpec, HostError> {
     let Terms { model, steps, sequences, length, rate, seed, blocks_dealt, codec } = draft.terms;
     let encoded: Codec = sizes::codec(codec);
-    RunSpec {
+    let train = host.data().train.spec();
+    Ok(RunSpec {
         id,
         name: new.name.trim().to_owned(),
         model,
@@ -243,12 +244,13 @@ fn run_spec(id: JobId, new: &NewRun, draft: &Draft, train: &DataSet) -> RunSpec 
         blocks_dealt,
         codec,
         update_bytes: encoded.encoded_len(draft.parameters) as u64,
-        data: DataSetSpec { tokens: train.spec().tokens, tree: train.spec().tree },
+        memory_bytes: host.memory_bytes()?,
+        data: DataSetSpec { tokens: train.tokens, tree: train.tree },
         min_workers: new.min_workers,
         max_workers: new.max_workers,
         short_rounds: false,
         audit: draft.audit,
-    }
+    })
 }
 
 /// Loads a data set, and stores the blocks that are missing.
@@ -313,7 +315,7 @@ pub(crate) async fn create(app: &App, new: NewRun, key: Option<&str>) -> Result<
     let inputs = load_both(&app.db, &app.blobs, &app.config.data, &draft).await?;
     let (folder, secret) = (app.config.data.clone(), runs.0.secret);
     let begun = {
-        let (draft, inputs) = (draft.clone(), inputs.clone());
+        let draft = draft.clone();
         let _slot = app.ingests.acquire().await.map_err(ApiError::internal)?;
         tokio::task::spawn_blocking(move || {
             Ok::<_, ApiError>(Host::start(draft.terms, initial(&draft, &folder)?, inputs, secret)?)
@@ -324,7 +326,7 @@ pub(crate) async fn create(app: &App, new: NewRun, key: Option<&str>) -> Result<
     let mut id = [0; 16];
     getrandom::fill(&mut id).map_err(ApiError::internal)?;
     let id = JobId(id);
-    let spec = run_spec(id, &new, &draft, &inputs.train);
+    let spec = run_spec(id, &new, &draft, &host)?;
     spec.check().map_err(|error| refused("bad_run", error.to_string(), "change the run's settings"))?;
 
     let checkpoint = runs.put(&checkpoint).await.map_err(ApiError::internal)?;
@@ -405,7 +407,7 @@ impl Runs {
         let state = tokio::fs::read(self.state_path(row.id, row.round)).await.map_err(|error| {
             ApiError::internal(format!("the state before round {} cannot be read: {error}", row.round))
         })?;
-        let (terms, secret, train) = (draft.terms, self.0.secret, Arc::clone(&inputs.train));
+        let (terms, secret) = (draft.terms, self.0.secret);
         let host = tokio::task::spawn_blocking(move || {
             Host::resume(terms, &state, inputs, secret, checkpoint, steps)
         });
@@ -414,7 +416,7 @@ impl Runs {
         if host.round() != row.round || expected.is_some_and(|expected| expected != found) {
             return Err(ApiError::internal("the stored state is not that of the last closed round"));
         }
-        let spec = run_spec(row.id, &row.request, &draft, &train);
+        let spec = run_spec(row.id, &row.request, &draft, &host)?;
         self.admit(row.id, host, &draft.terms);
         tracing::info!(run = %row.id, round = row.round, "run goes on");
         if let Err(error) = core.add_run(spec, row.round).await? {
