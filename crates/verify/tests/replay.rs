@@ -144,7 +144,7 @@ fn a_layout_of_another_model_is_the_auditors_fault() {
 #[test]
 fn the_gate_keeps_aggregates_again_and_reverts() {
     let mut gate = Gate::new(4.0, GateParams::default()).unwrap();
-    assert_eq!(gate.sigma(), 0.1);
+    assert_eq!(gate.sigma(), 0.3);
     for round in 0..8 {
         // Falls by 0.1 and trembles by 0.01.
         let loss = 4.0 - 0.1 * f64::from(round + 1) + 0.01 * f64::from(round % 2);
