@@ -124,6 +124,9 @@ fn told(api: &Api, id: &str) -> (Vec<f64>, Vec<Vec<(u32, f64)>>) {
 /// The run is what one thread makes of the same workers' parts.
 fn as_one_thread(sample: &SampleRun, api: &Api, id: &str) {
     let (losses, counted) = told(api, id);
+    for round in 0..sample.rounds {
+        assert_eq!(record(api, id, round)["combined"]["gate"], "kept", "round {round}");
+    }
     let expected = sample.expected(|round| counted[round as usize].clone());
     println!("  validation loss {:.4} to {:.4}", losses[0], losses[losses.len() - 1]);
     for (round, (loss, expected)) in losses.iter().zip(&expected.losses).enumerate() {
