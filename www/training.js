@@ -88,7 +88,8 @@ function show(run) {
   const last = history.at(-1);
   text("training-train", last ? loss(last.train_loss) : "after the first round");
   text("training-validation", last ? loss(last.validation_loss) : "after the first round");
-  at("training-chart").hidden = history.length < 2;
+  // SVG elements have no property for it.
+  at("training-chart").toggleAttribute("hidden", history.length < 2);
   if (history.length > 1) draw(at("training-chart"), history);
 }
 
