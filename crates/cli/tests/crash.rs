@@ -7,12 +7,11 @@
     reason = "in a test an unwrap is how it fails, limits in seconds compare at a glance, and small whole numbers are exact"
 )]
 
+mod processes;
+
+use processes::{Guarded, POLL, Random, Relay, START_LIMIT};
 use serde_json::Value;
-use std::fs::File;
-use std::io::Read as _;
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How often the relay is killed.
@@ -23,71 +22,10 @@ const K: usize = 2560;
 const N: usize = 5120;
 /// Slices of K that the relay cuts: 2,048 deep at most.
 const SLICES: u64 = 2;
-/// Time for a relay to answer after it was started on a busy machine.
-const START_LIMIT: Duration = Duration::from_secs(60);
 /// Time for the volunteer to come back and have a shard accepted.
 const PROGRESS_LIMIT: Duration = Duration::from_secs(90);
 /// Time for the whole job after the last kill.
 const END_LIMIT: Duration = Duration::from_secs(300);
-/// Pause between two looks.
-const POLL: Duration = Duration::from_millis(25);
-/// Seed of the random moments, unless `POTLUCK_SEED` names another.
-const SEED: u64 = 3;
-
-/// A process that does not outlive the test.
-struct Guarded(Child);
-
-impl Guarded {
-    fn start(args: &[&str], environment: &[(&str, &Path)], log: &Path) -> Self {
-        let log = File::options().create(true).append(true).open(log).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_potluck"));
-        command.args(args).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        for variable in ["POTLUCK_RELAY", "POTLUCK_TOKEN", "POTLUCK_LISTEN", "POTLUCK_DATA", "RUST_LOG"] {
-            command.env_remove(variable);
-        }
-        command.envs(environment.iter().copied());
-        Self(command.spawn().unwrap())
-    }
-
-    /// SIGKILL, and waits until the process is gone.
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-
-    fn ended(&mut self) -> Option<ExitStatus> {
-        self.0.try_wait().unwrap()
-    }
-}
-
-impl Drop for Guarded {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
-/// Numbers that look random and are the same for the same seed (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A whole number from `-most` to `most`.
-    fn small(&mut self, most: i64) -> i64 {
-        (self.next() % (2 * most + 1).cast_unsigned()).cast_signed() - most
-    }
-
-    fn millis(&mut self, below: u64) -> Duration {
-        Duration::from_millis(self.next() % below)
-    }
-}
 
 /// A = p·q and B = r·s of rank one, plus the identity's pattern on A: small whole numbers, exact in f32 in any
 /// order, whose product needs no kernel: C = (q·r) p·s + (rows of B, where A has its ones).
@@ -100,7 +38,7 @@ struct Known {
 
 impl Known {
     fn new(random: &mut Random) -> Self {
-        let mut draw = |count: usize| (0..count).map(|_| random.small(3)).collect();
+        let mut draw = |count: usize| (0..count).map(|_| (random.next() % 7).cast_signed() - 3).collect();
         Self { p: draw(M), q: draw(K), r: draw(K), s: draw(N) }
     }
 
@@ -139,57 +77,8 @@ fn read(path: &Path) -> Vec<f32> {
     npyz::NpyFile::new(&std::fs::read(path).unwrap()[..]).unwrap().into_vec().unwrap()
 }
 
-/// The relay's process and what is asked of it over HTTP.
-struct Relay {
-    port: u16,
-    folder: PathBuf,
-    agent: ureq::Agent,
-    process: Option<Guarded>,
-}
-
-impl Relay {
-    fn start(&mut self) {
-        let (listen, data) = (format!("127.0.0.1:{}", self.port), self.folder.join("data"));
-        let args = ["relay", "--listen", &listen, "--data", data.to_str().unwrap()];
-        self.process = Some(Guarded::start(&args, &[], &self.folder.join("relay.log")));
-    }
-
-    fn kill(&mut self) {
-        self.process.take().expect("the relay runs").kill();
-    }
-
-    fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
-    }
-
-    /// What the relay answers now, if it does.
-    fn get(&self, path: &str) -> Option<Value> {
-        let token = std::fs::read_to_string(self.folder.join("data/token")).ok()?;
-        let request = self.agent.get(format!("{}{path}", self.url()));
-        let mut response = request.header("authorization", format!("Bearer {}", token.trim())).call().ok()?;
-        serde_json::from_slice(&response.body_mut().read_to_vec().ok()?).ok()
-    }
-
-    /// Waits for an answer that will do.
-    fn wait<T>(&self, what: &str, limit: Duration, look: impl Fn(&Self) -> Option<T>) -> T {
-        let started = Instant::now();
-        loop {
-            if let Some(found) = look(self) {
-                return found;
-            }
-            if started.elapsed() > limit {
-                let mut log = String::new();
-                File::open(self.folder.join("relay.log")).unwrap().read_to_string(&mut log).unwrap();
-                let tail: Vec<_> = log.lines().rev().take(30).collect();
-                panic!("{what}: not within {} s; the relay's log, newest first: {tail:#?}", limit.as_secs());
-            }
-            std::thread::sleep(POLL);
-        }
-    }
-
-    fn job(&self, id: &str) -> Option<Value> {
-        self.get(&format!("/api/v1/jobs/{id}")).filter(|job| job["state"].is_string())
-    }
+fn state_of(relay: &Relay, id: &str) -> Option<Value> {
+    relay.get(&format!("/api/v1/jobs/{id}")).filter(|job| job["state"].is_string())
 }
 
 /// Units of the grid that are accepted, as the machine counts; the store's shards; elements over all contributors.
@@ -201,20 +90,14 @@ fn counts(job: &Value) -> [u64; 3] {
 
 #[test]
 fn ten_kills_lose_nothing_and_count_nothing_twice() {
-    let seed = std::env::var("POTLUCK_SEED").ok().map_or(SEED, |seed| seed.parse().unwrap());
-    println!("seed {seed} (POTLUCK_SEED repeats it)");
-    let mut random = Random(seed);
+    let mut random = Random::seeded();
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let known = Known::new(&mut random);
     write(&path("a.npy"), M, K, |i, k| known.a(i, k));
     write(&path("b.npy"), K, N, |k, j| known.b(k, j));
 
-    // The port is free now, and nobody but this test asks for it.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let agent =
-        ureq::Agent::config_builder().proxy(None).timeout_global(Some(START_LIMIT)).build().new_agent();
-    let mut relay = Relay { port, folder: folder.path().to_owned(), agent, process: None };
+    let mut relay = Relay::new(folder.path());
     relay.start();
     relay.wait("the relay answers", START_LIMIT, |relay| relay.get("/healthz"));
 
@@ -249,7 +132,7 @@ fn ten_kills_lose_nothing_and_count_nothing_twice() {
         let early = kill > 1 && (random.next() % 10 < 3 || ahead);
         if !early {
             let now = relay.wait("a shard is accepted", PROGRESS_LIMIT, |relay| {
-                let now = counts(&relay.job(&id)?);
+                let now = counts(&state_of(relay, &id)?);
                 (0..3).for_each(|i| assert!(i == 0 || now[i] >= before[i], "{now:?} after {before:?}"));
                 (now[1] > before[1]).then_some(now)
             });
@@ -259,7 +142,7 @@ fn ten_kills_lose_nothing_and_count_nothing_twice() {
         std::thread::sleep(pause);
         if !early {
             // What is answered now was accepted before the kill.
-            let job = relay.job(&id).expect("the relay answers");
+            let job = state_of(&relay, &id).expect("the relay answers");
             assert_eq!(job["state"], "running", "the job ended before kill {kill}: it is too small");
             before = counts(&job);
             units = job["progress"]["units"].as_u64().unwrap();
@@ -274,14 +157,15 @@ fn ten_kills_lose_nothing_and_count_nothing_twice() {
         assert_eq!(volunteer.ended(), None, "the volunteer gave up");
         relay.start();
         if kill == KILLS {
-            let job = relay.wait("the relay answers", START_LIMIT, |relay| relay.job(&id));
+            let job = relay.wait("the relay answers", START_LIMIT, |relay| state_of(relay, &id));
             let now = counts(&job);
             assert!((0..3).all(|i| now[i] >= before[i]), "{now:?} after {before:?}");
         }
     }
 
-    let job =
-        relay.wait("the job is done", END_LIMIT, |relay| relay.job(&id).filter(|job| job["state"] == "done"));
+    let job = relay.wait("the job is done", END_LIMIT, |relay| {
+        state_of(relay, &id).filter(|job| job["state"] == "done")
+    });
     let [_, shards, elements] = counts(&job);
     assert!(shards >= before[1]);
     assert_eq!(elements, (M * N) as u64 * SLICES, "every unit counts once: {job}");
