@@ -185,6 +185,11 @@ async fn the_page_shows_the_run(browser: &Browser, api: &Api, id: &str) {
     assert_eq!(shown, format!("{rounds} of {rounds}"));
     for (width, height) in [(1100, 1300), (360, 1500)] {
         tab.set_viewport(width, height, 1.0).await.unwrap();
+        let drawn: f64 = tab
+            .evaluate("document.querySelector('#training-chart .validation').getBoundingClientRect().width")
+            .await
+            .unwrap();
+        assert!(drawn > f64::from(width) / 2.0 - 20.0, "the curve is {drawn} pixels wide");
         let fits: bool = tab
             .evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
             .await

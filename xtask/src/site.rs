@@ -12,6 +12,8 @@ const SOURCES: &[&str] = &[
     "www",
     "crates/web",
     "crates/volunteer",
+    "crates/rounds",
+    "crates/train",
     "crates/kernels",
     "crates/proto",
     "crates/types",

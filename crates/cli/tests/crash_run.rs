@@ -1,10 +1,6 @@
 //! The relay is killed in the middle of a training run, at random moments, and everybody goes on: no closed round is
 //! lost or changed, each starts where the one before ended, and each can be replayed.
-#![expect(
-    clippy::unwrap_used,
-    clippy::duration_suboptimal_units,
-    reason = "in a test an unwrap is how it fails, and limits in seconds compare at a glance"
-)]
+#![expect(clippy::duration_suboptimal_units, reason = "limits in seconds compare at a glance")]
 
 mod processes;
 
