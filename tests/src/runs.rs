@@ -5,7 +5,6 @@ use crate::{Api, wait_until};
 use potluck_proto::{LearningRate, ModelSizes, UpdateCodec};
 use potluck_rounds::{Data, Host, Plan, Submitted, Terms, repeat, sizes};
 use potluck_train::data::{DataSet, VALIDATION_SHARE, split};
-use potluck_train::gpt::init;
 use potluck_types::BlobHash;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -71,7 +70,8 @@ impl SampleRun {
         let [peak_nano, least_nano] = RATES;
         let steps = self.rounds as u32 * self.steps;
         Terms {
-            model: ModelSizes { vocabulary, context: CONTEXT, layers: 3, heads: 4, width: 64, bias: false },
+            model: ModelSizes { vocabulary, context: CONTEXT, layers: 3, heads: 4, width: 64, bias: false }
+                .into(),
             steps: self.steps,
             sequences: self.sequences,
             length: CONTEXT,
@@ -117,7 +117,7 @@ impl SampleRun {
     /// The run fails.
     pub fn expected(&self, workers: impl Fn(u64) -> Vec<(u32, f64)>) -> Expected {
         let terms = self.terms();
-        let parameters = init(&sizes::config(&terms.model), &terms.seed);
+        let parameters = sizes::model(&terms.model).init(&terms.seed);
         let (mut host, _) = Host::start(terms, parameters, self.data.clone(), [0; 32]).expect("a run");
         let mut expected = Expected { hashes: Vec::new(), losses: Vec::new() };
         for round in 0..self.rounds {

@@ -165,6 +165,21 @@ pub struct ModelSizes {
     pub bias: bool,
 }
 
+/// The model of a run; `potluck-train` says what each is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ModelSpec {
+    /// A GPT of these sizes.
+    Gpt(ModelSizes),
+    /// The classifier of handwritten digits, which burn trains.
+    Digits,
+}
+
+impl From<ModelSizes> for ModelSpec {
+    fn from(sizes: ModelSizes) -> Self {
+        Self::Gpt(sizes)
+    }
+}
+
 /// How a worker's update is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum UpdateCodec {
@@ -219,7 +234,7 @@ pub struct TokenBlock {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrainTask {
     /// The model.
-    pub model: ModelSizes,
+    pub model: ModelSpec,
     /// The round.
     pub round: u64,
     /// This worker's number in the round.

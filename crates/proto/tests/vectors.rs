@@ -96,7 +96,7 @@ fn examples() -> Vec<Message> {
 
 fn train(blob: BlobRef) -> TrainTask {
     TrainTask {
-        model: ModelSizes { vocabulary: 65, context: 64, layers: 3, heads: 4, width: 64, bias: false },
+        model: ModelSizes { vocabulary: 65, context: 64, layers: 3, heads: 4, width: 64, bias: false }.into(),
         round: 41,
         worker: 2,
         steps: 10,

@@ -1,12 +1,12 @@
 //! What is checked of every update, and the replay of some.
 
 use crate::host::Host;
-use crate::replay::{Judgement, judge, now, repeat, split};
+use crate::reference::{Reference, now};
+use crate::replay::{Judgement, judge, repeat, split};
 use crate::work::{Plan, TaskError};
 use potluck_proto::TrainTask;
 use potluck_train::Engine as _;
 use potluck_train::data::DataSet;
-use potluck_train::gpt::CpuGpt;
 use potluck_verify::{ReplayError, Tolerances};
 use std::sync::Arc;
 
@@ -92,7 +92,7 @@ impl Auditor {
         let part = plan.part();
         let starts = part.order.batch(part.round, part.worker, 0, part.sequences).map_err(TaskError::from)?;
         let batch = self.data.batch(&starts, part.order.length()).map_err(TaskError::from)?;
-        let mut engine = CpuGpt::new(plan.config()).map_err(TaskError::from)?;
+        let mut engine = Reference::new(plan.model()).map_err(TaskError::from)?;
         now(engine.load(&self.parameters)).map_err(TaskError::from)?;
         let found = now(engine.loss(&batch)).map_err(TaskError::from)?;
         let claimed = losses.first().copied().unwrap_or(f32::NAN);

@@ -10,9 +10,8 @@ use crate::replay::split;
 use crate::sizes;
 use crate::watch::Watch;
 use crate::work::{Plan, TaskError};
-use potluck_proto::{BlobRef, DataSetSpec, LearningRate, ModelSizes, TokenBlock, TrainTask, UpdateCodec};
+use potluck_proto::{BlobRef, DataSetSpec, LearningRate, ModelSpec, TokenBlock, TrainTask, UpdateCodec};
 use potluck_train::data::{BLOCK_TOKENS, DataSet, Order, Spec};
-use potluck_train::gpt::{GptConfig, Layout};
 use potluck_train::outer::{Outer, OuterParams, OuterRule, STEP_CODEC};
 use potluck_types::BlobHash;
 use potluck_types::limits::MAX_TASK_BLOCKS;
@@ -38,7 +37,7 @@ const STATE_MAGIC: [u8; 8] = *b"plstate1";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {
     /// The model.
-    pub model: ModelSizes,
+    pub model: ModelSpec,
     /// Inner steps of a worker in a round.
     pub steps: u32,
     /// Sequences of a batch.
@@ -137,7 +136,6 @@ pub fn named(blob: &[u8]) -> BlobRef {
 #[derive(Debug)]
 pub struct Host {
     terms: Terms,
-    config: GptConfig,
     data: Data,
     order: Order,
     watch: Watch,
@@ -186,7 +184,7 @@ impl Host {
         checkpoint: BlobRef,
         steps: Vec<BlobRef>,
     ) -> Result<Self, HostError> {
-        let outer = decode_state(state, Layout::new(&sizes::config(&terms.model)).parameters())?;
+        let outer = decode_state(state, sizes::model(&terms.model).parameters())?;
         let every = OuterParams::default().checkpoint_every.get();
         if outer.replica().round() % every != steps.len() as u64 {
             return Err(HostError::State("its steps do not lead from the last checkpoint to its round"));
@@ -202,31 +200,32 @@ impl Host {
         checkpoint: BlobRef,
         steps: Vec<BlobRef>,
     ) -> Result<Self, HostError> {
-        let config = sizes::config(&terms.model);
-        config.check()?;
-        let (length, most) = (terms.length.into(), config.context as u64);
-        if !(1..=most).contains(&length) {
-            return Err(TaskError::Size { field: "length", value: length, least: 1, most }.into());
+        let model = sizes::model(&terms.model);
+        model.check()?;
+        let (length, [least, most]) = (terms.length.into(), model.lengths().map(|length| length as u64));
+        if !(least..=most).contains(&length) {
+            return Err(TaskError::Size { field: "length", value: length, least, most }.into());
         }
+        let vocabulary = model.vocabulary() as u32;
         let spec = data.train.spec();
         for (what, set) in [("training", spec), ("validation", data.validation.spec())] {
-            if set.vocabulary != terms.model.vocabulary {
-                let (found, expected) = (set.vocabulary, terms.model.vocabulary);
+            if set.vocabulary != vocabulary {
+                let (found, expected) = (set.vocabulary, vocabulary);
                 return Err(HostError::Vocabulary { what, found, expected });
             }
         }
-        let order = Order::new(terms.seed, spec, terms.length as usize, terms.blocks_dealt)?;
+        let order =
+            Order::of_records(terms.seed, spec, terms.length as usize, terms.blocks_dealt, model.record())?;
         let blocks = most_blocks(&terms, spec);
         if blocks > MAX_TASK_BLOCKS as u64 {
             return Err(HostError::Blocks { blocks });
         }
-        let watch = Watch::new(&data.validation, terms.length as usize, secret)?;
+        let watch = Watch::new(model, &data.validation, terms.length as usize, secret)?;
         let round = outer.replica().round();
-        let loss = watch.secret_loss(config, outer.replica().parameters(), round)?;
+        let loss = watch.secret_loss(outer.replica().parameters(), round)?;
         let gate = Gate::new(loss, GateParams::default())?;
         let host = Self {
             terms,
-            config,
             data,
             order,
             watch,
@@ -265,7 +264,7 @@ impl Host {
     /// # Errors
     /// A loss that is not finite.
     pub fn validation_loss(&self) -> Result<f64, HostError> {
-        self.watch.loss(self.config, self.parameters())
+        self.watch.loss(self.parameters())
     }
 
     /// Memory that a worker of any round needs: its inputs, as a volunteer counts them, and the run itself.
@@ -282,6 +281,15 @@ impl Host {
         let blocks = most_blocks(&self.terms, spec) * BLOCK_TOKENS as u64 * spec.token_bytes() as u64;
         let inputs = task.checkpoint.bytes + steps * step + blocks;
         Ok(plan.run_bytes().saturating_add(inputs))
+    }
+
+    /// Floating-point operations of a worker's part of any round.
+    ///
+    /// # Errors
+    /// As [`Host::tasks`].
+    pub fn flops(&self) -> Result<u64, HostError> {
+        let Some(task) = self.tasks(1)?.pop() else { return Ok(0) };
+        Ok(Plan::of(&task)?.flops())
     }
 
     /// The tasks of the next round, one a worker.
@@ -374,10 +382,8 @@ impl Host {
             };
             let mut outer = self.outer.clone();
             let step = outer.step(&combined.values, OuterRule::Nesterov)?;
-            last_loss = self
-                .watch
-                .secret_loss(self.config, outer.replica().parameters(), self.round())
-                .unwrap_or(f64::NAN);
+            last_loss =
+                self.watch.secret_loss(outer.replica().parameters(), self.round()).unwrap_or(f64::NAN);
             match gate.judge(last_loss) {
                 GateAction::Keep => {
                     let did = if scope == Scope::All { "kept" } else { "audited only" };
@@ -394,9 +400,9 @@ impl Host {
             return Err(HostError::Reverted { rounds: self.reverted + 1, loss: last_loss });
         }
         let replica = outer.replica();
-        let validation_loss = self.watch.loss(self.config, replica.parameters())?;
+        let validation_loss = self.watch.loss(replica.parameters())?;
         if self.watch.rotates_after(self.round()) {
-            gate.rotate(self.watch.secret_loss(self.config, replica.parameters(), replica.round())?)?;
+            gate.rotate(self.watch.secret_loss(replica.parameters(), replica.round())?)?;
         }
         let losses: Vec<f64> =
             decoded.iter().flat_map(|update| &update.losses).map(|loss| f64::from(*loss)).collect();

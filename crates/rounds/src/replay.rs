@@ -1,14 +1,12 @@
 //! Replay: a worker's steps, repeated, against what it committed to.
 
 use crate::opening::nearest;
+use crate::reference::{Reference, now};
 use crate::work::{Plan, TaskError};
 use potluck_train::codec::Codec;
-use potluck_train::gpt::{CpuGpt, Layout, Tensor};
+use potluck_train::gpt::Tensor;
 use potluck_train::round::{Batches, Round, Update};
 use potluck_verify::{ReplayError, ReplayReport, Tolerances, compare};
-use std::future::Future;
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
 
 /// Tolerances for updates whose codec leaves something open.
 ///
@@ -50,8 +48,7 @@ pub fn split<'a>(plan: &Plan, result: &'a [u8]) -> Option<(Vec<f32>, &'a [u8])> 
 
 /// Compares a result with a replay of the same task.
 ///
-/// Values that have no influence are not compared: attention does not change when the same vector is added to all
-/// keys, so the bias of the keys has no gradient but rounding, which `AdamW` turns into steps of full length.
+/// Values that have no influence are not compared: see [`potluck_train::Model::idle`].
 ///
 /// # Errors
 /// The replay's fault: another task's, or not finite.
@@ -72,15 +69,13 @@ pub fn judge(plan: &Plan, replayed: &Update, result: &[u8]) -> Result<Judgement,
             return Ok(Judgement { report: Err(format!("the committed update is none: {cause}")), bytes });
         }
     };
-    let config = plan.config();
-    let layout = Layout::new(&config);
-    for bias in layout.blocks.iter().filter_map(|block| block.qkv_bias) {
-        let keys = bias + config.width..bias + 2 * config.width;
-        if let (Some(claimed), Some(replayed)) = (claimed.get_mut(keys.clone()), replayed.delta.get(keys)) {
+    let model = plan.model();
+    for idle in model.idle() {
+        if let (Some(claimed), Some(replayed)) = (claimed.get_mut(idle.clone()), replayed.delta.get(idle)) {
             claimed.copy_from_slice(replayed);
         }
     }
-    let tensors: Vec<_> = layout.tensors.iter().map(Tensor::range).collect();
+    let tensors: Vec<_> = model.tensors().iter().map(Tensor::range).collect();
     let report = compare(&claimed, &replayed.delta, &tensors, &losses, &replayed.losses, &tolerances(codec))?;
     Ok(Judgement { report: Ok(report), bytes })
 }
@@ -90,21 +85,10 @@ pub fn judge(plan: &Plan, replayed: &Update, result: &[u8]) -> Result<Judgement,
 /// # Errors
 /// What the engine or the data say.
 pub fn repeat(plan: &Plan, parameters: &[f32], data: &impl Batches) -> Result<Update, TaskError> {
-    let mut engine = CpuGpt::new(plan.config())?;
+    let mut engine = Reference::new(plan.model())?;
     let update = now(async {
         let round = Round::start(plan.part(), parameters, &mut engine).await?;
         round.finish(&mut engine, data).await
     });
     Ok(update?)
-}
-
-/// The value of a future that never waits, as those of the CPU engine.
-///
-/// # Panics
-/// If it waits.
-pub(crate) fn now<T>(future: impl Future<Output = T>) -> T {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(value) => value,
-        Poll::Pending => unreachable!("the CPU engine waits for nothing"),
-    }
 }

@@ -1,6 +1,7 @@
 //! What the protocol says, in the words of `potluck-train`.
 
-use potluck_proto::{LearningRate, ModelSizes, TrainTask, UpdateCodec};
+use potluck_proto::{LearningRate, ModelSizes, ModelSpec, TrainTask, UpdateCodec};
+use potluck_train::Model;
 use potluck_train::codec::Codec;
 use potluck_train::data::Spec;
 use potluck_train::gpt::{GptConfig, Schedule};
@@ -17,9 +18,21 @@ pub const fn config(sizes: &ModelSizes) -> GptConfig {
     }
 }
 
+/// The model. Its sizes are not checked.
+pub const fn model(spec: &ModelSpec) -> Model {
+    match spec {
+        ModelSpec::Gpt(sizes) => Model::Gpt(config(sizes)),
+        ModelSpec::Digits => Model::Digits,
+    }
+}
+
 /// The data set of a task.
 pub const fn data(task: &TrainTask) -> Spec {
-    Spec { vocabulary: task.model.vocabulary, tokens: task.data.tokens, tree: task.data.tree }
+    Spec {
+        vocabulary: model(&task.model).vocabulary() as u32,
+        tokens: task.data.tokens,
+        tree: task.data.tree,
+    }
 }
 
 /// The schedule of the learning rate.

@@ -3,12 +3,11 @@
 use crate::audit::{Auditor, Fault};
 use crate::error::HostError;
 use crate::host::{Closed, Data, Host, Submitted, Terms, named};
-use crate::replay::now;
+use crate::reference::{Reference, now};
 use crate::work::{Prepared, TrainInputs, TrainRun};
-use potluck_proto::{LearningRate, ModelSizes, TrainTask, UpdateCodec};
+use potluck_proto::{LearningRate, ModelSizes, ModelSpec, TrainTask, UpdateCodec};
 use potluck_train::codec::Codec;
 use potluck_train::data::DataSet;
-use potluck_train::gpt::{CpuGpt, init};
 use potluck_types::BlobHash;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +18,8 @@ const SECRET: [u8; 32] = [5; 32];
 
 fn terms(codec: UpdateCodec, bias: bool) -> Terms {
     Terms {
-        model: ModelSizes { vocabulary: VOCABULARY, context: 16, layers: 2, heads: 2, width: 16, bias },
+        model: ModelSizes { vocabulary: VOCABULARY, context: 16, layers: 2, heads: 2, width: 16, bias }
+            .into(),
         steps: STEPS,
         sequences: 4,
         length: 16,
@@ -54,7 +54,7 @@ struct World {
 impl World {
     fn new(codec: UpdateCodec, bias: bool) -> Self {
         let terms = terms(codec, bias);
-        let parameters = init(&crate::sizes::config(&terms.model), &terms.seed);
+        let parameters = crate::sizes::model(&terms.model).init(&terms.seed);
         let (host, checkpoint) = Host::start(terms, parameters, data(), SECRET).unwrap();
         let mut world = Self { host, blobs: BTreeMap::new() };
         let train = Arc::clone(&world.host.data().train);
@@ -78,7 +78,7 @@ impl World {
             blocks: task.blocks.iter().map(|block| blob(&block.blob)).collect(),
         };
         let prepared = Prepared::new(task, inputs).unwrap();
-        let engine = CpuGpt::new(prepared.config()).unwrap();
+        let engine = Reference::new(prepared.model()).unwrap();
         now(async { TrainRun::start(&prepared, engine).await?.finish().await }).unwrap()
     }
 
@@ -243,23 +243,27 @@ fn terms_that_nobody_could_work_under_are_refused_at_once() {
     let start = |change: &dyn Fn(&mut Terms)| {
         let mut terms = terms(UpdateCodec::Int4, false);
         change(&mut terms);
-        let config = crate::sizes::config(&terms.model);
-        let parameters = config.check().map(|()| init(&config, &terms.seed)).unwrap_or_default();
+        let model = crate::sizes::model(&terms.model);
+        let parameters = model.check().map(|()| model.init(&terms.seed)).unwrap_or_default();
         Host::start(terms, parameters, data(), SECRET).map(drop).map_err(|error| error.to_string())
     };
     assert_eq!(start(&|_| ()), Ok(()));
+    fn sizes(terms: &mut Terms) -> &mut ModelSizes {
+        let ModelSpec::Gpt(sizes) = &mut terms.model else { unreachable!("a GPT") };
+        sizes
+    }
     for (change, expected) in [
-        (&(|terms: &mut Terms| terms.model.vocabulary = 24) as &dyn Fn(&mut Terms), "vocabulary"),
+        (&(|terms: &mut Terms| sizes(terms).vocabulary = 24) as &dyn Fn(&mut Terms), "vocabulary"),
         (&|terms| terms.steps = 0, "steps"),
         (&|terms| terms.sequences = 0, "sequences"),
         (&|terms| terms.length = 17, "length"),
-        (&|terms| terms.model.heads = 3, "head"),
+        (&|terms| sizes(terms).heads = 3, "head"),
     ] {
         let error = start(change).unwrap_err();
         assert!(error.contains(expected), "{error}");
     }
     let terms = terms(UpdateCodec::Int4, false);
-    let mut parameters = init(&crate::sizes::config(&terms.model), &terms.seed);
+    let mut parameters = crate::sizes::model(&terms.model).init(&terms.seed);
     for value in &mut parameters {
         *value *= 1e30;
     }

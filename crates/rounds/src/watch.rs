@@ -1,10 +1,9 @@
 //! Losses on the validation data: one that everybody may know, and one on windows that nobody knows, for the gate.
 
 use crate::error::HostError;
-use crate::replay::now;
+use crate::reference::{Reference, now};
 use potluck_train::data::{DataSet, evenly};
-use potluck_train::gpt::{CpuGpt, GptConfig};
-use potluck_train::{Batch, Engine as _};
+use potluck_train::{Batch, Engine as _, Model};
 use std::sync::Arc;
 
 /// Tokens of the windows that the known loss is the mean of.
@@ -19,6 +18,7 @@ const ROTATE_EVERY: u64 = 20;
 /// What losses are measured on.
 #[derive(Debug)]
 pub(crate) struct Watch {
+    model: Model,
     data: Arc<DataSet>,
     length: usize,
     known: Vec<Batch>,
@@ -28,41 +28,42 @@ pub(crate) struct Watch {
 impl Watch {
     /// # Errors
     /// Data that hold no window of this length.
-    pub(crate) fn new(data: &Arc<DataSet>, length: usize, secret: [u8; 32]) -> Result<Self, HostError> {
-        let starts = evenly(data.spec(), length, (KNOWN_TOKENS / length).max(1))?;
+    pub(crate) fn new(
+        model: Model,
+        data: &Arc<DataSet>,
+        length: usize,
+        secret: [u8; 32],
+    ) -> Result<Self, HostError> {
+        let starts = evenly(data.spec(), length, (KNOWN_TOKENS / length).max(1), model.record())?;
         let known = batches(data, &starts, length)?;
-        Ok(Self { data: Arc::clone(data), length, known, secret })
+        Ok(Self { model, data: Arc::clone(data), length, known, secret })
     }
 
     /// The loss that everybody may know.
     ///
     /// # Errors
     /// [`HostError::NotFinite`].
-    pub(crate) fn loss(&self, config: GptConfig, parameters: &[f32]) -> Result<f64, HostError> {
-        mean(config, parameters, &self.known)
+    pub(crate) fn loss(&self, parameters: &[f32]) -> Result<f64, HostError> {
+        mean(self.model, parameters, &self.known)
     }
 
     /// The loss on the windows that are drawn for a round.
     ///
     /// # Errors
     /// [`HostError::NotFinite`].
-    pub(crate) fn secret_loss(
-        &self,
-        config: GptConfig,
-        parameters: &[f32],
-        round: u64,
-    ) -> Result<f64, HostError> {
+    pub(crate) fn secret_loss(&self, parameters: &[f32], round: u64) -> Result<f64, HostError> {
         let key = blake3::derive_key("potluck 2026 windows of the gate v1", &self.secret);
         let mut words = blake3::Hasher::new_keyed(&key).update(&epoch(round).to_le_bytes()).finalize_xof();
         // Every window needs one more token, the one that follows it.
-        let room = self.data.spec().tokens - self.length as u64;
+        let record = self.model.record() as u64;
+        let room = (self.data.spec().tokens - self.length as u64).div_ceil(record);
         let starts = std::iter::repeat_with(|| {
             let mut word = [0; 8];
             words.fill(&mut word);
-            u64::from_le_bytes(word) % room
+            u64::from_le_bytes(word) % room * record
         });
         let starts: Vec<u64> = starts.take((SECRET_TOKENS / self.length).max(1)).collect();
-        mean(config, parameters, &batches(&self.data, &starts, self.length)?)
+        mean(self.model, parameters, &batches(&self.data, &starts, self.length)?)
     }
 
     /// Whether other windows are drawn for the round after this one.
@@ -81,8 +82,8 @@ fn batches(data: &DataSet, starts: &[u64], length: usize) -> Result<Vec<Batch>, 
     Ok(starts.chunks(windows).map(|starts| data.batch(starts, length)).collect::<Result<_, _>>()?)
 }
 
-fn mean(config: GptConfig, parameters: &[f32], batches: &[Batch]) -> Result<f64, HostError> {
-    let mut engine = CpuGpt::new(config)?;
+fn mean(model: Model, parameters: &[f32], batches: &[Batch]) -> Result<f64, HostError> {
+    let mut engine = Reference::new(model)?;
     now(engine.load(parameters))?;
     let (mut sum, mut tokens) = (0.0, 0);
     for batch in batches {

@@ -7,10 +7,10 @@ use crate::sizes;
 use potluck_proto::TrainTask;
 use potluck_train::codec::{Codec, CodecError};
 use potluck_train::data::{DataError, Held, MAX_BATCH, Order, Spec};
-use potluck_train::gpt::{GptConfig, Layout, MAX_STEP_BYTES};
+use potluck_train::gpt::MAX_STEP_BYTES;
 use potluck_train::outer::{CHECKPOINT_CODEC, OuterError, Replica, STEP_CODEC};
 use potluck_train::round::{MAX_STEPS, Part, Round, RoundError, Update};
-use potluck_train::{Engine, TrainError};
+use potluck_train::{Engine, Model, TrainError};
 use potluck_types::BlobHash;
 use potluck_types::limits::{MAX_TASK_BLOCKS, MAX_TASK_STEPS};
 use std::num::NonZeroU64;
@@ -101,7 +101,7 @@ pub struct TrainInputs {
 /// A task in the words of `potluck-train`, all sizes within their limits.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
-    config: GptConfig,
+    model: Model,
     parameters: usize,
     data: Spec,
     part: Part,
@@ -115,21 +115,22 @@ impl Plan {
     /// Sizes beyond the limits of `potluck-train`, blobs of other lengths than their content has, a checkpoint that does
     /// not lead to the round.
     pub fn of(task: &TrainTask) -> Result<Self, TaskError> {
-        let config = sizes::config(&task.model);
-        config.check()?;
+        let model = sizes::model(&task.model);
+        model.check()?;
+        let [shortest, longest] = model.lengths().map(|length| length as u64);
         within("steps", task.steps.into(), 1, MAX_STEPS.into())?;
         within("sequences", task.sequences.into(), 1, MAX_BATCH as u64)?;
-        within("length", task.length.into(), 1, config.context as u64)?;
+        within("length", task.length.into(), shortest, longest)?;
         within("checkpoint_every", task.checkpoint_every.into(), 1, u32::MAX.into())?;
         within("outer steps", task.outer_steps.len() as u64, 0, MAX_TASK_STEPS as u64)?;
         within("blocks", task.blocks.len() as u64, 1, MAX_TASK_BLOCKS as u64)?;
         let (sequences, length) = (task.sequences as usize, task.length as usize);
-        within("memory of a step", config.step_bytes(sequences, length), 0, MAX_STEP_BYTES)?;
-        let data = Spec { vocabulary: task.model.vocabulary, tokens: task.data.tokens, tree: task.data.tree };
-        let order = Order::new(task.seed, &data, length, task.blocks_dealt)?;
+        within("memory of a step", model.step_bytes(sequences, length), 0, MAX_STEP_BYTES)?;
+        let data = sizes::data(task);
+        let order = Order::of_records(task.seed, &data, length, task.blocks_dealt, model.record())?;
         let plan = Self {
-            config,
-            parameters: Layout::new(&config).parameters(),
+            model,
+            parameters: model.parameters(),
             data,
             part: Part {
                 order,
@@ -174,9 +175,9 @@ impl Plan {
         Ok(())
     }
 
-    /// Sizes of the model, to make an engine for.
-    pub const fn config(&self) -> GptConfig {
-        self.config
+    /// The model, to make an engine for.
+    pub const fn model(&self) -> Model {
+        self.model
     }
 
     /// What the worker has to do, in the words of `potluck-train`.
@@ -204,18 +205,16 @@ impl Plan {
     pub fn run_bytes(&self) -> u64 {
         let Part { sequences, order, .. } = self.part;
         let vectors = 3 * 4 * self.parameters as u64;
-        self.config
+        self.model
             .step_bytes(sequences, order.length())
             .saturating_add(vectors)
             .saturating_add(self.result_bytes())
     }
 
-    /// Floating-point operations: two forward and four backward for each parameter and token.
+    /// Floating-point operations of all steps.
     pub fn flops(&self) -> u64 {
         let Part { steps, sequences, order, .. } = self.part;
-        [u64::from(steps), sequences as u64, order.length() as u64]
-            .iter()
-            .fold(6 * self.parameters as u64, |product, factor| product.saturating_mul(*factor))
+        self.model.step_flops(sequences, order.length()).saturating_mul(steps.into())
     }
 }
 
@@ -266,9 +265,9 @@ impl Prepared {
         Ok(Self { plan, replica, data })
     }
 
-    /// Sizes of the model, to make an engine for.
-    pub const fn config(&self) -> GptConfig {
-        self.plan.config()
+    /// The model, to make an engine for.
+    pub const fn model(&self) -> Model {
+        self.plan.model()
     }
 }
 
@@ -299,7 +298,7 @@ pub struct TrainRun<'a, E> {
 }
 
 impl<'a, E: Engine> TrainRun<'a, E> {
-    /// Gives an engine for [`Prepared::config`] the round's parameters.
+    /// Gives an engine for [`Prepared::model`] the round's parameters.
     ///
     /// # Errors
     /// Parameters that the engine refuses, or what the device says.

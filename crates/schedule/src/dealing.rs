@@ -74,7 +74,7 @@ impl Relay {
             missing_bytes(&Work::Round { task: Arc::clone(&slot.task), result_bytes }, held)
         });
         let bytes = missing.saturating_add(result_bytes);
-        let seconds = run.spec.flops() as f64 / speed + bytes as f64 / LINK_BYTES_PER_SECOND;
+        let seconds = run.spec.flops as f64 / speed + bytes as f64 / LINK_BYTES_PER_SECOND;
         // Saturates: a float beyond u64 becomes its greatest value.
         Duration(((seconds * 1e3) as u64).saturating_add(self.queued(id).0))
     }
@@ -125,7 +125,7 @@ impl Relay {
         if able < need {
             return false;
         }
-        let flops = run.spec.flops();
+        let flops = run.spec.flops;
         if let Some(others) = others {
             if run.service > others {
                 return false;
@@ -171,7 +171,7 @@ impl Relay {
         let (lease, fence) = self.new_lease();
         let Some(run) = self.runs.get_mut(id) else { return };
         let Phase::Open { deadline, .. } = run.phase else { return };
-        let (result_bytes, flops) = (run.spec.result_bytes(), run.spec.flops());
+        let (result_bytes, flops) = (run.spec.result_bytes(), run.spec.flops);
         let Some(slot) = run.slots.get_mut(worker) else { return };
         let first = !slot.dealt;
         slot.dealt = true;

@@ -5,7 +5,7 @@
 use crate::io::Ticket;
 use crate::policy::{MAX_RUN_WORKERS, MAX_UPDATES_IN_MEMORY_BYTES};
 use potluck_proto::{
-    Backend, BlobRef, DataSetSpec, LearningRate, ModelSizes, RejectReason, TrainTask, UpdateCodec,
+    Backend, BlobRef, DataSetSpec, LearningRate, ModelSpec, RejectReason, TrainTask, UpdateCodec,
 };
 use potluck_types::limits::MAX_BLOB_BYTES;
 use potluck_types::{JobId, VolunteerId};
@@ -55,7 +55,7 @@ pub struct RunSpec {
     /// What its submitter called it.
     pub name: String,
     /// The model.
-    pub model: ModelSizes,
+    pub model: ModelSpec,
     /// Rounds in all.
     pub rounds: u64,
     /// Inner steps of a worker in a round.
@@ -76,6 +76,8 @@ pub struct RunSpec {
     pub update_bytes: u64,
     /// Memory that one worker needs, inputs among it: who offers less is not asked.
     pub memory_bytes: u64,
+    /// Floating-point operations of one worker's part of a round: an estimate, for deadlines.
+    pub flops: u64,
     /// The data set.
     pub data: DataSetSpec,
     /// Workers without which no round opens.
@@ -170,29 +172,6 @@ impl RunSpec {
     /// Memory that the fewest workers' results take.
     pub(crate) fn reserved_bytes(&self) -> u64 {
         self.result_bytes().saturating_mul(self.min_workers.into())
-    }
-
-    /// Parameters of the model: tied embedding, positions, and in each block 12 matrices of width x width with
-    /// 13 vectors of biases and norms.
-    fn parameters(&self) -> u64 {
-        let [vocabulary, context, layers, width] =
-            [self.model.vocabulary, self.model.context, self.model.layers, self.model.width].map(u64::from);
-        let block = width.saturating_mul(12).saturating_add(13).saturating_mul(width);
-        (vocabulary + context + 2).saturating_mul(width).saturating_add(block.saturating_mul(layers))
-    }
-
-    fn tokens(&self) -> u64 {
-        u64::from(self.sequences).saturating_mul(self.length.into())
-    }
-
-    /// Floating-point operations of one worker's part of a round: six a parameter and token (two forward, four
-    /// backward) and twelve a layer, channel and pair of positions for attention. An estimate, for deadlines.
-    pub fn flops(&self) -> u64 {
-        let attention = [self.model.layers, self.model.width, self.length]
-            .iter()
-            .fold(12_u64, |product, &factor| product.saturating_mul(factor.into()));
-        let token = self.parameters().saturating_mul(6).saturating_add(attention);
-        token.saturating_mul(self.tokens()).saturating_mul(self.steps.into())
     }
 
     /// Whether tasks are this run's for a round: one for each worker, in order.

@@ -34,7 +34,7 @@ fn spec(rounds: u64) -> RunSpec {
     RunSpec {
         id: RUN,
         name: "bard".into(),
-        model: ModelSizes { vocabulary: 65, context: 64, layers: 3, heads: 4, width: 64, bias: false },
+        model: ModelSizes { vocabulary: 65, context: 64, layers: 3, heads: 4, width: 64, bias: false }.into(),
         rounds,
         steps: STEPS,
         sequences: 8,
@@ -45,6 +45,7 @@ fn spec(rounds: u64) -> RunSpec {
         codec: UpdateCodec::Int4,
         update_bytes: UPDATE,
         memory_bytes: 30 << 20,
+        flops: 1_097_472 * 512 * u64::from(STEPS),
         data: DataSetSpec { tokens: 1_000_000, tree: [4; 32] },
         min_workers: 3,
         max_workers: 5,

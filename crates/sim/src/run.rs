@@ -5,11 +5,10 @@ use crate::plan::PlannedRun;
 use crate::rng::Rng;
 use potluck_proto::{BlobRef, DataSetSpec, LearningRate, ModelSizes, Task, TrainTask};
 use potluck_rounds::{
-    Data, Host, HostError, Plan, Prepared, TaskError, Terms, TrainInputs, TrainRun, replay, sizes,
+    Data, Host, HostError, Plan, Prepared, Reference, TaskError, Terms, TrainInputs, TrainRun, replay, sizes,
 };
 use potluck_schedule::RunSpec;
 use potluck_train::data::{DataError, DataSet};
-use potluck_train::gpt::{CpuGpt, Layout, init};
 use potluck_types::{BlobHash, JobId};
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -65,7 +64,8 @@ impl Training {
                 heads: 1,
                 width: 4,
                 bias: planned.bias,
-            },
+            }
+            .into(),
             steps: 2,
             sequences: 2,
             length: 4,
@@ -74,10 +74,11 @@ impl Training {
             blocks_dealt: 0,
             codec: planned.codec,
         };
-        let parameters = Layout::new(&sizes::config(&terms.model)).parameters();
+        let parameters = sizes::model(&terms.model).parameters();
         let secret = rng.bytes();
-        let initial = init(&sizes::config(&terms.model), &terms.seed);
-        let memory_bytes = Host::start(terms, initial, data.clone(), secret)?.0.memory_bytes()?;
+        let initial = sizes::model(&terms.model).init(&terms.seed);
+        let (host, _) = Host::start(terms, initial, data.clone(), secret)?;
+        let (memory_bytes, flops) = (host.memory_bytes()?, host.flops()?);
         let spec = RunSpec {
             id,
             name: format!("{parameters} parameters"),
@@ -92,6 +93,7 @@ impl Training {
             codec: terms.codec,
             update_bytes: sizes::codec(terms.codec).encoded_len(parameters) as u64,
             memory_bytes,
+            flops,
             data: DataSetSpec { tokens: data.train.spec().tokens, tree: data.train.spec().tree },
             min_workers: 1,
             max_workers: planned.max_workers,
@@ -106,7 +108,7 @@ impl Training {
     /// # Errors
     /// As [`Host::start`].
     pub fn start(&self) -> Result<(Host, Vec<u8>), HostError> {
-        let parameters = init(&sizes::config(&self.terms.model), &self.terms.seed);
+        let parameters = sizes::model(&self.terms.model).init(&self.terms.seed);
         Host::start(self.terms, parameters, self.data.clone(), self.secret)
     }
 
@@ -152,7 +154,7 @@ pub fn inputs(task: &TrainTask, blob: impl Fn(&BlobHash) -> Option<Arc<Vec<u8>>>
 pub fn work(task: &TrainTask, inputs: TrainInputs, drift: Option<&mut Rng>) -> Result<Vec<u8>, TaskError> {
     let plan = Plan::of(task)?;
     let prepared = Prepared::new(task, inputs)?;
-    let engine = CpuGpt::new(prepared.config())?;
+    let engine = Reference::new(prepared.model())?;
     let mut update = now(async {
         let mut run = TrainRun::start(&prepared, engine).await?;
         while !run.step().await?.complete() {}

@@ -72,6 +72,9 @@ pub enum TrainError {
         /// Steps since the parameters were loaded.
         step: u64,
     },
+    /// A model that this program was built without.
+    #[error("this program cannot train {0}")]
+    Missing(&'static str),
     /// The device failed.
     #[error("the device failed: {0}")]
     Device(String),

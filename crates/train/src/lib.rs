@@ -8,9 +8,12 @@
 
 pub mod codec;
 pub mod data;
+pub mod digits;
 pub mod engine;
 pub mod gpt;
+pub mod model;
 pub mod outer;
 pub mod round;
 
 pub use engine::{Batch, Engine, TrainError};
+pub use model::Model;

@@ -3,6 +3,7 @@
 //! between two of them.
 
 use crate::io::Failure;
+pub use potluck_rounds::Reference;
 pub use potluck_rounds::work::{Plan, Prepared, Progress, TaskError, TrainRun};
 use potluck_train::TrainError;
 

@@ -8,11 +8,11 @@ use potluck_proto::{
     Message, NoWork, NoWorkReason, Outcome, Preset, Revoke, RevokeReason, Task, TrainTask, Verdict, Welcome,
     decode, encode,
 };
-use potluck_train::gpt::{CpuGpt, GptConfig};
+use potluck_train::gpt::GptConfig;
 use potluck_types::{
     BlobHash, ConsentToken, DType, Duration, Fence, Instant, JobId, LeaseId, SessionId, VolunteerKey,
 };
-use potluck_volunteer::train::{Prepared, TrainRun};
+use potluck_volunteer::train::{Prepared, Reference, TrainRun};
 use potluck_volunteer::{
     Action, Choice, Conditions, Engine, Event, Failure, Options, Run, RunId, State, Workload, compute,
 };
@@ -201,7 +201,7 @@ fn computed(run: &Run) -> Vec<u8> {
             assert_eq!(inputs, known(&task).0.inputs(), "all inputs, in the order of the task");
             let prepared = Prepared::new(&task, inputs).expect("inputs that fit");
             let result = now(async {
-                let engine = CpuGpt::new(prepared.config())?;
+                let engine = Reference::new(prepared.model())?;
                 let mut run = TrainRun::start(&prepared, engine).await?;
                 while !run.step().await?.complete() {}
                 run.finish().await

@@ -3,7 +3,8 @@
 
 use crate::compute::{Computed, Device, Ended, Shift};
 use potluck_proto::{Backend, TrainTask};
-use potluck_volunteer::train::{Prepared, TaskError, TrainRun};
+use potluck_train::{Engine, Model};
+use potluck_volunteer::train::{Prepared, Reference, TaskError, TrainRun};
 use potluck_volunteer::trainer::{AnyGpt, Pace};
 use potluck_volunteer::{Failure, TrainInputs};
 use std::time::Duration;
@@ -53,22 +54,38 @@ pub(crate) async fn run(
     task: &TrainTask,
     inputs: TrainInputs,
     shift: &Shift,
-    mut tell: impl FnMut(u32),
+    tell: impl FnMut(u32),
 ) -> Result<Computed, Ended> {
     let mut work = Work { shift, began: Instant::now(), busy: Duration::ZERO };
-    let mut told = Instant::now();
     let prepared = Prepared::new(task, inputs)?;
     work.rest(Duration::ZERO).await?;
     let batch = [task.sequences as usize, task.length as usize];
-    let engine = match device {
-        Device::Gpu(device) => {
-            device.trainer.engine(&device.gpu, prepared.config(), batch, &mut work).await?
+    let config = match prepared.model() {
+        Model::Gpt(config) => config,
+        model @ Model::Digits => {
+            let engine = Reference::new(model).map_err(TaskError::from)?;
+            return take(&prepared, engine, work, Backend::WasmSimd, tell).await;
         }
-        Device::Cpu => AnyGpt::cpu(prepared.config())?,
+    };
+    let engine = match device {
+        Device::Gpu(device) => device.trainer.engine(&device.gpu, config, batch, &mut work).await?,
+        Device::Cpu => AnyGpt::cpu(config)?,
     };
     let backend = if engine.is_on_gpu() { Backend::WebGpu } else { Backend::WasmSimd };
+    take(&prepared, engine, work, backend, tell).await
+}
+
+/// Takes the steps, with rests between them.
+async fn take(
+    prepared: &Prepared,
+    engine: impl Engine,
+    mut work: Work<'_>,
+    backend: Backend,
+    mut tell: impl FnMut(u32),
+) -> Result<Computed, Ended> {
+    let mut told = Instant::now();
     let mut started = work.now();
-    let mut training = TrainRun::start(&prepared, engine).await?;
+    let mut training = TrainRun::start(prepared, engine).await?;
     while !training.progress().complete() {
         work.rest(started).await?;
         started = work.now();

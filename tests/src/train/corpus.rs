@@ -83,7 +83,7 @@ impl Corpus {
         let vocabulary = tokenizer.vocabulary();
         let (train, validation) = split(&all, VALIDATION_SHARE, CONTEXT)?;
         let held_out = DataSet::new(validation, vocabulary)?;
-        let starts = evenly(held_out.spec(), CONTEXT, WINDOWS)?;
+        let starts = evenly(held_out.spec(), CONTEXT, WINDOWS, 1)?;
         let windows = starts.chunks(WINDOWS_A_BATCH).map(|starts| held_out.batch(starts, CONTEXT));
         Ok(Self {
             name: name.to_owned(),

@@ -1,6 +1,6 @@
 //! What the relay and its clients say about training runs, as JSON.
 
-use potluck_proto::{ModelSizes, TrainTask};
+use potluck_proto::{ModelSizes, ModelSpec, TrainTask};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -37,13 +37,40 @@ pub struct Rate {
     pub warmup: u32,
 }
 
+/// A model: sizes of a GPT-2, or the name of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Model {
+    /// A GPT-2.
+    Gpt(ModelSizes),
+    /// Another.
+    Named(NamedModel),
+}
+
+/// Models that are no GPT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NamedModel {
+    /// The classifier of handwritten digits.
+    Digits,
+}
+
+impl From<Model> for ModelSpec {
+    fn from(model: Model) -> Self {
+        match model {
+            Model::Gpt(sizes) => Self::Gpt(sizes),
+            Model::Named(NamedModel::Digits) => Self::Digits,
+        }
+    }
+}
+
 /// A run that is asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NewRun {
     /// What volunteers see.
     pub name: String,
     /// The model.
-    pub model: ModelSizes,
+    pub model: Model,
     /// Data set to train on.
     pub train: String,
     /// Data set to validate with.
@@ -91,7 +118,7 @@ pub struct RunInfo {
     #[serde(default)]
     pub reason: Option<String>,
     /// The model.
-    pub model: ModelSizes,
+    pub model: Model,
     /// The next round: as many are done.
     pub round: u64,
     /// Rounds in all.

@@ -81,6 +81,30 @@ pub fn export(
     file::write(&folder.join(TENSORS), &tensors::to_bytes(&tensors))
 }
 
+/// Writes the tensors of a model that is no language model, by its own names and shapes.
+///
+/// # Errors
+/// Parameters that do not fit the model, or what the system says.
+pub fn export_plain(
+    folder: &Path,
+    model: &potluck_train::Model,
+    parameters: &[f32],
+) -> Result<(), ModelError> {
+    if parameters.len() != model.parameters() {
+        let (found, expected) = (parameters.len(), model.parameters());
+        return Err(potluck_train::TrainError::Length { found, expected }.into());
+    }
+    let named = |tensor: Tensor| {
+        let values = parameters[tensor.range()].to_vec();
+        check_finite(&tensor.name, &values)?;
+        let shape = if tensor.rows == 1 { vec![tensor.cols] } else { vec![tensor.rows, tensor.cols] };
+        Ok(tensors::Named { name: tensor.name, shape, values })
+    };
+    let tensors = model.tensors().into_iter().map(named).collect::<Result<Vec<_>, ModelError>>()?;
+    file::create_folder(folder)?;
+    file::write(&folder.join(TENSORS), &tensors::to_bytes(&tensors))
+}
+
 /// Reads a model.
 ///
 /// Names may lack `transformer.`, as in the published GPT-2. The constants that old versions stored beside the

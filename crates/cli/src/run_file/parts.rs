@@ -106,6 +106,9 @@ impl Sizes {
     }
 }
 
+/// Name of the classifier.
+const DIGITS: &str = "digits";
+
 /// Which model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelChoice {
@@ -113,6 +116,8 @@ pub enum ModelChoice {
     Sizes(Sizes),
     /// One from a folder, with its tokenizer.
     Folder(PathBuf),
+    /// The classifier of handwritten digits.
+    Digits,
 }
 
 impl Default for ModelChoice {
@@ -127,9 +132,12 @@ impl<'de> Deserialize<'de> for ModelChoice {
         impl<'de> Visitor<'de> for Choice {
             type Value = ModelChoice;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("\"tiny\", \"mini\", \"small\" or a table of sizes")
+                f.write_str("\"tiny\", \"mini\", \"small\", \"digits\" or a table of sizes")
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                if text == DIGITS {
+                    return Ok(ModelChoice::Digits);
+                }
                 let preset = Preset::deserialize(serde::de::value::StrDeserializer::new(text))?;
                 Ok(ModelChoice::Sizes(Sizes { preset, ..Sizes::default() }))
             }

@@ -6,8 +6,8 @@ use crate::client::runs::{RoundRecord, RunInfo};
 use crate::error::CliError;
 use crate::model::{self, MAX_JSON_BYTES};
 use crate::runs::{config_of, find, floats, read_bytes};
+use potluck_rounds::sizes;
 use potluck_train::data::Tokenizer;
-use potluck_train::gpt::Layout;
 use potluck_types::BlobHash;
 use serde_json::json;
 use std::path::Path;
@@ -29,8 +29,13 @@ pub fn command(args: &ExportArgs, client: &Client) -> Result<(), CliError> {
             });
         }
     }
-    let tokenizer = tokenizer(client, &run)?;
-    model::export(&args.out, &config_of(&run.model), &floats(&parameters), &tokenizer)?;
+    match config_of(&run.model) {
+        Some(config) => {
+            let tokenizer = tokenizer(client, &run)?;
+            model::export(&args.out, &config, &floats(&parameters), &tokenizer)?;
+        }
+        None => model::export_plain(&args.out, &sizes::model(&run.model.into()), &floats(&parameters))?,
+    }
     if args.json {
         let outcome = json!({
             "run": run.id, "round": round, "parameters": run.parameters, "out": args.out,
@@ -54,11 +59,11 @@ pub fn parameters(client: &Client, run: &RunInfo, round: u64) -> Result<Vec<u8>,
             hint: "give a lower --round, or leave it out for the newest".into(),
         });
     }
-    let config = config_of(&run.model);
+    let model = sizes::model(&run.model.into());
     let path = format!("/api/v1/runs/{}/rounds/{round}/parameters", run.id);
     let answer = |cause: String| CliError::Answer { request: format!("GET {path}"), cause };
-    config.check().map_err(|cause| answer(cause.to_string()))?;
-    let expected = 4 * Layout::new(&config).parameters() as u64;
+    model.check().map_err(|cause| answer(cause.to_string()))?;
+    let expected = 4 * model.parameters() as u64;
     let bytes = read_bytes(client, &path, expected)?;
     if bytes.len() as u64 != expected {
         return Err(answer(format!("{} bytes for a model of {expected}", bytes.len())));

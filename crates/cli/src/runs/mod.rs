@@ -13,6 +13,7 @@ pub mod submit;
 pub mod watch;
 
 use crate::client::Client;
+use crate::client::runs::Model;
 use crate::client::runs::RunInfo;
 use crate::error::CliError;
 use potluck_proto::ModelSizes;
@@ -89,15 +90,11 @@ pub(crate) fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks().0.iter().map(|&four| f32::from_le_bytes(four)).collect()
 }
 
-/// The sizes as the engine wants them.
-pub fn config_of(model: &ModelSizes) -> GptConfig {
-    GptConfig {
-        vocabulary: model.vocabulary as usize,
-        context: model.context as usize,
-        layers: model.layers as usize,
-        heads: model.heads as usize,
-        width: model.width as usize,
-        bias: model.bias,
+/// The sizes of a language model, as the engine wants them; `None` for other models.
+pub fn config_of(model: &Model) -> Option<GptConfig> {
+    match model {
+        Model::Gpt(sizes) => Some(potluck_rounds::sizes::config(sizes)),
+        Model::Named(_) => None,
     }
 }
 

@@ -12,9 +12,8 @@ use crate::progress::Progress;
 use crate::runs::{find, read_bytes, short};
 use potluck_proto::{BlobRef, TrainTask, UpdateCodec};
 use potluck_rounds::replay::tolerances;
-use potluck_rounds::{Judgement, Plan, Prepared, TrainInputs, TrainRun, judge, sizes};
+use potluck_rounds::{Judgement, Plan, Prepared, Reference, TrainInputs, TrainRun, judge, sizes};
 use potluck_train::codec::Codec;
-use potluck_train::gpt::{CpuGpt, Layout};
 use potluck_train::round::Update;
 use potluck_types::BlobHash;
 use potluck_types::limits::MAX_CHECKPOINT_BYTES;
@@ -198,8 +197,7 @@ impl Replayed<'_> {
         let result = self.committed(update, plan.result_bytes())?;
         let judgement =
             judge(&plan, &replayed, &result).map_err(|cause| self.contradiction(update, &cause))?;
-        let layout = Layout::new(&plan.config());
-        let names = layout.tensors.into_iter().map(|tensor| tensor.name).collect();
+        let names = plan.model().tensors().into_iter().map(|tensor| tensor.name).collect();
         Ok(Outcome { judgement, codec: plan.codec(), names, steps: task.steps })
     }
 
@@ -207,7 +205,7 @@ impl Replayed<'_> {
     fn check(&mut self, update: &UpdateRecord, task: &TrainTask) -> Result<(), CliError> {
         let root = BlobHash(sizes::data(task).root()).to_string();
         let facts = [
-            (task.model == self.run.model, "the task is for another model than the run's"),
+            (task.model == self.run.model.into(), "the task is for another model than the run's"),
             (
                 task.round == self.record.round && task.round < self.run.rounds,
                 "the task is for another round",
@@ -258,7 +256,7 @@ impl Replayed<'_> {
             TrainInputs { checkpoint, outer_steps: shared, blocks: blocks.collect::<Result<_, CliError>>()? };
         let failed = |cause: &dyn ToString| self.contradiction(update, &cause.to_string());
         let prepared = Prepared::new(task, inputs).map_err(|cause| failed(&cause))?;
-        let engine = CpuGpt::new(prepared.config()).map_err(|cause| failed(&cause))?;
+        let engine = Reference::new(prepared.model()).map_err(|cause| failed(&cause))?;
         let run = ready(TrainRun::start(&prepared, engine));
         let mut run = run.map_err(|cause| failed(&cause))?.map_err(|cause| failed(&cause))?;
         let progress = Progress::parts("replaying", u64::from(task.steps));

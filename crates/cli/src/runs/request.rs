@@ -1,11 +1,11 @@
 //! From a run file to what the relay is asked for.
 
-use crate::client::runs::{NewRun, Rate};
+use crate::client::runs::{self, NamedModel, NewRun, Rate};
 use crate::error::CliError;
 use crate::generate::seed_bytes;
 use crate::run_file::{Aggregation, Audit, CodecName, Outer, RunFile};
 use crate::runs::sizes_of;
-use potluck_train::gpt::GptConfig;
+use potluck_train::Model;
 use potluck_types::BlobHash;
 use potluck_types::limits::{MAX_JOB_NAME_CHARS, MAX_SESSIONS};
 use std::path::Path;
@@ -24,8 +24,8 @@ pub struct Uploads {
     pub train: String,
     /// Data set to validate with.
     pub validation: String,
-    /// `tokenizer.json`.
-    pub tokenizer: String,
+    /// `tokenizer.json`, of a language model.
+    pub tokenizer: Option<String>,
     /// Parameters to start from.
     pub init: Option<String>,
 }
@@ -34,12 +34,13 @@ pub struct Uploads {
 ///
 /// # Errors
 /// A model that a tab cannot train; settings that runs on a relay do not have.
-pub fn check(path: &Path, run: &RunFile, model: &GptConfig) -> Result<(), CliError> {
+pub fn check(path: &Path, run: &RunFile, model: &Model) -> Result<(), CliError> {
     let refuse = |keys: &[&str], what: &str, hint: &str| Err(RunFile::refuse(path, keys, what, hint).into());
     model.check().map_err(|cause| -> CliError {
         RunFile::refuse(path, &["model"], &format!("model: {cause}"), "take smaller sizes").into()
     })?;
-    let bytes = model.step_bytes(run.batch, model.context);
+    let [_, length] = model.lengths();
+    let bytes = model.step_bytes(run.batch, length);
     if bytes > TAB_STEP_BYTES {
         let what = format!(
             "a step of this model with batches of {} takes {} MiB; a tab has {}",
@@ -90,8 +91,9 @@ fn workers(volunteers: u32) -> (u32, u32) {
 }
 
 /// A request for a run file that [`check`] let through.
-pub fn new_run(run: &RunFile, model: &GptConfig, name: &str, uploads: Uploads) -> NewRun {
+pub fn new_run(run: &RunFile, model: &Model, name: &str, uploads: Uploads) -> NewRun {
     let (min_workers, max_workers) = workers(run.volunteers);
+    let [_, length] = model.lengths();
     let codec = match run.codec {
         CodecName::F32 => "f32",
         CodecName::F16 => "f16",
@@ -101,15 +103,18 @@ pub fn new_run(run: &RunFile, model: &GptConfig, name: &str, uploads: Uploads) -
     };
     NewRun {
         name: name.chars().filter(|c| !c.is_control()).take(MAX_JOB_NAME_CHARS).collect(),
-        model: sizes_of(model),
+        model: match model {
+            Model::Gpt(config) => runs::Model::Gpt(sizes_of(config)),
+            Model::Digits => runs::Model::Named(NamedModel::Digits),
+        },
         train: uploads.train,
         validation: uploads.validation,
-        tokenizer: Some(uploads.tokenizer),
+        tokenizer: uploads.tokenizer,
         seed: BlobHash(seed_bytes(run.seed)).to_string(),
         rounds: run.rounds,
         inner_steps: run.steps,
         sequences: run.batch as u32,
-        length: model.context as u32,
+        length: length as u32,
         rate: Rate {
             peak: decimal(run.learning_rate.peak),
             least: decimal(run.learning_rate.least),
@@ -132,6 +137,7 @@ fn decimal(value: f32) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use potluck_train::gpt::GptConfig;
     use serde_json::json;
 
     fn parse(text: &str) -> RunFile {
@@ -139,13 +145,13 @@ mod tests {
     }
 
     fn uploads(init: Option<String>) -> Uploads {
-        Uploads { train: "aa".into(), validation: "bb".into(), tokenizer: "{}".into(), init }
+        Uploads { train: "aa".into(), validation: "bb".into(), tokenizer: Some("{}".into()), init }
     }
 
     #[test]
     fn the_smallest_run_file_asks_for_this() {
         let run = parse("corpus = \"a.txt\"");
-        let model = GptConfig::tiny(65);
+        let model = Model::Gpt(GptConfig::tiny(65));
         check(Path::new("run.toml"), &run, &model).unwrap();
         let request = new_run(&run, &model, "a\u{7}.txt", uploads(None));
         let golden = json!({
@@ -167,7 +173,7 @@ mod tests {
              seed = 258\ncodec = \"f16\"\n[learning-rate]\npeak = 0.001\nleast = 0.0\nwarmup = 5\n\
              [audit]\nstart = 1.0\nleast = 1.0\n",
         );
-        let model = GptConfig { bias: true, ..GptConfig::mini(300) };
+        let model = Model::Gpt(GptConfig { bias: true, ..GptConfig::mini(300) });
         let request = json!(new_run(&run, &model, "n", uploads(Some("cc".into()))));
         for (field, expected) in [
             ("inner_steps", json!(20)),
@@ -200,7 +206,7 @@ mod tests {
         ] {
             let text = format!("corpus = \"a\"\n{line}\n");
             std::fs::write(&path, &text).unwrap();
-            let error = check(&path, &parse(&text), &GptConfig::small(65)).unwrap_err();
+            let error = check(&path, &parse(&text), &GptConfig::small(65).into()).unwrap_err();
             assert!(error.to_string().contains(expected), "{line}: {error}");
             assert_eq!(error.exit(), crate::error::Exit::RefusedInput);
             assert!(error.hint().is_some());

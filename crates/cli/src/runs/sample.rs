@@ -58,7 +58,7 @@ impl Sampler {
     pub fn offer(&mut self, run: &RunInfo) {
         let ended = run.state == "done" && self.asked != Some(run.round);
         let due = self.asked.is_none_or(|asked| run.round >= asked + EVERY);
-        if !self.busy && run.round > 0 && (due || ended) {
+        if !self.busy && run.round > 0 && (due || ended) && config_of(&run.model).is_some() {
             let run = RunInfo { history: Vec::new(), ..run.clone() };
             self.asked = Some(run.round);
             self.busy = self.ask.try_send(run).is_ok();
@@ -102,8 +102,9 @@ fn text(client: &Client, run: &RunInfo, tokenizer: &Tokenizer) -> Result<String,
     let parameters = floats(&export::parameters(client, run, run.round)?);
     let prompt = prompt_tokens(tokenizer, "").map_err(|cause| record(cause.to_string()))?;
     let sampling = Sampling { temperature: TEMPERATURE, top_k: 0, seed: seed_bytes(SEED) };
-    let mut writer = Writer::new(config_of(&run.model), &parameters, &prompt, sampling)
-        .map_err(|cause| record(cause.to_string()))?;
+    let config = config_of(&run.model).ok_or_else(|| record("it is no language model".to_owned()))?;
+    let mut writer =
+        Writer::new(config, &parameters, &prompt, sampling).map_err(|cause| record(cause.to_string()))?;
     let (mut characters, mut text) = (Characters::default(), String::new());
     for _ in 0..SAMPLE_TOKENS {
         if client.stop().count() > 0 {

@@ -4,12 +4,13 @@ use crate::args::TrainArgs;
 use crate::client::runs::{DataSetInfo, ParametersInfo, RunInfo};
 use crate::client::{Client, interrupted};
 use crate::error::CliError;
-use crate::model::{self, Model};
+use crate::model;
 use crate::progress::{Counted, Progress};
-use crate::run_file::{Corpus, ModelChoice, RunFile, RunFileError};
+use crate::run_file::{Corpus, ModelChoice, RunFile, RunFileError, digits};
 use crate::runs::request::{Uploads, check, new_run};
 use crate::runs::watch;
 use crate::submit::idempotency_key;
+use potluck_train::Model;
 use potluck_train::data::{DataError, DataSet, Tokenizer, VALIDATION_SHARE, split};
 use potluck_train::gpt::GptConfig;
 use potluck_types::BlobHash;
@@ -20,8 +21,9 @@ use ureq::http::Method;
 
 /// What a run begins with.
 struct Start {
-    config: GptConfig,
-    tokenizer: Tokenizer,
+    model: Model,
+    tokens: Vec<u32>,
+    tokenizer: Option<Tokenizer>,
     parameters: Option<Vec<f32>>,
 }
 
@@ -31,22 +33,21 @@ struct Start {
 /// Run file, corpus or folder are refused, the relay does not answer or refuses.
 pub fn train(args: &TrainArgs, folder: Option<&Path>, client: &Client) -> Result<(), CliError> {
     let run = RunFile::read(&args.run)?;
-    let corpus = Corpus::read(&run.corpus)?;
-    let start = start(&run, &corpus, folder)?;
-    check(&args.run, &run, &start.config)?;
-    let refused = |cause: DataError| CliError::from(RunFileError::Data(cause));
-    let tokens = start.tokenizer.encode(&corpus.text).map_err(refused)?;
-    let (training, validating) = split(&tokens, VALIDATION_SHARE, start.config.context).map_err(refused)?;
-    let vocabulary = start.config.vocabulary;
+    let start = start(&args.run, &run, folder)?;
+    let (model, refused) = (start.model, |cause: DataError| CliError::from(RunFileError::Data(cause)));
+    let (training, validating) = parts(&model, &start.tokens).map_err(refused)?;
+    let vocabulary = model.vocabulary();
     let train = upload_data(client, "training", &DataSet::new(training, vocabulary).map_err(refused)?)?;
     let validation = DataSet::new(validating, vocabulary).map_err(refused)?;
     let validation = upload_data(client, "validation", &validation)?;
     let init = start.parameters.map(|parameters| upload_parameters(client, &parameters)).transpose()?;
-    let tokenizer = String::from_utf8_lossy(&model::write_tokenizer(&start.tokenizer)).into_owned();
-    let first = corpus.files.first().and_then(|file| file.file_name());
+    let text =
+        |tokenizer: &Tokenizer| String::from_utf8_lossy(&model::write_tokenizer(tokenizer)).into_owned();
+    let tokenizer = start.tokenizer.as_ref().map(text);
+    let first = run.corpus.first().and_then(|file| file.file_name());
     let name = args.name.clone().or_else(|| Some(first?.to_string_lossy().into_owned()));
     let uploads = Uploads { train, validation, tokenizer, init };
-    let request = new_run(&run, &start.config, &name.unwrap_or_else(|| "run".to_owned()), uploads);
+    let request = new_run(&run, &model, &name.unwrap_or_else(|| "run".to_owned()), uploads);
 
     let key = idempotency_key()?;
     let headers = [("idempotency-key", key.as_str())];
@@ -71,21 +72,48 @@ pub fn train(args: &TrainArgs, folder: Option<&Path>, client: &Client) -> Result
     Ok(())
 }
 
-fn start(run: &RunFile, corpus: &Corpus, folder: Option<&Path>) -> Result<Start, CliError> {
+fn start(path: &Path, run: &RunFile, folder: Option<&Path>) -> Result<Start, CliError> {
     let folder = folder.or(match &run.model {
         ModelChoice::Folder(folder) => Some(folder),
-        ModelChoice::Sizes(_) => None,
+        ModelChoice::Sizes(_) | ModelChoice::Digits => None,
     });
-    if let Some(folder) = folder {
-        let Model { config, parameters, tokenizer } = model::import(folder)?;
-        return Ok(Start { config, tokenizer, parameters: Some(parameters) });
+    if folder.is_none() && run.model == ModelChoice::Digits {
+        check(path, run, &Model::Digits)?;
+        let tokens = digits::read(&run.corpus)?;
+        return Ok(Start { model: Model::Digits, tokens, tokenizer: None, parameters: None });
     }
-    let tokenizer = run.tokenizer(corpus)?;
-    let config = match &run.model {
-        ModelChoice::Sizes(sizes) => sizes.config(tokenizer.vocabulary()),
-        ModelChoice::Folder(_) => GptConfig::tiny(tokenizer.vocabulary()),
+    let corpus = Corpus::read(&run.corpus)?;
+    let (config, tokenizer, parameters) = if let Some(folder) = folder {
+        let model::Model { config, parameters, tokenizer } = model::import(folder)?;
+        (config, tokenizer, Some(parameters))
+    } else {
+        let tokenizer = run.tokenizer(&corpus)?;
+        let vocabulary = tokenizer.vocabulary();
+        let config = match &run.model {
+            ModelChoice::Sizes(sizes) => sizes.config(vocabulary),
+            ModelChoice::Folder(_) | ModelChoice::Digits => GptConfig::tiny(vocabulary),
+        };
+        (config, tokenizer, None)
     };
-    Ok(Start { config, tokenizer, parameters: None })
+    let model = Model::Gpt(config);
+    check(path, run, &model)?;
+    let tokens = tokenizer.encode(&corpus.text).map_err(RunFileError::Data)?;
+    Ok(Start { model, tokens, tokenizer: Some(tokenizer), parameters })
+}
+
+/// What is trained on, and what the loss is measured on: whole records in both.
+fn parts<'a>(model: &Model, tokens: &'a [u32]) -> Result<(&'a [u32], &'a [u32]), DataError> {
+    let record = model.record();
+    if record == 1 {
+        let [_, context] = model.lengths();
+        return split(tokens, VALIDATION_SHARE, context);
+    }
+    let records = tokens.len() / record;
+    let held_out = records.div_ceil(VALIDATION_SHARE);
+    if records < 2 {
+        return Err(DataError::TooShort { part: "training", tokens: tokens.len(), needed: 2 * record });
+    }
+    Ok(tokens.split_at((records - held_out) * record))
 }
 
 /// Sends a data set; the relay must come to the same root.

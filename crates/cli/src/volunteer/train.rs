@@ -2,7 +2,8 @@
 
 use super::kernel::{Device, Done, Ended, rest_for, take_rest};
 use potluck_proto::{Backend, TrainTask};
-use potluck_volunteer::train::{Prepared, TaskError, TrainRun};
+use potluck_train::{Engine, Model};
+use potluck_volunteer::train::{Prepared, Reference, TaskError, TrainRun};
 use potluck_volunteer::trainer::{AnyGpt, Pace};
 use potluck_volunteer::{Failure, TrainInputs};
 use std::sync::atomic::AtomicBool;
@@ -53,35 +54,52 @@ impl Pace for Shift<'_> {
     }
 }
 
-/// Takes a worker's inner steps, on a GPU if there is one and it pays; also says what computed them. Between two of them it rests as `share` says, ends if canceled, and now and then calls
-/// `tell` with the number of steps that are done.
+/// Takes a worker's inner steps, on a GPU if there is one and it pays; also says what computed them. Between two of them
+/// it rests as `share` says, ends if canceled, and now and then calls `tell` with the number of steps that are done.
 pub(super) async fn run(
     device: Option<&Device>,
     task: &TrainTask,
     inputs: TrainInputs,
     share: f64,
     cancel: &AtomicBool,
-    mut tell: impl FnMut(u32),
+    tell: impl FnMut(u32),
 ) -> Result<(Done, Backend), Ended> {
     let mut shift =
         Shift { began: Instant::now(), share, cancel, busy: Duration::ZERO, owed: Duration::ZERO };
-    let mut told = Instant::now();
     let started = Instant::now();
     let prepared = Prepared::new(task, inputs)?;
     shift.worked(started);
     let batch = [task.sequences as usize, task.length as usize];
-    let engine = match device {
-        Some(Device { gpu, trainer, .. }) => {
-            trainer.engine(gpu, prepared.config(), batch, &mut shift).await?
+    let config = match prepared.model() {
+        Model::Gpt(config) => config,
+        model @ Model::Digits => {
+            let engine = Reference::new(model).map_err(TaskError::from)?;
+            let result = take(&prepared, engine, &mut shift, tell).await?;
+            return Ok(((result, shift.busy, shift.owed), Backend::NativeCpu));
         }
-        None => AnyGpt::cpu(prepared.config())?,
+    };
+    let engine = match device {
+        Some(Device { gpu, trainer, .. }) => trainer.engine(gpu, config, batch, &mut shift).await?,
+        None => AnyGpt::cpu(config)?,
     };
     if let AnyGpt::Cpu { why: Some(why), .. } = &engine {
         tracing::info!(%why, "this round runs on the CPU");
     }
     let backend = if engine.is_on_gpu() { Backend::NativeGpu } else { Backend::NativeCpu };
+    let result = take(&prepared, engine, &mut shift, tell).await?;
+    Ok(((result, shift.busy, shift.owed), backend))
+}
+
+/// Takes the steps, with rests between them.
+async fn take(
+    prepared: &Prepared,
+    engine: impl Engine,
+    shift: &mut Shift<'_>,
+    mut tell: impl FnMut(u32),
+) -> Result<Vec<u8>, Ended> {
+    let mut told = Instant::now();
     let started = Instant::now();
-    let mut training = TrainRun::start(&prepared, engine).await?;
+    let mut training = TrainRun::start(prepared, engine).await?;
     shift.worked(started);
     while !training.progress().complete() {
         shift.rest()?;
@@ -97,7 +115,7 @@ pub(super) async fn run(
     let started = Instant::now();
     let result = training.finish().await?;
     shift.worked(started);
-    Ok(((result, shift.busy, shift.owed), backend))
+    Ok(result)
 }
 
 #[cfg(test)]

@@ -184,7 +184,7 @@ impl Trained {
         });
         let blocks = blocks.collect();
         TrainTask {
-            model: self.sizes(),
+            model: self.sizes().into(),
             round,
             worker,
             steps: STEPS,

@@ -1,6 +1,6 @@
 //! What the HTTP API says of training runs, as types.
 
-use potluck_proto::ModelSizes;
+use potluck_proto::{ModelSizes, ModelSpec};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -26,10 +26,28 @@ pub struct ParametersInfo {
     pub parameters: u64,
 }
 
+/// A model: sizes of a GPT-2, or the name of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Model {
+    /// A GPT-2.
+    Gpt(Gpt),
+    /// Another.
+    Named(NamedModel),
+}
+
+/// Models that are no GPT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NamedModel {
+    /// The classifier of handwritten digits: its data sets are records of 64 pixels (0 to 16) and the digit.
+    Digits,
+}
+
 /// Sizes of a GPT-2 model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Model {
+pub struct Gpt {
     /// Tokens that there are.
     pub vocabulary: u32,
     /// Most tokens of a sequence.
@@ -44,10 +62,14 @@ pub struct Model {
     pub bias: bool,
 }
 
-impl From<Model> for ModelSizes {
+impl From<Model> for ModelSpec {
     fn from(model: Model) -> Self {
-        let Model { vocabulary, context, layers, heads, width, bias } = model;
-        Self { vocabulary, context, layers, heads, width, bias }
+        match model {
+            Model::Gpt(Gpt { vocabulary, context, layers, heads, width, bias }) => {
+                Self::Gpt(ModelSizes { vocabulary, context, layers, heads, width, bias })
+            }
+            Model::Named(NamedModel::Digits) => Self::Digits,
+        }
     }
 }
 

@@ -15,7 +15,6 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use potluck_rounds::sizes;
 use potluck_schedule::{Input, RunInput, RunPhase};
-use potluck_train::gpt::Layout;
 use potluck_train::outer::{OuterParams, Replica};
 use potluck_types::{BlobHash, JobId};
 use serde::Deserialize;
@@ -298,7 +297,7 @@ pub(crate) async fn get_parameters(State(app): Shared, path: Round) -> Result<Re
     for row in rounds.iter().filter(|row| (start..after).contains(&row.round)) {
         steps.push((row.round + 1, app.blobs.get(&row.step.hash).await.map_err(ApiError::internal)?));
     }
-    let count = Layout::new(&sizes::config(&run.request.model.into())).parameters();
+    let count = sizes::model(&run.request.model.into()).parameters();
     // Anybody may ask for this: it must not keep submitters waiting.
     let _slot = app.rebuilds.acquire().await.map_err(ApiError::internal)?;
     let rebuilt = tokio::task::spawn_blocking(move || {
@@ -371,7 +370,7 @@ async fn info(app: &App, row: &RunRow, history: bool) -> Result<RunInfo, ApiErro
         phase: progress.map(|progress| phase(progress.phase).to_owned()),
         workers,
         min_workers: request.min_workers,
-        parameters: Layout::new(&sizes::config(&request.model.into())).parameters() as u64,
+        parameters: sizes::model(&request.model.into()).parameters() as u64,
         train: request.train.clone(),
         history: if history { app.db.history(&row.id).await? } else { Vec::new() },
     })

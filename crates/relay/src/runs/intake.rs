@@ -14,9 +14,10 @@ use axum::http::StatusCode;
 use potluck_proto::{BlobRef, DataSetSpec, LearningRate, UpdateCodec};
 use potluck_rounds::{Data, Host, HostError, Terms, sizes};
 use potluck_schedule::{AuditPolicy, Input, RunInput, RunSpec};
+use potluck_train::Model;
 use potluck_train::codec::Codec;
 use potluck_train::data::{DataError, DataSet, MAX_TOKENS};
-use potluck_train::gpt::{GptConfig, Layout, MAX_PARAMETERS, init};
+use potluck_train::gpt::MAX_PARAMETERS;
 use potluck_train::outer::CHECKPOINT_CODEC;
 use potluck_types::limits::{MAX_CHECKPOINT_BYTES, MAX_JOB_NAME_CHARS};
 use potluck_types::{BlobHash, JobId};
@@ -141,7 +142,7 @@ pub(crate) async fn receive_parameters(app: &App, body: Body) -> Result<Paramete
 #[derive(Debug, Clone)]
 struct Draft {
     terms: Terms,
-    config: GptConfig,
+    model: Model,
     parameters: usize,
     train: BlobHash,
     validation: BlobHash,
@@ -190,10 +191,10 @@ fn draft(new: &NewRun) -> Result<Draft, ApiError> {
     let steps = u32::try_from(steps)
         .map_err(|_| refused("bad_rounds", format!("{steps} steps in all"), "take fewer rounds or steps"))?;
     let nano = |rate: f64| (rate * 1e9).round() as u32;
-    let model = new.model.into();
-    let config = sizes::config(&model);
-    config.check().map_err(HostError::from)?;
-    let parameters = Layout::new(&config).parameters();
+    let spec = new.model.into();
+    let model = sizes::model(&spec);
+    model.check().map_err(HostError::from)?;
+    let parameters = model.parameters();
     let bytes = CHECKPOINT_CODEC.encoded_len(parameters);
     if bytes > MAX_CHECKPOINT_BYTES {
         let what = format!(
@@ -203,7 +204,7 @@ fn draft(new: &NewRun) -> Result<Draft, ApiError> {
     }
     Ok(Draft {
         terms: Terms {
-            model,
+            model: spec,
             steps: new.inner_steps,
             sequences: new.sequences,
             length: new.length,
@@ -217,7 +218,7 @@ fn draft(new: &NewRun) -> Result<Draft, ApiError> {
             blocks_dealt: new.blocks,
             codec,
         },
-        config,
+        model,
         parameters,
         train: id("the training data", &new.train)?,
         validation: id("the validation data", &new.validation)?,
@@ -245,6 +246,7 @@ fn run_spec(id: JobId, new: &NewRun, draft: &Draft, host: &Host) -> Result<RunSp
         codec,
         update_bytes: encoded.encoded_len(draft.parameters) as u64,
         memory_bytes: host.memory_bytes()?,
+        flops: host.flops()?,
         data: DataSetSpec { tokens: train.tokens, tree: train.tree },
         min_workers: new.min_workers,
         max_workers: new.max_workers,
@@ -287,7 +289,7 @@ async fn load_both(db: &Db, blobs: &Blobs, data: &Path, draft: &Draft) -> Result
 }
 
 fn initial(draft: &Draft, data: &Path) -> Result<Vec<f32>, ApiError> {
-    let Some(id) = &draft.init else { return Ok(init(&draft.config, &draft.terms.seed)) };
+    let Some(id) = &draft.init else { return Ok(draft.model.init(&draft.terms.seed)) };
     let bytes = match std::fs::read(parameters_path(data, id)) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -2,15 +2,16 @@
 //! what a worker had to train on.
 //!
 //! # How to recompute it
-//! Let `n` be the tokens of the training part and `c` the context; `n - c` sequences begin at tokens `0..n - c`.
+//! Let `n` be the tokens of the training part, `c` the context and `r` the tokens of a record: 1 for text, where a
+//! sequence may begin anywhere. Sequences begin at those of the tokens `0..n - c` that are multiples of `r`: `s` of them.
 //! `draws(label, numbers..)` is the sequence of little-endian u64 in the extended output of BLAKE3, keyed with the seed, of
 //! the label's bytes followed by the numbers, little-endian: round (u64), worker (u32), step (u32). `below(k)` takes the
 //! next draw `x` with `x < 2^64 - 2^64 mod k`, passing over others, and is `x mod k`: every value equally often.
 //!
 //! - *Uniform* (`blocks` is 0, or the data set has no more blocks than that): the starts of a batch are
-//!   `below(n - c)` from `draws("potluck order v1", round, worker, step)`, one for each sequence.
+//!   `r below(s)` from `draws("potluck order v1", round, worker, step)`, one for each sequence.
 //! - *By blocks*: first `b` blocks are dealt to the worker for the round, from
-//!   `draws("potluck blocks v1", round, worker)`: each is the block in which token `below(n - c)` lies. Then each
+//!   `draws("potluck blocks v1", round, worker)`: each is the block in which token `r below(s)` lies. Then each
 //!   sequence of a batch takes two draws of `draws("potluck order v1", round, worker, step)`: `below(b)` chooses one of
 //!   the dealt blocks, and `below(m)` one of the `m` starts that lie in it.
 //!
@@ -39,6 +40,8 @@ pub struct Order {
     seed: [u8; 32],
     /// Sequences that there are.
     starts: u64,
+    /// Tokens from one start to the next.
+    record: u64,
     tokens: u64,
     length: usize,
     /// Blocks dealt for a round; 0 for uniform draws.
@@ -85,11 +88,26 @@ impl Order {
     /// # Errors
     /// [`DataError::Size`], or [`DataError::Start`] if the data set holds no such sequence.
     pub fn new(seed: [u8; 32], data: &Spec, length: usize, blocks: u32) -> Result<Self, DataError> {
+        Self::of_records(seed, data, length, blocks, 1)
+    }
+
+    /// As [`Order::new`], but sequences begin only where a record of so many tokens does. 0 is taken for 1.
+    ///
+    /// # Errors
+    /// As [`Order::new`].
+    pub fn of_records(
+        seed: [u8; 32],
+        data: &Spec,
+        length: usize,
+        blocks: u32,
+        record: usize,
+    ) -> Result<Self, DataError> {
         data.check()?;
         data.blocks_of(0, length)?;
-        let starts = data.tokens - length as u64;
+        let record = record.max(1) as u64;
+        let starts = (data.tokens - length as u64).div_ceil(record);
         let dealt = if blocks < data.blocks() { blocks } else { 0 };
-        Ok(Self { seed, starts, tokens: data.tokens, length, dealt })
+        Ok(Self { seed, starts, record, tokens: data.tokens, length, dealt })
     }
 
     /// First tokens of a batch's sequences.
@@ -117,18 +135,24 @@ impl Order {
         let mut draws = Draws::new(&self.seed, BATCH, round, worker, Some(step));
         let start = |_| {
             if dealt.is_empty() {
-                return draws.below(self.starts);
+                return draws.below(self.starts) * self.record;
             }
-            let first = dealt[draws.below(dealt.len() as u64) as usize] * BLOCK_TOKENS as u64;
-            first + draws.below((self.starts - first).min(BLOCK_TOKENS as u64))
+            let block = dealt[draws.below(dealt.len() as u64) as usize];
+            let [first, next] = [block, block + 1].map(|block| self.starts_before(block));
+            (first + draws.below((next - first).max(1))) * self.record
         };
         Ok((0..sequences).map(start).collect())
+    }
+
+    /// Starts that lie before a block.
+    fn starts_before(&self, block: u64) -> u64 {
+        (block * BLOCK_TOKENS as u64).div_ceil(self.record).min(self.starts)
     }
 
     /// The blocks that a worker draws from in a round; empty for uniform draws.
     fn deal(&self, round: u64, worker: u32) -> Vec<u64> {
         let mut draws = Draws::new(&self.seed, DEAL, round, worker, None);
-        (0..self.dealt).map(|_| draws.below(self.starts) / BLOCK_TOKENS as u64).collect()
+        (0..self.dealt).map(|_| draws.below(self.starts) * self.record / BLOCK_TOKENS as u64).collect()
     }
 
     /// The blocks that the first `steps` batches of a round touch, at most 10,000 of them: what a worker fetches.
@@ -164,13 +188,19 @@ impl Order {
     }
 }
 
-/// First tokens of up to `count` sequences, evenly spread and not overlapping: what validation looks at.
+/// First tokens of up to `count` sequences, evenly spread and not overlapping: what validation looks at. Of records of
+/// more than one token every so many.
 ///
 /// # Errors
 /// [`DataError::Start`] if the data set holds no sequence of this length.
-pub fn evenly(data: &Spec, length: usize, count: usize) -> Result<Vec<u64>, DataError> {
+pub fn evenly(data: &Spec, length: usize, count: usize, record: usize) -> Result<Vec<u64>, DataError> {
     data.check()?;
     data.blocks_of(0, length)?;
+    if record > 1 {
+        let records = (data.tokens - length as u64).div_ceil(record as u64);
+        let count = (count.min(MAX_BATCH) as u64).clamp(1, records);
+        return Ok((0..count).map(|at| at * records / count * record as u64).collect());
+    }
     // The last sequence needs one more token, the one that follows it.
     let most = (data.tokens - 1) / length as u64;
     let count = (count.min(MAX_BATCH) as u64).clamp(1, most);
@@ -201,6 +231,28 @@ mod tests {
         assert_eq!(by_blocks.deal(3, 2), [46, 19, 41, 41, 4, 7, 59, 31]);
         assert_eq!(by_blocks.batch(3, 2, 19, 4).unwrap(), [674_604, 685_682, 674_590, 68_760]);
         assert_eq!(by_blocks.batch(1 << 40, u32::MAX, u32::MAX, 2).unwrap(), [576_310, 588_912]);
+    }
+
+    #[test]
+    fn records_are_never_cut() {
+        let data = spec(20 * BLOCK_TOKENS as u64 + 300);
+        let records = (data.tokens - 64).div_ceil(65);
+        for blocks in [0, 3] {
+            let order = Order::of_records(SEED, &data, 64, blocks, 65).unwrap();
+            let mut seen = BTreeSet::new();
+            for round in 0..2000 {
+                let touched = order.blocks(round, 1, 1, 16).unwrap();
+                for start in order.batch(round, 1, 0, 16).unwrap() {
+                    assert!(start.is_multiple_of(65) && start + 64 < data.tokens);
+                    assert!(data.blocks_of(start, 64).unwrap().all(|block| touched.contains(&block)));
+                    seen.insert(start / 65);
+                }
+            }
+            assert!(seen.len() as u64 > records * 99 / 100, "{} of {records}", seen.len());
+        }
+        assert_eq!(evenly(&spec(650), 64, 4, 65).unwrap(), [0, 130, 325, 455]);
+        assert_eq!(evenly(&spec(650), 64, 40, 65).unwrap().len(), 10);
+        assert_eq!(evenly(&spec(65), 64, 40, 65).unwrap(), [0]);
     }
 
     #[test]
@@ -297,7 +349,7 @@ mod tests {
         assert_eq!(one.batch(0, 0, 0, 2).unwrap(), [0, 0]);
         assert_eq!(one.batch(0, 0, 0, 0), Err(DataError::Batch { sequences: 0 }));
         assert!(one.batch(0, 0, 0, MAX_BATCH + 1).is_err());
-        assert!(evenly(&spec(64), 64, 1).is_err());
+        assert!(evenly(&spec(64), 64, 1, 1).is_err());
     }
 
     proptest! {
@@ -308,7 +360,7 @@ mod tests {
             count in 0..200_usize,
         ) {
             prop_assume!(tokens > length as u64);
-            let starts = evenly(&spec(tokens), length, count).unwrap();
+            let starts = evenly(&spec(tokens), length, count, 1).unwrap();
             prop_assert!(!starts.is_empty() && starts.len() <= count.max(1));
             prop_assert_eq!(starts[0], 0);
             for pair in starts.windows(2) {

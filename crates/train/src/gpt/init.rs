@@ -28,19 +28,24 @@ pub fn init(config: &GptConfig, seed: &[u8; 32]) -> Vec<f32> {
             Kind::Embedding | Kind::Linear => {}
         }
         let deviation = if tensor.name.contains("c_proj") { residual } else { DEVIATION };
-        let mut hasher = blake3::Hasher::new_keyed(seed);
-        hasher.update(b"potluck init v1 ").update(tensor.name.as_bytes());
-        let mut bits = hasher.finalize_xof();
-        let mut draw = [0_u8; 2 * TERMS as usize];
-        for value in values {
-            bits.fill(&mut draw);
-            let sum: u32 = draw.as_chunks().0.iter().map(|two| u32::from(u16::from_le_bytes(*two))).sum();
-            // Each term is uniform on the odd multiples of 2^-17 in (0, 1): mean 1/2, variance 1/12.
-            let normal = (f64::from(2 * sum + TERMS) / f64::from(1_u32 << 17)) - f64::from(TERMS / 2);
-            *value = (normal * deviation) as f32;
-        }
+        normal(seed, &tensor.name, deviation, values);
     }
     parameters
+}
+
+/// Fills a tensor with normal values, drawn from seed and name.
+pub(crate) fn normal(seed: &[u8; 32], name: &str, deviation: f64, values: &mut [f32]) {
+    let mut hasher = blake3::Hasher::new_keyed(seed);
+    hasher.update(b"potluck init v1 ").update(name.as_bytes());
+    let mut bits = hasher.finalize_xof();
+    let mut draw = [0_u8; 2 * TERMS as usize];
+    for value in values {
+        bits.fill(&mut draw);
+        let sum: u32 = draw.as_chunks().0.iter().map(|two| u32::from(u16::from_le_bytes(*two))).sum();
+        // Each term is uniform on the odd multiples of 2^-17 in (0, 1): mean 1/2, variance 1/12.
+        let normal = (f64::from(2 * sum + TERMS) / f64::from(1_u32 << 17)) - f64::from(TERMS / 2);
+        *value = (normal * deviation) as f32;
+    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub use generate::{Sampling, generate};
 #[cfg(feature = "gpu")]
 pub use gpu::{GpuGpt, GpuGptOptions, KernelShape, Pipelines};
 pub use init::init;
+pub(crate) use init::normal;
 pub use layout::{BlockTensors, Kind, Layout, Tensor};
 pub use schedule::Schedule;
 

@@ -1,11 +1,11 @@
 //! Leases of training rounds.
 
 use super::*;
-use crate::train::{Plan, Prepared, TaskError, TrainRun};
+use crate::train::{Plan, Prepared, Reference, TaskError, TrainRun};
 use crate::{TrainInputs, Training};
 use potluck_train::TrainError;
 use potluck_train::data::DataError;
-use potluck_train::gpt::{CpuGpt, GptConfig, Layout};
+use potluck_train::gpt::{GptConfig, Layout};
 use potluck_train::outer::{CHECKPOINT_CODEC, OuterError, STEP_CODEC};
 use potluck_types::limits::MAX_CHECKPOINT_BYTES;
 use std::sync::Arc;
@@ -13,6 +13,13 @@ use std::sync::Arc;
 #[path = "../../tests/rounds/mod.rs"]
 mod rounds;
 use rounds::{Example, example, now};
+
+fn sizes(task: &mut TrainTask) -> &mut potluck_proto::ModelSizes {
+    match &mut task.model {
+        potluck_proto::ModelSpec::Gpt(sizes) => sizes,
+        potluck_proto::ModelSpec::Digits => unreachable!("a GPT"),
+    }
+}
 
 /// The round after so many others, small enough for a step in microseconds.
 fn after(rounds: u64) -> Example {
@@ -28,7 +35,7 @@ fn round() -> Example {
 pub(super) fn trained(task: &TrainTask, inputs: TrainInputs) -> Result<Vec<u8>, TaskError> {
     let prepared = Prepared::new(task, inputs)?;
     now(async {
-        let engine = CpuGpt::new(prepared.config())?;
+        let engine = Reference::new(prepared.model())?;
         let mut run = TrainRun::start(&prepared, engine).await?;
         while !run.step().await?.complete() {}
         run.finish().await
@@ -158,9 +165,9 @@ fn rounds_that_make_no_sense_or_do_not_fit_are_given_back() {
         assert_eq!(world.released(), Some(ReleaseReason::Unsupported), "{what}");
         assert!(world.said(|m| matches!(m, Message::BlobRequest(_)).then_some(())).is_none(), "{what}");
     };
-    check("width", &|task| task.model.width = u32::MAX);
-    check("heads", &|task| task.model.heads = 3);
-    check("layers", &|task| task.model.layers = 0);
+    check("width", &|task| sizes(task).width = u32::MAX);
+    check("heads", &|task| sizes(task).heads = 3);
+    check("layers", &|task| sizes(task).layers = 0);
     check("no steps", &|task| task.steps = 0);
     check("steps", &|task| task.steps = 10_001);
     check("sequences", &|task| task.sequences = u32::MAX);
@@ -182,7 +189,8 @@ fn rounds_that_make_no_sense_or_do_not_fit_are_given_back() {
     let resize = |task: &mut TrainTask, width| {
         let config = GptConfig { vocabulary: 17, context: 8, layers: 12, heads: 2, width, bias: false };
         let parameters = Layout::new(&config).parameters();
-        (task.model.layers, task.model.width) = (12, width as u32);
+        let resized = sizes(task);
+        (resized.layers, resized.width) = (12, width as u32);
         task.checkpoint.bytes = CHECKPOINT_CODEC.encoded_len(parameters) as u64;
         let step = STEP_CODEC.encoded_len(parameters) as u64;
         task.outer_steps.iter_mut().for_each(|one| one.bytes = step);

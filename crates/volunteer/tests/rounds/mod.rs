@@ -81,7 +81,8 @@ pub(crate) fn example(config: GptConfig, tokens: u32, rounds: u64, worker: u32) 
             heads: config.heads as u32,
             width: config.width as u32,
             bias: config.bias,
-        },
+        }
+        .into(),
         round: rounds,
         worker,
         steps: STEPS,
