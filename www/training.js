@@ -94,7 +94,8 @@ function show(run) {
 }
 
 function state(run) {
-  const size = `a language model of ${format.count(run.parameters)} parameters`;
+  const kind = run.model === "digits" ? "classifier of handwritten digits" : "language model";
+  const size = `a ${kind} with ${format.count(run.parameters)} parameters`;
   if (run.state === "done") return `${size}: done.`;
   if (run.state === "paused") return `${size}: paused. ${run.reason ?? ""}`;
   if (run.state !== "running") return `${size}: ${run.state}.`;
@@ -149,7 +150,7 @@ function draw(svg, history) {
   }
   svg.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
   const [from, to] = [rounds[0].validation_loss, rounds.at(-1).validation_loss].map(loss);
-  const words = `Loss in nats a token over ${format.count(history.length)} rounds. On validation data it went from ${from} to ${to}.`;
+  const words = `Loss in nats over ${format.count(history.length)} rounds. On validation data it went from ${from} to ${to}.`;
   svg.setAttribute("aria-label", words);
   svg.replaceChildren(...parts);
 }

@@ -12,6 +12,26 @@ self.addEventListener("message", ({ data }) => {
   else early.push(data);
 });
 
+/** Models that burn trains, each with its engine, or the promise of one. */
+const burnEngines = new Map();
+
+/** Called by the engine: fetches burn when the first such model is leased. */
+self.burnEngine = (model) => {
+  if (!burnEngines.has(model)) {
+    const made = (async () => {
+      const { default: load, BurnEngine } = await import("./burn/burn.js");
+      await load();
+      return BurnEngine.create(model);
+    })();
+    made.catch(() => burnEngines.delete(model));
+    burnEngines.set(model, made);
+  }
+  return burnEngines.get(model);
+};
+
+/** Called by the engine when a device failed. */
+self.forgetBurnEngine = (model) => burnEngines.delete(model);
+
 function take(message) {
   try {
     engine.command(message);

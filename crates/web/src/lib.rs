@@ -1,13 +1,14 @@
 //! The tab's engine: a Worker that adapts the volunteer's state machine to the browser.
 //!
 //! The page starts it only after a person agreed. `engine.rs` carries the machine's actions out; `socket.rs` is
-//! the connection, `compute.rs` the kernels in slices, `train.rs` rounds in
-//! steps, `messages.rs` what page and Worker say to each other.
+//! the connection, `compute.rs` the kernels in slices, `train.rs` rounds in steps, `burn.rs` the models that another
+//! module trains, `messages.rs` what page and Worker say to each other.
 //!
 //! Architecture invariant: no decision is made here; what to do is [`potluck_volunteer::Engine`]'s.
 
 #![cfg(target_arch = "wasm32")]
 
+mod burn;
 mod compute;
 mod engine;
 mod messages;

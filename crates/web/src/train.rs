@@ -1,10 +1,11 @@
 //! Parts of training rounds in the tab, on the GPU where that pays, else in wasm; one inner step at a time, so that the
 //! Worker hears a Stop between two of them.
 
+use crate::burn::BurnEngine;
 use crate::compute::{Computed, Device, Ended, Shift};
 use potluck_proto::{Backend, TrainTask};
-use potluck_train::{Engine, Model};
-use potluck_volunteer::train::{Prepared, Reference, TaskError, TrainRun};
+use potluck_train::{Engine, Model, TrainError};
+use potluck_volunteer::train::{Prepared, TaskError, TrainRun};
 use potluck_volunteer::trainer::{AnyGpt, Pace};
 use potluck_volunteer::{Failure, TrainInputs};
 use std::time::Duration;
@@ -63,8 +64,12 @@ pub(crate) async fn run(
     let config = match prepared.model() {
         Model::Gpt(config) => config,
         model @ Model::Digits => {
-            let engine = Reference::new(model).map_err(TaskError::from)?;
-            return take(&prepared, engine, work, Backend::WasmSimd, tell).await;
+            if matches!(device, Device::Cpu) {
+                // The person chose the CPU, or there is nothing else.
+                return Err(TaskError::from(TrainError::Missing("this model without WebGPU")).into());
+            }
+            let engine = BurnEngine::new(model).await.map_err(TaskError::from)?;
+            return take(&prepared, engine, work, Backend::WebGpu, tell).await;
         }
     };
     let engine = match device {
