@@ -259,18 +259,23 @@ impl Drop for TestRelay {
     }
 }
 
-/// A native volunteer with the CPU kernel, in a thread of this process. Stops when it is dropped.
+/// A native volunteer in a thread of this process. Stops when it is dropped.
 pub struct Volunteer {
     stop: Stop,
     thread: Option<std::thread::JoinHandle<Result<Status, CliError>>>,
 }
 
 impl Volunteer {
-    /// Starts to lend to the relay at `url`, under a key made of `name`.
+    /// Starts to lend the CPU to the relay at `url`, under a key made of `name`.
     pub fn start(url: &str, name: u8, preset: Preset) -> Self {
+        Self::choosing(url, name, preset, Choice::Cpu)
+    }
+
+    /// As [`Volunteer::start`], with another choice of what computes.
+    pub fn choosing(url: &str, name: u8, preset: Preset, choice: Choice) -> Self {
         let lending = Lending {
             relay: url.to_owned(),
-            choice: Choice::Cpu,
+            choice,
             preset,
             key: VolunteerKey([name; 32]),
             count: None,

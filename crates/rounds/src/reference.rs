@@ -27,7 +27,11 @@ impl Reference {
         match model {
             Model::Gpt(config) => Ok(Self::Gpt(Box::new(CpuGpt::new(config)?))),
             #[cfg(feature = "burn")]
-            Model::Digits => Ok(Self::Burn(Box::new(potluck_burn::BurnEngine::cpu()?))),
+            Model::Digits => {
+                let engine = potluck_burn::BurnEngine::new(potluck_burn::Backend::cpu());
+                let refused = |error: potluck_burn::SetupError| TrainError::Device(error.to_string());
+                Ok(Self::Burn(Box::new(engine.map_err(refused)?)))
+            },
             #[cfg(not(feature = "burn"))]
             Model::Digits => Err(TrainError::Missing("the digits classifier: it was built without burn")),
         }

@@ -1,6 +1,7 @@
 //! The thread that computes: measures the device, runs one product or part of a round at a time, rests as much as the
 //! preset says.
 
+use super::burn::Burn;
 use super::train;
 use potluck_kernels::{
     Backend as Kernel, BackendChoice, CpuJob, Gpu, GpuOptions, KernelError, Operand, Progress, Variant,
@@ -102,17 +103,19 @@ impl Drop for KernelThread {
     }
 }
 
-/// A GPU, its fastest kernel, and what is known about training on it.
+/// A GPU, its fastest kernel, what the person chose, and what is known about training on it.
 pub(super) struct Device {
     pub(super) gpu: Gpu,
     variant: Variant,
+    pub(super) choice: Choice,
     pub(super) trainer: Trainer,
+    pub(super) burn: Burn,
 }
 
 impl Device {
     pub(super) fn new(gpu: Gpu, variant: Variant, choice: Choice) -> Self {
         let trainer = Trainer::new(&gpu, variant, choice);
-        Self { gpu, variant, trainer }
+        Self { gpu, variant, choice, trainer, burn: Burn::default() }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `potluck volunteer`: the native adapter of [`potluck_volunteer::Engine`]. Sockets, a kernel thread and signals; every
 //! decision is the engine's.
 
+mod burn;
 mod kernel;
 mod key;
 mod link;

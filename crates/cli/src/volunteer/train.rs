@@ -1,9 +1,10 @@
 //! Parts of training rounds, in the thread that computes: on the GPU where that pays, else on the CPU.
 
+use super::burn;
 use super::kernel::{Device, Done, Ended, rest_for, take_rest};
 use potluck_proto::{Backend, TrainTask};
 use potluck_train::{Engine, Model};
-use potluck_volunteer::train::{Prepared, Reference, TaskError, TrainRun};
+use potluck_volunteer::train::{Prepared, TaskError, TrainRun};
 use potluck_volunteer::trainer::{AnyGpt, Pace};
 use potluck_volunteer::{Failure, TrainInputs};
 use std::sync::atomic::AtomicBool;
@@ -72,10 +73,16 @@ pub(super) async fn run(
     let batch = [task.sequences as usize, task.length as usize];
     let config = match prepared.model() {
         Model::Gpt(config) => config,
-        model @ Model::Digits => {
-            let engine = Reference::new(model).map_err(TaskError::from)?;
+        Model::Digits => {
+            let started = Instant::now();
+            let (engine, on_gpu) = match device {
+                Some(Device { burn, choice, .. }) => burn.engine(*choice).await.map_err(TaskError::from)?,
+                None => (burn::on_cpu().map_err(TaskError::from)?, false),
+            };
+            shift.worked(started);
             let result = take(&prepared, engine, &mut shift, tell).await?;
-            return Ok(((result, shift.busy, shift.owed), Backend::NativeCpu));
+            let backend = if on_gpu { Backend::NativeGpu } else { Backend::NativeCpu };
+            return Ok(((result, shift.busy, shift.owed), backend));
         }
     };
     let engine = match device {
