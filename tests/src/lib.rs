@@ -273,13 +273,8 @@ impl Volunteer {
 
     /// As [`Volunteer::start`], with another choice of what computes.
     pub fn choosing(url: &str, name: u8, preset: Preset, choice: Choice) -> Self {
-        let lending = Lending {
-            relay: url.to_owned(),
-            choice,
-            preset,
-            key: VolunteerKey([name; 32]),
-            count: None,
-        };
+        let lending =
+            Lending { relay: url.to_owned(), choice, preset, key: VolunteerKey([name; 32]), count: None };
         let stop = Stop::default();
         let heeded = stop.clone();
         let thread = std::thread::spawn(move || {

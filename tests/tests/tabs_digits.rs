@@ -68,7 +68,10 @@ fn tabs_train_a_burn_model_and_every_update_is_replayed() {
         eprintln!("skipped: the relay has no page; `cargo xtask site` builds it");
         return;
     }
-    assert!(find_chromium().is_some(), "no Chromium: install it, set CHROME, or let `cargo xtask test` do it");
+    assert!(
+        find_chromium().is_some(),
+        "no Chromium: install it, set CHROME, or let `cargo xtask test` do it"
+    );
     let folder = tempfile::tempdir().unwrap();
     let address = || RelayAddress { relay: api.url.clone() };
     let token = std::fs::read_to_string(relay.data.path().join("token")).unwrap();
@@ -105,12 +108,20 @@ fn tabs_train_a_burn_model_and_every_update_is_replayed() {
     for round in 0..ROUNDS {
         let record = record(&api, &id, round);
         let mut backends: BTreeMap<String, usize> = BTreeMap::new();
-        updates(&record, true).into_iter().for_each(|(_, backend, _)| *backends.entry(backend).or_default() += 1);
+        updates(&record, true)
+            .into_iter()
+            .for_each(|(_, backend, _)| *backends.entry(backend).or_default() += 1);
         assert_eq!(backends.remove("webgpu"), Some(2), "{record}");
         assert_eq!(backends.values().sum::<usize>(), 1, "{record}");
-        assert!(record["updates"].as_array().unwrap().iter().all(|update| update["audited"] == true), "{record}");
+        assert!(
+            record["updates"].as_array().unwrap().iter().all(|update| update["audited"] == true),
+            "{record}"
+        );
         assert!(updates(&record, false).is_empty(), "nobody is refused: {record}");
-        println!("round {round}: validation loss {}, {backends:?}", info["history"][round as usize]["validation_loss"]);
+        println!(
+            "round {round}: validation loss {}, {backends:?}",
+            info["history"][round as usize]["validation_loss"]
+        );
     }
     let anybody = Client::new(&api.url, None, Stop::default()).unwrap();
     let args =

@@ -1,6 +1,6 @@
 //! Builds the page and its engine into `dist/` with Trunk.
 
-use crate::run::{must_quietly, path_with, root};
+use crate::run::{Step, cargo, must_quietly, path_with, root};
 use crate::setup::{tools, wasm};
 use anyhow::{Context, Result};
 use std::path::Path;
@@ -22,33 +22,96 @@ const SOURCES: &[&str] = &[
     "Trunk.toml",
 ];
 
+/// What the module of burn is made from.
+const BURN_SOURCES: &[&str] = &["crates/web-burn", "crates/burn", "crates/train", "Cargo.toml", "Cargo.lock"];
+/// Package, profile, and the name of the module in its folder.
+const BURN: [&str; 3] = ["potluck-web-burn", "wasm-burn", "burn"];
+
 /// Builds the site, unless it is newer than all of its sources.
 pub(crate) fn build() -> Result<()> {
     let root = root();
-    let stamp = root.join("dist/.built");
-    let built = stamp.metadata().and_then(|meta| meta.modified()).ok();
-    let newest = SOURCES.iter().filter_map(|source| newest(&root.join(source))).max();
-    if let (Some(built), Some(newest)) = (built, newest)
-        && built >= newest
-    {
+    let dist = root.join("dist");
+    let stamps = [dist.join(".built"), dist.join(BURN[2]).join(".built")];
+    let page = is_stale(&stamps[0], SOURCES);
+    let burn = is_stale(&stamps[1], BURN_SOURCES);
+    if !page && !burn {
         return Ok(());
     }
     let toolchain = wasm::toolchain()?;
     let tools = tools::all()?;
-    let started = SystemTime::now();
-    let mut trunk = Command::new(tools.join("trunk"));
-    trunk
-        .args(["build", "--release", "--config"])
-        .arg(root.join("Trunk.toml"))
-        .current_dir(&root)
-        .env("PATH", path_with(&tools))
-        // It understands only true and false; other programs set it to 1.
-        .env_remove("NO_COLOR");
-    toolchain.apply(&mut trunk);
-    must_quietly(&mut trunk, "cargo xtask setup, then look at what Trunk says above")?;
-    std::fs::write(&stamp, "").context("cannot write into dist")?;
-    std::fs::File::options().write(true).open(&stamp)?.set_modified(started)?;
+    if page {
+        let started = SystemTime::now();
+        let kept = root.join("target/wasm").join(BURN[2]);
+        // Trunk makes the folder anew.
+        let keep = !burn && move_folder(&dist.join(BURN[2]), &kept);
+        let mut trunk = Command::new(tools.join("trunk"));
+        trunk
+            .args(["build", "--release", "--config"])
+            .arg(root.join("Trunk.toml"))
+            .current_dir(&root)
+            .env("PATH", path_with(&tools))
+            // It understands only true and false; other programs set it to 1.
+            .env_remove("NO_COLOR");
+        toolchain.apply(&mut trunk);
+        must_quietly(&mut trunk, "cargo xtask setup, then look at what Trunk says above")?;
+        if keep {
+            move_folder(&kept, &dist.join(BURN[2]));
+        }
+        stamp(&stamps[0], started)?;
+    }
+    if is_stale(&stamps[1], BURN_SOURCES) {
+        let started = SystemTime::now();
+        burn_module(&toolchain, &tools)?;
+        stamp(&stamps[1], started)?;
+    }
     Ok(())
+}
+
+/// Builds the module of burn: tabs fetch it only when a run needs it.
+fn burn_module(toolchain: &wasm::Toolchain, tools: &Path) -> Result<()> {
+    let [package, profile, name] = BURN;
+    let step = Step::start("build the module of burn (the first time some minutes)");
+    let mut build = cargo();
+    build.args(["build", "--quiet", "--target", wasm::TARGET, "--profile", profile, "-p", package]);
+    toolchain.apply(&mut build);
+    must_quietly(&mut build, "look at what the compiler says above")?;
+    let built = root().join("target/wasm").join(wasm::TARGET).join(profile);
+    let mut bindgen = Command::new(tools.join("wasm-bindgen"));
+    bindgen
+        .args([
+            "--target",
+            "web",
+            "--no-typescript",
+            "--remove-name-section",
+            "--out-name",
+            name,
+            "--out-dir",
+        ])
+        .arg(root().join("dist").join(name))
+        .arg(built.join(format!("{}.wasm", package.replace('-', "_"))));
+    must_quietly(&mut bindgen, "cargo xtask setup, then look at what wasm-bindgen says above")?;
+    step.done();
+    Ok(())
+}
+
+/// Whether a stamp is older than a source, or not there.
+fn is_stale(stamp: &Path, sources: &[&str]) -> bool {
+    let built = stamp.metadata().and_then(|meta| meta.modified()).ok();
+    let newest = sources.iter().filter_map(|source| newest(&root().join(source))).max();
+    built.is_none_or(|built| newest.is_some_and(|newest| built < newest))
+}
+
+fn stamp(path: &Path, when: SystemTime) -> Result<()> {
+    std::fs::write(path, "").context("cannot write into dist")?;
+    std::fs::File::options().write(true).open(path)?.set_modified(when)?;
+    Ok(())
+}
+
+/// Whether there was a folder, which is now at another place.
+fn move_folder(from: &Path, to: &Path) -> bool {
+    // What is left there from an earlier build.
+    let _ = std::fs::remove_dir_all(to);
+    std::fs::rename(from, to).is_ok()
 }
 
 /// When the newest file below a path was changed.

@@ -31,7 +31,7 @@ impl Reference {
                 let engine = potluck_burn::BurnEngine::new(potluck_burn::Backend::cpu());
                 let refused = |error: potluck_burn::SetupError| TrainError::Device(error.to_string());
                 Ok(Self::Burn(Box::new(engine.map_err(refused)?)))
-            },
+            }
             #[cfg(not(feature = "burn"))]
             Model::Digits => Err(TrainError::Missing("the digits classifier: it was built without burn")),
         }

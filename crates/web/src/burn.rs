@@ -4,8 +4,8 @@
 
 use js_sys::{Float32Array, Uint32Array};
 use potluck_train::{Batch, Engine, Model, TrainError};
-use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 use wasm_bindgen::JsCast;
+use wasm_bindgen::prelude::{JsValue, wasm_bindgen};
 
 #[wasm_bindgen]
 extern "C" {
@@ -83,7 +83,8 @@ impl BurnEngine {
     /// What the engine said, unless it failed. A device that failed once is not used again.
     fn said(&self, outcome: Result<JsValue, JsValue>) -> Result<JsValue, TrainError> {
         outcome.map_err(|cause| {
-            let message = js_sys::Reflect::get(&cause, &"message".into()).ok().and_then(|text| text.as_string());
+            let message =
+                js_sys::Reflect::get(&cause, &"message".into()).ok().and_then(|text| text.as_string());
             let name = js_sys::Reflect::get(&cause, &"name".into()).ok().and_then(|text| text.as_string());
             if name.as_deref() == Some("NotFinite") {
                 return TrainError::NotFinite { step: 0 };

@@ -30,6 +30,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("potluck-kernels", &["potluck-types"]),
     ("potluck-verify", &["potluck-types"]),
     ("potluck-train", &["potluck-types", "potluck-kernels"]),
+    ("potluck-burn", &["potluck-train"]),
+    ("potluck-web-burn", &["potluck-burn", "potluck-train"]),
     ("potluck-rounds", &["potluck-types", "potluck-proto", "potluck-train", "potluck-verify"]),
     ("potluck-schedule", &["potluck-types", "potluck-proto"]),
     (

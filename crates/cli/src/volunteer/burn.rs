@@ -88,7 +88,8 @@ async fn choose(choice: Choice) -> Result<Chosen, TrainError> {
 async fn tried(mut engine: BurnEngine<Digits>) -> Result<([f32; STEPS], Duration), TrainError> {
     let records = (0..IMAGES * RECORD).map(|at| (at * at % CLASSES) as u32);
     let records: Vec<u32> = records.collect();
-    let tokens = |from: usize| records.chunks(RECORD).flat_map(move |record| record[from..from + PIXELS].to_vec());
+    let tokens =
+        |from: usize| records.chunks(RECORD).flat_map(move |record| record[from..from + PIXELS].to_vec());
     let batch = Batch {
         sequences: IMAGES,
         length: PIXELS,

@@ -28,13 +28,13 @@ pub fn init(config: &GptConfig, seed: &[u8; 32]) -> Vec<f32> {
             Kind::Embedding | Kind::Linear => {}
         }
         let deviation = if tensor.name.contains("c_proj") { residual } else { DEVIATION };
-        normal(seed, &tensor.name, deviation, values);
+        draw(seed, &tensor.name, deviation, values);
     }
     parameters
 }
 
 /// Fills a tensor with normal values, drawn from seed and name.
-pub(crate) fn normal(seed: &[u8; 32], name: &str, deviation: f64, values: &mut [f32]) {
+pub(crate) fn draw(seed: &[u8; 32], name: &str, deviation: f64, values: &mut [f32]) {
     let mut hasher = blake3::Hasher::new_keyed(seed);
     hasher.update(b"potluck init v1 ").update(name.as_bytes());
     let mut bits = hasher.finalize_xof();

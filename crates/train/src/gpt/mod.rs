@@ -11,12 +11,12 @@ mod init;
 mod layout;
 mod schedule;
 
-pub use cpu::{CpuGpt, MAX_STEP_BYTES};
+pub use cpu::{CpuGpt, MAX_STEP_BYTES, Optimizer};
 pub use generate::{Sampling, generate};
 #[cfg(feature = "gpu")]
 pub use gpu::{GpuGpt, GpuGptOptions, KernelShape, Pipelines};
+pub(crate) use init::draw;
 pub use init::init;
-pub(crate) use init::normal;
 pub use layout::{BlockTensors, Kind, Layout, Tensor};
 pub use schedule::Schedule;
 

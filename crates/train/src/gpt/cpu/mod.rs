@@ -18,6 +18,7 @@ mod pointwise;
 #[cfg(test)]
 mod tests;
 
+pub use adamw::Optimizer;
 pub use memory::MAX_STEP_BYTES;
 
 use super::{GptConfig, Layout};
@@ -36,12 +37,9 @@ use pass::Pass;
 pub struct CpuGpt {
     config: GptConfig,
     layout: Layout,
-    constants: AdamW,
     parameters: Vec<f32>,
     gradient: Vec<f32>,
-    optimizer: adamw::State,
-    /// Since the parameters were loaded.
-    steps: u64,
+    optimizer: Optimizer,
     memory: Option<Memory>,
 }
 
@@ -63,8 +61,8 @@ impl CpuGpt {
         let layout = Layout::new(&config);
         let count = layout.parameters();
         let (parameters, gradient) = (vec![0.0; count], vec![0.0; count]);
-        let optimizer = adamw::State::new(count);
-        Ok(Self { config, layout, constants, parameters, gradient, optimizer, steps: 0, memory: None })
+        let optimizer = Optimizer::new(constants, count);
+        Ok(Self { config, layout, parameters, gradient, optimizer, memory: None })
     }
 
     /// The model's sizes.
@@ -96,7 +94,7 @@ impl CpuGpt {
         if logits.iter().all(|logit| logit.is_finite()) {
             Ok(logits)
         } else {
-            Err(TrainError::NotFinite { step: self.steps })
+            Err(TrainError::NotFinite { step: self.optimizer.steps() })
         }
     }
 
@@ -155,7 +153,7 @@ impl CpuGpt {
             &mut memory.packs,
         );
         if !loss.is_finite() {
-            return Err(TrainError::NotFinite { step: self.steps });
+            return Err(TrainError::NotFinite { step: self.optimizer.steps() });
         }
         if backward {
             pass.backward(&batch.inputs, memory, gradient);
@@ -189,7 +187,6 @@ impl Engine for CpuGpt {
         }
         self.parameters.copy_from_slice(parameters);
         self.optimizer.clear();
-        self.steps = 0;
         Ok(())
     }
 
@@ -199,14 +196,8 @@ impl Engine for CpuGpt {
 
     async fn step(&mut self, batch: &Batch, learning_rate: f32) -> Result<f32, TrainError> {
         let loss = self.run(batch, true)?;
-        let norm = adamw::norm(&self.gradient);
-        if !norm.is_finite() {
-            return Err(TrainError::NotFinite { step: self.steps });
-        }
-        let scale = adamw::clip(norm, self.constants.clip);
-        let Self { layout, constants, gradient, parameters, optimizer, .. } = self;
-        optimizer.step(constants, layout, learning_rate, scale, gradient, parameters);
-        self.steps += 1;
+        let Self { layout, gradient, parameters, optimizer, .. } = self;
+        optimizer.step(&layout.tensors, learning_rate, gradient, parameters)?;
         Ok(loss as f32)
     }
 
