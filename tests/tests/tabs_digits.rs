@@ -37,8 +37,10 @@ fn samples() -> [PathBuf; 2] {
 fn run_file(folder: &Path) -> PathBuf {
     let [images, labels] = samples();
     let text = format!(
-        "model = \"digits\"\ncorpus = [{images:?}, {labels:?}]\nrounds = {ROUNDS}\nsteps = 10\nvolunteers = 3\nbatch = 32\n\
-         learning-rate.peak = 0.004\nlearning-rate.warmup = 5\naudit.start = 1.0\naudit.least = 1.0\n"
+        "model = \"digits\"\ncorpus = ['{}', '{}']\nrounds = {ROUNDS}\nsteps = 10\nvolunteers = 3\nbatch = 32\n\
+         learning-rate.peak = 0.004\nlearning-rate.warmup = 5\naudit.start = 1.0\naudit.least = 1.0\n",
+        images.display(),
+        labels.display(),
     );
     let path = folder.join("run.toml");
     std::fs::write(&path, text).unwrap();

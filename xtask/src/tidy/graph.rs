@@ -32,7 +32,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("potluck-train", &["potluck-types", "potluck-kernels"]),
     ("potluck-burn", &["potluck-train"]),
     ("potluck-web-burn", &["potluck-burn", "potluck-train"]),
-    ("potluck-rounds", &["potluck-types", "potluck-proto", "potluck-train", "potluck-verify"]),
+    (
+        "potluck-rounds",
+        &["potluck-types", "potluck-proto", "potluck-burn", "potluck-train", "potluck-verify"],
+    ),
     ("potluck-schedule", &["potluck-types", "potluck-proto"]),
     (
         "potluck-volunteer",

@@ -1,5 +1,6 @@
 //! The digits model on burn, against a plain f64 model and against itself on other devices.
 #![cfg(all(feature = "cpu", not(target_arch = "wasm32")))]
+#![expect(clippy::unwrap_used, reason = "in a test an unwrap is how it fails")]
 
 mod data;
 mod reference;

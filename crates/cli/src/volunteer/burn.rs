@@ -35,14 +35,8 @@ impl Burn {
     /// What burn says of the model.
     pub(super) async fn engine(&self, choice: Choice) -> Result<(BurnEngine<Digits>, bool), TrainError> {
         let known = self.0.borrow().clone();
-        let chosen = match known {
-            Some(chosen) => chosen,
-            None => {
-                let chosen = choose(choice).await?;
-                self.0.replace(Some(chosen.clone()));
-                chosen
-            }
-        };
+        let chosen = if let Some(chosen) = known { chosen } else { choose(choice).await? };
+        self.0.replace(Some(chosen.clone()));
         Ok((engine(chosen.backend)?, chosen.on_gpu))
     }
 }
