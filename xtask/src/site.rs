@@ -24,52 +24,57 @@ const SOURCES: &[&str] = &[
 
 /// What the module of burn is made from.
 const BURN_SOURCES: &[&str] = &["crates/web-burn", "crates/burn", "crates/train", "Cargo.toml", "Cargo.lock"];
-/// Package, profile, and the name of the module in its folder.
+/// File whose time says when a folder was built.
+const STAMP: &str = ".built";
+/// Package, profile, and the name of the module and its folder.
 const BURN: [&str; 3] = ["potluck-web-burn", "wasm-burn", "burn"];
 
-/// Builds the site, unless it is newer than all of its sources.
+/// Builds the site, all of it, unless it is newer than its sources.
 pub(crate) fn build() -> Result<()> {
+    page()?;
+    burn()
+}
+
+/// Builds the page and its engine, unless they are newer than their sources. A module of burn that is there stays.
+pub(crate) fn page() -> Result<()> {
     let root = root();
     let dist = root.join("dist");
-    let stamps = [dist.join(".built"), dist.join(BURN[2]).join(".built")];
-    let page = is_stale(&stamps[0], SOURCES);
-    let burn = is_stale(&stamps[1], BURN_SOURCES);
-    if !page && !burn {
+    let stamp = dist.join(STAMP);
+    if !is_stale(&stamp, SOURCES) {
         return Ok(());
     }
     let toolchain = wasm::toolchain()?;
     let tools = tools::all()?;
-    if page {
-        let started = SystemTime::now();
-        let kept = root.join("target/wasm").join(BURN[2]);
-        // Trunk makes the folder anew.
-        let keep = !burn && move_folder(&dist.join(BURN[2]), &kept);
-        let mut trunk = Command::new(tools.join("trunk"));
-        trunk
-            .args(["build", "--release", "--config"])
-            .arg(root.join("Trunk.toml"))
-            .current_dir(&root)
-            .env("PATH", path_with(&tools))
-            // It understands only true and false; other programs set it to 1.
-            .env_remove("NO_COLOR");
-        toolchain.apply(&mut trunk);
-        must_quietly(&mut trunk, "cargo xtask setup, then look at what Trunk says above")?;
-        if keep {
-            move_folder(&kept, &dist.join(BURN[2]));
-        }
-        stamp(&stamps[0], started)?;
+    let started = SystemTime::now();
+    // Trunk makes the folder anew.
+    let [burn, kept] = [dist.join(BURN[2]), root.join("target/wasm").join(BURN[2])];
+    let keep = move_folder(&burn, &kept);
+    let mut trunk = Command::new(tools.join("trunk"));
+    trunk
+        .args(["build", "--release", "--config"])
+        .arg(root.join("Trunk.toml"))
+        .current_dir(&root)
+        .env("PATH", path_with(&tools))
+        // It understands only true and false; other programs set it to 1.
+        .env_remove("NO_COLOR");
+    toolchain.apply(&mut trunk);
+    must_quietly(&mut trunk, "cargo xtask setup, then look at what Trunk says above")?;
+    if keep {
+        move_folder(&kept, &burn);
     }
-    if is_stale(&stamps[1], BURN_SOURCES) {
-        let started = SystemTime::now();
-        burn_module(&toolchain, &tools)?;
-        stamp(&stamps[1], started)?;
-    }
-    Ok(())
+    mark(&stamp, started)
 }
 
-/// Builds the module of burn: tabs fetch it only when a run needs it.
-fn burn_module(toolchain: &wasm::Toolchain, tools: &Path) -> Result<()> {
+/// Builds the module of burn, unless it is newer than its sources: tabs fetch it only when a run needs it.
+fn burn() -> Result<()> {
     let [package, profile, name] = BURN;
+    let stamp = root().join("dist").join(name).join(STAMP);
+    if !is_stale(&stamp, BURN_SOURCES) {
+        return Ok(());
+    }
+    let toolchain = wasm::toolchain()?;
+    let tools = tools::all()?;
+    let started = SystemTime::now();
     let step = Step::start("build the module of burn (the first time some minutes)");
     let mut build = cargo();
     build.args(["build", "--quiet", "--target", wasm::TARGET, "--profile", profile, "-p", package]);
@@ -91,7 +96,7 @@ fn burn_module(toolchain: &wasm::Toolchain, tools: &Path) -> Result<()> {
         .arg(built.join(format!("{}.wasm", package.replace('-', "_"))));
     must_quietly(&mut bindgen, "cargo xtask setup, then look at what wasm-bindgen says above")?;
     step.done();
-    Ok(())
+    mark(&stamp, started)
 }
 
 /// Whether a stamp is older than a source, or not there.
@@ -101,7 +106,7 @@ fn is_stale(stamp: &Path, sources: &[&str]) -> bool {
     built.is_none_or(|built| newest.is_some_and(|newest| built < newest))
 }
 
-fn stamp(path: &Path, when: SystemTime) -> Result<()> {
+fn mark(path: &Path, when: SystemTime) -> Result<()> {
     std::fs::write(path, "").context("cannot write into dist")?;
     std::fs::File::options().write(true).open(path)?.set_modified(when)?;
     Ok(())

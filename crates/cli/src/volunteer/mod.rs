@@ -1,6 +1,10 @@
 //! `potluck volunteer`: the native adapter of [`potluck_volunteer::Engine`]. Sockets, a kernel thread and signals; every
 //! decision is the engine's.
 
+#[cfg(feature = "burn")]
+mod burn;
+#[cfg(not(feature = "burn"))]
+#[path = "no_burn.rs"]
 mod burn;
 mod kernel;
 mod key;
