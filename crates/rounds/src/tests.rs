@@ -238,6 +238,11 @@ fn what_looks_wrong_is_replayed_first_and_so_is_everything_where_workers_are_few
     assert_eq!(world.host.suspects(&submitted(&tasks, &copied)).unwrap(), [0; 0]);
 }
 
+fn sizes(terms: &mut Terms) -> &mut ModelSizes {
+    let ModelSpec::Gpt(sizes) = &mut terms.model else { unreachable!("a GPT") };
+    sizes
+}
+
 #[test]
 fn terms_that_nobody_could_work_under_are_refused_at_once() {
     let start = |change: &dyn Fn(&mut Terms)| {
@@ -248,10 +253,6 @@ fn terms_that_nobody_could_work_under_are_refused_at_once() {
         Host::start(terms, parameters, data(), SECRET).map(drop).map_err(|error| error.to_string())
     };
     assert_eq!(start(&|_| ()), Ok(()));
-    fn sizes(terms: &mut Terms) -> &mut ModelSizes {
-        let ModelSpec::Gpt(sizes) = &mut terms.model else { unreachable!("a GPT") };
-        sizes
-    }
     for (change, expected) in [
         (&(|terms: &mut Terms| sizes(terms).vocabulary = 24) as &dyn Fn(&mut Terms), "vocabulary"),
         (&|terms| terms.steps = 0, "steps"),
