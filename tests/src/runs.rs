@@ -2,7 +2,7 @@
 
 use crate::train::Corpus;
 use crate::{Api, wait_until};
-use potluck_proto::{LearningRate, ModelSizes, UpdateCodec};
+use potluck_proto::{LearningRate, ModelSizes, ModelSpec, UpdateCodec};
 use potluck_rounds::{Data, Host, Plan, Submitted, Terms, repeat, sizes};
 use potluck_train::data::{DataSet, VALIDATION_SHARE, split};
 use potluck_types::BlobHash;
@@ -98,8 +98,12 @@ impl SampleRun {
         };
         let [peak, least] = RATES.map(|nano| f64::from(nano) / 1e9);
         let [min_workers, max_workers] = self.workers;
+        let model = match self.terms().model {
+            ModelSpec::Gpt(sizes) => json!(sizes),
+            ModelSpec::Digits => json!("digits"),
+        };
         let request = json!({
-            "name": "whale", "model": self.terms().model, "train": upload(&self.data.train),
+            "name": "whale", "model": model, "train": upload(&self.data.train),
             "validation": upload(&self.data.validation), "tokenizer": "{}", "seed": BlobHash(SEED).to_string(),
             "rounds": self.rounds, "inner_steps": self.steps, "sequences": self.sequences, "length": CONTEXT,
             "rate": { "peak": peak, "least": least, "warmup": WARMUP }, "codec": "int4", "blocks": BLOCKS,

@@ -47,7 +47,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Benchmarks against named peers: browser, verify, overhead, memory, train, attacks, drift, all
+    /// Benchmarks against named peers: browser, step, verify, overhead, memory, train, attacks, drift, all
     Bench(Rest),
 }
 
@@ -95,13 +95,14 @@ fn run(command: Command) -> Result<bool> {
         Command::Bench(rest) => {
             let mut bench = cargo();
             bench
-                .args(["run", "--quiet", "--release", "-p", "potluck-tests", "--bin", "bench", "--"])
+                .args(["run", "--quiet", "--release", "-p", "potluck-tests", "--no-default-features"])
+                .args(["--bin", "bench", "--"])
                 .args(&rest.args)
                 .env("POTLUCK_CACHE", setup::cache()?);
             // Training needs neither a page nor a compiler for wasm.
             if !rest.args.iter().any(|arg| NATIVE_BENCHES.contains(&arg.as_str())) {
                 // Standard output is for the rows; what setting up says goes to standard error.
-                site::build()?;
+                site::page()?;
                 let wasm = setup::wasm::toolchain()?;
                 bench.env("POTLUCK_TOOLS", setup::tools::bin_folder()?);
                 bench.env("POTLUCK_WASM_RUSTC", wasm.rustc());

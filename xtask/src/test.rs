@@ -15,6 +15,7 @@ const FOR_WASM: &[&str] = &[
     "potluck-train",
     "potluck-volunteer",
     "potluck-web",
+    "potluck-bench-engine",
 ];
 /// Their tests that a browser runs.
 const IN_BROWSER: &[&[&str]] = &[

@@ -93,10 +93,19 @@ impl<'a> Round<'a> {
         parameters: &'a [f32],
         engine: &mut E,
     ) -> Result<Self, RoundError> {
+        let round = Self::resume(part, parameters)?;
+        engine.load(parameters).await?;
+        Ok(round)
+    }
+
+    /// For an engine that was given `parameters`, and whose optimizer goes on from the round before.
+    ///
+    /// # Errors
+    /// [`RoundError::Steps`].
+    pub fn resume(part: Part, parameters: &'a [f32]) -> Result<Self, RoundError> {
         if !(1..=MAX_STEPS).contains(&part.steps) {
             return Err(RoundError::Steps { steps: part.steps });
         }
-        engine.load(parameters).await?;
         Ok(Self { part, before: parameters, losses: Vec::with_capacity(part.steps as usize) })
     }
 
@@ -198,6 +207,38 @@ mod tests {
         assert_ne!(run(Part { worker: 2, ..part }, &parameters, &data).unwrap().delta, whole.delta);
         let nothing = Held::new(*data.spec()).unwrap();
         assert!(matches!(run(part, &parameters, &nothing), Err(RoundError::Data(DataError::Missing { .. }))));
+    }
+
+    #[test]
+    fn a_round_that_is_resumed_keeps_the_moments() {
+        let data = data();
+        let parameters = gpt::init(&GptConfig::tiny(65), &[1; 32]);
+        let whole = part(&data, 0);
+        let mut engine = CpuGpt::new(GptConfig::tiny(65)).unwrap();
+        now(engine.load(&parameters)).unwrap();
+        let half = Part { steps: 2, ..whole };
+        let mut before = parameters;
+        for _ in 0..2 {
+            engine.replace(&before).unwrap();
+            now(Round::resume(half, &before).unwrap().finish(&mut engine, &data)).unwrap();
+            before = now(engine.store()).unwrap();
+        }
+        let resumed = before;
+
+        let mut engine = CpuGpt::new(GptConfig::tiny(65)).unwrap();
+        now(engine.load(&gpt::init(&GptConfig::tiny(65), &[1; 32]))).unwrap();
+        for step in [0, 1, 0, 1] {
+            let starts = whole.order.batch(3, 0, step, whole.sequences).unwrap();
+            let rate = whole.schedule.at(whole.steps_before + u64::from(step));
+            now(engine.step(&data.batch(&starts, whole.order.length()).unwrap(), rate)).unwrap();
+        }
+        assert_eq!(resumed, now(engine.store()).unwrap(), "one training without a break");
+
+        // A round that starts anew forgets them.
+        let fresh =
+            now(async { Round::start(half, &resumed, &mut engine).await?.finish(&mut engine, &data).await });
+        assert_eq!(fresh, run(half, &resumed, &data));
+        assert!(engine.replace(&resumed[1..]).is_err());
     }
 
     #[test]

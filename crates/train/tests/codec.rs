@@ -266,4 +266,7 @@ fn a_failed_encoding_leaves_the_error_as_it_was() {
     let resumed = Feedback::resume(Codec::TopK, Feedback::SPARSE_DECAY, feedback.error().to_vec()).unwrap();
     assert_eq!(resumed, feedback);
     assert!(Feedback::resume(Codec::TopK, 0.95, vec![f32::INFINITY]).is_err());
+    let left = Feedback::resume(Codec::TopK, 0.95, vec![0.0, 2.0, -4.0]).unwrap();
+    assert_eq!(left.ahead(&[1.0; 3], Feedback::LOOKAHEAD).unwrap(), [1.0, 0.0, 3.0]);
+    assert_eq!(left.ahead(&[1.0], 0.5), Err(CodecError::FeedbackLength { found: 1, expected: 3 }));
 }

@@ -233,7 +233,7 @@ impl fmt::Debug for Trainer {
 
 /// The kernels for a GPT where `variant` multiplies fastest. On software adapters those with the fewest loads: measured
 /// with lavapipe and SwiftShader. Elsewhere those that share a row of a norm or a softmax among threads.
-const fn kernel_shape(variant: Variant, is_software: bool) -> KernelShape {
+pub const fn kernel_shape(variant: Variant, is_software: bool) -> KernelShape {
     match variant {
         _ if is_software => KernelShape::Direct16x8,
         Variant::Tiled64 | Variant::Tiled128 => KernelShape::Tiled,

@@ -5,8 +5,6 @@
 
 mod constructors;
 mod engine;
-#[cfg(test)]
-mod tests;
 
 pub use engine::BurnEngine;
 

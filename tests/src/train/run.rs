@@ -28,7 +28,8 @@ pub enum Method {
     Average,
     /// Codec R: int4, robust aggregation, outer Nesterov.
     Robust,
-    /// Codec S: top-64 of 4096 with error feedback, mean per index, plain outer step.
+    /// Codec S: top-64 of 4096 with error feedback, mean per index, plain outer step. Workers keep their moments, and
+    /// start ahead by a part of what they have not sent.
     Sparse,
 }
 
@@ -245,7 +246,14 @@ impl Member {
         corpus: &Corpus,
     ) -> Result<Option<Vec<u8>>> {
         let data = self.shard.as_ref().unwrap_or(&corpus.train);
-        let update = train(part, parameters, &mut self.engine, data)?;
+        let update = match &self.feedback {
+            None => train(part, parameters, &mut self.engine, data)?,
+            Some(feedback) => {
+                let start = feedback.ahead(parameters, Feedback::LOOKAHEAD)?;
+                self.engine.replace(&start)?;
+                now(Round::resume(part, &start)?.finish(&mut self.engine, data))?
+            }
+        };
         let bytes = match (&mut self.feedback, plan.method) {
             (Some(feedback), _) => feedback.encode(&update.delta)?,
             (None, Method::Average) => Codec::F32.encode(&update.delta)?,

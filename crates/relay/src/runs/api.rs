@@ -28,7 +28,10 @@ pub struct ParametersInfo {
 
 /// A model: sizes of a GPT-2, or the name of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "a model is the sizes of a GPT (vocabulary, context, layers, heads, width, bias), or \"digits\""
+)]
 pub enum Model {
     /// A GPT-2.
     Gpt(Gpt),

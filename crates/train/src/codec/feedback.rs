@@ -23,6 +23,9 @@ impl Feedback {
     /// Decay of the error of [`Codec::TopK`].
     pub const SPARSE_DECAY: f32 = 0.95;
 
+    /// How far ahead a worker of codec S starts.
+    pub const LOOKAHEAD: f32 = 0.5;
+
     /// Codec S: [`Codec::TopK`] with an error that decays by 0.95.
     ///
     /// # Errors
@@ -54,6 +57,19 @@ impl Feedback {
     /// What was left out.
     pub fn error(&self) -> &[f32] {
         &self.error
+    }
+
+    /// Where a worker starts its round: ahead of the common parameters by a part of what it has not sent yet,
+    /// θ - (lookahead · e), each product and difference rounded on its own. Its next updates then do not repeat what
+    /// waits to be sent.
+    ///
+    /// # Errors
+    /// [`CodecError::FeedbackLength`].
+    pub fn ahead(&self, parameters: &[f32], lookahead: f32) -> Result<Vec<f32>, CodecError> {
+        if parameters.len() != self.error.len() {
+            return Err(CodecError::FeedbackLength { found: parameters.len(), expected: self.error.len() });
+        }
+        Ok(parameters.iter().zip(&self.error).map(|(parameter, e)| parameter - lookahead * e).collect())
     }
 
     /// Encodes an update and what was left out before.

@@ -68,9 +68,10 @@ fn a_round_goes_from_inputs_to_an_accepted_update() {
     assert_eq!(world.engine.status().training, None);
     world.hear(Verdict { lease: LeaseId(1), outcome: Outcome::Accepted });
     let status = world.engine.status();
-    // 17 x 8 tokens, 8 x 8 positions, 12 x 8 x 8 in the block and three norms; 2 steps of 2 x 8 tokens.
-    let parameters = 17 * 8 + 8 * 8 + 12 * 8 * 8 + 3 * 8;
-    assert_eq!((status.accepted, status.accepted_flops), (1, 6 * parameters * 2 * 16));
+    // 17 x 8 tokens, 8 x 8 positions, 12 x 8 x 8 in the block and three norms; attention's two products of 8 channels
+    // with 8 positions; 2 steps of 2 x 8 tokens.
+    let token = 17 * 8 + 8 * 8 + 12 * 8 * 8 + 3 * 8 + 2 * 8 * 8;
+    assert_eq!((status.accepted, status.accepted_flops), (1, 6 * token * 2 * 16));
 
     // The next round needs one more outer step, and nothing that is there already.
     let next = after(8);

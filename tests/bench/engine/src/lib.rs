@@ -1,9 +1,13 @@
 //! The kernels as the benchmark page calls them: operands stay resident, each call gives one product to JavaScript.
 //!
-//! This is what a tab's Worker runs for a shard, without the volunteer engine around it. It is built for wasm32 only,
-//! by `cargo xtask bench browser`; elsewhere the crate is empty.
+//! This is what a tab's Worker runs for a shard, without the volunteer engine around it; `training` has the same of
+//! training steps. It is built for wasm32 only, by `cargo xtask bench browser` and `step`; elsewhere the crate is empty.
 
 #![cfg(target_arch = "wasm32")]
+
+mod training;
+
+pub use training::Gpt;
 
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;

@@ -1,4 +1,4 @@
-//! What the benchmarks need built: the `potluck` command, and the kernels as wasm for the page.
+//! What the benchmarks need built: the `potluck` command, and wasm for the pages.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ pub(crate) fn potluck() -> Result<PathBuf> {
     let mut cargo = cargo();
     // Both packages, so that dependencies have the features that they have in this program, and none is built again.
     cargo.args(["build", "--quiet", "-p", "potluck-cli", "-p", "potluck-tests", "--bin", "potluck"]);
+    cargo.arg("--no-default-features");
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }
@@ -29,38 +30,51 @@ pub(crate) fn potluck() -> Result<PathBuf> {
     Ok(program)
 }
 
-/// The folder of our kernels as wasm with their JavaScript glue.
-///
-/// `cargo xtask bench` names the compiler (`POTLUCK_WASM_RUSTC`) and the folder of wasm-bindgen (`POTLUCK_TOOLS`);
-/// `POTLUCK_BENCH_ENGINE` names a folder that is built already.
+/// The folder of our kernels and training steps as wasm, with their JavaScript glue.
 ///
 /// # Errors
 /// It does not build.
 pub(crate) fn engine() -> Result<PathBuf> {
-    if let Some(folder) = env::var_os("POTLUCK_BENCH_ENGINE") {
+    module("potluck-bench-engine", "wasm", "POTLUCK_BENCH_ENGINE")
+}
+
+/// The same of the GPT written with burn.
+///
+/// # Errors
+/// It does not build.
+pub(crate) fn burn() -> Result<PathBuf> {
+    module("potluck-bench-burn", "wasm-burn", "POTLUCK_BENCH_BURN")
+}
+
+/// Builds a package for the page.
+///
+/// `cargo xtask bench` names the compiler (`POTLUCK_WASM_RUSTC`) and the folder of wasm-bindgen (`POTLUCK_TOOLS`);
+/// the variable `built` names a folder that is built already.
+fn module(package: &str, profile: &str, built: &str) -> Result<PathBuf> {
+    const HINT: &str = "cargo xtask bench, which prepares a compiler for wasm and wasm-bindgen";
+    if let Some(folder) = env::var_os(built) {
         return Ok(folder.into());
     }
     let target = root().join("target").join("wasm");
     let mut cargo = cargo();
     cargo
-        .args(["build", "--quiet", "-p", "potluck-bench-engine", "--profile", "wasm", "--target", TARGET])
-        .arg("--target-dir")
+        .args(["build", "--quiet", "-p", package, "--profile", profile, "--target", TARGET, "--target-dir"])
         .arg(&target)
         .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", "-Ctarget-feature=+simd128")
         .env_remove("RUSTFLAGS");
     if let Some(rustc) = env::var_os("POTLUCK_WASM_RUSTC") {
         cargo.env("RUSTC", rustc);
     }
-    run(&mut cargo, "cargo xtask bench browser, which prepares a compiler for wasm")?;
-    let folder = root().join("target").join("bench-engine");
+    run(&mut cargo, HINT)?;
+    let folder = root().join("target").join(package.trim_start_matches("potluck-"));
     let tools = env::var_os("POTLUCK_TOOLS").map(PathBuf::from);
     let bindgen = tools.map_or_else(|| PathBuf::from("wasm-bindgen"), |tools| tools.join("wasm-bindgen"));
     let mut command = Command::new(bindgen);
     command
         .args(["--target", "web", "--no-typescript", "--out-dir"])
         .arg(&folder)
-        .arg(target.join(TARGET).join("wasm").join("potluck_bench_engine.wasm"));
-    run(&mut command, "cargo xtask bench browser, which installs wasm-bindgen")?;
+        .arg(target.join(TARGET).join(profile).join(format!("{}.wasm", package.replace('-', "_"))));
+    run(&mut command, HINT)?;
     Ok(folder)
 }
 

@@ -10,12 +10,14 @@
 mod artifacts;
 mod browser;
 mod clock;
+mod contest;
 mod matrix;
 mod memory;
 mod overhead;
 mod peers;
 mod row;
 mod server;
+mod step;
 mod swarm;
 mod train;
 mod verify;
@@ -44,6 +46,8 @@ struct Args {
 enum Name {
     /// Our kernels and their peers in one browser session.
     Browser,
+    /// Training steps: ours against burn, TF.js and PyTorch.
+    Step,
     /// Checking a result against computing it again.
     Verify,
     /// A job through relay and volunteer against the kernel alone.
@@ -61,15 +65,21 @@ enum Name {
 }
 
 impl Name {
-    const EACH: [Self; 7] =
-        [Self::Verify, Self::Overhead, Self::Memory, Self::Browser, Self::Drift, Self::Attacks, Self::Train];
+    const EACH: [Self; 8] = [
+        Self::Verify,
+        Self::Overhead,
+        Self::Memory,
+        Self::Browser,
+        Self::Step,
+        Self::Drift,
+        Self::Attacks,
+        Self::Train,
+    ];
 
     fn run(self, report: &mut Report, training: &Options) -> Result<()> {
         match self {
-            Self::Browser => {
-                let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-                runtime.block_on(browser::run(report))
-            }
+            Self::Browser => runtime()?.block_on(browser::run(report)),
+            Self::Step => runtime()?.block_on(step::run(report)),
             Self::Verify => verify::run(report),
             Self::Overhead => overhead::run(report),
             Self::Memory => memory::run(report),
@@ -79,6 +89,10 @@ impl Name {
             Self::All => Ok(()),
         }
     }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }
 
 fn main() -> Result<()> {

@@ -35,7 +35,7 @@ pub(crate) fn install(manifests: &Path) -> Result<PathBuf> {
 }
 
 /// `$POTLUCK_CACHE`, else `potluck` in the user's cache folder.
-fn cache() -> Result<PathBuf> {
+pub(crate) fn cache() -> Result<PathBuf> {
     if let Some(folder) = env::var_os("POTLUCK_CACHE") {
         return Ok(folder.into());
     }

@@ -21,6 +21,8 @@ pub(crate) struct Folders {
     pub(crate) npm: PathBuf,
     /// `/engine/`: our kernels as wasm, with the glue of wasm-bindgen.
     pub(crate) engine: PathBuf,
+    /// `/burn/`: the same of the model written with burn, where a page wants it.
+    pub(crate) burn: Option<PathBuf>,
 }
 
 /// A running server; it stops when dropped.
@@ -67,11 +69,13 @@ fn locate(folders: &Folders, path: &str) -> Option<PathBuf> {
         (&folders.npm, rest)
     } else if let Some(rest) = path.strip_prefix("/engine/") {
         (&folders.engine, rest)
+    } else if let Some(rest) = path.strip_prefix("/burn/") {
+        (folders.burn.as_ref()?, rest)
     } else {
         (&folders.page, path.strip_prefix('/')?)
     };
     let rest = Path::new(if rest.is_empty() { "index.html" } else { rest });
-    // Nothing outside the three folders.
+    // Nothing outside the folders.
     rest.components().all(|part| matches!(part, Component::Normal(_))).then(|| folder.join(rest))
 }
 
@@ -90,12 +94,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_three_folders_are_served() {
-        let folders = Folders { page: "p".into(), npm: "n".into(), engine: "e".into() };
+    fn only_the_folders_are_served() {
+        let folders = Folders { page: "p".into(), npm: "n".into(), engine: "e".into(), burn: None };
         let at = |path| locate(&folders, path);
         assert_eq!(at("/"), Some("p/index.html".into()));
         assert_eq!(at("/npm/x/y.js"), Some("n/x/y.js".into()));
         assert_eq!(at("/engine/e.wasm"), Some("e/e.wasm".into()));
+        assert_eq!(at("/burn/b.wasm"), None);
         assert_eq!(at("/../secret"), None);
         assert_eq!(at("/npm//etc/passwd"), None);
     }

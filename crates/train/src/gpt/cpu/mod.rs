@@ -98,6 +98,23 @@ impl CpuGpt {
         }
     }
 
+    /// Takes other parameters; the optimizer goes on with its moments and its count of steps.
+    ///
+    /// # Errors
+    /// [`TrainError::Length`].
+    pub fn replace(&mut self, parameters: &[f32]) -> Result<(), TrainError> {
+        if parameters.len() != self.parameters.len() {
+            return Err(TrainError::Length { found: parameters.len(), expected: self.parameters.len() });
+        }
+        self.parameters.copy_from_slice(parameters);
+        Ok(())
+    }
+
+    /// The gradient of the last step's batch, before the clip, in the order of [`Layout`].
+    pub fn gradient(&self) -> &[f32] {
+        &self.gradient
+    }
+
     fn check_sizes(&self, sequences: usize, length: usize) -> Result<(), TrainError> {
         let wrong = |why| Err(TrainError::Batch { sequences, length, why });
         if sequences == 0 || length == 0 {
@@ -182,10 +199,7 @@ impl Engine for CpuGpt {
     }
 
     async fn load(&mut self, parameters: &[f32]) -> Result<(), TrainError> {
-        if parameters.len() != self.parameters.len() {
-            return Err(TrainError::Length { found: parameters.len(), expected: self.parameters.len() });
-        }
-        self.parameters.copy_from_slice(parameters);
+        self.replace(parameters)?;
         self.optimizer.clear();
         Ok(())
     }
