@@ -23,7 +23,7 @@ impl Feedback {
     /// Decay of the error of [`Codec::TopK`].
     pub const SPARSE_DECAY: f32 = 0.95;
 
-    /// How far ahead a worker of codec S starts.
+    /// How far ahead a worker of codec S starts: measured, see decision 0012.
     pub const LOOKAHEAD: f32 = 0.5;
 
     /// Codec S: [`Codec::TopK`] with an error that decays by 0.95.
