@@ -2,7 +2,7 @@
 // the same batches, one step at a time, and hands the loss back to JavaScript after each. As in `bench.js` the driver
 // outside decides the order and the rounds, and wasm has one thread.
 
-import init, { Gpt, tinyParameters } from "/engine/potluck_bench_engine.js";
+import init, { Gpt } from "/engine/potluck_bench_engine.js";
 import { tfjsGpt } from "./peers/tfjs-gpt.js";
 
 await init({ module_or_path: new URL("/engine/potluck_bench_engine_bg.wasm", location.href) });
@@ -27,7 +27,7 @@ function batch(index) {
 }
 
 const batches = Array.from({ length: BATCHES }, (_, index) => batch(index));
-const parameters = tinyParameters(SIZES.vocabulary);
+const parameters = Gpt.parameters(SIZES.vocabulary);
 
 function ours(backend) {
   return {
@@ -75,8 +75,8 @@ async function prepare(name, count) {
 }
 
 async function next(name) {
-  const contender = prepared.get(name);
-  return contender.step(batches[contender.taken++ % BATCHES]);
+  const model = prepared.get(name);
+  return model.step(batches[model.taken++ % BATCHES]);
 }
 
 /** Takes `count` steps one after another; milliseconds for all of them. */

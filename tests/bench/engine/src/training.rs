@@ -24,14 +24,13 @@ enum On {
     },
 }
 
-/// Fresh parameters of `tiny`.
-#[wasm_bindgen(js_name = tinyParameters)]
-pub fn tiny_parameters(vocabulary: usize) -> Float32Array {
-    Float32Array::from(init(&GptConfig::tiny(vocabulary), &[1; 32]).as_slice())
-}
-
 #[wasm_bindgen]
 impl Gpt {
+    /// Fresh parameters.
+    pub fn parameters(vocabulary: usize) -> Float32Array {
+        Float32Array::from(init(&GptConfig::tiny(vocabulary), &[1; 32]).as_slice())
+    }
+
     /// `backend`: `wasm` or `webgpu`.
     ///
     /// # Errors
@@ -86,6 +85,7 @@ impl Gpt {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as `map_err` calls it")]
 fn text(error: TrainError) -> JsError {
     JsError::new(&error.to_string())
 }
