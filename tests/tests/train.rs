@@ -29,8 +29,9 @@ fn codec_r_is_near_synchronous_and_better_than_alone() {
 #[test]
 fn replay_confirms_honest_work_and_refutes_cheats() {
     let corpus = Corpus::fetched().unwrap();
-    for drift in drift::measure(&corpus, 5).unwrap() {
-        let expected = if drift.way.honest() { drift.samples } else { 0 };
+    let mut stage = drift::Stage::new(&corpus).unwrap();
+    for drift in drift::measure(&mut stage, 5).unwrap() {
+        let expected = if drift.honest { drift.samples } else { 0 };
         assert_eq!(drift.confirmed, expected, "{drift:?}");
     }
 }
@@ -38,11 +39,12 @@ fn replay_confirms_honest_work_and_refutes_cheats() {
 #[test]
 fn cheats_are_found_before_they_do_harm() {
     let corpus = Corpus::fetched().unwrap();
-    let attacks = [Attack::SignFlip, Attack::Copy, Attack::Bf16Update];
+    let attacks = [Attack::SignFlip, Attack::Copy, Attack::Bf16Update, Attack::Backdoor(10.0 / 3.0)];
     let (clean, damages) = attack::play(&corpus, &attacks, 4, 1, &quiet).unwrap();
     assert!(clean < 3.0, "{clean}");
     for damage in damages {
         assert!(damage.found > 0, "{damage:?}");
-        assert!(damage.guarded <= 0.02, "{damage:?}");
+        assert!(damage.harm[0].loss <= 0.02, "{damage:?}");
+        assert!(damage.harm[0].backdoor <= 0.03, "{damage:?}");
     }
 }

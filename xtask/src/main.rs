@@ -16,7 +16,7 @@ use run::{Step, cargo, root};
 use std::process::ExitCode;
 
 /// Benchmarks that need no browser.
-const NATIVE_BENCHES: [&str; 3] = ["train", "attacks", "drift"];
+const NATIVE_BENCHES: [&str; 2] = ["train", "attacks"];
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Potluck's own commands. Each sets up what it needs.")]

@@ -29,48 +29,44 @@ export async function tfjsGpt({ vocabulary, context, layers, heads, width }, seq
   const variables = [wte, wpe, ...blocks.flatMap((b) => Object.values(b)), last];
   const rows = sequences * context;
   const head = width / heads;
-  const mask = tf.tidy(() =>
-    tf.linalg
-      ? tf.linalg.bandPart(tf.ones([context, context]), -1, 0).sub(1).mul(1e9)
-      : tf.tensor2d(
-          Array.from({ length: context }, (_, i) => Array.from({ length: context }, (_, j) => (j <= i ? 0 : -1e9))),
-        ),
+  const mask = tf.tensor2d(
+    Array.from({ length: context }, (_, i) => Array.from({ length: context }, (_, j) => (j <= i ? 0 : -1e9))),
   );
 
+  const { add, cast, matMul, mean, mul, oneHot, reshape, rsqrt, softmax, square, sub, tanh, tensor1d, transpose } = tf;
   const norm = (x, weight) => {
-    const { mean, variance } = tf.moments(x, -1, true);
-    return x.sub(mean).mul(variance.add(1e-5).rsqrt()).mul(weight);
+    const centered = sub(x, mean(x, -1, true));
+    return mul(mul(centered, rsqrt(add(mean(square(centered), -1, true), 1e-5))), weight);
   };
-  const linear = (x, weight) => tf.matMul(x, weight, false, true);
+  const linear = (x, weight) => matMul(x, weight, false, true);
   const gelu = (x) => {
-    const inner = x.add(x.mul(x).mul(x).mul(0.044715)).mul(Math.sqrt(2 / Math.PI));
-    return x.mul(0.5).mul(inner.tanh().add(1));
+    const inner = mul(add(x, mul(mul(mul(x, x), x), 0.044715)), Math.sqrt(2 / Math.PI));
+    return mul(mul(x, 0.5), add(tanh(inner), 1));
   };
-  const split = (x) => x.reshape([sequences, context, heads, head]).transpose([0, 2, 1, 3]);
+  const split = (x) => transpose(reshape(x, [sequences, context, heads, head]), [0, 2, 1, 3]);
+  const hot = (tokens) => cast(oneHot(tensor1d(tokens, "int32"), vocabulary), "float32");
 
   const loss = (inputs, targets) => {
-    const hot = tf.oneHot(tf.tensor1d(inputs, "int32"), vocabulary).cast("float32");
-    let x = tf.matMul(hot, wte).reshape([sequences, context, width]).add(wpe).reshape([rows, width]);
+    const embedded = reshape(matMul(hot(inputs), wte), [sequences, context, width]);
+    let x = reshape(add(embedded, wpe), [rows, width]);
     for (const b of blocks) {
       const [q, k, v] = tf.split(linear(norm(x, b.norm1), b.qkv), 3, 1).map(split);
-      const scores = tf.matMul(q, k, false, true).mul(1 / Math.sqrt(head)).add(mask);
-      const mixed = tf.matMul(tf.softmax(scores), v).transpose([0, 2, 1, 3]).reshape([rows, width]);
-      x = x.add(linear(mixed, b.out));
-      x = x.add(linear(gelu(linear(norm(x, b.norm2), b.up)), b.down));
+      const scores = add(mul(matMul(q, k, false, true), 1 / Math.sqrt(head)), mask);
+      const mixed = reshape(transpose(matMul(softmax(scores), v), [0, 2, 1, 3]), [rows, width]);
+      x = add(x, linear(mixed, b.out));
+      x = add(x, linear(gelu(linear(norm(x, b.norm2), b.up)), b.down));
     }
-    const logits = linear(norm(x, last), wte);
-    const labels = tf.oneHot(tf.tensor1d(targets, "int32"), vocabulary).cast("float32");
-    return tf.losses.softmaxCrossEntropy(labels, logits);
+    return tf.losses.softmaxCrossEntropy(hot(targets), linear(norm(x, last), wte));
   };
 
   const adam = tf.train.adam(rate, 0.9, 0.99, 1e-8);
   return async ({ inputs, targets }) => {
     const value = tf.tidy(() => {
       const { value, grads } = tf.variableGrads(() => loss(new Int32Array(inputs), new Int32Array(targets)), variables);
-      const squares = tf.addN(Object.values(grads).map((g) => g.square().sum()));
-      const scale = tf.minimum(1, squares.sqrt().add(1e-6).reciprocal());
-      for (const name of Object.keys(grads)) grads[name] = grads[name].mul(scale);
-      for (const v of variables) if (v.rank > 1) v.assign(v.mul(1 - rate * 0.1));
+      const squares = tf.addN(Object.values(grads).map((g) => tf.sum(square(g))));
+      const scale = tf.minimum(1, tf.reciprocal(add(tf.sqrt(squares), 1e-6)));
+      for (const name of Object.keys(grads)) grads[name] = mul(grads[name], scale);
+      for (const v of variables) if (v.rank > 1) v.assign(mul(v, 1 - rate * 0.1));
       adam.applyGradients(grads);
       return value;
     });

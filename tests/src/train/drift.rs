@@ -2,7 +2,8 @@
 //!
 //! This engine gives the same bits on machines alike, so an honest other device is made by renaming: sequences of
 //! a batch in reverse, and all dimensions (residual stream, heads, hidden units) in another order. The model is the
-//! same function, but every sum of forward and backward is added up in another order.
+//! same function, but every sum of forward and backward is added up in another order. The benchmark adds real other
+//! devices: a browser's, and the GPU.
 
 use super::oracle::{Coarse, round_to_bits};
 use super::run::{fresh, order, train};
@@ -12,7 +13,8 @@ use potluck_train::data::{DataError, DataSet};
 use potluck_train::gpt::{CpuGpt, GptConfig, Layout, Schedule, Tensor};
 use potluck_train::round::{Batches, Part, Update};
 use potluck_train::{Batch, Engine as _};
-use potluck_verify::{Tolerances, compare};
+use potluck_verify::{ReplayReport, Tolerances, compare};
+use std::ops::Range;
 
 /// Steps before the round that is measured.
 const TRAINED: u32 = 200;
@@ -69,11 +71,13 @@ impl Way {
     }
 }
 
-/// What a replay says of a way: the figure nearest to the tolerance of all samples.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// What replay says of one way to come to an update: the figures nearest to the tolerances of all samples.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Drift {
     /// Which way.
-    pub way: Way,
+    pub name: String,
+    /// Whether it is honest work.
+    pub honest: bool,
     /// Relative deviation of the update: of honest work the greatest, of a cheat the least.
     pub whole: f64,
     /// Greatest relative deviation of a tensor, likewise.
@@ -86,44 +90,110 @@ pub struct Drift {
     pub samples: u32,
 }
 
+impl Drift {
+    /// No samples yet.
+    pub fn new(name: String, honest: bool) -> Self {
+        let nothing = if honest { 0.0 } else { f64::INFINITY };
+        Self { name, honest, whole: nothing, tensor: nothing, loss: nothing, confirmed: 0, samples: 0 }
+    }
+
+    /// Takes a sample in.
+    fn add(&mut self, report: &ReplayReport) {
+        let nearest = |old: f64, new: f64| if self.honest { old.max(new) } else { old.min(new) };
+        self.whole = nearest(self.whole, report.whole);
+        self.tensor = nearest(self.tensor, report.worst_tensor().map_or(0.0, |worst| worst.1));
+        self.loss = nearest(self.loss, report.losses.iter().copied().fold(0.0, f64::max));
+        self.confirmed += u32::from(report.confirmed());
+        self.samples += 1;
+    }
+}
+
+/// Rounds to be measured: `tiny` after 200 steps, and the replay of this machine's CPU engine.
+pub struct Stage<'a> {
+    data: &'a DataSet,
+    config: GptConfig,
+    start: Vec<f32>,
+    part: Part,
+    tensors: Vec<Range<usize>>,
+    engine: CpuGpt,
+}
+
+impl<'a> Stage<'a> {
+    /// Trains the 200 steps.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn new(corpus: &'a Corpus) -> Result<Self> {
+        let config = GptConfig::tiny(corpus.vocabulary);
+        let part = Part {
+            order: order(1, &corpus.train)?,
+            round: 0,
+            worker: 0,
+            steps: TRAINED,
+            steps_before: 0,
+            sequences: 8,
+            schedule: Schedule { peak: 2e-3, least: 1e-4, warmup: 100, steps: 2000 },
+        };
+        let mut engine = CpuGpt::new(config)?;
+        let start = fresh(&config, 1);
+        let trained = train(part, &start, &mut engine, &corpus.train)?;
+        let start = start.iter().zip(trained.delta).map(|(before, delta)| before - delta).collect();
+        let tensors = Layout::new(&config).tensors.iter().map(Tensor::range).collect();
+        Ok(Self { data: &corpus.train, config, start, part, tensors, engine })
+    }
+
+    /// Sizes of the model.
+    pub fn config(&self) -> GptConfig {
+        self.config
+    }
+
+    /// Its parameters before the round.
+    pub fn start(&self) -> &[f32] {
+        &self.start
+    }
+
+    /// What its workers train on.
+    pub fn data(&self) -> &'a DataSet {
+        self.data
+    }
+
+    /// The parts that are measured, one a worker.
+    pub fn parts(&self, inner: u32) -> Vec<Part> {
+        let part =
+            |worker| Part { round: 1, worker, steps: inner, steps_before: u64::from(TRAINED), ..self.part };
+        (0..SAMPLES).map(part).collect()
+    }
+
+    /// Replays a part and compares.
+    ///
+    /// # Errors
+    /// What the engine or the comparison says.
+    pub fn judge(&mut self, drift: &mut Drift, part: Part, claimed: &Update) -> Result<()> {
+        let replayed = train(part, &self.start, &mut self.engine, self.data)?;
+        let report = compare(
+            &claimed.delta,
+            &replayed.delta,
+            &self.tensors,
+            &claimed.losses,
+            &replayed.losses,
+            &Tolerances::default(),
+        )?;
+        drift.add(&report);
+        Ok(())
+    }
+}
+
 /// Measures all ways, in rounds of `inner` steps.
 ///
 /// # Errors
 /// What the engine or the comparison says.
-pub fn measure(corpus: &Corpus, inner: u32) -> Result<Vec<Drift>> {
-    let config = GptConfig::tiny(corpus.vocabulary);
-    let schedule = Schedule { peak: 2e-3, least: 1e-4, warmup: 100, steps: 2000 };
-    let mut part = Part {
-        order: order(1, &corpus.train)?,
-        round: 0,
-        worker: 0,
-        steps: TRAINED,
-        steps_before: 0,
-        sequences: 8,
-        schedule,
-    };
-    let mut engine = CpuGpt::new(config)?;
-    let start = fresh(&config, 1);
-    let trained = train(part, &start, &mut engine, &corpus.train)?;
-    let start: Vec<f32> = start.iter().zip(trained.delta).map(|(before, delta)| before - delta).collect();
-    let tensors: Vec<_> = Layout::new(&config).tensors.iter().map(Tensor::range).collect();
+pub fn measure(stage: &mut Stage<'_>, inner: u32) -> Result<Vec<Drift>> {
     let mut drifts = Vec::new();
     for way in Way::ALL {
-        let nothing = if way.honest() { 0.0 } else { f64::INFINITY };
-        let mut drift =
-            Drift { way, whole: nothing, tensor: nothing, loss: nothing, confirmed: 0, samples: SAMPLES };
-        for worker in 0..SAMPLES {
-            part = Part { round: 1, worker, steps: inner, steps_before: u64::from(TRAINED), ..part };
-            let replayed = train(part, &start, &mut engine, &corpus.train)?;
-            let claimed = claim(way, config, part, &start, &corpus.train)?;
-            let (claim, replay) = (&claimed.losses, &replayed.losses);
-            let report =
-                compare(&claimed.delta, &replayed.delta, &tensors, claim, replay, &Tolerances::default())?;
-            drift.confirmed += u32::from(report.confirmed());
-            let nearest = |old: f64, new: f64| if way.honest() { old.max(new) } else { old.min(new) };
-            drift.whole = nearest(drift.whole, report.whole);
-            drift.tensor = nearest(drift.tensor, report.worst_tensor().map_or(0.0, |worst| worst.1));
-            drift.loss = nearest(drift.loss, report.losses.iter().copied().fold(0.0, f64::max));
+        let mut drift = Drift::new(way.name().to_owned(), way.honest());
+        for part in stage.parts(inner) {
+            let claimed = claim(way, stage.config, part, &stage.start, stage.data)?;
+            stage.judge(&mut drift, part, &claimed)?;
         }
         drifts.push(drift);
     }

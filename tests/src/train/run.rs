@@ -67,6 +67,10 @@ pub struct Plan {
     pub when_lost: Lost,
     /// Whether each worker has a contiguous part of the text instead of all of it.
     pub shards: bool,
+    /// Whether the updates of a round are combined only after the next one, as if their audits took that long; a worker
+    /// then starts ahead by this share of its own update that waits. For codec R.
+    /// Source: Kale et al., Eager updates for overlapped communication and computation in DiLoCo, arXiv 2502.12996.
+    pub eager: Option<f32>,
     /// Decides parameters, data order and losses of uploads.
     pub seed: u64,
 }
@@ -86,6 +90,7 @@ impl Plan {
             lost: 0.0,
             when_lost: Lost::Unnoticed,
             shards: false,
+            eager: None,
             seed,
         }
     }
@@ -216,6 +221,8 @@ fn together(plan: &Plan, corpus: &Corpus, cores: &Cores, progress: Progress<'_>)
 struct Member {
     engine: CpuGpt,
     feedback: Option<Feedback>,
+    /// Its update that is not combined yet, as the others decode it.
+    waits: Option<Vec<f32>>,
     shard: Option<DataSet>,
     order: Order,
     up: u64,
@@ -234,7 +241,7 @@ impl Member {
             None
         };
         let order = order(plan.seed, shard.as_ref().unwrap_or(&corpus.train))?;
-        Ok(Self { engine, feedback, shard, order, up: 0 })
+        Ok(Self { engine, feedback, waits: None, shard, order, up: 0 })
     }
 
     /// Trains, and encodes the update. `None` if the upload is lost.
@@ -246,8 +253,15 @@ impl Member {
         corpus: &Corpus,
     ) -> Result<Option<Vec<u8>>> {
         let data = self.shard.as_ref().unwrap_or(&corpus.train);
+        let ahead = |waits: &Vec<f32>| -> Vec<f32> {
+            let share = plan.eager.unwrap_or_default();
+            parameters.iter().zip(waits).map(|(parameter, own)| parameter - share * own).collect()
+        };
         let update = match &self.feedback {
-            None => train(part, parameters, &mut self.engine, data)?,
+            None => {
+                let start = self.waits.as_ref().map(ahead);
+                train(part, start.as_deref().unwrap_or(parameters), &mut self.engine, data)?
+            }
             Some(feedback) => {
                 let start = feedback.ahead(parameters, Feedback::LOOKAHEAD)?;
                 self.engine.replace(&start)?;
@@ -259,6 +273,9 @@ impl Member {
             (None, Method::Average) => Codec::F32.encode(&update.delta)?,
             (None, _) => Codec::Int4.encode(&update.delta)?,
         };
+        if plan.eager.is_some() {
+            self.waits = Some(Codec::Int4.decode(&bytes, parameters.len())?);
+        }
         self.up += bytes.len() as u64;
         if !plan.loses(part.round, part.worker) {
             return Ok(Some(bytes));
@@ -298,6 +315,7 @@ fn by_rounds(plan: &Plan, corpus: &Corpus, cores: &Cores, progress: Progress<'_>
     let checkpoint = outer.replica().checkpoint()?;
     let mut replica = Replica::from_checkpoint(0, &checkpoint, count, params.checkpoint_every)?;
     let mut down = checkpoint.len() as u64;
+    let mut waiting = None;
     for round in 0..plan.rounds() {
         let before = replica.parameters();
         let uploads: Vec<Option<Vec<u8>>> = thread::scope(|scope| {
@@ -320,17 +338,30 @@ fn by_rounds(plan: &Plan, corpus: &Corpus, cores: &Cores, progress: Progress<'_>
                 (0..).zip(&mut members).map(|member| scope.spawn(move || work(member))).collect();
             threads.into_iter().map(join).collect::<Result<_>>()
         })?;
-        let Some((update, rule)) = combine(plan.method, &uploads, count)? else { continue };
-        let step = outer.step(&update, rule)?;
-        down += step.len() as u64;
-        replica.follow(outer.replica().round(), &step)?;
+        let due = if plan.eager.is_some() { waiting.replace(uploads) } else { Some(uploads) };
+        down += follow(plan.method, due, &mut outer, &mut replica)?;
     }
+    down += follow(plan.method, waiting, &mut outer, &mut replica)?;
     ensure!(replica.hash() == outer.replica().hash(), "relay and volunteers hold different parameters");
     let _core = cores.take();
     let first = &mut members.first_mut().context("a run needs a worker")?.engine;
     let loss = validate(first, replica.parameters(), corpus)?;
     let up = members.iter().map(|member| member.up).max().unwrap_or(0);
     Ok(Outcome { loss, up, down, rounds: plan.rounds(), tokens: plan.tokens() })
+}
+
+/// The outer step of updates, if any came; the bytes that tell volunteers of it.
+fn follow(
+    method: Method,
+    uploads: Option<Vec<Option<Vec<u8>>>>,
+    outer: &mut Outer,
+    replica: &mut Replica,
+) -> Result<u64> {
+    let count = replica.parameters().len();
+    let Some((update, rule)) = combine(method, &uploads.unwrap_or_default(), count)? else { return Ok(0) };
+    let step = outer.step(&update, rule)?;
+    replica.follow(outer.replica().round(), &step)?;
+    Ok(step.len() as u64)
 }
 
 /// What came becomes one update. `None` if nothing came.

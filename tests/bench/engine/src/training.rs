@@ -70,6 +70,18 @@ impl Gpt {
         Ok(Self { sizes: [sequences, length], engine })
     }
 
+    /// Parameters as they are now.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub async fn store(&mut self) -> Result<Float32Array, JsError> {
+        let parameters = match &mut self.engine {
+            On::Cpu(engine) => engine.store().await,
+            On::Gpu { engine, .. } => engine.store().await,
+        };
+        Ok(Float32Array::from(parameters.map_err(text)?.as_slice()))
+    }
+
     /// A step; the loss before it.
     ///
     /// # Errors

@@ -77,7 +77,7 @@ async fn one_size(
         }
         all.insert(contender.name.clone(), Samples::new(session.run(&contender.name, 1).await?));
     }
-    session.rounds(contenders, &mut all, 2.0 * f64::from(side).powi(3) / 1e9).await?;
+    session.rounds(contenders, &mut all, 2.0 * f64::from(side).powi(3) / 1e9, true).await?;
     Ok(all)
 }
 

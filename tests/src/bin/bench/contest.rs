@@ -16,6 +16,8 @@ const ROUNDS: usize = 21;
 /// A contender that has computed for this long, and for [`MIN_ROUNDS`], is done.
 const ENOUGH: Duration = Duration::from_secs(6);
 const MIN_ROUNDS: usize = 5;
+/// What a contender may take to begin.
+const PATIENCE: Duration = Duration::from_mins(5);
 /// One sample repeats the work until it should last this long.
 const SAMPLE: Duration = Duration::from_millis(80);
 /// Repetitions in one sample, however fast.
@@ -120,17 +122,36 @@ impl Session {
             .collect())
     }
 
+    /// The value of a promise that may take minutes, as compiling kernels does on a software adapter.
+    pub(crate) async fn patiently(&self, promise: &str) -> Result<Value> {
+        let keep = format!(
+            "window.answer = null;
+             ({promise}).then((value) => {{ window.answer = {{ value }}; }},
+                              (error) => {{ window.answer = {{ error: String(error?.stack ?? error) }}; }});
+             true"
+        );
+        let _: bool = self.tab.evaluate(&keep).await?;
+        self.tab.wait_for("Boolean(window.answer)", PATIENCE).await?;
+        let mut answer: Value = self.tab.evaluate("window.answer").await?;
+        match answer["error"].as_str() {
+            Some(error) => anyhow::bail!("{error}"),
+            None => Ok(answer["value"].take()),
+        }
+    }
+
     /// Milliseconds of `count` repetitions.
     pub(crate) async fn run(&self, name: &str, count: u32) -> Result<f64> {
         Ok(self.tab.evaluate(&format!("bench.run({}, {count})", Value::from(name))).await?)
     }
 
-    /// All that have samples take turns, until each has computed enough; `work` is that of one repetition.
+    /// All that have samples take turns, until each has computed enough; `work` is that of one repetition. Where only the
+    /// best peer counts, `best_only`, those that cannot be it are not run again.
     pub(crate) async fn rounds(
         &self,
         contenders: &[Contender],
         all: &mut BTreeMap<String, Samples>,
         work: f64,
+        best_only: bool,
     ) -> Result<()> {
         let pid = self.browser.process_id().context("Chromium ended")?;
         let mut running: Vec<&Contender> = contenders.iter().filter(|c| all.contains_key(&c.name)).collect();
@@ -145,7 +166,7 @@ impl Session {
                 samples.wall.push(amount / ms * 1e3);
                 samples.spent += ms;
             }
-            let hopeless = hopeless(&running, all);
+            let hopeless = if best_only { hopeless(&running, all) } else { BTreeSet::new() };
             let done = |c: &Contender| {
                 all.get(&c.name)
                     .is_none_or(|s| s.wall.len() >= MIN_ROUNDS && s.spent >= ENOUGH.as_secs_f64() * 1e3)

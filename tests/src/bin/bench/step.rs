@@ -64,7 +64,7 @@ async fn browser(report: &mut Report, session: &Session) -> Result<()> {
     let all = prepare(report, session, &contenders).await?;
     let tokens = session.machine["tokens"].as_f64().context("the page does not say its tokens")?;
     let mut all = all;
-    session.rounds(&contenders, &mut all, tokens).await?;
+    session.rounds(&contenders, &mut all, tokens, false).await?;
     let mine = all.get("potluck-webgpu").context("our WebGPU engine did not run")?;
     for (name, goal) in [("burn-webgpu", BURN_GOAL), ("tfjs-webgpu", TFJS_GOAL)] {
         let (Some(theirs), Some(peer)) = (all.get(name), contenders.iter().find(|c| c.name == name)) else {
@@ -104,9 +104,7 @@ async fn prepare(
     let mut all = BTreeMap::new();
     for contender in order {
         let name = Value::from(contender.name.as_str());
-        let prepared: Result<Value, _> =
-            session.tab.evaluate(&format!("bench.prepare({name}, {COMPARED})")).await;
-        let answer = match prepared {
+        let answer = match session.patiently(&format!("bench.prepare({name}, {COMPARED})")).await {
             Ok(answer) => answer,
             // A peer that does not run here is no peer; ours must run.
             Err(cause) if contender.peer.is_some() => {

@@ -11,6 +11,8 @@ const ROUNDS: u32 = 12;
 const QUICK_ROUNDS: u32 = 6;
 /// By how much an attack may raise the loss, in nats.
 const GOAL: f64 = 0.02;
+/// In how many of a hundred windows a backdoor may work.
+const BACKDOOR_GOAL: f64 = 3.0;
 
 /// Plays all attacks with the first seed.
 pub(crate) fn run(report: &mut Report, options: &Options) -> Result<()> {
@@ -26,9 +28,18 @@ pub(crate) fn run(report: &mut Report, options: &Options) -> Result<()> {
     report.row(nats("attacks.clean.loss".into(), clean));
     for damage in damages {
         let name = damage.attack.name();
-        let plain = format!("plain mean {:+.4}", damage.plain);
-        let row = nats(format!("attacks.{name}.damage"), damage.guarded).with_peer(plain);
+        let [relay, aggregation, mean] = damage.harm;
+        let others = |without: f64, plain: f64, digits: usize| {
+            format!("aggregation alone {without:+.digits$}, plain mean {plain:+.digits$}")
+        };
+        let row = nats(format!("attacks.{name}.damage"), relay.loss);
+        let row = row.with_peer(others(aggregation.loss, mean.loss, 4));
         report.row(row.goal(Goal::ValueAtMost(GOAL)));
+        if let Attack::Backdoor(_) = damage.attack {
+            let row = Row::new(format!("attacks.{name}.success"), 100.0 * relay.backdoor, "%").digits(1);
+            let row = row.with_peer(others(100.0 * aggregation.backdoor, 100.0 * mean.backdoor, 1));
+            report.row(row.goal(Goal::ValueAtMost(BACKDOOR_GOAL)));
+        }
         let found = format!("{} of {CHEATS} found, screen stopped {} updates", damage.found, damage.screened);
         if let Some(caught) = damage.caught {
             let row = Row::new(format!("attacks.{name}.caught"), f64::from(caught), "rounds");

@@ -23,6 +23,8 @@ pub(crate) enum Group {
 
 /// Share of the uploads that is lost.
 const LOST: f64 = 0.25;
+/// Share of its own update by which a worker starts ahead where updates wait for a round.
+const EAGER: f32 = 1.0;
 /// Validation loss of nanoGPT's CPU configuration: `nanoGPT/README.md`, "I only have a macbook".
 const NANO_GPT: f64 = 1.88;
 
@@ -52,6 +54,8 @@ impl Group {
                 alone(tiny),
                 Plan { name: "alone-batch-4", sequences: 4, ..alone(tiny) },
                 method(tiny, "fedavg", Method::Average),
+                Plan { name: "delayed", eager: Some(0.0), ..tiny },
+                Plan { name: "eager", eager: Some(EAGER), ..tiny },
             ],
             Self::R2000 => {
                 let ours = Plan { inner: 20, steps: 2000, ..tiny };
@@ -71,8 +75,8 @@ impl Group {
             }
             Self::Mini => {
                 let config = GptConfig::mini(corpus.vocabulary);
-                // As nanoGPT's: batch 12, 1e-3 at most.
-                vec![Plan { config, sequences: 12, steps: 2000, peak: 1e-3, ..alone(tiny) }]
+                // nanoGPT's sizes and batch, our own learning rate: twice its 1e-3.
+                vec![Plan { config, sequences: 12, steps: 2000, ..alone(tiny) }]
             }
         }
     }
@@ -100,6 +104,8 @@ impl Group {
                 rows.push(gap.goal(Goal::ValueAtMost(0.06)));
                 rows.push(nats(name("below-alone"), above(2, 1)).goal(Goal::ValueAtLeast(0.12)));
                 rows.push(nats(name("below-alone-batch-4"), above(3, 1)));
+                rows.push(nats(name("delayed-above-ours"), above(5, 1)));
+                rows.push(nats(name("eager-above-ours"), above(6, 1)));
                 rows.extend(bytes(&name, results, None));
             }
             Self::R2000 => {

@@ -1,16 +1,20 @@
 //! Attacks on a run: ten workers, three of which cheat together, with what a relay does about it and without.
 
+mod cheat;
+
+pub use cheat::Attack;
+use cheat::{Backdoor, Flipped, Taught, falsify};
+
 use super::cores::Cores;
 use super::drift::skip;
-use super::oracle::{Coarse, round_to_bits};
+use super::oracle::Coarse;
 use super::run::{Progress, fresh, mean, order, train, validate};
 use super::{Corpus, seed};
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use potluck_train::codec::Codec;
-use potluck_train::data::{DataError, DataSet};
 use potluck_train::gpt::{CpuGpt, GptConfig, Layout, Schedule, Tensor};
 use potluck_train::outer::{Outer, OuterParams, OuterRule};
-use potluck_train::round::{Batches, Part, Update};
+use potluck_train::round::{Part, Update};
 use potluck_types::BlobHash;
 use potluck_verify::{
     AggregateParams, AuditParams, Scope, ScreenParams, ScreenVerdict, Secret, Sender, Tolerances, aggregate,
@@ -33,81 +37,29 @@ const TRAINED: u32 = 200;
 /// audited.
 const ROUNDS_BEFORE: u32 = 5;
 
-/// What the three send.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Attack {
-    /// Nothing, ever: what three workers less cost.
-    Silent,
-    /// Their update, turned around.
-    SignFlip,
-    /// Their update times this.
-    Scale(f32),
-    /// The honest mean minus z standard deviations at each coordinate.
-    /// Source: Baruch et al., A little is enough, arXiv 1902.06156.
-    Alie(f32),
-    /// Minus ε times the honest mean. Source: Xie et al., Fall of empires, arXiv 1903.03936.
-    InnerProduct(f32),
-    /// Noise of the norm of an honest update.
-    Noise,
-    /// Zeros: a free rider.
-    Zeros,
-    /// The update of an honest worker.
-    Copy,
-    /// Their own update of the round before.
-    Stale,
-    /// Work on targets that are turned around.
-    LabelFlip,
-    /// Work on batches of somebody else.
-    OtherData,
-    /// Two of five steps, scaled up.
-    SkippedSteps,
-    /// Parameters rounded to bf16 before each step.
-    Bf16Weights,
-    /// An honest update, rounded to bf16.
-    Bf16Update,
+/// What stands between the updates and the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defence {
+    /// What a relay does: screen, audits by replay, and robust aggregation of what is left.
+    Relay,
+    /// Robust aggregation alone: what is left if no audit ever finds anything.
+    Aggregation,
+    /// None: the plain mean of all updates.
+    Mean,
 }
 
-impl Attack {
+impl Defence {
     /// All of them.
-    pub const ALL: [Self; 17] = [
-        Self::Silent,
-        Self::SignFlip,
-        Self::Scale(10.0),
-        Self::Alie(1.0),
-        Self::Alie(1.5),
-        Self::Alie(3.0),
-        Self::InnerProduct(0.5),
-        Self::InnerProduct(5.0),
-        Self::Noise,
-        Self::Zeros,
-        Self::Copy,
-        Self::Stale,
-        Self::LabelFlip,
-        Self::OtherData,
-        Self::SkippedSteps,
-        Self::Bf16Weights,
-        Self::Bf16Update,
-    ];
+    pub const ALL: [Self; 3] = [Self::Relay, Self::Aggregation, Self::Mean];
+}
 
-    /// For people.
-    pub fn name(self) -> String {
-        match self {
-            Self::Silent => "silent".into(),
-            Self::SignFlip => "sign-flip".into(),
-            Self::Scale(factor) => format!("scale-{factor}"),
-            Self::Alie(z) => format!("alie-{z}"),
-            Self::InnerProduct(epsilon) => format!("ipm-{epsilon}"),
-            Self::Noise => "noise".into(),
-            Self::Zeros => "zeros".into(),
-            Self::Copy => "copy".into(),
-            Self::Stale => "stale".into(),
-            Self::LabelFlip => "label-flip".into(),
-            Self::OtherData => "other-data".into(),
-            Self::SkippedSteps => "skipped-steps".into(),
-            Self::Bf16Weights => "bf16-weights".into(),
-            Self::Bf16Update => "bf16-update".into(),
-        }
-    }
+/// What an attack did to a model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Harm {
+    /// By how much the validation loss is above the run where all are honest, in nats; infinite if the run diverged.
+    pub loss: f64,
+    /// Share of held-out windows after which the model says what the backdoor taught.
+    pub backdoor: f64,
 }
 
 /// What an attack did.
@@ -115,16 +67,13 @@ impl Attack {
 pub struct Damage {
     /// The attack.
     pub attack: Attack,
-    /// By how much the validation loss is above the run where all are honest, in nats, with screen, audits and robust
-    /// aggregation.
-    pub guarded: f64,
-    /// The same with a plain mean of all updates; infinite if the run diverged.
-    pub plain: f64,
-    /// Rounds until the last of the three was found out; none if one never was.
+    /// To the model, by defence in the order of [`Defence::ALL`].
+    pub harm: [Harm; 3],
+    /// Rounds until a relay found out the last of the three; none if one never was.
     pub caught: Option<u32>,
-    /// How many were found out.
+    /// How many it found out.
     pub found: u32,
-    /// Updates of theirs that the screen stopped.
+    /// Updates of theirs that its screen stopped.
     pub screened: u32,
 }
 
@@ -142,36 +91,35 @@ pub fn play(
     let cores = Cores::all();
     let stage = Stage::new(corpus, rounds, number)?;
     thread::scope(|scope| {
-        let spawn = |attack: Option<Attack>, guarded: bool| {
+        let games = |attack: Option<Attack>| {
             let (stage, cores) = (&stage, &cores);
-            scope.spawn(move || stage.play(attack, guarded, cores, progress))
+            Defence::ALL.map(|defence| scope.spawn(move || stage.play(attack, defence, cores, progress)))
         };
-        let clean = [spawn(None, true), spawn(None, false)];
-        let both = |&attack: &Attack| (attack, spawn(Some(attack), true), spawn(Some(attack), false));
-        let games: Vec<_> = attacks.iter().map(both).collect();
-        let end = |game: thread::ScopedJoinHandle<'_, Result<Game>>| {
-            game.join().map_err(|_| anyhow!("a thread panicked"))?
+        let end = |games: [thread::ScopedJoinHandle<'_, Result<Game>>; 3]| {
+            let mut ended = Vec::new();
+            for game in games {
+                ended.push(game.join().map_err(|_| anyhow!("a thread panicked"))??);
+            }
+            Ok::<_, anyhow::Error>(ended)
         };
-        let [guarded, plain] = clean.map(end);
-        let (guarded, plain) = (guarded?, plain?);
-        let damages = games.into_iter().map(|(attack, with, without)| {
-            let (with, without) = (end(with)?, end(without)?);
-            Ok(Damage {
-                attack,
-                guarded: with.loss - guarded.loss,
-                plain: without.loss - plain.loss,
-                caught: with.caught,
-                found: with.found,
-                screened: with.screened,
-            })
+        let clean = games(None);
+        let attacked: Vec<_> = attacks.iter().map(|&attack| (attack, games(Some(attack)))).collect();
+        let clean = end(clean)?;
+        let damages = attacked.into_iter().map(|(attack, games)| {
+            let games = end(games)?;
+            let harm =
+                |at: usize| Harm { loss: games[at].loss - clean[at].loss, backdoor: games[at].backdoor };
+            let [relay, ..] = games.as_slice() else { bail!("no games") };
+            let Game { caught, found, screened, .. } = *relay;
+            Ok(Damage { attack, harm: [0, 1, 2].map(harm), caught, found, screened })
         });
-        Ok((guarded.loss, damages.collect::<Result<_>>()?))
+        Ok((clean[0].loss, damages.collect::<Result<_>>()?))
     })
 }
 
 /// Calls of the progress in [`play`].
 pub fn units(attacks: usize, rounds: u32) -> u64 {
-    2 * (1 + attacks as u64) * u64::from(rounds)
+    Defence::ALL.len() as u64 * (1 + attacks as u64) * u64::from(rounds)
 }
 
 /// What all games have in common.
@@ -183,11 +131,13 @@ struct Stage<'a> {
     part: Part,
     rounds: u32,
     secret: Secret,
+    backdoor: Backdoor,
 }
 
 /// How a game ended.
 struct Game {
     loss: f64,
+    backdoor: f64,
     caught: Option<u32>,
     found: u32,
     screened: u32,
@@ -208,6 +158,14 @@ struct Claim {
     bytes: Vec<u8>,
 }
 
+/// A round's updates.
+struct Offered<'a> {
+    round: u32,
+    before: &'a [f32],
+    claims: &'a [Claim],
+    decoded: &'a [Vec<f32>],
+}
+
 impl<'a> Stage<'a> {
     fn new(corpus: &'a Corpus, rounds: u32, number: u64) -> Result<Self> {
         let config = GptConfig::tiny(corpus.vocabulary);
@@ -226,7 +184,7 @@ impl<'a> Stage<'a> {
         let start = fresh.iter().zip(trained.delta).map(|(before, delta)| before - delta).collect();
         let tensors = Layout::new(&config).tensors.iter().map(Tensor::range).collect();
         let secret = Secret(seed(number, "epoch"));
-        Ok(Self { corpus, config, start, tensors, part, rounds, secret })
+        Ok(Self { corpus, config, start, tensors, part, rounds, secret, backdoor: Backdoor::of(corpus) })
     }
 
     fn part(&self, round: u32, worker: u32) -> Part {
@@ -237,7 +195,7 @@ impl<'a> Stage<'a> {
     fn play(
         &self,
         attack: Option<Attack>,
-        guarded: bool,
+        defence: Defence,
         cores: &Cores,
         progress: Progress<'_>,
     ) -> Result<Game> {
@@ -246,7 +204,7 @@ impl<'a> Stage<'a> {
         let mut keys = [Key { rounds: ROUNDS_BEFORE, passed: 0, expelled: false }; WORKERS];
         let mut stale: Vec<Update> = Vec::new();
         let mut previous: Option<Vec<f32>> = None;
-        let mut game = Game { loss: f64::INFINITY, caught: None, found: 0, screened: 0 };
+        let mut game = Game { loss: f64::INFINITY, backdoor: 0.0, caught: None, found: 0, screened: 0 };
         for round in 0..self.rounds {
             let _core = cores.take();
             let before = outer.replica().parameters().to_vec();
@@ -254,11 +212,15 @@ impl<'a> Stage<'a> {
                 // Nobody can train from what the attack left.
                 return Ok(game);
             };
-            let combined = if guarded {
-                self.guard(round, &before, &claims, &mut keys, previous.as_deref(), &mut game, &mut engine)?
-            } else {
-                let decoded = claims.iter().map(|claim| Codec::Int4.decode(&claim.bytes, before.len()));
-                mean(&decoded.collect::<Result<Vec<_>, _>>()?)
+            let decoded = claims.iter().map(|claim| Codec::Int4.decode(&claim.bytes, before.len()));
+            let decoded = decoded.collect::<Result<Vec<_>, _>>()?;
+            let combined = match defence {
+                Defence::Relay => {
+                    let round = Offered { round, before: &before, claims: &claims, decoded: &decoded };
+                    self.guard(&round, &mut keys, previous.as_deref(), &mut game, &mut engine)?
+                }
+                Defence::Aggregation => combine(decoded.iter().zip(&claims).map(|(d, c)| (d, c, false)))?,
+                Defence::Mean => mean(&decoded),
             };
             if outer.step(&combined, OuterRule::Nesterov).is_err() {
                 return Ok(game);
@@ -267,24 +229,23 @@ impl<'a> Stage<'a> {
             progress(1);
         }
         let _core = cores.take();
-        game.loss = validate(&mut engine, outer.replica().parameters(), self.corpus).unwrap_or(f64::INFINITY);
+        if let Ok(loss) = validate(&mut engine, outer.replica().parameters(), self.corpus) {
+            game.loss = loss;
+            game.backdoor = self.backdoor.success(&mut engine, self.corpus)?;
+        }
         Ok(game)
     }
 
     /// Screen, audits by replay, and robust aggregation of what is left.
-    #[expect(clippy::too_many_arguments, reason = "the relay's whole view of a round")]
     fn guard(
         &self,
-        round: u32,
-        before: &[f32],
-        claims: &[Claim],
+        offered: &Offered<'_>,
         keys: &mut [Key; WORKERS],
         previous: Option<&[f32]>,
         game: &mut Game,
         engine: &mut CpuGpt,
     ) -> Result<Vec<f32>> {
-        let decoded = claims.iter().map(|claim| Codec::Int4.decode(&claim.bytes, before.len()));
-        let decoded: Vec<Vec<f32>> = decoded.collect::<Result<_, _>>()?;
+        let &Offered { round, before, claims, decoded } = offered;
         let views: Vec<&[f32]> = decoded.iter().map(Vec::as_slice).collect();
         let reports = screen(&views, previous, &ScreenParams::default())?;
         let commits: Vec<BlobHash> = claims.iter().map(commit).collect();
@@ -311,10 +272,9 @@ impl<'a> Stage<'a> {
                 }
                 key.passed += 1;
             }
-            let sender = Sender { weight: 1.0, audited, cluster: u64::from(claim.worker) };
-            updates.push(potluck_verify::Update { values: &decoded[number], sender });
+            updates.push((&decoded[number], claim, audited));
         }
-        Ok(aggregate(&updates, Scope::All, &AggregateParams::default())?.values)
+        combine(updates)
     }
 
     /// Replays a worker's part, and encodes what it claims once more.
@@ -363,6 +323,7 @@ impl<'a> Stage<'a> {
                 Attack::OtherData => {
                     train(Part { worker: part.worker + 1000, ..part }, before, engine, data)?
                 }
+                Attack::Backdoor(_) => train(part, before, engine, &Taught(data, self.backdoor))?,
                 Attack::SkippedSteps => skip(part, 2, before, engine, data)?,
                 Attack::Bf16Weights => train(part, before, &mut Coarse::new(self.config, 8)?, data)?,
                 _ => train(part, before, engine, data)?,
@@ -381,68 +342,18 @@ impl<'a> Stage<'a> {
     }
 }
 
+/// Robust aggregation of updates, each with whether it was audited.
+fn combine<'a>(updates: impl IntoIterator<Item = (&'a Vec<f32>, &'a Claim, bool)>) -> Result<Vec<f32>> {
+    let update = |(values, claim, audited): (&'a Vec<f32>, &Claim, bool)| potluck_verify::Update {
+        values,
+        sender: Sender { weight: 1.0, audited, cluster: u64::from(claim.worker) },
+    };
+    let updates: Vec<_> = updates.into_iter().map(update).collect();
+    Ok(aggregate(&updates, Scope::All, &AggregateParams::default())?.values)
+}
+
 fn commit(claim: &Claim) -> BlobHash {
     let mut signed = claim.worker.to_le_bytes().to_vec();
     signed.extend_from_slice(&claim.bytes);
     BlobHash::of(&signed)
-}
-
-/// What a cheat makes of its own update and of those of the honest, all of which it knows.
-fn falsify(attack: Attack, own: &Update, honest: &[Update], stale: Option<&Update>, round: u64) -> Update {
-    let mut update = own.clone();
-    let each = |update: &mut Update, change: &dyn Fn(f32) -> f32| {
-        update.delta.iter_mut().for_each(|value| *value = change(*value));
-    };
-    let average = || mean(&honest.iter().map(|update| update.delta.clone()).collect::<Vec<_>>());
-    match attack {
-        Attack::SignFlip => each(&mut update, &|value| -value),
-        Attack::Scale(factor) => each(&mut update, &|value| factor * value),
-        Attack::Bf16Update => each(&mut update, &|value| round_to_bits(value, 8)),
-        Attack::Zeros => update.delta.fill(0.0),
-        Attack::Alie(z) => {
-            let mean = average();
-            for (at, value) in update.delta.iter_mut().enumerate() {
-                let squares = honest.iter().map(|other| (other.delta[at] - mean[at]).powi(2)).sum::<f32>();
-                *value = mean[at] - z * (squares / honest.len() as f32).sqrt();
-            }
-        }
-        Attack::InnerProduct(epsilon) => {
-            update.delta = average().into_iter().map(|value| -epsilon * value).collect();
-        }
-        Attack::Noise => {
-            let norm = own.delta.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
-            let deviation = norm / (own.delta.len() as f64).sqrt();
-            noise(&mut update.delta, deviation, round);
-        }
-        Attack::Copy => update.clone_from(honest.first().unwrap_or(own)),
-        Attack::Stale => update.clone_from(stale.unwrap_or(own)),
-        Attack::Silent
-        | Attack::LabelFlip
-        | Attack::OtherData
-        | Attack::SkippedSteps
-        | Attack::Bf16Weights => {}
-    }
-    update
-}
-
-/// Normal numbers, as sums of twelve uniform ones.
-fn noise(values: &mut [f32], deviation: f64, round: u64) {
-    let mut bits = blake3::Hasher::new_keyed(&seed(round, "noise")).finalize_xof();
-    let mut draw = [0_u8; 24];
-    for value in values {
-        bits.fill(&mut draw);
-        let sum: u32 = draw.as_chunks().0.iter().map(|two| u32::from(u16::from_le_bytes(*two))).sum();
-        *value = ((f64::from(sum) / 65_536.0 - 6.0) * deviation) as f32;
-    }
-}
-
-/// Targets turned around: the first token of the vocabulary for the last one.
-struct Flipped<'a>(&'a DataSet, usize);
-
-impl Batches for Flipped<'_> {
-    fn batch(&self, starts: &[u64], length: usize) -> Result<potluck_train::Batch, DataError> {
-        let mut batch = self.0.batch(starts, length)?;
-        batch.targets.iter_mut().for_each(|target| *target = self.1 as u32 - 1 - *target);
-        Ok(batch)
-    }
 }
