@@ -34,6 +34,8 @@ pub struct SampleRun {
     pub workers: [u32; 2],
     /// Whose updates are replayed.
     pub audit: &'static str,
+    /// How updates are encoded.
+    pub codec: &'static str,
     data: Data,
 }
 
@@ -57,7 +59,7 @@ impl SampleRun {
         let (train, validation) = parts.expect("a corpus of some length");
         let set = |tokens| Arc::new(DataSet::new(tokens, corpus.vocabulary).expect("tokens"));
         let data = Data { train: set(train), validation: set(validation) };
-        Self { rounds, steps: 5, sequences: 4, workers, audit: "default", data }
+        Self { rounds, steps: 5, sequences: 4, workers, audit: "default", codec: "int4", data }
     }
 
     /// Tokens that one worker trains on in a round.
@@ -79,6 +81,7 @@ impl SampleRun {
             seed: SEED,
             blocks_dealt: BLOCKS,
             codec: UpdateCodec::Int4,
+            streak: 0,
         }
     }
 
@@ -106,7 +109,7 @@ impl SampleRun {
             "name": "whale", "model": model, "train": upload(&self.data.train),
             "validation": upload(&self.data.validation), "tokenizer": "{}", "seed": BlobHash(SEED).to_string(),
             "rounds": self.rounds, "inner_steps": self.steps, "sequences": self.sequences, "length": CONTEXT,
-            "rate": { "peak": peak, "least": least, "warmup": WARMUP }, "codec": "int4", "blocks": BLOCKS,
+            "rate": { "peak": peak, "least": least, "warmup": WARMUP }, "codec": self.codec, "blocks": BLOCKS,
             "min_workers": min_workers, "max_workers": max_workers, "audit": self.audit,
         });
         let headers = [("content-type", "application/json"), ("idempotency-key", key)];

@@ -144,6 +144,7 @@ impl Attacker {
             mflops,
             memory_bytes,
             held: Vec::new(),
+            kept: Vec::new(),
         };
         self.send(request).await;
     }
@@ -297,6 +298,7 @@ async fn garbage(url: &str) {
             mflops: 1,
             memory_bytes: 1,
             held: Vec::new(),
+            kept: Vec::new(),
         };
         let mut frame = encode(&request.into()).unwrap();
         frame.pop();

@@ -205,10 +205,12 @@ async fn the_page_shows_the_run(browser: &Browser, api: &Api, id: &str) {
 }
 
 /// A tab on WebGPU, one on wasm and a native volunteer train in one run, and everybody can check them.
-async fn all_backends_pass_replay(browser: &Browser, api: &Api) {
-    let mut sample = SampleRun::new(3, [3, 3]);
-    sample.audit = "all";
-    let (_, id) = sample.create(api, "three backends");
+///
+/// With codec S their streaks go on: what a tab keeps of a round on its GPU is where its next one starts.
+async fn all_backends_pass_replay(browser: &Browser, api: &Api, codec: &'static str) {
+    let mut sample = SampleRun::new(4, [3, 3]);
+    (sample.audit, sample.codec) = ("all", codec);
+    let (_, id) = sample.create(api, &format!("three backends, {codec}"));
     let native = Volunteer::start(&api.url, 1, Preset::Full);
     let tabs = [
         lent(browser, api, TabBackend::Webgpu, None).await,
@@ -220,13 +222,17 @@ async fn all_backends_pass_replay(browser: &Browser, api: &Api) {
         let backends: BTreeSet<String> =
             updates(&record, true).into_iter().map(|(_, backend, _)| backend).collect();
         assert_eq!(backends, ["cpu", "wasm", "webgpu"].map(str::to_owned).into(), "{record}");
-        assert!(record["updates"].as_array().unwrap().iter().all(|update| update["audited"] == true));
+        for update in record["updates"].as_array().unwrap() {
+            assert_eq!(update["audited"], true);
+            let streak = update["task"]["streak"].as_array().unwrap().len() as u64;
+            assert_eq!(streak, if codec == "topk" { round } else { 0 }, "{update}");
+        }
     }
     let url = api.url.clone();
     let replayed = tokio::task::spawn_blocking(move || {
         let client = Client::new(&url, None, Stop::default()).unwrap();
         let args =
-            ReplayArgs { run: id, round: 2, volunteer: None, json: true, relay: RelayAddress { relay: url } };
+            ReplayArgs { run: id, round: 3, volunteer: None, json: true, relay: RelayAddress { relay: url } };
         replay::command(&args, &client)
     });
     replayed.await.unwrap().unwrap();
@@ -302,7 +308,8 @@ fn tabs_train_and_cheats_are_found_out() {
         part("tabs trained, two left, one came");
         the_page_shows_the_run(&browser, &api, &id).await;
         part("the page shows it");
-        all_backends_pass_replay(&browser, &api).await;
+        all_backends_pass_replay(&browser, &api, "int4").await;
+        all_backends_pass_replay(&browser, &api, "topk").await;
         part("WebGPU, wasm and native trained together");
         cheats_are_found_out(&browser, &api).await;
         part("cheats were found out");

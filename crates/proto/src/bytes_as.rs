@@ -142,6 +142,12 @@ list!(
     "The panels of one operand: at most [`MAX_TASK_PANELS`]."
 );
 list!(steps, crate::message::BlobRef, MAX_TASK_STEPS, "Outer steps: at most [`MAX_TASK_STEPS`].");
+list!(
+    streak,
+    crate::message::PastUpdate,
+    MAX_STREAK_ROUNDS,
+    "A streak: at most [`MAX_STREAK_ROUNDS`] updates."
+);
 list!(blocks, crate::message::TokenBlock, MAX_TASK_BLOCKS, "Blocks of tokens: at most [`MAX_TASK_BLOCKS`].");
 list!(proof, [u8; 32], MAX_PROOF_HASHES, "A proof of inclusion: at most [`MAX_PROOF_HASHES`] hashes.");
 

@@ -123,6 +123,10 @@ pub struct LeaseRequest {
     /// Blobs that the volunteer holds, the most recent first.
     #[serde(with = "bytes_as::hashes")]
     pub held: Vec<BlobHash>,
+    /// Updates of codec S after which the volunteer still has what it kept: it can go on with their streaks. Those that it
+    /// committed to are among them, for their verdicts may be on the way.
+    #[serde(with = "bytes_as::hashes")]
+    pub kept: Vec<BlobHash>,
 }
 
 /// A tile of a matrix product: `result[i][j] = sum over the slice of a[i] * bt[j]`.
@@ -191,6 +195,20 @@ pub enum UpdateCodec {
     Int8,
     /// int4 in blocks of 256: codec R.
     Int4,
+    /// The 64 largest of each 4096 in two bits, with error feedback: codec S.
+    TopK,
+}
+
+/// An earlier update of a worker's streak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastUpdate {
+    /// The round.
+    pub round: u64,
+    /// The worker's number in that round.
+    pub worker: u32,
+    /// What it sent.
+    #[serde(with = "bytes_as::hash")]
+    pub result: BlobHash,
 }
 
 /// The learning rate over the inner steps of a run: linear warm-up, then a cosine.
@@ -229,8 +247,8 @@ pub struct TokenBlock {
 
 /// One worker's part of a training round: inner steps on the batches that seed, round and worker assign.
 ///
-/// The result is `steps` losses (f32, little-endian, nats per token) followed by the encoded update, parameters before
-/// minus parameters after.
+/// The result is `steps` losses (f32, little-endian, nats per token), with codec S a sketch of the update (32 f32,
+/// little-endian), and the encoded update, parameters before minus parameters after.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrainTask {
     /// The model.
@@ -255,6 +273,10 @@ pub struct TrainTask {
     pub blocks_dealt: u32,
     /// How the update is encoded.
     pub codec: UpdateCodec,
+    /// With codec S, the rounds that the worker's streak already has, in order: it goes on with what it kept after the
+    /// last of them, or begins with nothing if there is none. Empty with any other codec.
+    #[serde(with = "bytes_as::streak")]
+    pub streak: Vec<PastUpdate>,
     /// The data set; its vocabulary is the model's.
     pub data: DataSetSpec,
     /// The blocks that the batches touch.

@@ -34,6 +34,7 @@ fn examples() -> Vec<Message> {
             mflops: 40_000,
             memory_bytes: 1 << 28,
             held: vec![hash],
+            kept: vec![hash],
         }
         .into(),
         Commit { lease, fence, result: blob, compute_ms: 1500, backend: Backend::WebGpu }.into(),
@@ -106,7 +107,8 @@ fn train(blob: BlobRef) -> TrainTask {
         rate: LearningRate { peak_nano: 2_000_000, least_nano: 100_000, warmup: 100, steps: 600 },
         seed: [0x33; 32],
         blocks_dealt: 8,
-        codec: UpdateCodec::Int4,
+        codec: UpdateCodec::TopK,
+        streak: vec![PastUpdate { round: 40, worker: 1, result: blob.hash }],
         data: DataSetSpec { tokens: 1_003_854, tree: [0x44; 32] },
         blocks: vec![TokenBlock { index: 7, blob, proof: vec![[0x55; 32]; 2] }],
         checkpoint_round: 40,
@@ -179,6 +181,7 @@ fn lists_and_texts_are_bounded() {
         mflops: 0,
         memory_bytes: 0,
         held: vec![hash; limits::MAX_HELD_BLOBS + 1],
+        kept: Vec::new(),
     };
     refused(request.into());
     let agent = "x".repeat(limits::MAX_TEXT_BYTES + 1);

@@ -1,12 +1,16 @@
 //! What is checked of every update, and the replay of some.
 
+use crate::history::{History, Shadows};
 use crate::host::Host;
 use crate::reference::{Reference, now};
-use crate::replay::{Judgement, judge, repeat, split};
-use crate::work::{Plan, TaskError};
-use potluck_proto::TrainTask;
+use crate::replay::{Judgement, Parts, Reversed, again, judge, repeat, split};
+use crate::work::{Plan, Repeated, TaskError};
+use potluck_proto::{PastUpdate, TrainTask};
 use potluck_train::Engine as _;
 use potluck_train::data::DataSet;
+use potluck_train::round::{Batches, Part};
+use potluck_train::streak::Streak;
+use potluck_types::BlobHash;
 use potluck_verify::{ReplayError, Tolerances};
 use std::sync::Arc;
 
@@ -56,6 +60,12 @@ pub enum AuditError {
     /// The comparison.
     #[error(transparent)]
     Replay(#[from] ReplayError),
+    /// A round of a streak of which nothing is known here any more.
+    #[error("round {round} of the streak is not in the relay's memory: the update cannot be replayed")]
+    Forgotten {
+        /// The round.
+        round: u64,
+    },
 }
 
 /// Checks updates of one round. Cheap to clone; does not change while the round lasts.
@@ -63,22 +73,30 @@ pub enum AuditError {
 pub struct Auditor {
     parameters: Arc<Vec<f32>>,
     data: Arc<DataSet>,
+    history: Arc<History>,
+    shadows: Shadows,
 }
 
 impl Auditor {
     /// For the round that a run is in.
     pub fn new(host: &Host) -> Self {
-        Self { parameters: Arc::new(host.parameters().to_vec()), data: Arc::clone(&host.data().train) }
+        Self {
+            parameters: Arc::new(host.parameters().to_vec()),
+            data: Arc::clone(&host.data().train),
+            history: Arc::clone(host.history()),
+            shadows: host.shadows().clone(),
+        }
     }
 
-    /// What is checked of every update: length, losses, encoding, and the first loss against a forward pass.
+    /// What is checked of every update: length, losses, encoding, and the first loss against a forward pass. A worker of
+    /// codec S that goes on with a streak starts elsewhere than the others: its first loss only a replay can tell.
     /// Costs about a third of one inner step.
     ///
     /// # Errors
     /// The check itself failed.
     pub fn check(&self, task: &TrainTask, result: &[u8]) -> Result<Result<(), Fault>, AuditError> {
         let plan = Plan::of(task)?;
-        let Some((losses, encoded)) = split(&plan, result) else {
+        let Some(Parts { losses, encoded, .. }) = split(&plan, result) else {
             return Ok(Err(Fault::Length { found: result.len() as u64, expected: plan.result_bytes() }));
         };
         if let Some((step, &loss)) =
@@ -88,6 +106,9 @@ impl Auditor {
         }
         if let Err(error) = plan.codec().decode(encoded, plan.parameters()) {
             return Ok(Err(Fault::Encoding(error.to_string())));
+        }
+        if !task.streak.is_empty() {
+            return Ok(Ok(()));
         }
         let part = plan.part();
         let starts = part.order.batch(part.round, part.worker, 0, part.sequences).map_err(TaskError::from)?;
@@ -108,20 +129,95 @@ impl Auditor {
     /// Why nobody can: above all, a loss that is not finite.
     pub fn attempt(&self, task: &TrainTask) -> Result<(), AuditError> {
         let plan = Plan::of(task)?;
+        // With codec S as a worker that begins: what another one kept is not the task's.
         let update = repeat(&plan, &self.parameters, &*self.data)?;
         plan.codec().encode(&update.delta).map(drop).map_err(TaskError::from)?;
         Ok(())
     }
 
-    /// Takes the steps again and compares.
+    /// Takes the steps again and compares, twice before anybody is refuted: with codec S those of the whole streak, from the last of its rounds on that a
+    /// replay has confirmed.
     ///
     /// # Errors
     /// The replay itself failed, as it does when the run diverges.
     pub fn replay(&self, task: &TrainTask, result: &[u8]) -> Result<Judgement, AuditError> {
         let plan = Plan::of(task)?;
-        let replayed = repeat(&plan, &self.parameters, &*self.data)?;
-        Ok(judge(&plan, &replayed, result)?)
+        if plan.is_sparse() {
+            return self.replay_streak(&plan, task, result);
+        }
+        let take = |data: &dyn Batches| {
+            let repeated = Repeated::Dense(repeat(&plan, &self.parameters, &data)?);
+            Ok((judge(&plan, plan.part(), &repeated, result)?, repeated))
+        };
+        Ok(twice(&*self.data, take)?.0)
     }
+
+    fn replay_streak(&self, plan: &Plan, task: &TrainTask, result: &[u8]) -> Result<Judgement, AuditError> {
+        let known = (0..task.streak.len()).rev().find_map(|at| {
+            let shadow = self.shadows.after(&task.streak[at].result)?;
+            Some((at + 1, shadow))
+        });
+        let (from, mut kept) = match known {
+            Some(known) => known,
+            None => (0, Arc::new(Streak::new(plan.parameters()).map_err(TaskError::from)?)),
+        };
+        let mut replica = self.history.first().clone();
+        for PastUpdate { round, worker, result } in &task.streak[from..] {
+            self.history.lead(&mut replica, *round)?;
+            let sent = self.history.sent(*round, *worker, result)?;
+            let steps_before = round.saturating_mul(plan.part().steps.into());
+            let part = Part { round: *round, worker: *worker, steps_before, ..plan.part() };
+            let (judgement, after) = self.step(plan, part, &kept, replica.parameters(), sent)?;
+            match after {
+                Some(after) => kept = self.shadows.remember(*result, after),
+                None => {
+                    let cause = judgement.fault().map_or_else(String::new, |fault| fault.to_string());
+                    let report = Err(format!("what it sent in round {round} is wrong: {cause}"));
+                    return Ok(Judgement { report, bytes: judgement.bytes });
+                }
+            }
+        }
+        let (judgement, after) = self.step(plan, plan.part(), &kept, &self.parameters, result)?;
+        if let Some(after) = after {
+            self.shadows.remember(BlobHash::of(result), after);
+        }
+        Ok(judgement)
+    }
+
+    /// One round of a streak; also what the worker kept, if what it sent is right.
+    fn step(
+        &self,
+        plan: &Plan,
+        part: Part,
+        kept: &Streak,
+        parameters: &[f32],
+        result: &[u8],
+    ) -> Result<(Judgement, Option<Streak>), AuditError> {
+        let (judgement, repeated) = twice(&*self.data, |data| {
+            let repeated = Repeated::Sparse(again(plan, part, kept, parameters, &data)?);
+            Ok((judge(plan, part, &repeated, result)?, repeated))
+        })?;
+        let after = match (repeated, split(plan, result)) {
+            (Repeated::Sparse(taken), Some(Parts { encoded, .. })) if judgement.confirmed() => {
+                Some(Streak::sent(taken, encoded).map_err(TaskError::from)?)
+            }
+            _ => None,
+        };
+        Ok((judgement, after))
+    }
+}
+
+/// Replays once, and where that refutes, once more with sums in another order: only who fails both is wrong.
+fn twice(
+    data: &DataSet,
+    take: impl Fn(&dyn Batches) -> Result<(Judgement, Repeated), AuditError>,
+) -> Result<(Judgement, Repeated), AuditError> {
+    let first = take(data)?;
+    if first.0.confirmed() {
+        return Ok(first);
+    }
+    let second = take(&Reversed(data))?;
+    Ok(if second.0.confirmed() { second } else { first })
 }
 
 impl Judgement {

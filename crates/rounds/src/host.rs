@@ -5,8 +5,9 @@
 //!
 //! Determinism: tasks, steps and losses are functions of terms, data, secret and updates; f32 on the CPU.
 
+use crate::combine::{Combined, Decoded, Group, Kind, Memory};
 use crate::error::HostError;
-use crate::replay::split;
+use crate::history::{History, Sent, Shadows};
 use crate::sizes;
 use crate::watch::Watch;
 use crate::work::{Plan, TaskError};
@@ -15,19 +16,9 @@ use potluck_train::data::{BLOCK_TOKENS, DataSet, Order, Spec};
 use potluck_train::outer::{Outer, OuterParams, OuterRule, STEP_CODEC};
 use potluck_types::BlobHash;
 use potluck_types::limits::MAX_TASK_BLOCKS;
-use potluck_verify::{
-    Aggregate, AggregateParams, Gate, GateAction, GateParams, Rule, Scope, ScreenParams, ScreenVerdict,
-    Sender, Update, aggregate, screen,
-};
-use std::collections::VecDeque;
+use potluck_verify::{AggregateParams, Gate, GateAction, GateParams, Scope};
 use std::sync::Arc;
 
-/// Rounds whose norms say how large a step may be.
-const NORM_WINDOW: usize = 20;
-/// Rounds that have to be known before they say anything.
-const NORMS_NEEDED: usize = 5;
-/// The norm of what is combined may be so many times the median of the last rounds'.
-const NORM_FACTOR: f64 = 3.0;
 /// Rounds in a row that may be taken back before the run stops: one bad round is an accident.
 const MAX_REVERTED: u32 = 3;
 /// First bytes of a stored state, with its version.
@@ -52,6 +43,8 @@ pub struct Terms {
     pub blocks_dealt: u32,
     /// How updates are encoded.
     pub codec: UpdateCodec,
+    /// Rounds of a streak of codec S; 0 where nobody sends that. Where it is not the run's own codec, some send it.
+    pub streak: u64,
 }
 
 /// What a run trains on and is measured by.
@@ -102,14 +95,10 @@ pub struct Closed {
     pub before: BlobHash,
     /// Hash of those that it leads to.
     pub after: BlobHash,
-    /// How the updates were combined.
-    pub rule: String,
+    /// How the updates of each kind were combined; empty if the gate took the step back.
+    pub groups: Vec<Group>,
     /// What the gate did: `kept`, `audited only`, or `reverted`.
     pub gate: &'static str,
-    /// Norm of what was combined, before the cap.
-    pub norm: f64,
-    /// By what the cap multiplied it.
-    pub cap: f64,
     /// Mean loss of the workers' batches, in nats a token.
     pub train_loss: f64,
     /// Loss on the validation data after the step, in nats a token.
@@ -123,8 +112,9 @@ pub struct Closed {
 struct Next {
     outer: Outer,
     gate: Gate,
-    combined: Option<Vec<f32>>,
-    norm: Option<f64>,
+    combined: Option<Combined>,
+    /// What workers of codec S sent.
+    sent: Vec<(u32, Sent)>,
 }
 
 /// A blob's hash and length.
@@ -143,16 +133,11 @@ pub struct Host {
     gate: Gate,
     checkpoint: BlobRef,
     steps: Vec<BlobRef>,
-    combined: Option<Vec<f32>>,
-    norms: VecDeque<f64>,
+    memory: Memory,
+    history: Arc<History>,
+    shadows: Shadows,
     /// Rounds in a row that the gate took back.
     reverted: u32,
-}
-
-/// An update as it is combined.
-struct Decoded {
-    losses: Vec<f32>,
-    delta: Vec<f32>,
 }
 
 impl Host {
@@ -224,6 +209,7 @@ impl Host {
         let round = outer.replica().round();
         let loss = watch.secret_loss(outer.replica().parameters(), round)?;
         let gate = Gate::new(loss, GateParams::default())?;
+        let history = Arc::new(History::new(terms.streak, outer.replica()));
         let host = Self {
             terms,
             data,
@@ -233,8 +219,9 @@ impl Host {
             gate,
             checkpoint,
             steps,
-            combined: None,
-            norms: VecDeque::new(),
+            memory: Memory::default(),
+            history,
+            shadows: Shadows::default(),
             reverted: 0,
         };
         // What no volunteer could do is said before anybody is asked.
@@ -252,6 +239,16 @@ impl Host {
     /// The parameters where the next round starts.
     pub fn parameters(&self) -> &[f32] {
         self.outer.replica().parameters()
+    }
+
+    /// What is remembered of the rounds since streaks began.
+    pub(crate) const fn history(&self) -> &Arc<History> {
+        &self.history
+    }
+
+    /// What workers kept, as replays found it.
+    pub(crate) const fn shadows(&self) -> &Shadows {
+        &self.shadows
     }
 
     /// What the run trains on.
@@ -272,9 +269,11 @@ impl Host {
     /// # Errors
     /// As [`Host::tasks`].
     pub fn memory_bytes(&self) -> Result<u64, HostError> {
-        let tasks = self.tasks(1)?;
-        let Some(task) = tasks.first() else { return Ok(0) };
-        let plan = Plan::of(task)?;
+        let Some(mut task) = self.tasks(1)?.pop() else { return Ok(0) };
+        if self.terms.streak > 0 {
+            task.codec = UpdateCodec::TopK;
+        }
+        let plan = Plan::of(&task)?;
         let steps = OuterParams::default().checkpoint_every.get() - 1;
         let step = STEP_CODEC.encoded_len(plan.parameters()) as u64;
         let spec = self.data.train.spec();
@@ -297,7 +296,8 @@ impl Host {
     /// # Errors
     /// Draws that the data do not hold: not after [`Host::start`] let the terms through.
     pub fn tasks(&self, workers: u32) -> Result<Vec<TrainTask>, HostError> {
-        let Terms { model, steps, sequences, length, rate, seed, blocks_dealt, codec } = self.terms;
+        let Terms { model, steps, sequences, length, rate, seed, blocks_dealt, codec, streak: _ } =
+            self.terms;
         let round = self.round();
         let spec = self.data.train.spec();
         let parameters = self.outer.replica().hash();
@@ -322,6 +322,7 @@ impl Host {
                     seed,
                     blocks_dealt,
                     codec,
+                    streak: Vec::new(),
                     data: DataSetSpec { tokens: spec.tokens, tree: spec.tree },
                     blocks,
                     checkpoint_round: round - self.steps.len() as u64,
@@ -340,22 +341,16 @@ impl Host {
     /// # Errors
     /// Updates that were not checked.
     pub fn suspects(&self, updates: &[Submitted<'_>]) -> Result<Vec<usize>, HostError> {
-        let suspicions = self.suspicions(&decode(updates)?)?;
-        let few = updates.len() < AggregateParams::default().median_from;
+        let decoded = decode(updates)?;
+        let suspicions = self.memory.suspicions(&decoded)?;
+        let few = |kind: Kind| {
+            let of_kind = decoded.iter().filter(|update| update.kind == kind).count();
+            of_kind < AggregateParams::default().median_from
+        };
         let suspect = |(at, update): (usize, &Submitted<'_>)| {
-            (!update.audited && (few || suspicions[at].is_some())).then_some(at)
+            (!update.audited && (few(decoded[at].kind) || suspicions[at].is_some())).then_some(at)
         };
         Ok(updates.iter().enumerate().filter_map(suspect).collect())
-    }
-
-    fn suspicions(&self, updates: &[Decoded]) -> Result<Vec<Option<String>>, HostError> {
-        let deltas: Vec<&[f32]> = updates.iter().map(|update| update.delta.as_slice()).collect();
-        let reports = screen(&deltas, self.combined.as_deref(), &ScreenParams::default())?;
-        let reason = |verdict| match verdict {
-            ScreenVerdict::Passed => None,
-            ScreenVerdict::Failed(reason) => Some(reason.to_string()),
-        };
-        Ok(reports.into_iter().map(|report| reason(report.verdict)).collect())
     }
 
     /// Combines the updates and takes the step. Nothing changes before [`Host::commit`].
@@ -364,24 +359,18 @@ impl Host {
     /// Updates that were not checked, or cannot be combined; a loss that is not finite, whatever was tried.
     pub fn close(&self, updates: &[Submitted<'_>]) -> Result<Closed, HostError> {
         let decoded = decode(updates)?;
-        let suspicions = self.suspicions(&decoded)?;
+        let suspicions = self.memory.suspicions(&decoded)?;
         let mut gate = self.gate.clone();
         let mut scope = Scope::All;
         let mut last_loss = f64::NAN;
         let (combined, outer, step, did) = loop {
-            let tried = match self.combine(updates, &decoded, scope) {
-                Ok(combined) => Some(combined),
-                // The audited ones alone may be none.
-                Err(_) if scope == Scope::Audited => None,
-                Err(error) => return Err(error),
-            };
-            let Some(combined) = tried else {
+            let Some(combined) = self.memory.combine(updates, &decoded, scope)? else {
                 gate.give_up();
                 let (outer, step) = self.stand_still(last_loss)?;
                 break (None, outer, step, "reverted");
             };
             let mut outer = self.outer.clone();
-            let step = outer.step(&combined.values, OuterRule::Nesterov)?;
+            let step = combined.step(&mut outer)?;
             last_loss =
                 self.watch.secret_loss(outer.replica().parameters(), self.round()).unwrap_or(f64::NAN);
             match gate.judge(last_loss) {
@@ -406,32 +395,25 @@ impl Host {
         }
         let losses: Vec<f64> =
             decoded.iter().flat_map(|update| &update.losses).map(|loss| f64::from(*loss)).collect();
-        let share = |at: usize| combined.as_ref().and_then(|combined| combined.shares.get(at));
-        let parts = updates.iter().zip(suspicions).enumerate().map(|(at, (update, suspicion))| Part {
-            worker: update.task.worker,
-            norm: share(at).map_or(0.0, |share| share.norm),
-            clip: share(at).map_or(0.0, |share| share.clip),
-            suspicion,
+        let share = |at: usize| combined.as_ref().map_or([0.0; 2], |combined: &Combined| combined.shares[at]);
+        let parts = updates.iter().zip(suspicions).enumerate().map(|(at, (update, suspicion))| {
+            let [norm, clip] = share(at);
+            Part { worker: update.task.worker, norm, clip, suspicion }
         });
+        let sparse = updates.iter().zip(&decoded).filter(|(_, decoded)| decoded.kind == Kind::Sparse);
+        let sent = sparse.map(|(update, _)| (update.task.worker, Sent::new(update.result))).collect();
         Ok(Closed {
             round: self.round(),
             step,
             checkpoint: replica.checkpoint().ok(),
             before: self.outer.replica().hash(),
             after: replica.hash(),
-            rule: combined.as_ref().map_or_else(|| "none".to_owned(), |combined| rule(combined.rule)),
+            groups: combined.as_ref().map(Combined::groups).unwrap_or_default(),
             gate: did,
-            norm: combined.as_ref().map_or(0.0, |combined| combined.norm),
-            cap: combined.as_ref().map_or(1.0, |combined| combined.cap),
             train_loss: losses.iter().sum::<f64>() / losses.len().max(1) as f64,
             validation_loss,
             parts: parts.collect(),
-            next: Next {
-                norm: combined.as_ref().map(|combined| combined.norm * combined.cap),
-                combined: combined.map(|combined| combined.values),
-                outer,
-                gate,
-            },
+            next: Next { outer, gate, combined, sent },
         })
     }
 
@@ -445,33 +427,9 @@ impl Host {
         Ok((outer, step))
     }
 
-    fn combine(
-        &self,
-        updates: &[Submitted<'_>],
-        decoded: &[Decoded],
-        scope: Scope,
-    ) -> Result<Aggregate, HostError> {
-        let votes: Vec<Update<'_>> = updates
-            .iter()
-            .zip(decoded)
-            .map(|(update, decoded)| {
-                let cluster = update.task.worker.into();
-                let sender = Sender { weight: update.weight, audited: update.audited, cluster };
-                Update { values: &decoded.delta, sender }
-            })
-            .collect();
-        let mut params = AggregateParams::default();
-        if self.norms.len() >= NORMS_NEEDED {
-            let mut norms: Vec<f64> = self.norms.iter().copied().collect();
-            norms.sort_by(f64::total_cmp);
-            params.norm_cap = NORM_FACTOR * norms[norms.len() / 2];
-        }
-        Ok(aggregate(&votes, scope, &params)?)
-    }
-
     /// Takes a round that is durable as over.
     pub fn commit(&mut self, closed: Closed) {
-        let Next { outer, gate, combined, norm } = closed.next;
+        let Next { outer, gate, combined, sent } = closed.next;
         match closed.checkpoint {
             Some(checkpoint) => {
                 self.checkpoint = named(&checkpoint);
@@ -479,16 +437,19 @@ impl Host {
             }
             None => self.steps.push(named(&closed.step)),
         }
-        if let Some(norm) = norm {
-            self.norms.push_back(norm);
-            if self.norms.len() > NORM_WINDOW {
-                self.norms.pop_front();
+        if self.terms.streak > 0 {
+            Arc::make_mut(&mut self.history).push(&closed.step, outer.replica(), sent);
+            if self.history.first().round() == outer.replica().round() {
+                self.shadows.clear();
             }
         }
         (self.outer, self.gate) = (outer, gate);
-        self.reverted = if combined.is_some() { 0 } else { self.reverted + 1 };
-        if combined.is_some() {
-            self.combined = combined;
+        match combined {
+            Some(combined) => {
+                self.reverted = 0;
+                self.memory.remember(combined);
+            }
+            None => self.reverted += 1,
         }
     }
 
@@ -510,13 +471,7 @@ fn most_blocks(terms: &Terms, data: &Spec) -> u64 {
 }
 
 fn decode(updates: &[Submitted<'_>]) -> Result<Vec<Decoded>, HostError> {
-    let decode = |update: &Submitted<'_>| {
-        let plan = Plan::of(update.task)?;
-        let worker = update.task.worker;
-        let (losses, encoded) = split(&plan, update.result).ok_or(HostError::Unchecked { worker })?;
-        Ok(Decoded { losses, delta: plan.codec().decode(encoded, plan.parameters())? })
-    };
-    updates.iter().map(decode).collect()
+    updates.iter().map(Decoded::of).collect()
 }
 
 impl Closed {
@@ -524,14 +479,17 @@ impl Closed {
     pub fn state(&self) -> Vec<u8> {
         encode_state(&self.next.outer)
     }
-}
 
-fn rule(rule: Rule) -> String {
-    match rule {
-        Rule::AuditedMean => "mean of the audited".to_owned(),
-        Rule::Median => "median".to_owned(),
-        Rule::TrimmedMean { trimmed } => format!("mean, {trimmed} trimmed at either end"),
-        Rule::MeanPerIndex => "mean of each index".to_owned(),
+    /// How the updates were combined, in a few words.
+    pub fn rule(&self) -> String {
+        match self.groups.as_slice() {
+            [] => "none".to_owned(),
+            [only] => only.rule.clone(),
+            groups => {
+                let of = |group: &Group| format!("{} of {}", group.rule, group.votes);
+                groups.iter().map(of).collect::<Vec<_>>().join(", ")
+            }
+        }
     }
 }
 

@@ -1,14 +1,17 @@
 //! Both sides of a training round, in the words of the protocol.
 //!
-//! A volunteer's: `work.rs`, from a task and its inputs to an update. The relay's: `host.rs` makes the tasks, combines
-//! the updates and takes the step; `audit.rs` checks updates; `watch.rs` measures losses. Both, and anybody who wants to
-//! know: `replay.rs` compares what was committed with the same steps taken again, by the engine of `reference.rs`.
+//! A volunteer's: `work.rs`, from a task and its inputs to an update. The relay's: `host.rs` makes the tasks and closes
+//! rounds, `combine.rs` makes one step of their updates; `audit.rs` checks updates; `watch.rs` measures losses. Both, and anybody who wants to
+//! know: `replay.rs` compares what was committed with the same steps taken again, by the engine of `reference.rs`; with
+//! codec S from what `history.rs` remembers.
 //!
 //! Everything here is a function of its arguments: no clock, no randomness of its own, no I/O. Relay, volunteer,
 //! command line and simulator share it.
 
 pub mod audit;
+mod combine;
 mod error;
+mod history;
 pub mod host;
 pub mod opening;
 mod reference;
@@ -20,8 +23,9 @@ mod watch;
 pub mod work;
 
 pub use audit::{AuditError, Auditor, Fault};
+pub use combine::Group;
 pub use error::HostError;
 pub use host::{Closed, Data, Host, Submitted, Terms, named};
 pub use reference::Reference;
-pub use replay::{Judgement, judge, repeat};
-pub use work::{Plan, Prepared, TaskError, TrainInputs, TrainRun};
+pub use replay::{Judgement, again, judge, repeat};
+pub use work::{Finished, Plan, Prepared, Repeated, TaskError, TrainInputs, TrainRun};

@@ -6,7 +6,10 @@
 //! is never farther from the replay than the volunteer's own, so who is honest passes; who is not must still have each
 //! value's code right.
 
-use potluck_train::codec::{BLOCK, Codec, CodecError};
+use potluck_train::codec::{BLOCK, Codec, CodecError, KEPT, SPARSE_BLOCK, decode_sparse};
+
+/// The least positive f16: what is smaller is not sent by codec S.
+const LEAST_F16: f32 = 1.0 / (1 << 24) as f32;
 
 /// The raw update nearest to `replayed` that [`Codec::encode`] turns into `bytes`, up to the rounding of f32.
 ///
@@ -19,9 +22,82 @@ pub fn nearest(codec: Codec, bytes: &[u8], replayed: &[f32]) -> Result<Vec<f32>,
         Codec::F16 => halves(bytes, replayed),
         Codec::Int8 => blocks(bytes, replayed, &decoded, 127, BLOCK),
         Codec::Int4 => blocks(bytes, replayed, &decoded, 7, BLOCK / 2),
-        // Nothing is left open by f32; sparse updates are not a function of one round.
-        _ => Ok(decoded),
+        Codec::TopK => sparse(bytes, replayed),
+        // Nothing is left open by f32.
+        Codec::F32 => Ok(decoded),
     }
+}
+
+/// The values that were sent are at least as large as all others, lie on the right side of the mean of those that were
+/// sent, and have the two means that were sent.
+fn sparse(bytes: &[u8], replayed: &[f32]) -> Result<Vec<f32>, CodecError> {
+    let mut entries = decode_sparse(bytes, replayed.len())?.into_iter().peekable();
+    let mut nearest = Vec::with_capacity(replayed.len());
+    for block in replayed.chunks(SPARSE_BLOCK) {
+        let start = nearest.len();
+        let mut sent = Vec::with_capacity(KEPT);
+        while let Some((index, value)) = entries.next_if(|entry| (entry.0 as usize) < start + block.len()) {
+            sent.push((index as usize - start, value));
+        }
+        let mut opened = block.to_vec();
+        // Fewer than there is room for: the others are too small for an f16.
+        let limit = if sent.len() < KEPT { LEAST_F16 } else { kth_largest(block, KEPT) };
+        for value in &mut opened {
+            *value = value.clamp(-limit, limit);
+        }
+        for (magnitude, (at, value)) in magnitudes(block, &sent, limit)?.into_iter().zip(&sent) {
+            opened[*at] = magnitude.copysign(*value);
+        }
+        nearest.append(&mut opened);
+    }
+    Ok(nearest)
+}
+
+/// Magnitudes of the values of a block that were sent.
+fn magnitudes(block: &[f32], sent: &[(usize, f32)], limit: f32) -> Result<Vec<f32>, CodecError> {
+    // With another sign than was sent, a value is as far off as can be.
+    let towards = |(at, value): &(usize, f32)| (block[*at] * value.signum()).max(limit);
+    let mut all: Vec<f32> = sent.iter().map(towards).collect();
+    let mean = |values: &mut dyn Iterator<Item = f32>| {
+        let (sum, count) =
+            values.fold((0.0, 0.0), |(sum, count), value| (sum + f64::from(value), count + 1.0));
+        (sum / count) as f32
+    };
+    let large = sent.iter().map(|(_, value)| value.abs()).fold(0.0, f32::max);
+    let is_large = |(_, value): &(usize, f32)| value.abs() >= large;
+    if !sent.iter().all(is_large) {
+        let middle = mean(&mut all.iter().copied());
+        for (magnitude, sent) in all.iter_mut().zip(sent) {
+            *magnitude = if is_large(sent) { magnitude.max(middle) } else { magnitude.min(middle) };
+        }
+    }
+    for of_large in [true, false] {
+        let in_bin = |sent: &&(usize, f32)| is_large(sent) == of_large;
+        let Some((_, scale)) = sent.iter().find(in_bin) else { continue };
+        let mut bin = all.iter().zip(sent).filter(|(_, sent)| in_bin(sent)).map(|(value, _)| *value);
+        let found = mean(&mut bin);
+        let shift = clamp_to_f16(found, scale.abs())? - found;
+        for (magnitude, _) in all.iter_mut().zip(sent).filter(|(_, sent)| in_bin(sent)) {
+            *magnitude += shift;
+        }
+    }
+    Ok(all)
+}
+
+/// The value of that rank by magnitude, the largest having rank 1; 0 where there are fewer.
+fn kth_largest(block: &[f32], rank: usize) -> f32 {
+    let mut magnitudes: Vec<f32> = block.iter().map(|value| value.abs()).collect();
+    if magnitudes.len() < rank {
+        return 0.0;
+    }
+    let (_, value, _) = magnitudes.select_nth_unstable_by(rank - 1, |a, b| b.total_cmp(a));
+    *value
+}
+
+/// The nearest value that becomes a given f16.
+fn clamp_to_f16(value: f32, half: f32) -> Result<f32, CodecError> {
+    let clamped = halves(&Codec::F16.encode(&[half])?, &[value])?;
+    Ok(clamped.first().copied().unwrap_or(half))
 }
 
 /// Each value may lie anywhere up to the middles between its f16 and the neighbors.
@@ -98,7 +174,7 @@ mod tests {
 
     #[test]
     fn an_honest_update_is_never_farther_than_it_was() {
-        for codec in [Codec::F32, Codec::F16, Codec::Int8, Codec::Int4] {
+        for codec in [Codec::F32, Codec::F16, Codec::Int8, Codec::Int4, Codec::TopK] {
             for scale in [1.0, 3e-3, 1e-7] {
                 let raw = values(1000, scale);
                 let bytes = codec.encode(&raw).unwrap();
@@ -117,7 +193,7 @@ mod tests {
         let raw = values(1000, 0.01);
         let doubled: Vec<f32> = raw.iter().map(|value| 2.0 * value).collect();
         let other: Vec<f32> = raw.iter().rev().copied().collect();
-        for codec in [Codec::F32, Codec::F16, Codec::Int8, Codec::Int4] {
+        for codec in [Codec::F32, Codec::F16, Codec::Int8, Codec::Int4, Codec::TopK] {
             for cheat in [&doubled, &other] {
                 let opened = nearest(codec, &codec.encode(cheat).unwrap(), &raw).unwrap();
                 assert!(distance(&opened, &raw) > 0.3, "{codec:?} {}", distance(&opened, &raw));

@@ -1,7 +1,7 @@
 //! The CPU engine that replays a model's steps and measures its losses: what everybody's results are compared with.
 
 use potluck_train::gpt::CpuGpt;
-use potluck_train::{Batch, Engine, Model, TrainError};
+use potluck_train::{Batch, Engine, Model, Moments, TrainError};
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
@@ -66,6 +66,22 @@ impl Engine for Reference {
             Self::Gpt(engine) => engine.store().await,
             #[cfg(feature = "burn")]
             Self::Burn(engine) => engine.store().await,
+        }
+    }
+
+    async fn resume(&mut self, parameters: &[f32], moments: &Moments) -> Result<(), TrainError> {
+        match self {
+            Self::Gpt(engine) => engine.resume(parameters, moments).await,
+            #[cfg(feature = "burn")]
+            Self::Burn(engine) => engine.resume(parameters, moments).await,
+        }
+    }
+
+    async fn moments(&mut self) -> Result<Moments, TrainError> {
+        match self {
+            Self::Gpt(engine) => engine.moments().await,
+            #[cfg(feature = "burn")]
+            Self::Burn(engine) => engine.moments().await,
         }
     }
 

@@ -5,6 +5,7 @@ use potluck_train::Model;
 use potluck_train::codec::Codec;
 use potluck_train::data::Spec;
 use potluck_train::gpt::{GptConfig, Schedule};
+use potluck_train::streak::SKETCH_BYTES;
 
 /// Sizes of a model. They are not checked.
 pub const fn config(sizes: &ModelSizes) -> GptConfig {
@@ -48,6 +49,12 @@ pub fn schedule(rate: &LearningRate) -> Schedule {
     }
 }
 
+/// Length of an encoded update, with what comes with it but for the losses.
+pub fn update_bytes(codec: UpdateCodec, parameters: usize) -> u64 {
+    let sketch = if codec == UpdateCodec::TopK { SKETCH_BYTES } else { 0 };
+    (self::codec(codec).encoded_len(parameters) + sketch) as u64
+}
+
 /// How updates are encoded.
 pub const fn codec(codec: UpdateCodec) -> Codec {
     match codec {
@@ -55,5 +62,6 @@ pub const fn codec(codec: UpdateCodec) -> Codec {
         UpdateCodec::F16 => Codec::F16,
         UpdateCodec::Int8 => Codec::Int8,
         UpdateCodec::Int4 => Codec::Int4,
+        UpdateCodec::TopK => Codec::TopK,
     }
 }

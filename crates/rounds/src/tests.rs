@@ -4,16 +4,20 @@ use crate::audit::{Auditor, Fault};
 use crate::error::HostError;
 use crate::host::{Closed, Data, Host, Submitted, Terms, named};
 use crate::reference::{Reference, now};
-use crate::work::{Prepared, TrainInputs, TrainRun};
+use crate::work::{Finished, Prepared, TrainInputs, TrainRun};
 use potluck_proto::{LearningRate, ModelSizes, ModelSpec, TrainTask, UpdateCodec};
 use potluck_train::codec::Codec;
 use potluck_train::data::DataSet;
+use potluck_train::streak::Streak;
 use potluck_types::BlobHash;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+mod streaks;
+
 const VOCABULARY: u32 = 23;
 const STEPS: u32 = 6;
+const STREAK: u64 = 10;
 const SECRET: [u8; 32] = [5; 32];
 
 fn terms(codec: UpdateCodec, bias: bool) -> Terms {
@@ -27,6 +31,7 @@ fn terms(codec: UpdateCodec, bias: bool) -> Terms {
         seed: [3; 32],
         blocks_dealt: 1,
         codec,
+        streak: if codec == UpdateCodec::TopK { STREAK } else { 0 },
     }
 }
 
@@ -71,11 +76,17 @@ impl World {
 
     /// What an honest worker commits to.
     fn work(&self, task: &TrainTask) -> Vec<u8> {
+        self.work_on(task, None).result
+    }
+
+    /// The same of one that kept something.
+    fn work_on(&self, task: &TrainTask, kept: Option<Arc<Streak>>) -> Finished {
         let blob = |blob: &potluck_proto::BlobRef| Arc::clone(&self.blobs[&blob.hash]);
         let inputs = TrainInputs {
             checkpoint: blob(&task.checkpoint),
             outer_steps: task.outer_steps.iter().map(blob).collect(),
             blocks: task.blocks.iter().map(|block| blob(&block.blob)).collect(),
+            kept,
         };
         let prepared = Prepared::new(task, inputs).unwrap();
         let engine = Reference::new(prepared.model()).unwrap();
@@ -101,6 +112,13 @@ fn submitted<'a>(tasks: &'a [TrainTask], results: &'a [Vec<u8>]) -> Vec<Submitte
     tasks.iter().zip(results).map(update).collect()
 }
 
+/// A run some of whose workers may send codec S.
+fn with_sparse(codec: UpdateCodec) -> Host {
+    let terms = Terms { streak: STREAK, ..terms(codec, true) };
+    let parameters = crate::sizes::model(&terms.model).init(&terms.seed);
+    Host::start(terms, parameters, data(), SECRET).unwrap().0
+}
+
 #[test]
 fn rounds_learn_and_a_resumed_host_goes_on_as_if_nothing_had_happened() {
     let mut world = World::new(UpdateCodec::Int4, false);
@@ -113,7 +131,7 @@ fn rounds_learn_and_a_resumed_host_goes_on_as_if_nothing_had_happened() {
         assert!(tasks.iter().all(|task| task.round == round));
         let results: Vec<_> = tasks.iter().map(|task| world.work(task)).collect();
         let closed = world.close(&submitted(&tasks, &results));
-        assert_eq!((closed.rule.as_str(), closed.gate), ("median", "kept"));
+        assert_eq!((closed.rule().as_str(), closed.gate), ("median", "kept"));
         assert_eq!(closed.before, tasks[0].parameters);
         match &closed.checkpoint {
             Some(next) => {

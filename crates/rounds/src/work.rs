@@ -4,15 +4,16 @@
 //! inner step at a time, so that an adapter can rest, stop and hear messages between two of them.
 
 use crate::sizes;
-use potluck_proto::TrainTask;
+use potluck_proto::{PastUpdate, TrainTask};
 use potluck_train::codec::{Codec, CodecError};
 use potluck_train::data::{DataError, Held, MAX_BATCH, Order, Spec};
 use potluck_train::gpt::MAX_STEP_BYTES;
 use potluck_train::outer::{CHECKPOINT_CODEC, OuterError, Replica, STEP_CODEC};
 use potluck_train::round::{MAX_STEPS, Part, Round, RoundError, Update};
+use potluck_train::streak::{SKETCH_BYTES, SKETCH_VALUES, Streak, Taken, sketch};
 use potluck_train::{Engine, Model, TrainError};
 use potluck_types::BlobHash;
-use potluck_types::limits::{MAX_TASK_BLOCKS, MAX_TASK_STEPS};
+use potluck_types::limits::{MAX_STREAK_ROUNDS, MAX_TASK_BLOCKS, MAX_TASK_STEPS};
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
@@ -60,6 +61,15 @@ pub enum TaskError {
         /// Hash in the task.
         expected: BlobHash,
     },
+    /// A streak that no worker can have.
+    #[error("the streak does not lead to round {round}: the relay's task makes no sense")]
+    Streak {
+        /// The round of the task.
+        round: u64,
+    },
+    /// A streak that does not go on here.
+    #[error("what was kept after the last round of the streak is not here: ask for a task that begins anew")]
+    NotKept,
     /// The model, its loss, or the device.
     #[error(transparent)]
     Train(#[from] TrainError),
@@ -88,7 +98,7 @@ impl From<RoundError> for TaskError {
 }
 
 /// Inputs of a part of a training round.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TrainInputs {
     /// The checkpoint.
     pub checkpoint: Arc<Vec<u8>>,
@@ -96,6 +106,8 @@ pub struct TrainInputs {
     pub outer_steps: Vec<Arc<Vec<u8>>>,
     /// The blocks of tokens, in the order of the task.
     pub blocks: Vec<Arc<Vec<u8>>>,
+    /// What was kept after the last round of the task's streak; not looked at where it has none.
+    pub kept: Option<Arc<Streak>>,
 }
 
 /// A task in the words of `potluck-train`, all sizes within their limits.
@@ -106,6 +118,7 @@ pub struct Plan {
     data: Spec,
     part: Part,
     codec: Codec,
+    seed: [u8; 32],
 }
 
 impl Plan {
@@ -142,8 +155,10 @@ impl Plan {
                 schedule: sizes::schedule(&task.rate),
             },
             codec: sizes::codec(task.codec),
+            seed: task.seed,
         };
         plan.check_inputs(task)?;
+        check_streak(task)?;
         Ok(plan)
     }
 
@@ -195,20 +210,55 @@ impl Plan {
         self.parameters
     }
 
-    /// Length of the result: a loss a step, then the update.
-    pub fn result_bytes(&self) -> u64 {
-        4 * u64::from(self.part.steps) + self.codec.encoded_len(self.parameters) as u64
+    /// Bytes of the result before the encoded update: a loss a step, and the sketch if there is one.
+    pub const fn head_bytes(&self) -> usize {
+        4 * self.part.steps as usize + if self.is_sparse() { SKETCH_BYTES } else { 0 }
     }
 
-    /// Memory of the run, but for its inputs: the CPU engine, the parameters before and after, their difference, and
-    /// the result.
+    /// Length of the result: a loss a step, a sketch with codec S, then the update.
+    pub fn result_bytes(&self) -> u64 {
+        (self.head_bytes() + self.codec.encoded_len(self.parameters)) as u64
+    }
+
+    /// Whether updates are encoded by codec S, so that the worker keeps something for the next round.
+    pub const fn is_sparse(&self) -> bool {
+        matches!(self.codec, Codec::TopK)
+    }
+
+    /// Memory of the run, but for its inputs: the CPU engine, the parameters before and after, their difference, the
+    /// result, and with codec S what was and what is kept (three vectors each), the start, and the sum to be encoded.
     pub fn run_bytes(&self) -> u64 {
         let Part { sequences, order, .. } = self.part;
-        let vectors = 3 * 4 * self.parameters as u64;
+        let vectors = if self.is_sparse() { 11 } else { 3 };
+        let vectors = vectors * 4 * self.parameters as u64;
         self.model
             .step_bytes(sequences, order.length())
             .saturating_add(vectors)
             .saturating_add(self.result_bytes())
+    }
+
+    /// What a worker commits to whose steps came to this.
+    ///
+    /// # Errors
+    /// As [`Codec::encode`].
+    pub fn result(&self, repeated: Repeated) -> Result<Finished, CodecError> {
+        let update = repeated.update();
+        let mut result: Vec<u8> = update.losses.iter().flat_map(|loss| loss.to_le_bytes()).collect();
+        let (mut encoded, kept) = match repeated {
+            Repeated::Dense(update) => (self.codec.encode(&update.delta)?, None),
+            Repeated::Sparse(taken) => {
+                result.extend(self.sketch(self.part, &taken.update).iter().flat_map(|sum| sum.to_le_bytes()));
+                let (encoded, kept) = Streak::encode(taken)?;
+                (encoded, Some(Arc::new(kept)))
+            }
+        };
+        result.append(&mut encoded);
+        Ok(Finished { result, kept })
+    }
+
+    /// The sketch of an update that came of a part of this run.
+    pub(crate) fn sketch(&self, part: Part, update: &Update) -> [f32; SKETCH_VALUES] {
+        sketch(&self.seed, part.round, part.worker, &update.delta)
     }
 
     /// Floating-point operations of all steps.
@@ -216,6 +266,19 @@ impl Plan {
         let Part { steps, sequences, order, .. } = self.part;
         self.model.step_flops(sequences, order.length()).saturating_mul(steps.into())
     }
+}
+
+/// Whether a streak could be a worker's: rounds before this one, in order.
+fn check_streak(task: &TrainTask) -> Result<(), TaskError> {
+    within("streak", task.streak.len() as u64, 0, MAX_STREAK_ROUNDS as u64)?;
+    let mut next = 0;
+    for PastUpdate { round, .. } in &task.streak {
+        if task.codec != potluck_proto::UpdateCodec::TopK || *round < next || *round >= task.round {
+            return Err(TaskError::Streak { round: task.round });
+        }
+        next = round + 1;
+    }
+    Ok(())
 }
 
 fn within(field: &'static str, value: u64, least: u64, most: u64) -> Result<(), TaskError> {
@@ -231,6 +294,8 @@ pub struct Prepared {
     plan: Plan,
     replica: Replica,
     data: Held,
+    /// With codec S: what was kept, and where the steps start.
+    streak: Option<(Arc<Streak>, Vec<f32>)>,
 }
 
 impl Prepared {
@@ -240,7 +305,7 @@ impl Prepared {
     /// As [`Plan::of`]; inputs that are not what the task says.
     pub fn new(task: &TrainTask, inputs: TrainInputs) -> Result<Self, TaskError> {
         let plan = Plan::of(task)?;
-        let TrainInputs { checkpoint, outer_steps, blocks } = inputs;
+        let TrainInputs { checkpoint, outer_steps, blocks, kept } = inputs;
         let counts = [
             ("outer steps", outer_steps.len(), task.outer_steps.len()),
             ("blocks", blocks.len(), task.blocks.len()),
@@ -262,7 +327,18 @@ impl Prepared {
         for (block, bytes) in task.blocks.iter().zip(blocks) {
             data.insert(block.index, Arc::unwrap_or_clone(bytes), &block.proof)?;
         }
-        Ok(Self { plan, replica, data })
+        let streak = if plan.is_sparse() {
+            let kept = if task.streak.is_empty() {
+                Arc::new(Streak::new(plan.parameters)?)
+            } else {
+                kept.filter(|kept| kept.parameters() == plan.parameters).ok_or(TaskError::NotKept)?
+            };
+            let start = kept.start(replica.parameters())?;
+            Some((kept, start))
+        } else {
+            None
+        };
+        Ok(Self { plan, replica, data, streak })
     }
 
     /// The model, to make an engine for.
@@ -287,6 +363,22 @@ impl Progress {
     }
 }
 
+/// What a worker commits to, and what it keeps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finished {
+    /// Losses, the sketch if the codec has one, and the encoded update; [`Plan::result_bytes`] in all.
+    pub result: Vec<u8>,
+    /// With codec S, what the streak's next round goes on from, if this result is accepted.
+    pub kept: Option<Arc<Streak>>,
+}
+
+impl From<Vec<u8>> for Finished {
+    /// A result after which nothing is kept.
+    fn from(result: Vec<u8>) -> Self {
+        Self { result, kept: None }
+    }
+}
+
 /// A part of a round under way.
 ///
 /// Determinism: on one engine the result is a function of task and inputs.
@@ -303,8 +395,11 @@ impl<'a, E: Engine> TrainRun<'a, E> {
     /// # Errors
     /// Parameters that the engine refuses, or what the device says.
     pub async fn start(prepared: &'a Prepared, mut engine: E) -> Result<Self, TaskError> {
-        let parameters = prepared.replica.parameters();
-        let round = Round::start(prepared.plan.part, parameters, &mut engine).await?;
+        let part = prepared.plan.part;
+        let round = match &prepared.streak {
+            Some((kept, start)) => kept.load(part, start, &mut engine).await?,
+            None => Round::start(part, prepared.replica.parameters(), &mut engine).await?,
+        };
         Ok(Self { prepared, engine, round })
     }
 
@@ -322,26 +417,51 @@ impl<'a, E: Engine> TrainRun<'a, E> {
         Ok(self.progress())
     }
 
+    /// The result, when all steps are done; takes those that are left.
+    ///
+    /// # Errors
+    /// As [`TrainRun::step`]; an update beyond what codecs carry.
+    pub async fn finish(self) -> Result<Finished, TaskError> {
+        let plan = self.prepared.plan;
+        Ok(plan.result(self.repeat().await?)?)
+    }
+
     /// The update, when all steps are done; takes those that are left.
     ///
     /// # Errors
     /// As [`TrainRun::step`].
-    pub async fn update(self) -> Result<Update, TaskError> {
+    pub async fn repeat(self) -> Result<Repeated, TaskError> {
         let Self { prepared, mut engine, round } = self;
-        Ok(round.finish(&mut engine, &prepared.data).await?)
+        let Prepared { plan, data, .. } = prepared;
+        Ok(match &prepared.streak {
+            Some((kept, _)) => Repeated::Sparse(kept.finish(round, plan.model, &mut engine, data).await?),
+            None => Repeated::Dense(round.finish(&mut engine, data).await?),
+        })
+    }
+}
+
+/// A worker's steps, taken again.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Repeated {
+    /// With a codec that keeps nothing.
+    Dense(Update),
+    /// With codec S.
+    Sparse(Taken),
+}
+
+impl Repeated {
+    /// What the steps changed, and the losses on the way.
+    pub const fn update(&self) -> &Update {
+        match self {
+            Self::Dense(update) | Self::Sparse(Taken { update, .. }) => update,
+        }
     }
 
-    /// The result, when all steps are done; takes those that are left.
-    ///
-    /// Shapes: `steps` losses (f32, little-endian), then the encoded update; [`Plan::result_bytes`] in all.
-    ///
-    /// # Errors
-    /// As [`TrainRun::step`]; an update beyond what codecs carry.
-    pub async fn finish(self) -> Result<Vec<u8>, TaskError> {
-        let prepared = self.prepared;
-        let update = self.update().await?;
-        let mut result: Vec<u8> = update.losses.iter().flat_map(|loss| loss.to_le_bytes()).collect();
-        result.append(&mut prepared.plan.codec.encode(&update.delta)?);
-        Ok(result)
+    /// What the encoder gets.
+    pub fn encoded(&self) -> &[f32] {
+        match self {
+            Self::Dense(update) => &update.delta,
+            Self::Sparse(taken) => &taken.sum,
+        }
     }
 }

@@ -12,7 +12,7 @@ use crate::policy::{
 use crate::relay::{Relay, Timer};
 use crate::round::{Asking, Phase, Run, SlotState};
 use crate::session::Session;
-use potluck_proto::LeaseRequest;
+use potluck_proto::{LeaseRequest, UpdateCodec};
 use potluck_types::{BlobHash, Duration, Instant, JobId, SessionId, VolunteerId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -77,6 +77,16 @@ impl Relay {
         let seconds = run.spec.flops as f64 / speed + bytes as f64 / LINK_BYTES_PER_SECOND;
         // Saturates: a float beyond u64 becomes its greatest value.
         Duration(((seconds * 1e3) as u64).saturating_add(self.queued(id).0))
+    }
+
+    /// How a volunteer's update is to be encoded: see [`SparsePolicy`](crate::SparsePolicy).
+    fn codec_for(&self, run: &Run, volunteer: &VolunteerId, session: SessionId) -> UpdateCodec {
+        let Some(sparse) = run.spec.sparse else { return run.spec.codec };
+        let uplink = self.sessions.get(&session).and_then(|session| session.uplink);
+        let slow = uplink.is_some_and(|speed| speed < sparse.slow_link as f64);
+        let worth_it = slow || run.spec.update_bytes > sparse.large_update;
+        let credible = self.standings.audits_passed(volunteer) >= run.spec.audit.first;
+        if credible && worth_it { UpdateCodec::TopK } else { run.spec.codec }
     }
 
     /// A free slot in an open round that this volunteer can still complete.
@@ -169,13 +179,21 @@ impl Relay {
     ) {
         let expected = self.round_time(session, id, request, held);
         let (lease, fence) = self.new_lease();
+        let Some(run) = self.runs.get(id) else { return };
+        let codec = self.codec_for(run, &volunteer, session);
+        let streak = match codec {
+            UpdateCodec::TopK => run.streak(&volunteer, &request.kept),
+            _ => Vec::new(),
+        };
         let Some(run) = self.runs.get_mut(id) else { return };
         let Phase::Open { deadline, .. } = run.phase else { return };
-        let (result_bytes, flops) = (run.spec.result_bytes(), run.spec.flops);
+        let (result_bytes, flops) = (run.spec.result_bytes_of(codec), run.spec.flops);
         let Some(slot) = run.slots.get_mut(worker) else { return };
         let first = !slot.dealt;
         slot.dealt = true;
         slot.state = SlotState::Leased { lease, volunteer };
+        let task = Arc::make_mut(&mut slot.task);
+        (task.codec, task.streak) = (codec, streak);
         let work = Work::Round { task: Arc::clone(&slot.task), result_bytes };
         run.service = run.service.saturating_add(flops);
         let opened = first && run.dealt() == 1;

@@ -31,6 +31,8 @@ pub(crate) enum Stage {
         bytes: Vec<u8>,
         /// Bytes that were asked for.
         requested: u64,
+        /// When the first of them was.
+        since: Instant,
     },
 }
 
@@ -433,6 +435,19 @@ impl Relay {
             let speed = session.speed_at(training);
             let bounded = speed.map_or(bound, |speed| speed.min(bound));
             *speed = Some(bounded.clamp(SPEED.start, SPEED.end));
+        }
+    }
+
+    /// Updates what is known of a session's link from a result that took so long to arrive.
+    pub(crate) fn measure_uplink(&mut self, id: SessionId, bytes: u64, since: Instant) {
+        if bytes < crate::policy::LINK_SAMPLE_BYTES {
+            return;
+        }
+        let elapsed_s = self.now.since(since).0.max(1) as f64 / 1e3;
+        let observed = bytes as f64 / elapsed_s;
+        if let Some(session) = self.sessions.get_mut(&id) {
+            let before = session.uplink.unwrap_or(observed);
+            session.uplink = Some(before + crate::policy::SPEED_WEIGHT * (observed - before));
         }
     }
 

@@ -40,5 +40,5 @@ pub use io::{
 pub use relay::{Config, PlantedBug, Relay};
 pub use run::{
     AcceptedUpdate, AuditPolicy, CheckUpdate, PauseReason, RunError, RunInput, RunOutput, RunPhase,
-    RunProgress, RunSpec, UpdateVerdict,
+    RunProgress, RunSpec, SparsePolicy, UpdateVerdict,
 };

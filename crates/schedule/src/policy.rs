@@ -86,6 +86,14 @@ pub(crate) const MAX_UPDATES_IN_MEMORY_BYTES: u64 = MAX_RESULTS_IN_MEMORY_BYTES 
 pub(crate) const QUORUM_FLOOR: u32 = 3;
 /// ... and at its deadline this part of the expected workers, in percent. It is halved with each repetition.
 pub(crate) const QUORUM_PERCENT: u32 = 60;
+/// Who sends codec S needs a link slower than this: 2 Mbit/s, on which an update of codec R of `mini` (0.4 MB) takes 1.6 s.
+pub(crate) const SLOW_LINK_BYTES_PER_SECOND: u64 = 250_000;
+/// Or an update of codec R larger than this: that of 5 million parameters, 10 s at 2 Mbit/s.
+pub(crate) const LARGE_UPDATE_BYTES: u64 = 2_500_000;
+/// Results of fewer bytes say nothing about a link: the round trips of their requests are most of the time.
+pub(crate) const LINK_SAMPLE_BYTES: u64 = 16 << 10;
+/// Least rate of replays of codec S, in millionths: nothing can be trimmed there, as each value has about one sender.
+pub(crate) const SPARSE_AUDIT_RATE: u32 = 100_000;
 /// Training's part of the speed that calibration finds for matrix products: attention, norms and AdamW move more
 /// bytes for each operation.
 pub(crate) const TRAIN_EFFICIENCY: f64 = 0.25;

@@ -72,7 +72,7 @@ impl Relay {
             lease.deadline = self.now + MIN_DEADLINE + Duration((seconds * 1e3) as u64);
             let after = lease.deadline;
             let bytes = Vec::with_capacity(claim.result.bytes as usize);
-            lease.stage = Stage::Arriving { claim, bytes, requested: 0 };
+            lease.stage = Stage::Arriving { claim, bytes, requested: 0, since: self.now };
             self.disarm(before, Timer::Lease(id));
             self.arm(after, Timer::Lease(id));
             // All leases of a session together stay within the limit of chunks in flight.
@@ -103,7 +103,7 @@ impl Relay {
             // The lease may just have ended; the bytes are dropped. A flood of them is paid for by number.
             return self.charge_stray(id);
         };
-        let Some(Lease { stage: Stage::Arriving { claim, bytes, requested }, .. }) =
+        let Some(Lease { stage: Stage::Arriving { claim, bytes, requested, since }, .. }) =
             self.leases.get_mut(&lease_id)
         else {
             return;
@@ -116,7 +116,8 @@ impl Relay {
         if (bytes.len() as u64) < claim.result.bytes {
             return self.request_chunk(lease_id);
         }
-        let (claim, bytes) = (*claim, std::mem::take(bytes));
+        let (claim, bytes, since) = (*claim, std::mem::take(bytes), *since);
+        self.measure_uplink(id, claim.result.bytes, since);
         self.deliver(lease_id, claim, bytes);
     }
 

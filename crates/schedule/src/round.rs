@@ -4,9 +4,9 @@ use crate::io::Ticket;
 use crate::leasing::Claim;
 use crate::policy::{ASKED_RECENTLY, EXCUSED, MAX_REASON_BYTES, QUORUM_FLOOR, QUORUM_PERCENT};
 use crate::run::{PauseReason, RunPhase, RunProgress, RunSpec};
-use potluck_proto::TrainTask;
+use potluck_proto::{PastUpdate, TrainTask, UpdateCodec};
 use potluck_types::limits::MAX_SESSIONS;
-use potluck_types::{Duration, Instant, JobId, LeaseId, SessionId, VolunteerId};
+use potluck_types::{BlobHash, Duration, Instant, JobId, LeaseId, SessionId, VolunteerId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -119,6 +119,8 @@ pub(crate) struct Run {
     pub(crate) doubted: bool,
     /// Who had an update in the last durable round, by worker.
     pub(crate) last: Vec<Option<VolunteerId>>,
+    /// The streaks of codec S that may go on. Not durable: after a restart they begin anew.
+    streaks: BTreeMap<VolunteerId, Vec<PastUpdate>>,
     /// Flops handed out: the fair queue, shared with jobs.
     pub(crate) service: u64,
     /// The round was handed out to be closed, and may become durable.
@@ -146,6 +148,7 @@ impl Run {
             floor: 0,
             doubted: false,
             last: Vec::new(),
+            streaks: BTreeMap::new(),
             service,
             writing: false,
             changed: false,
@@ -243,6 +246,39 @@ impl Run {
     /// Everybody may try again.
     pub(crate) fn forget_excuses(&mut self) {
         self.unable.clear();
+    }
+
+    /// The streak with which a volunteer goes on that kept what follows these updates.
+    pub(crate) fn streak(&self, volunteer: &VolunteerId, kept: &[BlobHash]) -> Vec<PastUpdate> {
+        let streak = self.streaks.get(volunteer);
+        let goes_on =
+            |streak: &&Vec<PastUpdate>| streak.last().is_some_and(|past| kept.contains(&past.result));
+        streak.filter(goes_on).cloned().unwrap_or_default()
+    }
+
+    /// A round is durable, and another one comes: streaks grow by the updates that counted.
+    pub(crate) fn extend_streaks(&mut self) {
+        let round = self.round;
+        for (worker, slot) in self.slots.iter().enumerate() {
+            let SlotState::Delivered(update) = &slot.state else { continue };
+            if slot.task.codec == UpdateCodec::TopK {
+                let mut streak = slot.task.streak.clone();
+                streak.push(PastUpdate { round, worker: worker as u32, result: update.claim.result.hash });
+                self.streaks.insert(update.volunteer, streak);
+            }
+        }
+    }
+
+    /// Where the number of the round is a multiple, streaks end.
+    pub(crate) fn end_streaks(&mut self) {
+        if self.spec.streak == 0 || self.round.is_multiple_of(self.spec.streak) {
+            self.streaks.clear();
+        }
+    }
+
+    /// A liar's streak is worth nothing.
+    pub(crate) fn forget_streak(&mut self, volunteer: &VolunteerId) {
+        self.streaks.remove(volunteer);
     }
 
     /// Frees a slot whose lease ended.

@@ -6,13 +6,13 @@
 
 use crate::io::{Output, Ticket};
 use crate::leasing::{Blamed, Claim, Lease, Stage};
-use crate::policy::{MAX_RUNS, MAX_UPDATES_IN_MEMORY_BYTES};
+use crate::policy::{MAX_RUNS, MAX_UPDATES_IN_MEMORY_BYTES, SPARSE_AUDIT_RATE};
 use crate::relay::{PlantedBug, Relay};
 use crate::round::{Phase, Run, Slot, SlotState, Update, UpdateCheck, failed};
 use crate::run::{
     AcceptedUpdate, CheckUpdate, PauseReason, RunError, RunInput, RunOutput, RunSpec, UpdateVerdict,
 };
-use potluck_proto::{Outcome, RejectReason, RevokeReason, TrainTask};
+use potluck_proto::{Outcome, RejectReason, RevokeReason, TrainTask, UpdateCodec};
 use potluck_types::{JobId, LeaseId, VolunteerId};
 use std::sync::Arc;
 
@@ -86,6 +86,7 @@ impl Relay {
         run.slots.clear();
         run.asking.clear();
         run.invited = 0;
+        run.end_streaks();
         if run.round < run.spec.rounds {
             run.phase = Phase::Preparing;
             let (round, workers) = (run.round, run.spec.max_workers);
@@ -221,7 +222,10 @@ impl Relay {
         let mut low = [0; 4];
         low.copy_from_slice(&drawn.as_bytes()[..4]);
         let millionths = (u64::from(u32::from_le_bytes(low)) * 1_000_000) >> 32;
-        let rate = policy.rate_after(self.standings.audits_passed(&update.volunteer));
+        let mut rate = policy.rate_after(self.standings.audits_passed(&update.volunteer));
+        if task.codec == UpdateCodec::TopK {
+            rate = rate.max(SPARSE_AUDIT_RATE);
+        }
         let audit = millionths < u64::from(rate);
         update.check = UpdateCheck::Pending { audit };
         let check = CheckUpdate {
@@ -271,6 +275,9 @@ impl Relay {
         let Update { lease, session, volunteer, claim, .. } = update;
         let (shard, backend) = (worker as u32, claim.backend);
         self.blame(&Blamed { job: *id, shard, volunteer, session, lease, backend }, reason);
+        if let Some(run) = self.runs.get_mut(id) {
+            run.forget_streak(&volunteer);
+        }
         self.distrust(&volunteer);
     }
 
@@ -419,8 +426,10 @@ impl Relay {
             return self.repeat(id);
         }
         let mut updates = Vec::new();
-        for (worker, update) in run.updates() {
+        for (worker, slot) in run.slots.iter().enumerate() {
+            let Some(update) = slot.update() else { continue };
             updates.push(AcceptedUpdate {
+                task: Arc::clone(&slot.task),
                 ticket: update.ticket,
                 volunteer: update.volunteer,
                 worker: worker as u32,
@@ -457,6 +466,7 @@ impl Relay {
             return;
         };
         run.last = run.slots.iter().map(|slot| slot.update().map(|update| update.volunteer)).collect();
+        run.extend_streaks();
         run.round += 1;
         run.attempt = 0;
         let volunteers: Vec<_> = run.last.iter().flatten().copied().collect();

@@ -3,7 +3,9 @@
 //! Units: times in milliseconds, rates in millionths, sizes in bytes.
 
 use crate::io::Ticket;
-use crate::policy::{MAX_RUN_WORKERS, MAX_UPDATES_IN_MEMORY_BYTES};
+use crate::policy::{
+    LARGE_UPDATE_BYTES, MAX_RUN_WORKERS, MAX_UPDATES_IN_MEMORY_BYTES, SLOW_LINK_BYTES_PER_SECOND,
+};
 use potluck_proto::{
     Backend, BlobRef, DataSetSpec, LearningRate, ModelSpec, RejectReason, TrainTask, UpdateCodec,
 };
@@ -47,6 +49,27 @@ impl AuditPolicy {
     }
 }
 
+/// Which volunteers send codec S in a run of another codec: those that passed as many replays as a newcomer has to
+/// ([`AuditPolicy::first`]), where the link is slow or the other update large.
+///
+/// Source: `training.md`, "Two codecs, chosen per volunteer and run".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SparsePolicy {
+    /// Length of one update, with what comes with it but for the losses.
+    pub update_bytes: u64,
+    /// A link slower than this is slow, in bytes per second.
+    pub slow_link: u64,
+    /// An update longer than this is large, in bytes.
+    pub large_update: u64,
+}
+
+impl SparsePolicy {
+    /// With a slow link of 2 Mbit/s and a large update of 2.5 MB, that of five million parameters.
+    pub const fn new(update_bytes: u64) -> Self {
+        Self { update_bytes, slow_link: SLOW_LINK_BYTES_PER_SECOND, large_update: LARGE_UPDATE_BYTES }
+    }
+}
+
 /// A run: what its tasks have in common, and how its rounds are held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunSpec {
@@ -72,8 +95,12 @@ pub struct RunSpec {
     pub blocks_dealt: u32,
     /// How updates are encoded.
     pub codec: UpdateCodec,
-    /// Length of one encoded update.
+    /// Length of one encoded update, with what comes with it but for the losses.
     pub update_bytes: u64,
+    /// Rounds of a streak of codec S; 0 where nobody sends that.
+    pub streak: u64,
+    /// Who sends codec S in place of the run's own, if anybody does.
+    pub sparse: Option<SparsePolicy>,
     /// Memory that one worker needs, inputs among it: who offers less is not asked.
     pub memory_bytes: u64,
     /// Floating-point operations of one worker's part of a round: an estimate, for deadlines.
@@ -150,6 +177,9 @@ impl RunSpec {
             ("the length of an update", self.update_bytes),
             ("the least number of workers", self.min_workers.into()),
         ];
+        if (self.codec == UpdateCodec::TopK || self.sparse.is_some()) && self.streak == 0 {
+            return Err(RunError::Zero { what: "the length of a streak" });
+        }
         if let Some((what, _)) = sizes.iter().find(|(_, size)| *size == 0) {
             return Err(RunError::Zero { what });
         }
@@ -164,9 +194,21 @@ impl RunSpec {
         if bytes > MAX_UPDATES_IN_MEMORY_BYTES { Err(RunError::Memory { bytes }) } else { Ok(()) }
     }
 
-    /// Length of one result: a loss a step, then the update.
+    /// Length of the longest result: a loss a step, then the update.
     pub fn result_bytes(&self) -> u64 {
-        self.update_bytes.saturating_add(4 * u64::from(self.steps))
+        self.update_bytes
+            .max(self.sparse.map_or(0, |sparse| sparse.update_bytes))
+            .saturating_add(4 * u64::from(self.steps))
+    }
+
+    /// Length of a result of the run's own codec, or of codec S in its place.
+    pub(crate) fn result_bytes_of(&self, codec: UpdateCodec) -> u64 {
+        let update = if codec == self.codec {
+            self.update_bytes
+        } else {
+            self.sparse.map_or(0, |sparse| sparse.update_bytes)
+        };
+        update.saturating_add(4 * u64::from(self.steps))
     }
 
     /// Memory that the fewest workers' results take.
@@ -182,6 +224,7 @@ impl RunSpec {
                     == (self.model, self.steps, self.sequences, self.length)
                 && (task.rate, task.seed, task.blocks_dealt) == (self.rate, self.seed, self.blocks_dealt)
                 && (task.codec, task.data) == (self.codec, self.data)
+                && task.streak.is_empty()
                 && task.checkpoint_round <= round
         };
         tasks.len() == self.max_workers as usize && tasks.iter().enumerate().all(fits)
@@ -357,6 +400,8 @@ pub struct AcceptedUpdate {
     pub volunteer: VolunteerId,
     /// Its number in the round.
     pub worker: u32,
+    /// What was to be done.
+    pub task: Arc<TrainTask>,
     /// What it was computed with.
     pub backend: Backend,
     /// Hash and length of the result.

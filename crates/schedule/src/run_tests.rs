@@ -6,7 +6,7 @@ use crate::policy::{EXCUSED, GATHER, GRACE, MAX_UPDATES_IN_MEMORY_BYTES};
 use crate::relay::{Config, Relay};
 use crate::run::{
     AcceptedUpdate, AuditPolicy, CheckUpdate, PauseReason, RunError, RunInput, RunOutput, RunPhase,
-    RunProgress, RunSpec, UpdateVerdict,
+    RunProgress, RunSpec, SparsePolicy, UpdateVerdict,
 };
 use potluck_proto::{
     Backend, BlobChunk, BlobRef, BlobRequest, Commit, Consent, DataSetSpec, Hello, LearningRate, Lease,
@@ -21,10 +21,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 mod model;
 mod rules;
+mod streaks;
 
 const RUN: JobId = JobId([9; 16]);
 const STEPS: u32 = 4;
 const UPDATE: u64 = 600_000;
+const SPARSE: u64 = 40_000;
+const STREAK: u64 = 10;
 
 fn blob(tag: &str, bytes: u64) -> BlobRef {
     BlobRef { hash: BlobHash::of(tag.as_bytes()), bytes }
@@ -44,6 +47,8 @@ fn spec(rounds: u64) -> RunSpec {
         blocks_dealt: 0,
         codec: UpdateCodec::Int4,
         update_bytes: UPDATE,
+        streak: STREAK,
+        sparse: None,
         memory_bytes: 30 << 20,
         flops: 1_097_472 * 512 * u64::from(STEPS),
         data: DataSetSpec { tokens: 1_000_000, tree: [4; 32] },
@@ -69,6 +74,7 @@ fn task(spec: &RunSpec, round: u64, worker: u32) -> TrainTask {
         seed: spec.seed,
         blocks_dealt: spec.blocks_dealt,
         codec: spec.codec,
+        streak: Vec::new(),
         data: spec.data,
         blocks: vec![block],
         checkpoint_round: 0,
@@ -94,11 +100,14 @@ struct World {
     now: Instant,
     out: Vec<Output>,
     tokens: BTreeMap<u64, ConsentToken>,
+    /// After which update a session says that it kept something.
+    kept: BTreeMap<u64, BlobHash>,
 }
 
 fn result_of(lease: &Lease, salt: u8) -> Vec<u8> {
     let len = match &lease.task {
         Task::Matmul(task) => u64::from(task.rows) * u64::from(task.cols) * 4,
+        Task::Train(task) if task.codec == UpdateCodec::TopK => u64::from(task.steps) * 4 + SPARSE,
         Task::Train(task) => u64::from(task.steps) * 4 + UPDATE,
     };
     vec![lease.lease.0 as u8 ^ salt; len as usize]
@@ -115,7 +124,7 @@ impl World {
 
     fn of(incarnation: u32) -> Self {
         let relay = Relay::new(Config::new([7; 32], incarnation));
-        Self { relay, now: Instant(0), out: Vec::new(), tokens: BTreeMap::new() }
+        Self { relay, now: Instant(0), out: Vec::new(), tokens: BTreeMap::new(), kept: BTreeMap::new() }
     }
 
     /// A run that prepared its first round, and volunteers 1 to `volunteers`.
@@ -195,8 +204,14 @@ impl World {
 
     fn request_with(&mut self, session: u64, mflops: u32, memory_bytes: u64) -> Result<Lease, NoWorkReason> {
         let consent = self.tokens[&session];
-        let request =
-            LeaseRequest { consent, backend: Backend::WebGpu, mflops, memory_bytes, held: Vec::new() };
+        let request = LeaseRequest {
+            consent,
+            backend: Backend::WebGpu,
+            mflops,
+            memory_bytes,
+            held: Vec::new(),
+            kept: self.kept.get(&session).copied().into_iter().collect(),
+        };
         self.say(session, request);
         self.heard(session, |m| match m {
             Message::Lease(lease) => Some(Ok(lease.clone())),

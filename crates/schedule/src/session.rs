@@ -45,6 +45,8 @@ pub(crate) struct Session {
     pub(crate) speed: Option<f64>,
     /// The same, in training rounds.
     pub(crate) training_speed: Option<f64>,
+    /// Measured bytes per second of results that arrived; `None` until the first that is large enough.
+    pub(crate) uplink: Option<f64>,
     /// When the session's device began with its oldest lease.
     pub(crate) busy_since: Instant,
     /// The job whose picture the session sees.
@@ -83,6 +85,7 @@ impl Relay {
                 input_credit: 0,
                 speed: None,
                 training_speed: None,
+                uplink: None,
                 busy_since: self.now,
                 viewing: None,
                 last_picture: None,

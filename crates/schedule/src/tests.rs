@@ -107,6 +107,7 @@ impl World {
             mflops,
             memory_bytes: 1 << 30,
             held: Vec::new(),
+            kept: Vec::new(),
         };
         self.say(session, request);
         self.heard(session, |m| match m {
@@ -286,7 +287,14 @@ fn a_wrong_result_is_leased_again_and_the_liar_waits() {
     }
     world.say(
         S1,
-        LeaseRequest { consent: token, backend: Backend::WebGpu, mflops: 1, memory_bytes: 0, held: vec![] },
+        LeaseRequest {
+            consent: token,
+            backend: Backend::WebGpu,
+            mflops: 1,
+            memory_bytes: 0,
+            held: vec![],
+            kept: Vec::new(),
+        },
     );
     assert_eq!(world.refusal(S1), Some(RefusalCode::NotTrusted));
     // It comes back under the same key, and has to wait still.
@@ -400,7 +408,14 @@ fn shards_prefer_inputs_that_the_volunteer_holds() {
     let held = vec![row.hash, col.hash];
     world.say(
         S1,
-        LeaseRequest { consent: token, backend: Backend::WebGpu, mflops: 1, memory_bytes: 1 << 20, held },
+        LeaseRequest {
+            consent: token,
+            backend: Backend::WebGpu,
+            mflops: 1,
+            memory_bytes: 1 << 20,
+            held,
+            kept: Vec::new(),
+        },
     );
     let lease = world
         .heard(S1, |m| match m {
@@ -644,7 +659,7 @@ proptest! {
                     if let Some((id, token, leases)) = open.get_mut(&s) {
                         let (id, token) = (*id, *token);
                         let request =
-                            LeaseRequest { consent: token, backend: Backend::WasmSimd, mflops, memory_bytes: 1 << 24, held: vec![] };
+                            LeaseRequest { consent: token, backend: Backend::WasmSimd, mflops, memory_bytes: 1 << 24, held: vec![], kept: Vec::new() };
                         world.say(id, request);
                         leases.extend(world.heard(id, |m| match m {
                             Message::Lease(lease) => Some(lease.clone()),

@@ -73,7 +73,7 @@ impl Library<'_> {
     /// The right update of a worker; empty if an input is unknown.
     pub fn update(&self, task: &TrainTask) -> Vec<u8> {
         let inputs = inputs(task, |hash| self.blob(hash).cloned());
-        inputs.and_then(|inputs| work(task, inputs, None).ok()).unwrap_or_default()
+        inputs.and_then(|inputs| work(task, inputs, None).ok()).map_or_else(Vec::new, |done| done.result)
     }
 
     fn tile(&self, task: &MatmulTask, order: Order) -> Vec<u8> {

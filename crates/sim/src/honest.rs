@@ -10,6 +10,7 @@ use crate::product::multiply;
 use crate::rng::Rng;
 use crate::run::work;
 use potluck_proto::{Backend, MatmulTask, Preset, TrainTask};
+use potluck_train::streak::Streak;
 use potluck_types::{Duration, Instant, VolunteerId, VolunteerKey};
 use potluck_volunteer::{
     Action, Choice, Conditions, DEFAULT_CACHE_BYTES, DEFAULT_MEMORY_BYTES, Engine, Event, Failure, Options,
@@ -37,6 +38,8 @@ pub(crate) struct Honest {
     choice: Choice,
     /// The kernel that runs, and one that was canceled but whose end is still on its way.
     running: Option<RunId>,
+    /// What a kernel that is done keeps for its streak.
+    keeps: Option<(RunId, Arc<Streak>)>,
     armed: Option<u64>,
     second: u64,
     ticks: u32,
@@ -64,6 +67,7 @@ impl Honest {
             cache_bytes,
             choice: rng.pick(&[Choice::Auto, Choice::Gpu, Choice::Cpu]).unwrap_or_default(),
             running: None,
+            keeps: None,
             armed: None,
             second: 0,
             ticks: 0,
@@ -150,7 +154,8 @@ impl Honest {
         match result {
             Ok(result) => {
                 let busy = Duration(self.rng.within(1..=50));
-                self.step(now, Event::KernelDone { run, result, busy })
+                let kept = self.keeps.take_if(|(of, _)| *of == run).map(|(_, kept)| kept);
+                self.step(now, Event::KernelDone { run, result, busy, kept })
             }
             Err(broken) => {
                 let failure = match broken {
@@ -293,7 +298,7 @@ impl Honest {
             Some(Defect::OutOfMemory) if fails => Err(Broken::OutOfMemory),
             defect => match &run.work {
                 Workload::Matmul { task, a, bt } => Ok(self.tile(task, a, bt)),
-                Workload::Train { task, inputs } => self.update(task, inputs.clone()),
+                Workload::Train { task, inputs } => self.update(run.id, task, inputs.clone()),
             }
             .map(|right| if defect == Some(Defect::Zeros) { vec![0; right.len()] } else { right }),
         };
@@ -307,12 +312,14 @@ impl Honest {
         multiply(task, &stack(a), &stack(bt), self.device.order)
     }
 
-    fn update(&mut self, task: &TrainTask, inputs: TrainInputs) -> Result<Vec<u8>, Broken> {
+    fn update(&mut self, run: RunId, task: &TrainTask, inputs: TrainInputs) -> Result<Vec<u8>, Broken> {
         let mut drift = self.device.drifts.then(|| self.rng.fork());
-        work(task, inputs, drift.as_mut()).map_err(|error| {
+        let done = work(task, inputs, drift.as_mut()).map_err(|error| {
             self.accuse(format!("a part of round {} cannot be done: {error}", task.round));
             Broken::BadTask
-        })
+        })?;
+        self.keeps = done.kept.map(|kept| (run, kept));
+        Ok(done.result)
     }
 
     fn arm(&mut self, now: u64) -> Vec<Act> {

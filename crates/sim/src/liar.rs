@@ -263,6 +263,7 @@ impl Liar {
                         mflops,
                         memory_bytes: 1 << 30,
                         held,
+                        kept: Vec::new(),
                     };
                     send(&mut acts, request);
                 }

@@ -100,6 +100,7 @@ struct Sums {
     rounds: u64,
     updates: u64,
     deceived: u64,
+    streaks: u64,
     rejected: u64,
     late_commits: u64,
     honest_undelivered: u64,
@@ -116,6 +117,7 @@ impl Sums {
         self.rounds += outcome.rounds;
         self.updates += outcome.updates;
         self.deceived += outcome.deceived;
+        self.streaks += outcome.streaks;
         self.rejected += outcome.rejected;
         self.late_commits += outcome.late_commits;
         self.honest_undelivered += outcome.honest_undelivered;
@@ -201,6 +203,7 @@ fn print_table(seeds: u64, sums: &Sums, elapsed_s: f64) {
         ("training rounds closed", sums.rounds),
         ("updates that counted", sums.updates),
         ("wrong ones among them", sums.deceived),
+        ("that went on with a streak", sums.streaks),
         ("results rejected", sums.rejected),
         ("late or fenced commits", sums.late_commits),
         ("honest, not delivered", sums.honest_undelivered),

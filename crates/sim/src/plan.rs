@@ -34,6 +34,8 @@ pub struct PlannedRun {
     pub audit: AuditPolicy,
     /// How updates are encoded.
     pub codec: UpdateCodec,
+    /// Whether credible volunteers send codec S.
+    pub sparse: bool,
     /// Whether the model has biases.
     pub bias: bool,
     /// When it is submitted, in milliseconds.
@@ -227,19 +229,33 @@ fn draw_runs(rng: &mut Rng, safety_ms: u64) -> Vec<PlannedRun> {
         };
         let pauses = [pause(), pause()];
         PlannedRun {
-            rounds: rng.within(2..=5),
+            // Now and then long enough for streaks to end.
+            rounds: if rng.permille(200) { rng.within(6..=12) } else { rng.within(2..=5) },
             max_workers: rng.within(2..=4) as u32,
             audit: rng.pick(&[AUDIT_ALL, AuditPolicy::default(), AUDIT_NONE]).unwrap_or(AUDIT_ALL),
             codec: rng
-                .pick(&[UpdateCodec::F32, UpdateCodec::F16, UpdateCodec::Int8, UpdateCodec::Int4])
+                .pick(&[
+                    UpdateCodec::F32,
+                    UpdateCodec::F16,
+                    UpdateCodec::Int8,
+                    UpdateCodec::Int4,
+                    UpdateCodec::TopK,
+                    UpdateCodec::TopK,
+                ])
                 .unwrap_or(UpdateCodec::F32),
+            sparse: false,
             bias: rng.permille(300),
             submit_at,
             cancel_at: rng.permille(100).then_some(submit_at + until).filter(|at| *at < safety_ms),
             pauses: pauses.map(|pause| pause.filter(|(at, _)| *at < safety_ms)),
         }
     };
-    (0..count).map(draw).collect()
+    let mut runs: Vec<_> = (0..count).map(draw).collect();
+    for run in &mut runs {
+        // In a run of codec S everybody sends it already.
+        run.sparse = run.codec != UpdateCodec::TopK && rng.permille(500);
+    }
+    runs
 }
 
 fn draw_faults(rng: &mut Rng, safety_ms: u64) -> Faults {

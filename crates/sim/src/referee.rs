@@ -3,7 +3,7 @@
 
 use crate::plan::AUDIT_ALL;
 use crate::rounds::submitted;
-use crate::run::{Training, WRONG_UPDATE, distance, inputs, work};
+use crate::run::{Training, inputs, is_right, work};
 use crate::store::{Blobs, RunRows, Store};
 use potluck_proto::{BlobRef, TrainTask};
 use potluck_rounds::{Host, named};
@@ -57,6 +57,8 @@ pub struct Referee {
     pub updates: u64,
     /// Updates that were wrong, were not replayed, and counted.
     pub deceived: u64,
+    /// Updates of codec S that went on with a streak.
+    pub streaks: u64,
 }
 
 impl Referee {
@@ -148,9 +150,11 @@ impl Referee {
     ) -> Result<(), String> {
         let seen = self.runs.get_mut(run).ok_or("a lease of an unknown run")?;
         let round = seen.host.round();
-        if task.round != round || seen.tasks.get(worker as usize) != Some(task) || seen.closing {
+        let known = seen.tasks.get_mut(worker as usize).filter(|known| same_work(known, task));
+        let (Some(known), false) = (known.filter(|_| task.round == round), seen.closing) else {
             return Err(format!("lease {lease} is not a task of round {round} of {run:?}, which is open"));
-        }
+        };
+        known.clone_from(task);
         // A new lease means that nothing of an attempt before is under check.
         seen.checks.clear();
         seen.places.insert(worker, Place { lease, volunteer, committed: None });
@@ -289,7 +293,23 @@ impl Referee {
         let workers = row.updates.iter().map(|update| update.worker + 1).max().unwrap_or(0);
         let tasks = seen.host.tasks(workers).map_err(|error| error.to_string())?;
         for update in &row.updates {
-            let task = &tasks[update.worker as usize];
+            let task = &*update.task;
+            if !same_work(&tasks[update.worker as usize], task) {
+                return wrong(format!("worker {} had another task than the round's", update.worker));
+            }
+            for past in &task.streak {
+                let own = |other: &&AcceptedUpdate| {
+                    (other.worker, other.claim.hash, other.volunteer)
+                        == (past.worker, past.result, update.volunteer)
+                };
+                let of_round = rows.rounds.get(past.round as usize).map(|row| &row.updates);
+                if !of_round.is_some_and(|updates| updates.iter().any(|other| own(&other))) {
+                    return wrong(format!(
+                        "the streak of worker {} is not its volunteer's own",
+                        update.worker
+                    ));
+                }
+            }
             if blobs.get(&update.claim.hash) != Some(&update.result) {
                 return wrong(format!("the update of worker {} is not stored", update.worker));
             }
@@ -297,21 +317,18 @@ impl Referee {
                 return wrong("its inputs are not stored".into());
             };
             let right = work(task, inputs, None).map_err(|error| error.to_string())?;
-            let off = distance(task, &update.result, &right);
-            let is_right = off.is_some_and(|off| off <= WRONG_UPDATE);
+            let is_right = is_right(task, &update.result, &right.result);
             if update.audited && !is_right {
-                return wrong(format!(
-                    "a wrong update was replayed and counts: worker {}, {off:?} off",
-                    update.worker
-                ));
+                return wrong(format!("a wrong update was replayed and counts: worker {}", update.worker));
             }
             if seen.training.spec.audit == AUDIT_ALL && !update.audited {
                 return wrong(format!("the update of worker {} was not replayed", update.worker));
             }
             self.updates += 1;
             self.deceived += u64::from(!is_right);
+            self.streaks += u64::from(!task.streak.is_empty());
         }
-        let submitted: Vec<_> = row.updates.iter().filter_map(|update| submitted(&tasks, update)).collect();
+        let submitted: Vec<_> = row.updates.iter().map(submitted).collect();
         let closed = seen.host.close(&submitted).map_err(|error| error.to_string())?;
         let found = (row.before, row.after, row.step, row.checkpoint);
         let expected =
@@ -327,4 +344,9 @@ impl Referee {
         self.rounds += 1;
         Ok(())
     }
+}
+
+/// Whether two tasks ask for the same work: how the update is encoded may differ.
+fn same_work(one: &TrainTask, other: &TrainTask) -> bool {
+    TrainTask { codec: one.codec, streak: one.streak.clone(), ..other.clone() } == *one
 }

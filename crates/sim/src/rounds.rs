@@ -51,9 +51,7 @@ impl Open {
         if self.host.round() != round {
             return Err(format!("round {round} is to be closed, and the run is at {}", self.host.round()));
         }
-        let tasks = self.host.tasks(updates.iter().map(|update| update.worker + 1).max().unwrap_or(0));
-        let tasks = tasks.map_err(|error| error.to_string())?;
-        let submitted: Vec<_> = updates.iter().filter_map(|update| submitted(&tasks, update)).collect();
+        let submitted: Vec<_> = updates.iter().map(submitted).collect();
         let suspects = self.host.suspects(&submitted).map_err(|error| error.to_string())?;
         if suspects.is_empty() {
             let closed = self.host.close(&submitted).map_err(|error| error.to_string())?;
@@ -72,16 +70,13 @@ impl Open {
 }
 
 /// An update as the run's host takes it.
-pub(crate) fn submitted<'a>(
-    tasks: &'a [potluck_proto::TrainTask],
-    update: &'a AcceptedUpdate,
-) -> Option<Submitted<'a>> {
-    Some(Submitted {
-        task: tasks.get(update.worker as usize)?,
+pub(crate) fn submitted(update: &AcceptedUpdate) -> Submitted<'_> {
+    Submitted {
+        task: &update.task,
         result: &update.result,
         weight: f64::from(update.weight.max(1)) / 1e6,
         audited: update.audited,
-    })
+    }
 }
 
 /// Hash, then what is checked of every update, then the replay if it was drawn.

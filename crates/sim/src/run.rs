@@ -3,14 +3,19 @@
 
 use crate::plan::PlannedRun;
 use crate::rng::Rng;
-use potluck_proto::{BlobRef, DataSetSpec, LearningRate, ModelSizes, Task, TrainTask};
+use potluck_proto::{BlobRef, DataSetSpec, LearningRate, ModelSizes, Task, TrainTask, UpdateCodec};
 use potluck_rounds::{
-    Data, Host, HostError, Plan, Prepared, Reference, TaskError, Terms, TrainInputs, TrainRun, replay, sizes,
+    Data, Finished, Host, HostError, Plan, Prepared, Reference, Repeated, TaskError, Terms, TrainInputs,
+    TrainRun, again, replay, sizes,
 };
-use potluck_schedule::RunSpec;
-use potluck_train::data::{DataError, DataSet};
+use potluck_schedule::{RunSpec, SparsePolicy};
+use potluck_train::data::{DataError, DataSet, Held};
+use potluck_train::outer::Replica;
+use potluck_train::round::Part;
+use potluck_train::streak::Streak;
 use potluck_types::{BlobHash, JobId};
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -20,8 +25,12 @@ use std::task::{Context, Poll, Waker};
 /// A replay allows for 1e-3, and a value at the border of two codes may fall to either side: with int4, a seventh of
 /// the largest value, for a few values in a thousand. Lies of the simulator are larger.
 pub const WRONG_UPDATE: f64 = 0.1;
+/// The same of codec S: at the border of the 64 largest, rounding decides which values are sent.
+const WRONG_SPARSE: f64 = 0.4;
 /// By how much a device's arithmetic differs, relative to each value: half of what a replay allows for.
 const DRIFT: f32 = 5e-5;
+/// Rounds of a streak: few, so that some end.
+const STREAK: u64 = 4;
 const VOCABULARY: u32 = 5;
 const TRAIN_TOKENS: usize = 400;
 const VALIDATION_TOKENS: usize = 120;
@@ -73,6 +82,7 @@ impl Training {
             seed: rng.bytes(),
             blocks_dealt: 0,
             codec: planned.codec,
+            streak: if planned.sparse || planned.codec == UpdateCodec::TopK { STREAK } else { 0 },
         };
         let parameters = sizes::model(&terms.model).parameters();
         let secret = rng.bytes();
@@ -91,7 +101,13 @@ impl Training {
             seed: terms.seed,
             blocks_dealt: terms.blocks_dealt,
             codec: terms.codec,
-            update_bytes: sizes::codec(terms.codec).encoded_len(parameters) as u64,
+            update_bytes: sizes::update_bytes(terms.codec, parameters),
+            streak: terms.streak,
+            // Every update counts as large: who is credible sends codec S.
+            sparse: planned.sparse.then(|| SparsePolicy {
+                large_update: 0,
+                ..SparsePolicy::new(sizes::update_bytes(UpdateCodec::TopK, parameters))
+            }),
             memory_bytes,
             flops,
             data: DataSetSpec { tokens: data.train.spec().tokens, tree: data.train.spec().tree },
@@ -140,60 +156,104 @@ pub fn refs(task: &Task) -> Vec<BlobRef> {
 
 /// The inputs of a task, if all are known.
 pub fn inputs(task: &TrainTask, blob: impl Fn(&BlobHash) -> Option<Arc<Vec<u8>>>) -> Option<TrainInputs> {
-    Some(TrainInputs {
+    let mut inputs = TrainInputs {
         checkpoint: blob(&task.checkpoint.hash)?,
         outer_steps: task.outer_steps.iter().map(|step| blob(&step.hash)).collect::<Option<_>>()?,
         blocks: task.blocks.iter().map(|block| blob(&block.blob.hash)).collect::<Option<_>>()?,
-    })
+        kept: None,
+    };
+    if !task.streak.is_empty() {
+        inputs.kept = Some(Arc::new(kept(task, &inputs, blob)?));
+    }
+    Some(inputs)
+}
+
+/// What was kept after the last round of a task's streak, from what was sent in its rounds. The data are one block.
+fn kept(
+    task: &TrainTask,
+    inputs: &TrainInputs,
+    blob: impl Fn(&BlobHash) -> Option<Arc<Vec<u8>>>,
+) -> Option<Streak> {
+    let plan = Plan::of(task).ok()?;
+    let every = NonZeroU64::new(task.checkpoint_every.into())?;
+    let (start, count) = (task.checkpoint_round, plan.parameters());
+    let mut replica = Replica::from_checkpoint(start, &inputs.checkpoint, count, every).ok()?;
+    let mut data = Held::new(sizes::data(task)).ok()?;
+    for (block, bytes) in task.blocks.iter().zip(&inputs.blocks) {
+        data.insert(block.index, bytes.to_vec(), &block.proof).ok()?;
+    }
+    let mut kept = Streak::new(count).ok()?;
+    for past in &task.streak {
+        while replica.round() < past.round {
+            let step = inputs.outer_steps.get((replica.round() - start) as usize)?;
+            replica.follow(replica.round() + 1, step).ok()?;
+        }
+        let steps_before = past.round * u64::from(task.steps);
+        let part = Part { round: past.round, worker: past.worker, steps_before, ..plan.part() };
+        let taken = again(&plan, part, &kept, replica.parameters(), &data).ok()?;
+        let sent = blob(&past.result)?;
+        kept = Streak::sent(taken, replay::split(&plan, &sent)?.encoded).ok()?;
+    }
+    Some(kept)
 }
 
 /// What a worker makes of its task, with the rounding of another device if there is a `drift`.
 ///
 /// # Errors
 /// What the task, its inputs or the engine say.
-pub fn work(task: &TrainTask, inputs: TrainInputs, drift: Option<&mut Rng>) -> Result<Vec<u8>, TaskError> {
+pub fn work(task: &TrainTask, inputs: TrainInputs, drift: Option<&mut Rng>) -> Result<Finished, TaskError> {
     let plan = Plan::of(task)?;
     let prepared = Prepared::new(task, inputs)?;
     let engine = Reference::new(prepared.model())?;
-    let mut update = now(async {
+    let mut repeated = now(async {
         let mut run = TrainRun::start(&prepared, engine).await?;
         while !run.step().await?.complete() {}
-        run.update().await
+        run.repeat().await
     })?;
     if let Some(rng) = drift {
-        for value in update.losses.iter_mut().chain(&mut update.delta) {
-            *value *= 1.0 + DRIFT * rng.signed_unit();
+        let (update, mut sum) = match &mut repeated {
+            Repeated::Dense(update) => (update, None),
+            Repeated::Sparse(taken) => (&mut taken.update, Some(&mut taken.sum)),
+        };
+        for loss in &mut update.losses {
+            *loss *= 1.0 + DRIFT * rng.signed_unit();
+        }
+        for (at, value) in update.delta.iter_mut().enumerate() {
+            let drift = *value * DRIFT * rng.signed_unit();
+            *value += drift;
+            if let Some(sum) = &mut sum {
+                sum[at] += drift;
+            }
         }
     }
-    encoded(&plan, &update.losses, &update.delta)
+    Ok(plan.result(repeated)?)
 }
 
-fn encoded(plan: &Plan, losses: &[f32], delta: &[f32]) -> Result<Vec<u8>, TaskError> {
-    let mut result: Vec<u8> = losses.iter().flat_map(|loss| loss.to_le_bytes()).collect();
-    result.append(&mut plan.codec().encode(delta)?);
-    Ok(result)
-}
-
-fn decoded(task: &TrainTask, result: &[u8]) -> Option<(Plan, Vec<f32>, Vec<f32>)> {
+fn decoded(task: &TrainTask, result: &[u8]) -> Option<(Plan, Vec<f32>)> {
     let plan = Plan::of(task).ok()?;
-    let (losses, update) = replay::split(&plan, result)?;
-    let delta = plan.codec().decode(update, plan.parameters()).ok()?;
-    Some((plan, losses, delta))
+    let parts = replay::split(&plan, result)?;
+    let delta = plan.codec().decode(parts.encoded, plan.parameters()).ok()?;
+    Some((plan, delta))
 }
 
 /// A result whose update is so many times as long. `None` for what is no result of the task.
 pub fn scaled(task: &TrainTask, result: &[u8], factor: f32) -> Option<Vec<u8>> {
-    let (plan, losses, delta) = decoded(task, result)?;
+    let (plan, delta) = decoded(task, result)?;
     let delta: Vec<f32> = delta.iter().map(|value| factor * value).collect();
-    encoded(&plan, &losses, &delta).ok()
+    let head = result.get(..plan.head_bytes())?;
+    Some([head, &plan.codec().encode(&delta).ok()?].concat())
 }
 
-/// How far a result's update is from the right one, relative to its norm. `None` for what is no result of the task.
-pub fn distance(task: &TrainTask, result: &[u8], right: &[u8]) -> Option<f64> {
-    let ((_, _, found), (_, _, expected)) = (decoded(task, result)?, decoded(task, right)?);
+/// Whether a result's update is so far from the right one that it is wrong: see [`WRONG_UPDATE`]. So is what is no
+/// result of the task.
+pub fn is_right(task: &TrainTask, result: &[u8], right: &[u8]) -> bool {
+    let (Some((plan, found)), Some((_, expected))) = (decoded(task, result), decoded(task, right)) else {
+        return false;
+    };
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
     let off = norm(&mut found.iter().zip(&expected).map(|(found, expected)| f64::from(found - expected)));
-    Some(off / norm(&mut expected.iter().map(|value| f64::from(*value))))
+    let length = norm(&mut expected.iter().map(|value| f64::from(*value)));
+    off <= length * if plan.is_sparse() { WRONG_SPARSE } else { WRONG_UPDATE }
 }
 
 /// The value of a future that never waits, as those of the CPU engine.

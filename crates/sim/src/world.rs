@@ -61,6 +61,8 @@ pub struct RunOutcome {
     pub updates: u64,
     /// Of which wrong, but not drawn for a replay.
     pub deceived: u64,
+    /// Updates of codec S that went on with a streak.
+    pub streaks: u64,
     /// Results rejected.
     pub rejected: u64,
     /// Rejections of honest volunteers whose bytes a broken link kept from arriving in time.
@@ -284,6 +286,7 @@ impl World {
             rounds: self.watch.referee.rounds,
             updates: self.watch.referee.updates,
             deceived: self.watch.referee.deceived,
+            streaks: self.watch.referee.streaks,
             rejected: self.watch.rejected,
             honest_undelivered: self.watch.honest_undelivered,
             late_commits: self.watch.late_commits,

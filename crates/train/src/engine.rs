@@ -72,12 +72,37 @@ pub enum TrainError {
         /// Steps since the parameters were loaded.
         step: u64,
     },
+    /// An engine that does not give its optimizer's moments away, so that no round can go on from them.
+    #[error("this engine cannot keep the optimizer's moments from round to round: take codec int4")]
+    Moments,
     /// A model that this program was built without.
     #[error("this program cannot train {0}")]
     Missing(&'static str),
     /// The device failed.
     #[error("the device failed: {0}")]
     Device(String),
+}
+
+/// What AdamW remembers: what a round needs that goes on where another one ended.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Moments {
+    /// First moment of each parameter.
+    pub first: Vec<f32>,
+    /// Second moment of each parameter.
+    pub second: Vec<f32>,
+    /// Steps taken.
+    pub steps: u64,
+}
+
+impl Moments {
+    /// # Errors
+    /// [`TrainError::Length`].
+    pub(crate) fn check(&self, expected: usize) -> Result<(), TrainError> {
+        match [self.first.len(), self.second.len()].into_iter().find(|found| *found != expected) {
+            Some(found) => Err(TrainError::Length { found, expected }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A model with an optimizer: what a volunteer trains.
@@ -103,6 +128,22 @@ pub trait Engine {
     /// # Errors
     /// What the device says.
     async fn store(&mut self) -> Result<Vec<f32>, TrainError>;
+
+    /// Takes other parameters, and the optimizer's moments and count of steps as they were stored.
+    ///
+    /// # Errors
+    /// [`TrainError::Length`]; [`TrainError::Moments`] from an engine that does not do this; or what the device says.
+    async fn resume(&mut self, _parameters: &[f32], _moments: &Moments) -> Result<(), TrainError> {
+        Err(TrainError::Moments)
+    }
+
+    /// The optimizer's moments and count of steps as they are now.
+    ///
+    /// # Errors
+    /// As [`Engine::resume`].
+    async fn moments(&mut self) -> Result<Moments, TrainError> {
+        Err(TrainError::Moments)
+    }
 
     /// One inner step: mean cross-entropy of the batch (nats per token) before the step, gradient, clip, AdamW at
     /// `learning_rate`.

@@ -14,6 +14,7 @@ pub mod gpt;
 pub mod model;
 pub mod outer;
 pub mod round;
+pub mod streak;
 
-pub use engine::{Batch, Engine, TrainError};
+pub use engine::{Batch, Engine, Moments, TrainError};
 pub use model::Model;

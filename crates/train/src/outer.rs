@@ -251,26 +251,60 @@ impl Outer {
     /// # Errors
     /// [`OuterError::Length`], [`OuterError::Diverged`] or [`OuterError::Codec`]; nothing has changed then.
     pub fn step(&mut self, update: &[f32], rule: OuterRule) -> Result<Vec<u8>, OuterError> {
-        length("update", update, self.momentum.len())?;
-        check_values(update).map_err(|error| diverged("update", update, error))?;
-        let OuterParams { momentum: decay, rate, plain_rate, .. } = self.params;
-        let (momentum, step): (Vec<f32>, Vec<f32>) = match rule {
-            OuterRule::Nesterov => {
-                let momentum: Vec<f32> =
-                    self.momentum.iter().zip(update).map(|(m, d)| (decay * m) + d).collect();
-                let step = momentum.iter().zip(update).map(|(m, d)| rate * (d + (decay * m))).collect();
-                (momentum, step)
-            }
-            OuterRule::Plain => (self.momentum.clone(), update.iter().map(|d| plain_rate * d).collect()),
+        self.check(update)?;
+        let (momentum, step) = match rule {
+            OuterRule::Nesterov => self.nesterov(update),
+            OuterRule::Plain => (self.momentum.clone(), self.plain(update)),
         };
+        self.take(momentum, &step)
+    }
+
+    /// The step where some volunteers sent dense updates and others sparse ones, each combined by itself:
+    /// (share · Nesterov's step for the dense ones) + the plain step for the sparse ones.
+    ///
+    /// `share` is that of the dense ones among all. The sparse step is whole, for it is not a mean of its senders but about
+    /// their sum: each value has one sender at a time, who sends all that it has saved up.
+    ///
+    /// # Errors
+    /// As [`Outer::step`].
+    pub fn step_of_both(&mut self, dense: &[f32], sparse: &[f32], share: f32) -> Result<Vec<u8>, OuterError> {
+        self.check(dense)?;
+        self.check(sparse)?;
+        let (momentum, mut step) = self.nesterov(dense);
+        for (step, plain) in step.iter_mut().zip(self.plain(sparse)) {
+            *step = (share * *step) + plain;
+        }
+        self.take(momentum, &step)
+    }
+
+    fn check(&self, update: &[f32]) -> Result<(), OuterError> {
+        length("update", update, self.momentum.len())?;
+        check_values(update).map_err(|error| diverged("update", update, error))
+    }
+
+    /// Momentum and step of [`OuterRule::Nesterov`].
+    fn nesterov(&self, update: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let OuterParams { momentum: decay, rate, .. } = self.params;
+        let momentum: Vec<f32> = self.momentum.iter().zip(update).map(|(m, d)| (decay * m) + d).collect();
+        let step = momentum.iter().zip(update).map(|(m, d)| rate * (d + (decay * m))).collect();
+        (momentum, step)
+    }
+
+    /// Step of [`OuterRule::Plain`].
+    fn plain(&self, update: &[f32]) -> Vec<f32> {
+        update.iter().map(|d| self.params.plain_rate * d).collect()
+    }
+
+    /// Encodes a step and follows it.
+    fn take(&mut self, momentum: Vec<f32>, step: &[f32]) -> Result<Vec<u8>, OuterError> {
         check_values(&momentum).map_err(|error| diverged("momentum", &momentum, error))?;
         let mut feedback = self.feedback.clone();
         let codec = |source| OuterError::Codec { what: "step", source };
-        let bytes = feedback.encode(&step).map_err(codec)?;
+        let bytes = feedback.encode(step).map_err(codec)?;
         let mut replica = self.replica.clone();
         replica.follow(replica.round.saturating_add(1), &bytes)?;
         if replica.round % replica.checkpoint_every == 0 {
-            let sent = STEP_CODEC.decode(&bytes, update.len()).map_err(codec)?;
+            let sent = STEP_CODEC.decode(&bytes, step.len()).map_err(codec)?;
             let exact = self.replica.parameters.iter().zip(sent).map(|(parameter, step)| parameter - step);
             feedback.carry(replica.parameters.iter().zip(exact).map(|(rounded, exact)| rounded - exact));
         }

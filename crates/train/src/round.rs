@@ -16,6 +16,12 @@ pub trait Batches {
     fn batch(&self, starts: &[u64], length: usize) -> Result<Batch, DataError>;
 }
 
+impl<B: Batches + ?Sized> Batches for &B {
+    fn batch(&self, starts: &[u64], length: usize) -> Result<Batch, DataError> {
+        (**self).batch(starts, length)
+    }
+}
+
 impl Batches for DataSet {
     fn batch(&self, starts: &[u64], length: usize) -> Result<Batch, DataError> {
         self.batch(starts, length)
@@ -157,6 +163,7 @@ impl<'a> Round<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Moments;
     use crate::gpt::{self, CpuGpt, GptConfig};
     use std::future::Future;
     use std::pin::pin;
@@ -214,15 +221,18 @@ mod tests {
         let data = data();
         let parameters = gpt::init(&GptConfig::tiny(65), &[1; 32]);
         let whole = part(&data, 0);
-        let mut engine = CpuGpt::new(GptConfig::tiny(65)).unwrap();
-        now(engine.load(&parameters)).unwrap();
         let half = Part { steps: 2, ..whole };
+        let mut moments = Moments { first: vec![0.0; parameters.len()], ..Moments::default() };
+        moments.second.clone_from(&moments.first);
         let mut before = parameters;
         for _ in 0..2 {
-            engine.replace(&before).unwrap();
+            // Another engine each time, as another device would be.
+            let mut engine = CpuGpt::new(GptConfig::tiny(65)).unwrap();
+            now(engine.resume(&before, &moments)).unwrap();
             now(Round::resume(half, &before).unwrap().finish(&mut engine, &data)).unwrap();
-            before = now(engine.store()).unwrap();
+            (before, moments) = (now(engine.store()).unwrap(), now(engine.moments()).unwrap());
         }
+        assert_eq!(moments.steps, 4);
         let resumed = before;
 
         let mut engine = CpuGpt::new(GptConfig::tiny(65)).unwrap();
@@ -238,7 +248,9 @@ mod tests {
         let fresh =
             now(async { Round::start(half, &resumed, &mut engine).await?.finish(&mut engine, &data).await });
         assert_eq!(fresh, run(half, &resumed, &data));
-        assert!(engine.replace(&resumed[1..]).is_err());
+        assert!(now(engine.resume(&resumed[1..], &moments)).is_err());
+        moments.second.pop();
+        assert!(now(engine.resume(&resumed, &moments)).is_err());
     }
 
     #[test]

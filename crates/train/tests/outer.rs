@@ -213,3 +213,40 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn dense_and_sparse_updates_make_one_step() {
+    let mut rng = Rng(9);
+    let start = rng.vec(0.05);
+    let (dense, sparse) = (rng.vec(0.01), rng.vec(0.01));
+    let relay = || Outer::start(start.clone(), OuterParams::default()).unwrap();
+    let zeros = vec![0.0; PARAMETERS];
+    let of = |take: &dyn Fn(&mut Outer) -> Vec<u8>| {
+        let mut relay = relay();
+        let step = take(&mut relay);
+        (step, bits(relay.momentum()))
+    };
+    let both = |dense: &[f32], sparse: &[f32], share: f32| {
+        of(&|relay| relay.step_of_both(dense, sparse, share).unwrap())
+    };
+    let nesterov = of(&|relay| relay.step(&dense, OuterRule::Nesterov).unwrap());
+    assert_eq!(both(&dense, &zeros, 1.0), nesterov);
+    // Nobody sent a dense update: what is left is the plain step, and the momentum has nothing new.
+    assert_eq!(both(&zeros, &sparse, 0.0), of(&|relay| relay.step(&sparse, OuterRule::Plain).unwrap()));
+    // Half of one and the whole of the other; the momentum is that of all dense updates.
+    let (step, momentum) = both(&dense, &sparse, 0.5);
+    assert_eq!(momentum, nesterov.1);
+    let decoded = |step: &[u8]| Codec::Int8.decode(step, PARAMETERS).unwrap();
+    let (half, whole) = (decoded(&nesterov.0), decoded(&both(&zeros, &sparse, 0.5).0));
+    for ((step, half), whole) in decoded(&step).into_iter().zip(half).zip(whole) {
+        assert!((step - (0.5 * half + whole)).abs() < 3e-4, "{step} {half} {whole}");
+    }
+    let before = relay();
+    let mut after = before.clone();
+    assert!(matches!(after.step_of_both(&dense, &sparse[1..], 0.5), Err(OuterError::Length { .. })));
+    assert!(matches!(after.step_of_both(&dense[1..], &sparse, 0.5), Err(OuterError::Length { .. })));
+    let mut broken = sparse.clone();
+    broken[7] = f32::NAN;
+    assert!(matches!(after.step_of_both(&dense, &broken, 0.5), Err(OuterError::Diverged { index: 7, .. })));
+    assert_eq!(after, before);
+}

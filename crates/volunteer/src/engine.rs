@@ -7,7 +7,9 @@ use crate::link::Link;
 use crate::status::Counters;
 use crate::work::{Device, Fetch, Stage, Work};
 use potluck_proto::{Backend, NoWorkReason, Preset, Release, ReleaseReason};
-use potluck_types::{Duration, Instant};
+use potluck_train::streak::Streak;
+use potluck_types::{BlobHash, Duration, Instant};
+use std::sync::Arc;
 
 /// What the person wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub struct Engine {
     pub(crate) work: Vec<Work>,
     pub(crate) fetches: Vec<Fetch>,
     pub(crate) cache: Cache,
+    /// What was kept after the last update of codec S that was accepted, by its hash.
+    pub(crate) kept: Option<(BlobHash, Arc<Streak>)>,
     pub(crate) no_work: Option<NoWorkReason>,
     pub(crate) ask_at: Instant,
     pub(crate) next_run: u64,
@@ -69,6 +73,7 @@ impl Engine {
             work: Vec::new(),
             fetches: Vec::new(),
             cache,
+            kept: None,
             no_work: None,
             ask_at: Instant(0),
             next_run: 1,
@@ -110,7 +115,7 @@ impl Engine {
             Event::Disconnected => self.disconnected(),
             Event::KernelProgress { run, steps } => self.progressed(run, steps),
             Event::RunsOn { run, backend } => self.runs_on(run, backend),
-            Event::KernelDone { run, result, busy } => self.kernel_done(run, result, busy),
+            Event::KernelDone { run, result, busy, kept } => self.kernel_done(run, result, busy, kept),
             Event::KernelFailed { run, failure } => self.kernel_failed(run, failure),
             Event::Pause | Event::Resume | Event::Tick => {}
         }
@@ -187,6 +192,7 @@ impl Engine {
     pub(crate) fn stop(&mut self, person: Person) {
         self.person = person;
         self.drop_all_work();
+        self.kept = None;
         self.hang_up();
         self.link = Link::Down { failures: 0, retry_at: self.now };
     }

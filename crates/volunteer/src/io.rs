@@ -2,6 +2,7 @@
 
 use potluck_proto::{Backend, MatmulTask, Preset, TrainTask};
 pub use potluck_rounds::TrainInputs;
+use potluck_train::streak::Streak;
 use potluck_types::{Duration, VolunteerKey};
 use std::sync::Arc;
 
@@ -174,6 +175,8 @@ pub enum Event {
         result: Vec<u8>,
         /// Time that the device was busy, rests not counted.
         busy: Duration,
+        /// With codec S, what the streak's next round goes on from.
+        kept: Option<Arc<Streak>>,
     },
     /// A run failed.
     KernelFailed {

@@ -3,6 +3,7 @@
 use crate::io::{TrainInputs, Workload};
 use crate::train::Plan;
 use potluck_proto::{BlobRef, MatmulTask, Task, TrainTask};
+use potluck_train::streak::Streak;
 use potluck_types::BlobHash;
 use potluck_types::limits::{MAX_BLOB_BYTES, MAX_CHECKPOINT_BYTES};
 use std::collections::BTreeMap;
@@ -61,7 +62,11 @@ fn round(task: &TrainTask) -> Option<(Needs, u64)> {
 }
 
 /// A task with its inputs.
-pub(crate) fn workload(task: &Task, inputs: &BTreeMap<BlobHash, Arc<Vec<u8>>>) -> Workload {
+pub(crate) fn workload(
+    task: &Task,
+    inputs: &BTreeMap<BlobHash, Arc<Vec<u8>>>,
+    kept: Option<Arc<Streak>>,
+) -> Workload {
     // A lease runs once all of its inputs are there.
     let one = |blob: &BlobRef| inputs.get(&blob.hash).cloned().unwrap_or_default();
     let all = |blobs: &[BlobRef]| blobs.iter().map(one).collect();
@@ -72,6 +77,7 @@ pub(crate) fn workload(task: &Task, inputs: &BTreeMap<BlobHash, Arc<Vec<u8>>>) -
                 checkpoint: one(&task.checkpoint),
                 outer_steps: all(&task.outer_steps),
                 blocks: task.blocks.iter().map(|block| one(&block.blob)).collect(),
+                kept,
             };
             Workload::Train { task: task.clone(), inputs }
         }

@@ -214,7 +214,7 @@ fn a_lease_goes_from_inputs_to_an_accepted_result() {
     let run = world.runs.pop_front().unwrap();
     let computed = computed(&run);
     assert_eq!(computed, result);
-    world.event(Event::KernelDone { run: run.id, result: computed, busy: Duration(5) });
+    world.event(Event::KernelDone { run: run.id, result: computed, busy: Duration(5), kept: None });
     let commit = world.committed().unwrap();
     assert_eq!(commit.result, named(&result));
     assert!(!world.sent.iter().any(|m| matches!(m, Message::BlobChunk(_))), "the hash goes first");
@@ -243,7 +243,7 @@ fn stop_ends_everything_in_one_step() {
     world.sent.clear();
     world.event(Event::Stop);
     assert!(world.others.ends_with(&["cancel", "disconnect"]), "{:?}", world.others);
-    world.event(Event::KernelDone { run: run.id, result, busy: Duration(1) });
+    world.event(Event::KernelDone { run: run.id, result, busy: Duration(1), kept: None });
     world.hear(BlobRequest { hash: BlobHash([0; 32]), offset: 0, bytes: 1 });
     world.event(Event::Disconnected);
     world.event(Event::Resume);
@@ -266,7 +266,7 @@ fn finish_completes_the_shard_at_hand_and_no_other() {
     assert_eq!(world.released(), Some(ReleaseReason::Withdrawn));
     world.sent.clear();
     let run = world.runs.pop_front().unwrap();
-    world.event(Event::KernelDone { run: run.id, result, busy: Duration(1) });
+    world.event(Event::KernelDone { run: run.id, result, busy: Duration(1), kept: None });
     assert!(world.committed().is_some() && world.asked().is_none());
     assert_eq!(world.engine.state(), State::Finishing);
     world.hear(Verdict { lease: LeaseId(1), outcome: Outcome::Accepted });
@@ -449,7 +449,7 @@ proptest! {
                 6 => world.hear(NoWork { reason: NoWorkReason::NoConsent, retry_after: Duration(number) }),
                 7 => world.hear(BlobRequest { hash: good.a[0].hash, offset: number, bytes: number as u32 }),
                 8 => if let Some(run) = world.runs.pop_front() {
-                    world.event(Event::KernelDone { run: run.id, result: bytes, busy: Duration(number % 100) });
+                    world.event(Event::KernelDone { run: run.id, result: bytes, busy: Duration(number % 100), kept: None });
                 },
                 9 => world.hear(Picture {
                     job: JobId([0; 16]),

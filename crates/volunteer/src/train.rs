@@ -4,7 +4,7 @@
 
 use crate::io::Failure;
 pub use potluck_rounds::Reference;
-pub use potluck_rounds::work::{Plan, Prepared, Progress, TaskError, TrainRun};
+pub use potluck_rounds::work::{Finished, Plan, Prepared, Progress, TaskError, TrainRun};
 use potluck_train::TrainError;
 
 impl From<&TaskError> for Failure {

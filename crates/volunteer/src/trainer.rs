@@ -18,7 +18,7 @@ use crate::Choice;
 use crate::train::TaskError;
 use potluck_kernels::{Gpu, Variant};
 use potluck_train::gpt::{CpuGpt, GptConfig, GpuGpt, GpuGptOptions, KernelShape, Pipelines, init};
-use potluck_train::{Batch, Engine, TrainError};
+use potluck_train::{Batch, Engine, Moments, TrainError};
 use std::cell::RefCell;
 use std::fmt;
 use std::time::Duration;
@@ -314,6 +314,14 @@ impl Engine for OnGpu<'_> {
         whole(self.gpu, self.engine.store().await)
     }
 
+    async fn resume(&mut self, parameters: &[f32], moments: &Moments) -> Result<(), TrainError> {
+        whole(self.gpu, self.engine.resume(parameters, moments).await)
+    }
+
+    async fn moments(&mut self) -> Result<Moments, TrainError> {
+        whole(self.gpu, self.engine.moments().await)
+    }
+
     async fn step(&mut self, batch: &Batch, learning_rate: f32) -> Result<f32, TrainError> {
         whole(self.gpu, self.engine.step(batch, learning_rate).await)
     }
@@ -370,6 +378,20 @@ impl Engine for AnyGpt<'_> {
         match self {
             Self::Cpu { engine, .. } => engine.store().await,
             Self::Gpu(engine) => engine.store().await,
+        }
+    }
+
+    async fn resume(&mut self, parameters: &[f32], moments: &Moments) -> Result<(), TrainError> {
+        match self {
+            Self::Cpu { engine, .. } => engine.resume(parameters, moments).await,
+            Self::Gpu(engine) => engine.resume(parameters, moments).await,
+        }
+    }
+
+    async fn moments(&mut self) -> Result<Moments, TrainError> {
+        match self {
+            Self::Cpu { engine, .. } => engine.moments().await,
+            Self::Gpu(engine) => engine.moments().await,
         }
     }
 

@@ -6,8 +6,9 @@ use crate::limits::{RESULT_TTL, share};
 use crate::link::Link;
 use crate::task::{Needs, workload};
 use potluck_proto::{
-    Backend, BlobChunk, BlobRef, BlobRequest, Commit, Lease, Release, ReleaseReason, Task, Verdict,
+    Backend, BlobChunk, BlobRef, BlobRequest, Commit, Lease, Outcome, Release, ReleaseReason, Task, Verdict,
 };
+use potluck_train::streak::Streak;
 use potluck_types::limits::MAX_LEASES_PER_SESSION;
 use potluck_types::{BlobHash, Duration, Fence, Instant, LeaseId};
 use std::collections::BTreeMap;
@@ -44,6 +45,8 @@ pub(crate) enum Stage {
         result: Arc<Vec<u8>>,
         /// Bytes that the relay may still ask for: a hostile one cannot have it sent without end.
         credit: u64,
+        /// What the streak goes on from, if this is accepted.
+        kept: Option<Arc<Streak>>,
     },
 }
 
@@ -56,6 +59,8 @@ pub(crate) struct Work {
     needs: Needs,
     /// The lease's deadline, later the time until which the result is kept.
     pub(crate) until: Instant,
+    /// What was kept after the last round of the task's streak.
+    kept: Option<Arc<Streak>>,
     inputs: BTreeMap<BlobHash, Arc<Vec<u8>>>,
     pub(crate) stage: Stage,
 }
@@ -79,7 +84,8 @@ impl Engine {
         if !asked || known || open >= MAX_LEASES_PER_SESSION || !self.may_work() {
             return self.send(Release { lease, reason: ReleaseReason::Withdrawn });
         }
-        let Some(needs) = Needs::of(&task, self.options.memory_bytes) else {
+        let needs = Needs::of(&task, self.options.memory_bytes);
+        let (Some(needs), Some(kept)) = (needs, self.kept_for(&task)) else {
             return self.send(Release { lease, reason: ReleaseReason::Unsupported });
         };
         let mut work = Work {
@@ -88,6 +94,7 @@ impl Engine {
             task,
             needs,
             until: self.now + deadline,
+            kept,
             inputs: BTreeMap::new(),
             stage: Stage::Fetching,
         };
@@ -100,6 +107,24 @@ impl Engine {
         }
         self.work.push(work);
         self.inputs_arrived();
+    }
+
+    /// What was kept after the last round of a task's streak, if it has one. `None` if that is not here.
+    #[expect(clippy::option_option, reason = "nothing to go on from, and nothing that is needed")]
+    fn kept_for(&self, task: &Task) -> Option<Option<Arc<Streak>>> {
+        let Task::Train(task) = task else { return Some(None) };
+        let Some(last) = task.streak.last() else { return Some(None) };
+        let (_, kept) = self.kept.as_ref().filter(|(after, _)| *after == last.result)?;
+        Some(Some(Arc::clone(kept)))
+    }
+
+    /// Updates after which something is kept: the last one that was accepted, and those whose verdicts are due.
+    pub(crate) fn kept_after(&self) -> Vec<BlobHash> {
+        let committed = self.work.iter().filter_map(|work| match &work.stage {
+            Stage::Committed { hash, kept: Some(_), .. } => Some(*hash),
+            _ => None,
+        });
+        committed.chain(self.kept.as_ref().map(|(after, _)| *after)).collect()
     }
 
     /// Leases whose inputs are all here become ready.
@@ -191,9 +216,9 @@ impl Engine {
         let Some(work) = self.work.iter_mut().find(|work| matches!(work.stage, Stage::Ready)) else { return };
         let id = RunId(self.next_run);
         self.next_run += 1;
-        let inputs = std::mem::take(&mut work.inputs);
+        let (inputs, kept) = (std::mem::take(&mut work.inputs), work.kept.take());
         work.stage = Stage::Running { run: id, backend, steps: 0 };
-        let work = workload(&work.task, &inputs);
+        let work = workload(&work.task, &inputs, kept);
         self.out.push(Action::Run(Run { id, backend, share: share(self.preset), work }));
     }
 
@@ -228,7 +253,13 @@ impl Engine {
     }
 
     /// A result: its hash goes out before a byte of it.
-    pub(crate) fn kernel_done(&mut self, run: RunId, result: Vec<u8>, busy: Duration) {
+    pub(crate) fn kernel_done(
+        &mut self,
+        run: RunId,
+        result: Vec<u8>,
+        busy: Duration,
+        kept: Option<Arc<Streak>>,
+    ) {
         let Some((lease, backend)) = self.running(run) else { return };
         self.counters.busy_ms += busy.0;
         let now = self.now;
@@ -248,8 +279,8 @@ impl Engine {
             backend,
         };
         work.until = now + RESULT_TTL;
-        work.stage =
-            Stage::Committed { hash, result: Arc::new(result), credit: expected.saturating_mul(REFETCHES) };
+        let (result, credit) = (Arc::new(result), expected.saturating_mul(REFETCHES));
+        work.stage = Stage::Committed { hash, result, credit, kept };
         self.device_works();
         self.send(commit);
     }
@@ -258,7 +289,7 @@ impl Engine {
     pub(crate) fn read_result(&mut self, hash: &BlobHash, offset: u64, bytes: u32) -> Option<BlobChunk> {
         let (mut found, mut last) = (None, false);
         for work in &mut self.work {
-            if let Stage::Committed { hash: own, result, credit } = &mut work.stage
+            if let Stage::Committed { hash: own, result, credit, .. } = &mut work.stage
                 && own == hash
                 && *credit >= u64::from(bytes)
             {
@@ -281,6 +312,11 @@ impl Engine {
     pub(crate) fn verdict(&mut self, verdict: &Verdict) {
         let Some(work) = self.drop_work(verdict.lease) else { return };
         self.counters.outcome(verdict.outcome, work.needs.flops);
+        if let (Outcome::Accepted, Stage::Committed { hash, kept: Some(kept), .. }) =
+            (verdict.outcome, work.stage)
+        {
+            self.kept = Some((hash, kept));
+        }
         self.ask_soon();
     }
 

@@ -12,7 +12,7 @@ use potluck_train::gpt::GptConfig;
 use potluck_types::{
     BlobHash, ConsentToken, DType, Duration, Fence, Instant, JobId, LeaseId, SessionId, VolunteerKey,
 };
-use potluck_volunteer::train::{Prepared, Reference, TrainRun};
+use potluck_volunteer::train::{Prepared, Reference, TaskError, TrainRun};
 use potluck_volunteer::{
     Action, Choice, Conditions, Engine, Event, Failure, Options, Run, RunId, State, Workload, compute,
 };
@@ -200,11 +200,11 @@ fn computed(run: &Run) -> Vec<u8> {
         Workload::Train { task, inputs } => {
             assert_eq!(inputs, known(&task).0.inputs(), "all inputs, in the order of the task");
             let prepared = Prepared::new(&task, inputs).expect("inputs that fit");
-            let result = now(async {
+            let result: Result<_, TaskError> = now(async {
                 let engine = Reference::new(prepared.model())?;
                 let mut run = TrainRun::start(&prepared, engine).await?;
                 while !run.step().await?.complete() {}
-                run.finish().await
+                Ok(run.finish().await?.result)
             });
             result.expect("a finite loss")
         }
@@ -533,7 +533,7 @@ impl Model {
                     self.done_with = Some(run.backend);
                     self.ended.push(run.id);
                     let before = self.computed.len();
-                    self.event(Event::KernelDone { run: run.id, result, busy: Duration(3) });
+                    self.event(Event::KernelDone { run: run.id, result, busy: Duration(3), kept: None });
                     assert_eq!(
                         self.computed.len(),
                         before + 1,
@@ -550,7 +550,7 @@ impl Model {
             Op::Late => {
                 if let Some(run) = self.ended.last().copied() {
                     let before = self.computed.len();
-                    self.event(Event::KernelDone { run, result: vec![0; 4], busy: Duration(3) });
+                    self.event(Event::KernelDone { run, result: vec![0; 4], busy: Duration(3), kept: None });
                     assert_eq!(self.computed.len(), before, "a run that ended does not commit");
                 }
             }

@@ -9,6 +9,7 @@ use potluck_kernels::{
     calibrate,
 };
 use potluck_proto::{Backend, MatmulTask};
+use potluck_train::streak::Streak;
 use potluck_volunteer::trainer::Trainer;
 use potluck_volunteer::{Choice, Failure, Run, Workload, compute};
 use std::cell::Cell;
@@ -110,6 +111,8 @@ impl From<KernelError> for Ended {
 pub(crate) struct Computed {
     /// Its bytes.
     pub(crate) result: Vec<u8>,
+    /// With codec S, what the streak's next round goes on from.
+    pub(crate) kept: Option<Arc<Streak>>,
     /// Time that the device was busy.
     pub(crate) busy: Duration,
     /// What computed it.
@@ -164,7 +167,7 @@ pub(crate) async fn run(
     tell: impl FnMut(u32),
 ) -> Result<Option<Computed>, Failure> {
     let shift = Shift::new(run.share, cancel, owed);
-    let with = |backend| move |(result, busy)| Computed { result, busy, backend };
+    let with = |backend| move |(result, busy)| Computed { result, kept: None, busy, backend };
     let outcome = match shift.rest().await {
         Ok(()) => match (run.work, device) {
             (Workload::Matmul { task, a, bt }, Device::Cpu) => {

@@ -114,11 +114,12 @@ impl Handle {
                     let tell = move |steps| look.feed(Event::KernelProgress { run: id, steps });
                     match compute::run(device, run, cancel, owed, tell).await {
                         Ok(Some(done)) => {
-                            let (result, busy) = (done.result, Duration(done.busy.as_millis() as u64));
+                            let compute::Computed { result, kept, busy, .. } = done;
+                            let busy = Duration(busy.as_millis() as u64);
                             if done.backend != backend {
                                 this.feed(Event::RunsOn { run: id, backend: done.backend });
                             }
-                            this.feed(Event::KernelDone { run: id, result, busy });
+                            this.feed(Event::KernelDone { run: id, result, busy, kept });
                         }
                         Ok(None) => {}
                         Err(failure) => this.feed(Event::KernelFailed { run: id, failure }),

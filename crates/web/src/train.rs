@@ -5,7 +5,7 @@ use crate::burn::BurnEngine;
 use crate::compute::{Computed, Device, Ended, Shift};
 use potluck_proto::{Backend, TrainTask};
 use potluck_train::{Engine, Model, TrainError};
-use potluck_volunteer::train::{Prepared, TaskError, TrainRun};
+use potluck_volunteer::train::{Finished, Prepared, TaskError, TrainRun};
 use potluck_volunteer::trainer::{AnyGpt, Pace};
 use potluck_volunteer::{Failure, TrainInputs};
 use std::time::Duration;
@@ -102,9 +102,9 @@ async fn take(
     }
     work.rest(started).await?;
     started = work.now();
-    let result = training.finish().await?;
+    let Finished { result, kept } = training.finish().await?;
     work.worked(started);
-    Ok(Computed { result, busy: work.busy, backend })
+    Ok(Computed { result, kept, busy: work.busy, backend })
 }
 
 #[cfg(test)]

@@ -5,11 +5,13 @@ use super::corpus::CONTEXT;
 use super::{Corpus, now, seed};
 use anyhow::{Context, Result, anyhow, ensure};
 use potluck_train::Engine;
-use potluck_train::codec::{Codec, Feedback, decode_sparse};
+use potluck_train::codec::{Codec, decode_sparse};
 use potluck_train::data::{BLOCKS_PER_ROUND, DataSet, Order};
 use potluck_train::gpt::{CpuGpt, GptConfig, Schedule, init};
 use potluck_train::outer::{Outer, OuterParams, OuterRule, Replica};
 use potluck_train::round::{Batches, Part, Round, Update};
+use potluck_train::streak::{SKETCH_BYTES, Streak};
+use potluck_types::limits::MAX_STREAK_ROUNDS;
 use potluck_verify::{AggregateParams, Scope, Sender, SparseUpdate, aggregate, aggregate_sparse};
 use std::thread;
 
@@ -28,18 +30,9 @@ pub enum Method {
     Average,
     /// Codec R: int4, robust aggregation, outer Nesterov.
     Robust,
-    /// Codec S: top-64 of 4096 with error feedback, mean per index, plain outer step. Workers keep their moments, and
-    /// start ahead by a part of what they have not sent.
+    /// Codec S: top-64 of 4096 with error feedback, mean per index, plain outer step. Workers keep what a
+    /// [`Streak`] keeps.
     Sparse,
-}
-
-/// What becomes of an upload that is lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lost {
-    /// The worker never knows: its error feedback counts the update as delivered.
-    Unnoticed,
-    /// No receipt came, so the worker puts the update back into its error feedback.
-    Noticed,
 }
 
 /// What to run.
@@ -63,14 +56,16 @@ pub struct Plan {
     pub peak: f32,
     /// Share of the uploads that is lost.
     pub lost: f64,
-    /// What becomes of them.
-    pub when_lost: Lost,
     /// Whether each worker has a contiguous part of the text instead of all of it.
     pub shards: bool,
     /// Whether the updates of a round are combined only after the next one, as if their audits took that long; a worker
     /// then starts ahead by this share of its own update that waits. For codec R.
     /// Source: Kale et al., Eager updates for overlapped communication and computation in DiLoCo, arXiv 2502.12996.
     pub eager: Option<f32>,
+    /// Rounds of a streak of codec S.
+    pub streak: u64,
+    /// Of the workers of [`Method::Sparse`], so many use codec R.
+    pub dense: u32,
     /// Decides parameters, data order and losses of uploads.
     pub seed: u64,
 }
@@ -88,9 +83,10 @@ impl Plan {
             steps: 600,
             peak: 2e-3,
             lost: 0.0,
-            when_lost: Lost::Unnoticed,
             shards: false,
             eager: None,
+            streak: MAX_STREAK_ROUNDS as u64,
+            dense: 0,
             seed,
         }
     }
@@ -217,10 +213,10 @@ fn together(plan: &Plan, corpus: &Corpus, cores: &Cores, progress: Progress<'_>)
     Ok(Outcome { loss, up: exchanged, down: exchanged, rounds, tokens: plan.tokens() })
 }
 
-/// A worker: an engine, what its codec left out, and the part of the text that it has, if not all.
+/// A worker: an engine, what it keeps, and the part of the text that it has, if not all.
 struct Member {
     engine: CpuGpt,
-    feedback: Option<Feedback>,
+    kept: Option<Streak>,
     /// Its update that is not combined yet, as the others decode it.
     waits: Option<Vec<f32>>,
     shard: Option<DataSet>,
@@ -231,8 +227,8 @@ struct Member {
 impl Member {
     fn new(plan: &Plan, corpus: &Corpus, worker: u32) -> Result<Self> {
         let engine = CpuGpt::new(plan.config)?;
-        let sparse = plan.method == Method::Sparse;
-        let feedback = sparse.then(|| Feedback::sparse(engine.parameters())).transpose()?;
+        let sparse = plan.method == Method::Sparse && worker >= plan.dense;
+        let kept = sparse.then(|| Streak::new(engine.parameters())).transpose()?;
         let shard = if plan.shards {
             let length = corpus.tokens.len() / plan.workers as usize;
             let tokens = &corpus.tokens[worker as usize * length..][..length];
@@ -241,7 +237,7 @@ impl Member {
             None
         };
         let order = order(plan.seed, shard.as_ref().unwrap_or(&corpus.train))?;
-        Ok(Self { engine, feedback, waits: None, shard, order, up: 0 })
+        Ok(Self { engine, kept, waits: None, shard, order, up: 0 })
     }
 
     /// Trains, and encodes the update. `None` if the upload is lost.
@@ -257,37 +253,34 @@ impl Member {
             let share = plan.eager.unwrap_or_default();
             parameters.iter().zip(waits).map(|(parameter, own)| parameter - share * own).collect()
         };
-        let update = match &self.feedback {
-            None => {
-                let start = self.waits.as_ref().map(ahead);
-                train(part, start.as_deref().unwrap_or(parameters), &mut self.engine, data)?
+        if let Some(kept) = &mut self.kept {
+            if part.round % plan.streak == 0 {
+                *kept = Streak::new(parameters.len())?;
             }
-            Some(feedback) => {
-                let start = feedback.ahead(parameters, Feedback::LOOKAHEAD)?;
-                self.engine.replace(&start)?;
-                now(Round::resume(part, &start)?.finish(&mut self.engine, data))?
+            let start = kept.start(parameters)?;
+            let engine = &mut self.engine;
+            let taken = now(async {
+                let round = kept.load(part, &start, engine).await?;
+                kept.finish(round, plan.config.into(), engine, data).await
+            })?;
+            let (bytes, next) = Streak::encode(taken)?;
+            self.up += (bytes.len() + SKETCH_BYTES) as u64;
+            if plan.loses(part.round, part.worker) {
+                // The relay does not say that it counted: the worker still has what it had.
+                return Ok(None);
             }
-        };
-        let bytes = match (&mut self.feedback, plan.method) {
-            (Some(feedback), _) => feedback.encode(&update.delta)?,
-            (None, Method::Average) => Codec::F32.encode(&update.delta)?,
-            (None, _) => Codec::Int4.encode(&update.delta)?,
-        };
-        if plan.eager.is_some() {
-            self.waits = Some(Codec::Int4.decode(&bytes, parameters.len())?);
-        }
-        self.up += bytes.len() as u64;
-        if !plan.loses(part.round, part.worker) {
+            *kept = next;
             return Ok(Some(bytes));
         }
-        if let (Some(feedback), Lost::Noticed) = (&mut self.feedback, plan.when_lost) {
-            let mut error = feedback.error().to_vec();
-            for (index, value) in decode_sparse(&bytes, error.len())? {
-                error[index as usize] += value;
-            }
-            *feedback = Feedback::resume(Codec::TopK, Feedback::SPARSE_DECAY, error)?;
+        let start = self.waits.as_ref().map(ahead);
+        let update = train(part, start.as_deref().unwrap_or(parameters), &mut self.engine, data)?;
+        let codec = if plan.method == Method::Average { Codec::F32 } else { Codec::Int4 };
+        let bytes = codec.encode(&update.delta)?;
+        if plan.eager.is_some() {
+            self.waits = Some(codec.decode(&bytes, parameters.len())?);
         }
-        Ok(None)
+        self.up += bytes.len() as u64;
+        Ok((!plan.loses(part.round, part.worker)).then_some(bytes))
     }
 }
 
@@ -339,9 +332,9 @@ fn by_rounds(plan: &Plan, corpus: &Corpus, cores: &Cores, progress: Progress<'_>
             threads.into_iter().map(join).collect::<Result<_>>()
         })?;
         let due = if plan.eager.is_some() { waiting.replace(uploads) } else { Some(uploads) };
-        down += follow(plan.method, due, &mut outer, &mut replica)?;
+        down += follow(plan, due, &mut outer, &mut replica)?;
     }
-    down += follow(plan.method, waiting, &mut outer, &mut replica)?;
+    down += follow(plan, waiting, &mut outer, &mut replica)?;
     ensure!(replica.hash() == outer.replica().hash(), "relay and volunteers hold different parameters");
     let _core = cores.take();
     let first = &mut members.first_mut().context("a run needs a worker")?.engine;
@@ -352,14 +345,23 @@ fn by_rounds(plan: &Plan, corpus: &Corpus, cores: &Cores, progress: Progress<'_>
 
 /// The outer step of updates, if any came; the bytes that tell volunteers of it.
 fn follow(
-    method: Method,
+    plan: &Plan,
     uploads: Option<Vec<Option<Vec<u8>>>>,
     outer: &mut Outer,
     replica: &mut Replica,
 ) -> Result<u64> {
     let count = replica.parameters().len();
-    let Some((update, rule)) = combine(method, &uploads.unwrap_or_default(), count)? else { return Ok(0) };
-    let step = outer.step(&update, rule)?;
+    let uploads = uploads.unwrap_or_default();
+    let step = if plan.dense > 0 && !uploads.is_empty() {
+        let (dense, sparse) = uploads.split_at(plan.dense as usize);
+        let share = plan.dense as f32 / plan.workers as f32;
+        let Some((dense, _)) = combine(Method::Robust, dense, count)? else { return Ok(0) };
+        let Some((sparse, _)) = combine(Method::Sparse, sparse, count)? else { return Ok(0) };
+        outer.step_of_both(&dense, &sparse, share)?
+    } else {
+        let Some((update, rule)) = combine(plan.method, &uploads, count)? else { return Ok(0) };
+        outer.step(&update, rule)?
+    };
     replica.follow(outer.replica().round(), &step)?;
     Ok(step.len() as u64)
 }

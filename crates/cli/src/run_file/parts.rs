@@ -191,6 +191,8 @@ pub enum CodecName {
     Int4,
     /// The largest of each 4096: sparse.
     TopK,
+    /// Four bits, or the largest of each 4096 from credible volunteers with slow links.
+    Auto,
 }
 
 /// Inner learning rate.

@@ -11,10 +11,11 @@ use crate::generate::ready;
 use crate::progress::Progress;
 use crate::runs::{find, read_bytes, short};
 use potluck_proto::{BlobRef, TrainTask, UpdateCodec};
+use potluck_rounds::replay::split;
 use potluck_rounds::replay::tolerances;
-use potluck_rounds::{Judgement, Plan, Prepared, Reference, TrainInputs, TrainRun, judge, sizes};
+use potluck_rounds::{Judgement, Plan, Prepared, Reference, Repeated, TrainInputs, TrainRun, judge, sizes};
 use potluck_train::codec::Codec;
-use potluck_train::round::Update;
+use potluck_train::streak::Streak;
 use potluck_types::BlobHash;
 use potluck_types::limits::MAX_CHECKPOINT_BYTES;
 use potluck_verify::{ReplayVerdict, Tolerances};
@@ -193,12 +194,78 @@ impl Replayed<'_> {
         let task = update.task().map_err(|cause| self.contradiction(update, &cause))?;
         self.check(update, &task)?;
         let plan = Plan::of(&task).map_err(|cause| self.contradiction(update, &cause))?;
-        let replayed = self.repeat(update, &task)?;
-        let result = self.committed(update, plan.result_bytes())?;
-        let judgement =
-            judge(&plan, &replayed, &result).map_err(|cause| self.contradiction(update, &cause))?;
+        let judgement = match self.kept(update, &task)? {
+            Ok(kept) => self.judge(update, &task, &plan, kept)?.0,
+            Err(cause) => Judgement { report: Err(cause), bytes: None },
+        };
         let names = plan.model().tensors().into_iter().map(|tensor| tensor.name).collect();
         Ok(Outcome { judgement, codec: plan.codec(), names, steps: task.steps })
+    }
+
+    /// Takes the worker's inner steps again and compares what they give with what it committed to; with codec S also what
+    /// it kept, if that is right.
+    fn judge(
+        &mut self,
+        update: &UpdateRecord,
+        task: &TrainTask,
+        plan: &Plan,
+        kept: Option<Arc<Streak>>,
+    ) -> Result<(Judgement, Option<Arc<Streak>>), CliError> {
+        let repeated = self.repeat(update, task, kept)?;
+        let result = self.committed(update, plan.result_bytes())?;
+        let judgement = judge(plan, plan.part(), &repeated, &result);
+        let judgement = judgement.map_err(|cause| self.contradiction(update, &cause))?;
+        let after = match (repeated, split(plan, &result)) {
+            (Repeated::Sparse(taken), Some(parts)) if judgement.confirmed() => {
+                let kept = Streak::sent(taken, parts.encoded);
+                Some(Arc::new(kept.map_err(|cause| self.contradiction(update, &cause))?))
+            }
+            _ => None,
+        };
+        Ok((judgement, after))
+    }
+
+    /// What the worker had kept after the last round of its streak, found by replaying all of it. `Err` with the reason
+    /// if what it sent in one of these rounds is wrong.
+    fn kept(
+        &mut self,
+        update: &UpdateRecord,
+        task: &TrainTask,
+    ) -> Result<Result<Option<Arc<Streak>>, String>, CliError> {
+        let mut kept = None;
+        for (at, past) in task.streak.iter().enumerate() {
+            let path = format!("/api/v1/runs/{}/rounds/{}", self.run.id, past.round);
+            let record: RoundRecord = self.client.get(&path, |_| {})?;
+            let result = past.result.to_string();
+            let own = |other: &&UpdateRecord| {
+                other.worker == past.worker && other.result == result && other.volunteer == update.volunteer
+            };
+            let Some(earlier) = record.updates.iter().find(own) else {
+                let cause = format!("its streak has an update of round {} that is not there", past.round);
+                return Err(self.contradiction(update, &cause));
+            };
+            let shared = std::mem::take(&mut self.shared);
+            let mut round = Replayed { record: &record, common: None, shared, ..*self };
+            let before = earlier.task().map_err(|cause| round.contradiction(earlier, &cause))?;
+            round.check(earlier, &before)?;
+            if before.streak != task.streak[..at] {
+                return Err(round.contradiction(earlier, "the streak does not lead to the later one"));
+            }
+            let plan = Plan::of(&before).map_err(|cause| round.contradiction(earlier, &cause))?;
+            let (judgement, after) = round.judge(earlier, &before, &plan, kept.take())?;
+            self.shared = round.shared;
+            let Some(after) = after else {
+                let why = judgement
+                    .fault()
+                    .map_or_else(|| "it keeps nothing".to_owned(), |fault| fault.to_string());
+                return Ok(Err(format!(
+                    "what it sent in round {} of its streak is wrong: {why}",
+                    past.round
+                )));
+            };
+            kept = Some(after);
+        }
+        Ok(Ok(kept))
     }
 
     /// Whether a task is what this run and round ask of this worker.
@@ -223,11 +290,12 @@ impl Replayed<'_> {
         if let Some((_, cause)) = facts.iter().find(|(holds, _)| !holds) {
             return Err(self.contradiction(update, &cause));
         }
-        // What may differ between workers: number, codec, steps, blocks, and the checkpoint they started from.
+        // What may differ between workers: number, codec, streak, steps, blocks, and the checkpoint they started from.
         let common = TrainTask {
             worker: 0,
             steps: 0,
             codec: UpdateCodec::F32,
+            streak: Vec::new(),
             blocks: Vec::new(),
             checkpoint_round: 0,
             checkpoint: BlobRef { hash: BlobHash([0; 32]), bytes: 0 },
@@ -247,13 +315,22 @@ impl Replayed<'_> {
     }
 
     /// Takes the worker's inner steps again.
-    fn repeat(&mut self, update: &UpdateRecord, task: &TrainTask) -> Result<Update, CliError> {
+    fn repeat(
+        &mut self,
+        update: &UpdateRecord,
+        task: &TrainTask,
+        kept: Option<Arc<Streak>>,
+    ) -> Result<Repeated, CliError> {
         let shared = [&task.checkpoint].into_iter().chain(&task.outer_steps);
         let mut shared = shared.map(|blob| self.shared(update, blob)).collect::<Result<Vec<_>, _>>()?;
         let checkpoint = shared.remove(0);
         let blocks = task.blocks.iter().map(|block| Ok(Arc::new(self.blob(update, &block.blob)?)));
-        let inputs =
-            TrainInputs { checkpoint, outer_steps: shared, blocks: blocks.collect::<Result<_, CliError>>()? };
+        let inputs = TrainInputs {
+            checkpoint,
+            outer_steps: shared,
+            blocks: blocks.collect::<Result<_, CliError>>()?,
+            kept,
+        };
         let failed = |cause: &dyn ToString| self.contradiction(update, &cause.to_string());
         let prepared = Prepared::new(task, inputs).map_err(|cause| failed(&cause))?;
         let engine = Reference::new(prepared.model()).map_err(|cause| failed(&cause))?;
@@ -266,11 +343,11 @@ impl Replayed<'_> {
             }
             let step = ready(run.step());
             let step = step.map_err(|cause| failed(&cause))?.map_err(|cause| failed(&cause))?;
-            progress.set(u64::from(step.done), &format!("worker {}", task.worker));
+            progress.set(u64::from(step.done), &format!("round {}, worker {}", task.round, task.worker));
         }
-        progress.finish(&format!("worker {}, {} steps", task.worker, task.steps));
-        let update = ready(run.update());
-        update.map_err(|cause| failed(&cause))?.map_err(|cause| failed(&cause))
+        progress.finish(&format!("round {}, worker {}, {} steps", task.round, task.worker, task.steps));
+        let repeated = ready(run.repeat());
+        repeated.map_err(|cause| failed(&cause))?.map_err(|cause| failed(&cause))
     }
 
     /// A blob that all workers of the round need: fetched once.

@@ -50,9 +50,9 @@ pub fn check(path: &Path, run: &RunFile, model: &Model) -> Result<(), CliError> 
         );
         return refuse(&["model"], &what, "take a smaller batch, context or model");
     }
-    if run.codec == CodecName::TopK {
-        let what = "codec \"topk\" is not among those that relays hand out";
-        return refuse(&["codec"], what, "use \"int4\", the smallest of the others");
+    if matches!(run.codec, CodecName::TopK | CodecName::Auto) && *model == Model::Digits {
+        let what = "with this codec volunteers keep AdamW's moments, which models of burn do not give away";
+        return refuse(&["codec"], what, "use \"int4\"");
     }
     if run.outer != Outer::default() {
         let what = "relays take the outer step with its defaults, rate 0.7 and momentum 0.9";
@@ -100,6 +100,7 @@ pub fn new_run(run: &RunFile, model: &Model, name: &str, uploads: Uploads) -> Ne
         CodecName::Int8 => "int8",
         CodecName::Int4 => "int4",
         CodecName::TopK => "topk",
+        CodecName::Auto => "auto",
     };
     NewRun {
         name: name.chars().filter(|c| !c.is_control()).take(MAX_JOB_NAME_CHARS).collect(),

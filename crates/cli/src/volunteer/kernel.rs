@@ -9,6 +9,7 @@ use potluck_kernels::{
 };
 use potluck_proto::{Backend, MatmulTask};
 use potluck_types::Duration as Millis;
+use potluck_volunteer::train::Finished;
 use potluck_volunteer::trainer::Trainer;
 use potluck_volunteer::{Choice, Event, Failure, Run, RunId, Workload, compute};
 use std::sync::Arc;
@@ -32,7 +33,7 @@ enum Order {
 }
 
 /// A result, the time that it took without rests, and the rest that is still owed for it.
-pub(super) type Done = (Vec<u8>, Duration, Duration);
+pub(super) type Done = (Finished, Duration, Duration);
 
 /// Why a run has no result.
 #[derive(Debug, PartialEq, Eq)]
@@ -208,11 +209,11 @@ impl Worker {
             }
         };
         match outcome {
-            Ok((result, busy, owed)) => {
+            Ok((Finished { result, kept }, busy, owed)) => {
                 self.untold += busy;
                 let busy = Millis(self.untold.as_millis().try_into().unwrap_or(u64::MAX));
                 self.untold -= Duration::from_millis(busy.0);
-                let listens = self.tell(Event::KernelDone { run: id, result, busy });
+                let listens = self.tell(Event::KernelDone { run: id, result, busy, kept });
                 take_rest(owed, cancel);
                 listens
             }
@@ -243,7 +244,7 @@ impl Worker {
         let product = gpu.matmul(assembled.shape, operands, *variant, cancel);
         let output = self.runtime.block_on(product)?;
         let busy = started.elapsed();
-        Ok((output.to_le_bytes(), busy, rest_for(busy, share)))
+        Ok((output.to_le_bytes().into(), busy, rest_for(busy, share)))
     }
 }
 
@@ -268,7 +269,7 @@ fn run_on_cpu(
         busy += took;
         owed = rest_for(took, share);
         if progress == Progress::Finished {
-            return Ok((job.finish().to_le_bytes(), busy, owed));
+            return Ok((job.finish().to_le_bytes().into(), busy, owed));
         }
     }
 }

@@ -4,7 +4,7 @@ use super::burn;
 use super::kernel::{Device, Done, Ended, rest_for, take_rest};
 use potluck_proto::{Backend, TrainTask};
 use potluck_train::{Engine, Model};
-use potluck_volunteer::train::{Prepared, TaskError, TrainRun};
+use potluck_volunteer::train::{Finished, Prepared, TaskError, TrainRun};
 use potluck_volunteer::trainer::{AnyGpt, Pace};
 use potluck_volunteer::{Failure, TrainInputs};
 use std::sync::atomic::AtomicBool;
@@ -103,7 +103,7 @@ async fn take(
     engine: impl Engine,
     shift: &mut Shift<'_>,
     mut tell: impl FnMut(u32),
-) -> Result<Vec<u8>, Ended> {
+) -> Result<Finished, Ended> {
     let mut told = Instant::now();
     let started = Instant::now();
     let mut training = TrainRun::start(prepared, engine).await?;
@@ -156,9 +156,9 @@ mod tests {
     #[test]
     fn a_round_gives_the_bytes_that_the_library_gives() {
         let example = tiny();
-        let (result, busy, owed) = train(&example, 1.0, &AtomicBool::new(false)).unwrap();
+        let (done, busy, owed) = train(&example, 1.0, &AtomicBool::new(false)).unwrap();
         assert_eq!(example.task.steps, 2);
-        assert_eq!(result, example.result());
+        assert_eq!(done, example.result().into());
         assert!(busy > Duration::ZERO && owed == Duration::ZERO);
     }
 
@@ -230,7 +230,7 @@ mod tests {
         let mut example = tiny();
         (example.task.codec, example.task.steps) = (UpdateCodec::F32, 10);
         let (replayed, _, _) = train(&example, 1.0, &AtomicBool::new(false)).unwrap();
-        let (expected_losses, expected) = decoded(&config, &example, &replayed);
+        let (expected_losses, expected) = decoded(&config, &example, &replayed.result);
         let tensors: Vec<_> = Layout::new(&config).tensors.iter().map(Tensor::range).collect();
         let mut seen = Vec::new();
         // The second time from kernels that are already compiled.
@@ -238,7 +238,7 @@ mod tests {
             let ((result, busy, _), backend) = train_on(&device, &example).unwrap();
             assert_eq!(backend, Backend::NativeGpu);
             assert!(busy > Duration::ZERO);
-            let (losses, update) = decoded(&config, &example, &result);
+            let (losses, update) = decoded(&config, &example, &result.result);
             let tolerances = Tolerances::default();
             let report =
                 compare(&update, &expected, &tensors, &losses, &expected_losses, &tolerances).unwrap();
@@ -259,7 +259,7 @@ mod tests {
         for _ in 0..2 {
             let ((result, _, _), backend) = train_on(&device, &example).unwrap();
             assert_eq!(backend, Backend::NativeCpu);
-            assert_eq!(result, example.result());
+            assert_eq!(result, example.result().into());
         }
     }
 

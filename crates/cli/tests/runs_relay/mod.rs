@@ -195,6 +195,7 @@ impl Trained {
             seed: [9; 32],
             blocks_dealt: 2,
             codec: UpdateCodec::Int4,
+            streak: Vec::new(),
             data: DataSetSpec { tokens: spec.tokens, tree: spec.tree },
             blocks,
             checkpoint_round: 0,

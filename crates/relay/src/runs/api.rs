@@ -115,7 +115,8 @@ pub struct NewRun {
     pub length: u32,
     /// Learning rate.
     pub rate: Rate,
-    /// How updates are encoded: `f32`, `f16`, `int8` or `int4`.
+    /// How updates are encoded: `f32`, `f16`, `int8`, `int4`, `topk`, or `auto` for int4 and, from credible volunteers
+    /// with slow links, topk.
     pub codec: String,
     /// Blocks dealt to a worker for a round; 0 for the whole data set.
     pub blocks: u32,

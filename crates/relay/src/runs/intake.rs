@@ -13,12 +13,12 @@ use axum::body::Body;
 use axum::http::StatusCode;
 use potluck_proto::{BlobRef, DataSetSpec, LearningRate, UpdateCodec};
 use potluck_rounds::{Data, Host, HostError, Terms, sizes};
-use potluck_schedule::{AuditPolicy, Input, RunInput, RunSpec};
+use potluck_schedule::{AuditPolicy, Input, RunInput, RunSpec, SparsePolicy};
 use potluck_train::Model;
-use potluck_train::codec::Codec;
 use potluck_train::data::{DataError, DataSet, MAX_TOKENS};
 use potluck_train::gpt::MAX_PARAMETERS;
 use potluck_train::outer::CHECKPOINT_CODEC;
+use potluck_train::streak::streak_rounds;
 use potluck_types::limits::{MAX_CHECKPOINT_BYTES, MAX_JOB_NAME_CHARS};
 use potluck_types::{BlobHash, JobId};
 use std::io;
@@ -169,9 +169,14 @@ fn draft(new: &NewRun) -> Result<Draft, ApiError> {
         "f32" => UpdateCodec::F32,
         "f16" => UpdateCodec::F16,
         "int8" => UpdateCodec::Int8,
-        "int4" => UpdateCodec::Int4,
-        _ => return Err(refused("bad_codec", "there is no such codec", "f32, f16, int8 or int4")),
+        "int4" | "auto" => UpdateCodec::Int4,
+        "topk" => UpdateCodec::TopK,
+        _ => {
+            let known = "auto, f32, f16, int8, int4 or topk";
+            return Err(refused("bad_codec", "there is no such codec", known));
+        }
     };
+    let sparse = matches!(new.codec.as_str(), "auto" | "topk");
     let audit = match new.audit.as_str() {
         "default" => AuditPolicy::default(),
         "all" => AuditPolicy { first: u32::MAX, ..AuditPolicy::default() },
@@ -195,6 +200,10 @@ fn draft(new: &NewRun) -> Result<Draft, ApiError> {
     let model = sizes::model(&spec);
     model.check().map_err(HostError::from)?;
     let parameters = model.parameters();
+    if sparse && model == Model::Digits {
+        let what = "workers of codec S keep AdamW's moments, and models of burn do not give them away";
+        return Err(refused("bad_codec", what, "take int4"));
+    }
     let bytes = CHECKPOINT_CODEC.encoded_len(parameters);
     if bytes > MAX_CHECKPOINT_BYTES {
         let what = format!(
@@ -217,6 +226,7 @@ fn draft(new: &NewRun) -> Result<Draft, ApiError> {
             seed: id("the seed", &new.seed)?.0,
             blocks_dealt: new.blocks,
             codec,
+            streak: if sparse { streak_rounds(parameters) } else { 0 },
         },
         model,
         parameters,
@@ -229,8 +239,8 @@ fn draft(new: &NewRun) -> Result<Draft, ApiError> {
 
 /// The run as the machine knows it.
 fn run_spec(id: JobId, new: &NewRun, draft: &Draft, host: &Host) -> Result<RunSpec, HostError> {
-    let Terms { model, steps, sequences, length, rate, seed, blocks_dealt, codec } = draft.terms;
-    let encoded: Codec = sizes::codec(codec);
+    let Terms { model, steps, sequences, length, rate, seed, blocks_dealt, codec, streak } = draft.terms;
+    let update_bytes = |codec| sizes::update_bytes(codec, draft.parameters);
     let train = host.data().train.spec();
     Ok(RunSpec {
         id,
@@ -244,7 +254,10 @@ fn run_spec(id: JobId, new: &NewRun, draft: &Draft, host: &Host) -> Result<RunSp
         seed,
         blocks_dealt,
         codec,
-        update_bytes: encoded.encoded_len(draft.parameters) as u64,
+        update_bytes: update_bytes(codec),
+        streak,
+        sparse: (streak > 0 && codec != UpdateCodec::TopK)
+            .then(|| SparsePolicy::new(update_bytes(UpdateCodec::TopK))),
         memory_bytes: host.memory_bytes()?,
         flops: host.flops()?,
         data: DataSetSpec { tokens: train.tokens, tree: train.tree },

@@ -279,11 +279,7 @@ impl Runs {
             Ok(Weighed::Reviewed { confirmed, refuted }) => {
                 let workers = refuted.iter().map(|(update, _)| update.worker).collect();
                 for (update, fault) in refuted {
-                    let row = row(&open, &update, fault.to_string());
-                    match row {
-                        Ok(row) => self.keep(&open, row, &update.result).await,
-                        Err(error) => tracing::warn!(error, "a refused update could not be kept"),
-                    }
+                    self.keep(&open, row(&update, fault.to_string()), &update.result).await;
                 }
                 RunInput::Reviewed { run, round, confirmed, refuted: workers }
             }
@@ -316,19 +312,11 @@ impl Runs {
                     open.host.round()
                 ));
             }
-            let tasks = open.host.tasks(updates.iter().map(|update| update.worker + 1).max().unwrap_or(0));
-            let tasks = tasks.map_err(|error| error.to_string())?;
-            let submitted: Vec<Submitted<'_>> = updates
-                .iter()
-                .filter_map(|update| {
-                    Some(Submitted {
-                        task: tasks.get(update.worker as usize)?,
-                        result: &update.result,
-                        weight: f64::from(update.weight.max(1)) / 1e6,
-                        audited: update.audited,
-                    })
-                })
-                .collect();
+            let submitted = |update| {
+                let AcceptedUpdate { task, result, weight, audited, .. }: &AcceptedUpdate = update;
+                Submitted { task, result, weight: f64::from((*weight).max(1)) / 1e6, audited: *audited }
+            };
+            let submitted: Vec<Submitted<'_>> = updates.iter().map(submitted).collect();
             let suspects = open.host.suspects(&submitted).map_err(|error| error.to_string())?;
             if suspects.is_empty() {
                 let closed = open.host.close(&submitted).map_err(|error| error.to_string())?;
@@ -358,7 +346,7 @@ impl Runs {
         let failed = |cause: io::Error| format!("the round could not be stored: {cause}");
         let mut rows: Vec<UpdateRow> = Vec::with_capacity(updates.len());
         for update in updates {
-            rows.push(row(open, update, ACCEPTED.to_owned())?);
+            rows.push(row(update, ACCEPTED.to_owned()));
             let bytes = bytes::Bytes::copy_from_slice(&update.result);
             self.0.blobs.put_durable(&update.claim.hash, bytes).await.map_err(failed)?;
         }
@@ -382,16 +370,24 @@ impl Runs {
             download_bytes: self.0.blobs.take_served(&run),
             tokens: rows.len() as u64 * worker_tokens,
             seconds: begun.elapsed().as_secs_f64(),
-            rule: closed.rule.clone(),
+            rule: closed.rule(),
         };
         let parts: Vec<_> = closed
             .parts
             .iter()
             .map(|part| json!({ "worker": part.worker, "norm": part.norm, "clip": part.clip, "suspicion": part.suspicion }))
             .collect();
-        let combined = json!({
-            "rule": closed.rule, "gate": closed.gate, "norm": closed.norm, "cap": closed.cap, "parts": parts,
-        });
+        let groups: Vec<_> = closed
+            .groups
+            .iter()
+            .map(|group| {
+                json!({
+                    "codec": if group.sparse { "sparse" } else { "dense" }, "rule": group.rule,
+                    "votes": group.votes, "norm": group.norm, "cap": group.cap,
+                })
+            })
+            .collect();
+        let combined = json!({ "groups": groups, "gate": closed.gate, "parts": parts });
         rows.extend(refused);
         let record = RoundRow {
             round: closed.round,
@@ -445,11 +441,9 @@ impl Runs {
 }
 
 /// An update as it is recorded.
-fn row(open: &Mutex<Open>, update: &AcceptedUpdate, verdict: String) -> Result<UpdateRow, Failure> {
-    let tasks = lock(open).host.tasks(update.worker + 1).map_err(|error| error.to_string())?;
-    let task = tasks.last().map(serde_json::to_string).transpose().map_err(|error| error.to_string())?;
+fn row(update: &AcceptedUpdate, verdict: String) -> UpdateRow {
     let accepted = verdict == ACCEPTED;
-    Ok(UpdateRow {
+    UpdateRow {
         worker: update.worker,
         volunteer: update.volunteer,
         backend: update.backend,
@@ -457,8 +451,8 @@ fn row(open: &Mutex<Open>, update: &AcceptedUpdate, verdict: String) -> Result<U
         audited: update.audited || !accepted,
         verdict,
         result: update.claim,
-        task: task.unwrap_or_default(),
-    })
+        task: serde_json::to_string(&*update.task).unwrap_or_default(),
+    }
 }
 
 /// Hash, then what is checked of every update, then the replay if it was drawn. `None` if nothing is wrong.

@@ -91,7 +91,7 @@ proptest! {
                     if let Some((consents, leases)) = open.get_mut(&s) {
                         let id = ids[&s];
                         let consent = world.tokens[&id];
-                        world.say(id, LeaseRequest { consent, backend: Backend::WasmSimd, mflops, memory_bytes: 1 << 30, held: vec![] });
+                        world.say(id, LeaseRequest { consent, backend: Backend::WasmSimd, mflops, memory_bytes: 1 << 30, held: vec![], kept: Vec::new() });
                         if let Some(lease) = world.heard(id, |m| match m { Message::Lease(lease) => Some(lease.clone()), _ => None }) {
                             prop_assert!(*consents, "a lease without consent");
                             leases.push(lease);

@@ -20,6 +20,9 @@ pub struct Feedback {
 }
 
 impl Feedback {
+    /// What codec S encodes with.
+    pub const SPARSE_CODEC: Codec = Codec::TopK;
+
     /// Decay of the error of [`Codec::TopK`].
     pub const SPARSE_DECAY: f32 = 0.95;
 
@@ -31,7 +34,7 @@ impl Feedback {
     /// # Errors
     /// [`CodecError::Parameters`].
     pub fn sparse(parameters: usize) -> Result<Self, CodecError> {
-        Self::new(Codec::TopK, Self::SPARSE_DECAY, parameters)
+        Self::new(Self::SPARSE_CODEC, Self::SPARSE_DECAY, parameters)
     }
 
     /// No error yet. A `decay` of 1 forgets nothing.
@@ -72,20 +75,37 @@ impl Feedback {
         Ok(parameters.iter().zip(&self.error).map(|(parameter, e)| parameter - lookahead * e).collect())
     }
 
+    /// An update and what was left out before: what is to be encoded.
+    ///
+    /// # Errors
+    /// [`CodecError::FeedbackLength`].
+    pub fn sum(&self, update: &[f32]) -> Result<Vec<f32>, CodecError> {
+        if update.len() != self.error.len() {
+            return Err(CodecError::FeedbackLength { found: update.len(), expected: self.error.len() });
+        }
+        Ok(self.error.iter().zip(update).map(|(e, d)| (self.decay * e) + d).collect())
+    }
+
+    /// The state of who had such a sum and sent these bytes.
+    ///
+    /// # Errors
+    /// As [`Codec::decode`].
+    pub fn left(codec: Codec, decay: f32, mut sum: Vec<f32>, bytes: &[u8]) -> Result<Self, CodecError> {
+        let sent = codec.decode(bytes, sum.len())?;
+        for (value, sent) in sum.iter_mut().zip(sent) {
+            *value -= sent;
+        }
+        Ok(Self { codec, decay, error: sum })
+    }
+
     /// Encodes an update and what was left out before.
     ///
     /// # Errors
     /// [`CodecError::FeedbackLength`], or as [`Codec::encode`] for the sum; the state is then as it was.
     pub fn encode(&mut self, update: &[f32]) -> Result<Vec<u8>, CodecError> {
-        if update.len() != self.error.len() {
-            return Err(CodecError::FeedbackLength { found: update.len(), expected: self.error.len() });
-        }
-        let mut sum: Vec<f32> = self.error.iter().zip(update).map(|(e, d)| (self.decay * e) + d).collect();
+        let sum = self.sum(update)?;
         let bytes = self.codec.encode(&sum)?;
-        for (value, sent) in sum.iter_mut().zip(self.codec.decode(&bytes, update.len())?) {
-            *value -= sent;
-        }
-        self.error = sum;
+        *self = Self::left(self.codec, self.decay, sum, &bytes)?;
         Ok(bytes)
     }
 

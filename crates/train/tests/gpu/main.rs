@@ -6,8 +6,8 @@
 
 mod reference;
 
-use potluck_train::engine::{Batch, Engine, TrainError};
-use potluck_train::gpt::{GptConfig, GpuGpt, GpuGptOptions, KernelShape, Kind, Layout, init};
+use potluck_train::engine::{Batch, Engine, Moments, TrainError};
+use potluck_train::gpt::{CpuGpt, GptConfig, GpuGpt, GpuGptOptions, KernelShape, Kind, Layout, init};
 
 #[cfg(target_arch = "wasm32")]
 wasm_bindgen_test::wasm_bindgen_test_configure!(run_in_dedicated_worker);
@@ -223,6 +223,42 @@ both!(a_step_in_many_submissions_has_the_same_bits, async {
         ends.push(end.into_iter().map(f32::to_bits).collect::<Vec<_>>());
     }
     assert!(ends[0] == ends[1] && ends[0] == ends[2]);
+});
+
+both!(a_device_goes_on_where_another_one_ended, async {
+    let config = GptConfig::tiny(65);
+    let batches: Vec<Batch> = (1..5).map(|seed| batch(&config, 2, 64, seed)).collect();
+    let Some(mut whole) = engine(config, 2, 64, KernelShape::Direct16x8).await else { return };
+    whole.load(&init(&config, &[1; 32])).await.expect("valid in this test");
+    let Some(mut second) = engine(config, 2, 64, KernelShape::Direct16x8).await else { return };
+    // It had something else before.
+    second.load(&parameters(&config)).await.expect("valid in this test");
+    second.step(&batches[0], 2e-3).await.expect("valid in this test");
+    let mut cpu = CpuGpt::new(config).expect("a model");
+    for (at, batch) in batches.iter().enumerate() {
+        if at == 2 {
+            let (parameters, moments) = (
+                whole.store().await.expect("they are there"),
+                whole.moments().await.expect("they are there"),
+            );
+            assert_eq!(moments.steps, 2);
+            second.resume(&parameters, &moments).await.expect("valid in this test");
+            cpu.resume(&parameters, &moments).await.expect("valid in this test");
+            let short = Moments { first: moments.first[1..].to_vec(), ..moments };
+            assert!(matches!(second.resume(&parameters, &short).await, Err(TrainError::Length { .. })));
+        }
+        whole.step(batch, 2e-3).await.expect("valid in this test");
+        if at >= 2 {
+            second.step(batch, 2e-3).await.expect("valid in this test");
+            cpu.step(batch, 2e-3).await.expect("valid in this test");
+        }
+    }
+    let [whole_after, second_after] =
+        [whole.store().await, second.store().await].map(|after| after.expect("they are there"));
+    assert!(whole_after == second_after, "one training without a break");
+    let cpu_after: Vec<f64> =
+        cpu.store().await.expect("they are there").iter().map(|value| f64::from(*value)).collect();
+    assert_near(&config, &second_after, &cpu_after, 1e-4, "parameters where the CPU went on");
 });
 
 both!(steps_lower_the_loss, async {

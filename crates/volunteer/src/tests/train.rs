@@ -1,12 +1,14 @@
 //! Leases of training rounds.
 
 use super::*;
-use crate::train::{Plan, Prepared, Reference, TaskError, TrainRun};
-use crate::{TrainInputs, Training};
+use crate::train::{Finished, Plan, Prepared, Reference, TaskError, TrainRun};
+use crate::{RunId, TrainInputs, Training};
+use potluck_proto::{PastUpdate, UpdateCodec};
 use potluck_train::TrainError;
 use potluck_train::data::DataError;
 use potluck_train::gpt::{GptConfig, Layout};
 use potluck_train::outer::{CHECKPOINT_CODEC, OuterError, STEP_CODEC};
+use potluck_train::streak::Streak;
 use potluck_types::limits::MAX_CHECKPOINT_BYTES;
 use std::sync::Arc;
 
@@ -38,7 +40,7 @@ pub(super) fn trained(task: &TrainTask, inputs: TrainInputs) -> Result<Vec<u8>, 
         let engine = Reference::new(prepared.model())?;
         let mut run = TrainRun::start(&prepared, engine).await?;
         while !run.step().await?.complete() {}
-        run.finish().await
+        Ok(run.finish().await?.result)
     })
 }
 
@@ -63,7 +65,7 @@ fn a_round_goes_from_inputs_to_an_accepted_update() {
     assert_eq!(shown(2).unwrap().to_string(), "training round 7, step 2 of 2");
     let result = computed(&run);
     assert_eq!(result, example.result(), "as crate train does it by itself");
-    world.event(Event::KernelDone { run: run.id, result: result.clone(), busy: Duration(5) });
+    world.event(Event::KernelDone { run: run.id, result: result.clone(), busy: Duration(5), kept: None });
     assert_eq!(world.committed().unwrap().result, named(&result));
     assert_eq!(world.engine.status().training, None);
     world.hear(Verdict { lease: LeaseId(1), outcome: Outcome::Accepted });
@@ -101,7 +103,12 @@ fn a_round_is_computed_with_what_was_measured_unless_the_adapter_says_another() 
             if computed != measured {
                 world.event(Event::RunsOn { run: run.id, backend: computed });
             }
-            world.event(Event::KernelDone { run: run.id, result: example.result(), busy: Duration(5) });
+            world.event(Event::KernelDone {
+                run: run.id,
+                result: example.result(),
+                busy: Duration(5),
+                kept: None,
+            });
             assert_eq!(world.committed().unwrap().backend, computed, "the commit says what computed");
         }
     }
@@ -121,10 +128,82 @@ fn stop_and_pause_end_a_round_between_its_steps() {
         world.sent.clear();
         let result = example.result();
         world.event(Event::KernelProgress { run: run.id, steps: 2 });
-        world.event(Event::KernelDone { run: run.id, result, busy: Duration(1) });
+        world.event(Event::KernelDone { run: run.id, result, busy: Duration(1), kept: None });
         assert!(world.sent.is_empty());
         assert_eq!(world.engine.state(), if stop { State::Stopped } else { State::Paused });
     }
+}
+
+/// A part of a round of codec S that goes on after these updates, and its result.
+fn sparse(round: u64, past: &[BlobHash]) -> (Example, Finished) {
+    let mut example = after(round);
+    let earlier = |(at, result): (usize, &BlobHash)| {
+        let round = round - past.len() as u64 + at as u64;
+        PastUpdate { round, worker: 1, result: *result }
+    };
+    example.task.codec = UpdateCodec::TopK;
+    example.task.streak = past.iter().enumerate().map(earlier).collect();
+    // What is computed does not matter here, only that its length is right.
+    let anew = TrainTask { streak: Vec::new(), ..example.task.clone() };
+    let prepared = Prepared::new(&anew, example.inputs()).unwrap();
+    let done = now(async {
+        let engine = Reference::new(prepared.model())?;
+        TrainRun::start(&prepared, engine).await?.finish().await
+    });
+    (example, done.map_err(|error: TaskError| error.to_string()).unwrap())
+}
+
+/// Runs a lease up to its commit, and tells the outcome; what the run was given that was kept.
+fn run_sparse(
+    world: &mut World,
+    lease: u64,
+    (example, done): &(Example, Finished),
+    outcome: Outcome,
+) -> Option<Arc<Streak>> {
+    world.lease(lease, example.task.clone());
+    world.serve(&example.blobs);
+    let run = world.runs.pop_front().unwrap();
+    let Finished { result, kept } = done.clone();
+    world.event(Event::KernelDone { run: run.id, result, busy: Duration(1), kept });
+    assert_eq!(world.committed().unwrap().result, named(&done.result));
+    world.hear(Verdict { lease: LeaseId(lease), outcome });
+    let Workload::Train { inputs, .. } = run.work else { unreachable!("a part of a round") };
+    inputs.kept
+}
+
+#[test]
+fn what_was_kept_counts_once_the_update_does() {
+    let mut world = World::lending();
+    assert_eq!(world.asked().unwrap().kept, []);
+    let first = sparse(2, &[]);
+    let hash = BlobHash::of(&first.1.result);
+    assert_eq!(run_sparse(&mut world, 1, &first, Outcome::Superseded), None);
+    assert_eq!(world.engine.kept_after(), [], "it did not count");
+    assert_eq!(run_sparse(&mut world, 2, &first, Outcome::Accepted), None);
+    assert_eq!(world.engine.kept_after(), [hash]);
+
+    let second = sparse(3, &[hash]);
+    assert_eq!(run_sparse(&mut world, 3, &second, Outcome::Late), first.1.kept);
+    assert_eq!(world.engine.kept_after(), [hash], "what was before is still there");
+    world.lease(4, second.0.task.clone());
+    let Workload::Train { inputs, .. } = world.runs.pop_front().unwrap().work else {
+        unreachable!("a part of a round, whose inputs are all here")
+    };
+    assert_eq!(inputs.kept, first.1.kept);
+    let Finished { result, kept } = second.1.clone();
+    let run = RunId(world.engine.next_run - 1);
+    world.event(Event::KernelDone { run, result, busy: Duration(1), kept });
+    let next = BlobHash::of(&second.1.result);
+    assert_eq!(world.engine.kept_after(), [next, hash], "the verdict may be on its way");
+    world.hear(Verdict { lease: LeaseId(4), outcome: Outcome::Accepted });
+    assert_eq!(world.engine.kept_after(), [next]);
+
+    // A streak that is not this one's is given back.
+    world.lease(5, sparse(4, &[next, hash]).0.task);
+    assert_eq!(world.released(), Some(ReleaseReason::Unsupported));
+    // Who stops lets go of everything.
+    world.event(Event::Stop);
+    assert_eq!(world.engine.kept_after(), []);
 }
 
 #[test]
@@ -136,7 +215,7 @@ fn an_update_of_another_length_is_not_committed() {
     let run = world.runs.pop_front().unwrap().id;
     let mut result = example.result();
     result.pop();
-    world.event(Event::KernelDone { run, result, busy: Duration(1) });
+    world.event(Event::KernelDone { run, result, busy: Duration(1), kept: None });
     assert_eq!(world.released(), Some(ReleaseReason::DeviceFailed));
     assert!(world.committed().is_none());
 }

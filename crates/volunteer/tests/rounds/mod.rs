@@ -93,6 +93,7 @@ pub(crate) fn example(config: GptConfig, tokens: u32, rounds: u64, worker: u32) 
         seed: SEED,
         blocks_dealt: BLOCKS_DEALT,
         codec: UpdateCodec::Int4,
+        streak: Vec::new(),
         data: DataSetSpec { tokens: data.spec().tokens, tree: data.spec().tree },
         blocks,
         checkpoint_round: rounds - steps.len() as u64,
@@ -113,7 +114,7 @@ impl Example {
         let mut blobs = self.blobs.iter().cloned().map(Arc::new);
         let checkpoint = blobs.next().expect("a checkpoint");
         let outer_steps = blobs.by_ref().take(self.task.outer_steps.len()).collect();
-        TrainInputs { checkpoint, outer_steps, blocks: blobs.collect() }
+        TrainInputs { checkpoint, outer_steps, blocks: blobs.collect(), kept: None }
     }
 
     /// What crate `train` makes of it by itself, with the whole data set.

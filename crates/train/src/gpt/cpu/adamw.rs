@@ -1,7 +1,7 @@
 //! Clipping by the global norm and AdamW.
 
 use super::lanes::vectorize;
-use crate::engine::{AdamW, TrainError};
+use crate::engine::{AdamW, Moments, TrainError};
 use crate::gpt::Tensor;
 
 /// Partial sums of the squared norm.
@@ -42,6 +42,19 @@ impl Optimizer {
         self.second.fill(0.0);
         self.powers = [1.0; 2];
         self.steps = 0;
+    }
+
+    /// Goes on from what [`Optimizer::moments`] gave. The caller has compared the lengths.
+    pub(crate) fn resume(&mut self, moments: &Moments) {
+        self.first.copy_from_slice(&moments.first);
+        self.second.copy_from_slice(&moments.second);
+        self.powers = powers(&self.constants, moments.steps);
+        self.steps = moments.steps;
+    }
+
+    /// What it remembers.
+    pub(crate) fn moments(&self) -> Moments {
+        Moments { first: self.first.clone(), second: self.second.clone(), steps: self.steps }
     }
 
     /// Steps taken.
@@ -99,6 +112,22 @@ impl Optimizer {
         self.steps += 1;
         Ok(())
     }
+}
+
+/// The powers after so many steps, by the products that these steps would have made.
+fn powers(constants: &AdamW, steps: u64) -> [f64; 2] {
+    let betas = [constants.beta1, constants.beta2].map(f64::from);
+    betas.map(|beta| {
+        let mut power = 1.0;
+        for _ in 0..steps {
+            power *= beta;
+            if power < f64::MIN_POSITIVE {
+                // Next to nothing beside 1: the rest changes no bias.
+                break;
+            }
+        }
+        power
+    })
 }
 
 /// Global norm of a gradient, summed in f64.

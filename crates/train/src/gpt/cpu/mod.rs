@@ -22,7 +22,7 @@ pub use adamw::Optimizer;
 pub use memory::MAX_STEP_BYTES;
 
 use super::{GptConfig, Layout};
-use crate::engine::{AdamW, Batch, Engine, TrainError};
+use crate::engine::{AdamW, Batch, Engine, Moments, TrainError};
 use gemm::{Matrix, Target, product};
 use head::Gradients;
 use memory::Memory;
@@ -98,11 +98,8 @@ impl CpuGpt {
         }
     }
 
-    /// Takes other parameters; the optimizer goes on with its moments and its count of steps.
-    ///
-    /// # Errors
-    /// [`TrainError::Length`].
-    pub fn replace(&mut self, parameters: &[f32]) -> Result<(), TrainError> {
+    /// Takes other parameters; the optimizer stays as it is.
+    fn replace(&mut self, parameters: &[f32]) -> Result<(), TrainError> {
         if parameters.len() != self.parameters.len() {
             return Err(TrainError::Length { found: parameters.len(), expected: self.parameters.len() });
         }
@@ -206,6 +203,17 @@ impl Engine for CpuGpt {
 
     async fn store(&mut self) -> Result<Vec<f32>, TrainError> {
         Ok(self.parameters.clone())
+    }
+
+    async fn resume(&mut self, parameters: &[f32], moments: &Moments) -> Result<(), TrainError> {
+        moments.check(self.parameters.len())?;
+        self.replace(parameters)?;
+        self.optimizer.resume(moments);
+        Ok(())
+    }
+
+    async fn moments(&mut self) -> Result<Moments, TrainError> {
+        Ok(self.optimizer.moments())
     }
 
     async fn step(&mut self, batch: &Batch, learning_rate: f32) -> Result<f32, TrainError> {

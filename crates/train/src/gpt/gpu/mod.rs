@@ -18,7 +18,7 @@ mod products;
 use std::collections::BTreeMap;
 
 use super::{GptConfig, Layout};
-use crate::engine::{AdamW, Batch, Engine, TrainError};
+use crate::engine::{AdamW, Batch, Engine, Moments, TrainError};
 use device::{ALL_ERRORS, Device, SUBMIT_ERRORS};
 pub use pipelines::Pipelines;
 use plan::{Dispatch, Extent, Name, Plan, WORDS};
@@ -413,6 +413,8 @@ impl Engine for GpuGpt {
             return Err(TrainError::Length { found: parameters.len(), expected });
         }
         let scopes = self.device.open_scopes(ALL_ERRORS);
+        // Nobody may go on from half of this.
+        self.steps = 0;
         let cleared = [Name::First, Name::Second].map(|name| self.buffers.get(&name));
         let mut encoder = self.device.encoder();
         for buffer in cleared.into_iter().flatten() {
@@ -422,12 +424,31 @@ impl Engine for GpuGpt {
         let written = self.write(Name::Parameters, bytemuck::cast_slice(parameters));
         let verdict = scopes.close();
         verdict.await?;
-        self.steps = 0;
         written
     }
 
     async fn store(&mut self) -> Result<Vec<f32>, TrainError> {
         self.read(Name::Parameters).await
+    }
+
+    async fn resume(&mut self, parameters: &[f32], moments: &Moments) -> Result<(), TrainError> {
+        moments.check(self.layout.parameters())?;
+        self.load(parameters).await?;
+        let scopes = self.device.open_scopes(ALL_ERRORS);
+        let written = [(Name::First, &moments.first), (Name::Second, &moments.second)]
+            .into_iter()
+            .try_for_each(|(name, values)| self.write(name, bytemuck::cast_slice(values)));
+        let verdict = scopes.close();
+        verdict.await?;
+        written?;
+        self.steps = moments.steps;
+        Ok(())
+    }
+
+    async fn moments(&mut self) -> Result<Moments, TrainError> {
+        let first = self.read(Name::First).await?;
+        let second = self.read(Name::Second).await?;
+        Ok(Moments { first, second, steps: self.steps })
     }
 
     async fn step(&mut self, batch: &Batch, learning_rate: f32) -> Result<f32, TrainError> {

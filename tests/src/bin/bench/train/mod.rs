@@ -9,7 +9,6 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use groups::Group;
 use indicatif::{ProgressBar, ProgressStyle};
-use potluck_tests::train::run::Lost;
 use potluck_tests::train::{Corpus, Method, Plan, run_all};
 use std::path::PathBuf;
 
