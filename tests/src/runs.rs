@@ -5,7 +5,9 @@ use crate::{Api, wait_until};
 use potluck_proto::{LearningRate, ModelSizes, ModelSpec, UpdateCodec};
 use potluck_rounds::{Data, Host, Plan, Submitted, Terms, repeat, sizes};
 use potluck_train::data::{DataSet, VALIDATION_SHARE, split};
+use potluck_train::outer::OuterParams;
 use potluck_types::BlobHash;
+use potluck_verify::AggregateParams;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,6 +84,8 @@ impl SampleRun {
             blocks_dealt: BLOCKS,
             codec: UpdateCodec::Int4,
             streak: 0,
+            outer: OuterParams::default(),
+            aggregate: AggregateParams::default(),
         }
     }
 

@@ -33,8 +33,10 @@ fn with(request: &Value, change: &Value) -> Value {
     let mut request = request.clone();
     for (field, value) in change.as_object().expect("fields") {
         match value.as_object() {
-            Some(inner) => inner.iter().for_each(|(name, value)| request[field][name] = value.clone()),
-            None => request[field] = value.clone(),
+            Some(inner) if request[field].is_object() => {
+                inner.iter().for_each(|(name, value)| request[field][name] = value.clone())
+            }
+            _ => request[field] = value.clone(),
         }
     }
     request
@@ -61,6 +63,7 @@ fn runs_that_cannot_be_are_refused_with_a_reason_and_a_hint() {
     refused(api.send("POST", "/api/v1/parameters", &[], b"abc"), 422, &["3 bytes"]);
 
     let unknown = "00".repeat(32);
+    let rates = |start: f64| json!({ "audit": { "first": 5, "start": start, "decay": 0.8, "least": 0.05 } });
     for (change, status, words) in [
         (json!({ "train": unknown }), 404, vec![unknown.as_str(), "not uploaded"]),
         (json!({ "train": "x" }), 422, vec!["training data"]),
@@ -69,6 +72,17 @@ fn runs_that_cannot_be_are_refused_with_a_reason_and_a_hint() {
         (json!({ "seed": "12" }), 422, vec!["seed"]),
         (json!({ "codec": "zip" }), 422, vec!["codec"]),
         (json!({ "audit": "maybe" }), 422, vec!["policy"]),
+        (rates(1.5), 422, vec!["policy", "start", "1.5"]),
+        (json!({ "outer": { "rate": 0.0, "momentum": 0.9 } }), 422, vec!["outer rate"]),
+        (json!({ "outer": { "rate": 0.7, "momentum": 1.0 } }), 422, vec!["momentum"]),
+        (json!({ "aggregation": { "trim": 0.5, "trim_from": 6, "median_from": 4 } }), 422, vec!["trims 0.5"]),
+        (json!({ "aggregation": { "trim": 0.2, "trim_from": 2, "median_from": 2 } }), 422, vec!["from 2"]),
+        (
+            json!({ "aggregation": { "trim": 0.2, "trim_from": 6, "median_from": 7 } }),
+            422,
+            vec!["median from 7"],
+        ),
+        (json!({ "outer": { "rate": 0.7, "momentum": 0.9, "more": 1 } }), 400, vec!["more"]),
         (json!({ "rounds": 0 }), 422, vec!["0 rounds"]),
         (json!({ "rounds": 1_000_000, "inner_steps": 1_000_000 }), 422, vec!["steps in all"]),
         (json!({ "rate": { "peak": -1.0 } }), 422, vec!["learning rates"]),

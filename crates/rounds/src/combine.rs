@@ -126,6 +126,7 @@ impl Memory {
         updates: &[Submitted<'_>],
         decoded: &[Decoded],
         scope: Scope,
+        params: &AggregateParams,
     ) -> Result<Option<Combined>, HostError> {
         let mut combined = Combined { groups: Vec::new(), shares: vec![[0.0; 2]; updates.len()] };
         for kind in Kind::ALL {
@@ -134,7 +135,7 @@ impl Memory {
                 continue;
             }
             let senders = places.iter().map(|at| sender(&updates[*at]));
-            let params = self.of(kind).params();
+            let params = self.of(kind).capped(params);
             let done = match kind {
                 Kind::Dense => {
                     let votes = members.iter().zip(senders);
@@ -168,8 +169,9 @@ impl Memory {
 }
 
 impl Past {
-    fn params(&self) -> AggregateParams {
-        let mut params = AggregateParams::default();
+    /// With the cap that the last rounds' norms give.
+    fn capped(&self, params: &AggregateParams) -> AggregateParams {
+        let mut params = *params;
         if self.norms.len() >= NORMS_NEEDED {
             let mut norms: Vec<f64> = self.norms.iter().copied().collect();
             norms.sort_by(f64::total_cmp);

@@ -25,7 +25,7 @@ const MAX_REVERTED: u32 = 3;
 const STATE_MAGIC: [u8; 8] = *b"plstate1";
 
 /// What the rounds of a run have in common.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Terms {
     /// The model.
     pub model: ModelSpec,
@@ -45,6 +45,10 @@ pub struct Terms {
     pub codec: UpdateCodec,
     /// Rounds of a streak of codec S; 0 where nobody sends that. Where it is not the run's own codec, some send it.
     pub streak: u64,
+    /// How the combined update moves the parameters.
+    pub outer: OuterParams,
+    /// How updates are combined; the cap follows from earlier rounds.
+    pub aggregate: AggregateParams,
 }
 
 /// What a run trains on and is measured by.
@@ -151,7 +155,7 @@ impl Host {
         data: Data,
         secret: [u8; 32],
     ) -> Result<(Self, Vec<u8>), HostError> {
-        let outer = Outer::start(parameters, OuterParams::default())?;
+        let outer = Outer::start(parameters, terms.outer)?;
         let checkpoint = outer.replica().checkpoint()?;
         let host = Self::of(terms, outer, data, secret, named(&checkpoint), Vec::new())?;
         Ok((host, checkpoint))
@@ -169,8 +173,8 @@ impl Host {
         checkpoint: BlobRef,
         steps: Vec<BlobRef>,
     ) -> Result<Self, HostError> {
-        let outer = decode_state(state, sizes::model(&terms.model).parameters())?;
-        let every = OuterParams::default().checkpoint_every.get();
+        let outer = decode_state(state, sizes::model(&terms.model).parameters(), terms.outer)?;
+        let every = terms.outer.checkpoint_every.get();
         if outer.replica().round() % every != steps.len() as u64 {
             return Err(HostError::State("its steps do not lead from the last checkpoint to its round"));
         }
@@ -274,7 +278,7 @@ impl Host {
             task.codec = UpdateCodec::TopK;
         }
         let plan = Plan::of(&task)?;
-        let steps = OuterParams::default().checkpoint_every.get() - 1;
+        let steps = self.terms.outer.checkpoint_every.get() - 1;
         let step = STEP_CODEC.encoded_len(plan.parameters()) as u64;
         let spec = self.data.train.spec();
         let blocks = most_blocks(&self.terms, spec) * BLOCK_TOKENS as u64 * spec.token_bytes() as u64;
@@ -296,7 +300,7 @@ impl Host {
     /// # Errors
     /// Draws that the data do not hold: not after [`Host::start`] let the terms through.
     pub fn tasks(&self, workers: u32) -> Result<Vec<TrainTask>, HostError> {
-        let Terms { model, steps, sequences, length, rate, seed, blocks_dealt, codec, streak: _ } =
+        let Terms { model, steps, sequences, length, rate, seed, blocks_dealt, codec, outer, .. } =
             self.terms;
         let round = self.round();
         let spec = self.data.train.spec();
@@ -326,7 +330,7 @@ impl Host {
                     data: DataSetSpec { tokens: spec.tokens, tree: spec.tree },
                     blocks,
                     checkpoint_round: round - self.steps.len() as u64,
-                    checkpoint_every: OuterParams::default().checkpoint_every.get() as u32,
+                    checkpoint_every: outer.checkpoint_every.get() as u32,
                     checkpoint: self.checkpoint,
                     outer_steps: self.steps.clone(),
                     parameters,
@@ -345,7 +349,7 @@ impl Host {
         let suspicions = self.memory.suspicions(&decoded)?;
         let few = |kind: Kind| {
             let of_kind = decoded.iter().filter(|update| update.kind == kind).count();
-            of_kind < AggregateParams::default().median_from
+            of_kind < self.terms.aggregate.median_from
         };
         let suspect = |(at, update): (usize, &Submitted<'_>)| {
             (!update.audited && (few(decoded[at].kind) || suspicions[at].is_some())).then_some(at)
@@ -364,7 +368,7 @@ impl Host {
         let mut scope = Scope::All;
         let mut last_loss = f64::NAN;
         let (combined, outer, step, did) = loop {
-            let Some(combined) = self.memory.combine(updates, &decoded, scope)? else {
+            let Some(combined) = self.memory.combine(updates, &decoded, scope, &self.terms.aggregate)? else {
                 gate.give_up();
                 let (outer, step) = self.stand_still(last_loss)?;
                 break (None, outer, step, "reverted");
@@ -509,7 +513,7 @@ fn encode_state(outer: &Outer) -> Vec<u8> {
     bytes
 }
 
-fn decode_state(bytes: &[u8], parameters: usize) -> Result<Outer, HostError> {
+fn decode_state(bytes: &[u8], parameters: usize, params: OuterParams) -> Result<Outer, HostError> {
     let expected = STATE_MAGIC.len() + 16 + 12 * parameters + 32;
     if bytes.len() != expected {
         return Err(HostError::State("it has the length of another model's"));
@@ -532,5 +536,5 @@ fn decode_state(bytes: &[u8], parameters: usize) -> Result<Outer, HostError> {
     });
     let mut next = || vectors.next().unwrap_or_default();
     let (parameters, momentum, error) = (next(), next(), next());
-    Ok(Outer::resume(round, parameters, momentum, error, OuterParams::default())?)
+    Ok(Outer::resume(round, parameters, momentum, error, params)?)
 }

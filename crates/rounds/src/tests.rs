@@ -8,8 +8,10 @@ use crate::work::{Finished, Prepared, TrainInputs, TrainRun};
 use potluck_proto::{LearningRate, ModelSizes, ModelSpec, TrainTask, UpdateCodec};
 use potluck_train::codec::Codec;
 use potluck_train::data::DataSet;
+use potluck_train::outer::OuterParams;
 use potluck_train::streak::Streak;
 use potluck_types::BlobHash;
+use potluck_verify::AggregateParams;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -31,6 +33,8 @@ fn terms(codec: UpdateCodec, bias: bool) -> Terms {
         seed: [3; 32],
         blocks_dealt: 1,
         codec,
+        outer: OuterParams::default(),
+        aggregate: AggregateParams::default(),
         streak: if codec == UpdateCodec::TopK { STREAK } else { 0 },
     }
 }
@@ -254,6 +258,33 @@ fn what_looks_wrong_is_replayed_first_and_so_is_everything_where_workers_are_few
     assert_eq!(unaudited(&copied, 6), [4]);
     // Who was replayed is no suspect any more.
     assert_eq!(world.host.suspects(&submitted(&tasks, &copied)).unwrap(), [0; 0]);
+}
+
+#[test]
+fn a_run_has_the_rules_that_it_asks_for() {
+    let world = World::new(UpdateCodec::Int8, false);
+    let tasks = world.host.tasks(3).unwrap();
+    let results: Vec<_> = tasks.iter().map(|task| world.work(task)).collect();
+    let mut updates = submitted(&tasks, &results);
+    for update in &mut updates {
+        update.audited = false;
+    }
+    let of = |change: &dyn Fn(&mut Terms)| {
+        let mut terms = terms(UpdateCodec::Int8, false);
+        change(&mut terms);
+        let parameters = crate::sizes::model(&terms.model).init(&terms.seed);
+        let (host, _) = Host::start(terms, parameters, data(), SECRET).unwrap();
+        let suspects = host.suspects(&updates).unwrap();
+        let closed = suspects.is_empty().then(|| host.close(&updates).unwrap());
+        (suspects, closed.map(|closed| (closed.rule(), closed.after)))
+    };
+    assert_eq!(of(&|_| ()), (vec![0, 1, 2], None), "three are few");
+    let median = of(&|terms| terms.aggregate.median_from = 3).1.unwrap();
+    assert_eq!(median.0, "median");
+    let trimmed = |terms: &mut Terms| (terms.aggregate.median_from, terms.aggregate.trim_from) = (3, 3);
+    assert_eq!(of(&trimmed).1.unwrap().0, "mean, 1 trimmed at either end");
+    let slow = |terms: &mut Terms| (terms.aggregate.median_from, terms.outer.rate) = (3, 0.1);
+    assert_ne!(of(&slow).1.unwrap().1, median.1);
 }
 
 fn sizes(terms: &mut Terms) -> &mut ModelSizes {

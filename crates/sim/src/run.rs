@@ -10,10 +10,11 @@ use potluck_rounds::{
 };
 use potluck_schedule::{RunSpec, SparsePolicy};
 use potluck_train::data::{DataError, DataSet, Held};
-use potluck_train::outer::Replica;
+use potluck_train::outer::{OuterParams, Replica};
 use potluck_train::round::Part;
 use potluck_train::streak::Streak;
 use potluck_types::{BlobHash, JobId};
+use potluck_verify::AggregateParams;
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::pin::pin;
@@ -82,6 +83,8 @@ impl Training {
             seed: rng.bytes(),
             blocks_dealt: 0,
             codec: planned.codec,
+            outer: OuterParams::default(),
+            aggregate: AggregateParams::default(),
             streak: if planned.sparse || planned.codec == UpdateCodec::TopK { STREAK } else { 0 },
         };
         let parameters = sizes::model(&terms.model).parameters();

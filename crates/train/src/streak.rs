@@ -209,7 +209,9 @@ mod tests {
             assert_ne!(first, other);
         }
         let mut hasher = blake3::Hasher::new();
-        first.iter().for_each(|bits| drop(hasher.update(&bits.to_le_bytes())));
+        for bits in first {
+            hasher.update(&bits.to_le_bytes());
+        }
         assert_eq!(hasher.finalize().to_hex()[..16], *"f34b1f9fcaa07090");
         assert_eq!(sketch(&[1; 32], 2, 3, &[]), [0.0; SKETCH_VALUES]);
     }

@@ -98,8 +98,14 @@ pub struct NewRun {
     pub min_workers: u32,
     /// Most workers of a round.
     pub max_workers: u32,
-    /// `default`, `all` or `none`.
-    pub audit: String,
+    /// `default`, `all`, `none`, or rates.
+    pub audit: Value,
+    /// How the combined update moves the parameters, if not by the defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outer: Option<Value>,
+    /// How updates are combined, if not by the defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aggregation: Option<Value>,
     /// Hash of parameters to start from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<String>,

@@ -8,6 +8,7 @@ use crate::runs::sizes_of;
 use potluck_train::Model;
 use potluck_types::BlobHash;
 use potluck_types::limits::{MAX_JOB_NAME_CHARS, MAX_SESSIONS};
+use serde_json::{Value, json};
 use std::path::Path;
 
 /// Most bytes that a step of a tab may take: a quarter of what wasm can address.
@@ -54,33 +55,20 @@ pub fn check(path: &Path, run: &RunFile, model: &Model) -> Result<(), CliError> 
         let what = "with this codec volunteers keep AdamW's moments, which models of burn do not give away";
         return refuse(&["codec"], what, "use \"int4\"");
     }
-    if run.outer != Outer::default() {
-        let what = "relays take the outer step with its defaults, rate 0.7 and momentum 0.9";
-        return refuse(&["outer"], what, "leave [outer] out");
-    }
-    if run.aggregation != Aggregation::default() {
-        let what = "relays combine updates by their own rule, the defaults of [aggregation]";
-        return refuse(&["aggregation"], what, "leave [aggregation] out");
-    }
-    if audit(&run.audit).is_none() {
-        let what = "relays replay by the default policy, all updates, or none";
-        let hint = "leave [audit] out, or set start = 1 and least = 1 for all, or all of first-rounds, start and \
-                    least to 0 for none";
-        return refuse(&["audit"], what, hint);
-    }
     Ok(())
 }
 
-/// The policy's name.
-fn audit(audit: &Audit) -> Option<&'static str> {
+/// The policy by its name, or its rates.
+fn audit(audit: &Audit) -> Value {
+    let Audit { first_rounds, start, decay, least } = *audit;
     if *audit == Audit::default() {
-        Some("default")
-    } else if audit.start >= 1.0 && audit.least >= 1.0 {
-        Some("all")
-    } else if audit.start <= 0.0 && audit.least <= 0.0 && audit.first_rounds == 0 {
-        Some("none")
+        json!("default")
+    } else if start >= 1.0 && least >= 1.0 {
+        json!("all")
+    } else if start <= 0.0 && least <= 0.0 && first_rounds == 0 {
+        json!("none")
     } else {
-        None
+        json!({ "first": first_rounds, "start": start, "decay": decay, "least": least })
     }
 }
 
@@ -125,7 +113,13 @@ pub fn new_run(run: &RunFile, model: &Model, name: &str, uploads: Uploads) -> Ne
         blocks: run.blocks,
         min_workers,
         max_workers,
-        audit: audit(&run.audit).unwrap_or("default").to_owned(),
+        audit: audit(&run.audit),
+        outer: (run.outer != Outer::default())
+            .then(|| json!({ "rate": decimal(run.outer.rate), "momentum": decimal(run.outer.momentum) })),
+        aggregation: (run.aggregation != Aggregation::default()).then(|| {
+            let Aggregation { trim, trim_from, median_from } = run.aggregation;
+            json!({ "trim": trim, "trim_from": trim_from, "median_from": median_from })
+        }),
         init: uploads.init,
     }
 }
@@ -139,7 +133,6 @@ fn decimal(value: f32) -> f64 {
 mod tests {
     use super::*;
     use potluck_train::gpt::GptConfig;
-    use serde_json::json;
 
     fn parse(text: &str) -> RunFile {
         RunFile::parse(Path::new("run.toml"), text).unwrap()
@@ -172,7 +165,7 @@ mod tests {
         let run = parse(
             "corpus = \"a\"\nmodel = \"mini\"\nsteps = 20\nrounds = 9\nvolunteers = 10\nbatch = 4\nblocks = 0\n\
              seed = 258\ncodec = \"f16\"\n[learning-rate]\npeak = 0.001\nleast = 0.0\nwarmup = 5\n\
-             [audit]\nstart = 1.0\nleast = 1.0\n",
+             [audit]\nstart = 1.0\nleast = 1.0\n[outer]\nrate = 0.5\n[aggregation]\ntrim = 0.1\n",
         );
         let model = Model::Gpt(GptConfig { bias: true, ..GptConfig::mini(300) });
         let request = json!(new_run(&run, &model, "n", uploads(Some("cc".into()))));
@@ -185,25 +178,28 @@ mod tests {
             ("blocks", json!(0)),
             ("codec", json!("f16")),
             ("audit", json!("all")),
+            ("outer", json!({ "rate": 0.5, "momentum": 0.9 })),
+            ("aggregation", json!({ "trim": 0.1, "trim_from": 6, "median_from": 4 })),
             ("init", json!("cc")),
             ("rate", json!({ "peak": 0.001, "least": 0.0, "warmup": 5 })),
         ] {
             assert_eq!(request[field], expected, "{field}");
         }
+        let some = parse("corpus = \"a\"\ncodec = \"auto\"\naudit.start = 0.7\n");
+        let some = json!(new_run(&some, &model, "n", uploads(None)));
+        assert_eq!(some["audit"], json!({ "first": 5, "start": 0.7, "decay": 0.8, "least": 0.05 }));
+        assert_eq!(some["codec"], "auto");
         assert!(request["seed"].as_str().unwrap().starts_with("020100000"));
         assert_eq!((workers(1), workers(2), workers(4096).1), ((1, 2), (2, 4), MAX_SESSIONS as u32));
     }
 
     #[test]
-    fn what_relays_do_not_have_is_refused_with_its_line() {
+    fn what_no_tab_could_train_is_refused_with_its_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run.toml");
         for (line, expected) in [
-            ("codec = \"topk\"", "run.toml:2:9: codec \"topk\""),
-            ("outer.rate = 1.0", "run.toml:2:1: relays take the outer step"),
-            ("aggregation.trim = 0.1", "run.toml:2:1: relays combine"),
-            ("audit.start = 0.7", "run.toml:2:1: relays replay"),
             ("batch = 4096", "run.toml:1:1: a step of this model"),
+            ("batch = 4096\nmodel = \"small\"", "run.toml:3:1: a step of this model"),
         ] {
             let text = format!("corpus = \"a\"\n{line}\n");
             std::fs::write(&path, &text).unwrap();

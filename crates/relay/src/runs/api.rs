@@ -88,6 +88,52 @@ pub struct Rate {
     pub warmup: u32,
 }
 
+/// Whose updates are replayed: `default`, `all` or `none`, or rates.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged, expecting = "audit is \"default\", \"all\", \"none\", or { first, start, decay, least }")]
+pub enum Audit {
+    /// A policy by its name.
+    Named(String),
+    /// Rates.
+    Rates(AuditRates),
+}
+
+/// How often updates are replayed.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuditRates {
+    /// Replays that a key has to pass before one of its updates may go unreplayed.
+    pub first: u32,
+    /// Share after these, 0 to 1.
+    pub start: f64,
+    /// Factor for each further replay passed, 0 to 1.
+    pub decay: f64,
+    /// Least share, 0 to 1.
+    pub least: f64,
+}
+
+/// Nesterov's momentum over rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OuterRules {
+    /// Learning rate: 0.001 to 10.
+    pub rate: f64,
+    /// Decay of the momentum: 0 to 0.999.
+    pub momentum: f64,
+}
+
+/// How dense updates are combined. Norms are clipped to their median whatever these say.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AggregationRules {
+    /// Share left out at either end of each coordinate: 0 to 0.49.
+    pub trim: f64,
+    /// Updates from which on that is done: at least 3.
+    pub trim_from: u32,
+    /// Updates from which on the median is taken; fewer all have to be replayed. At most `trim_from`.
+    pub median_from: u32,
+}
+
 /// A run to be created.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -124,8 +170,14 @@ pub struct NewRun {
     pub min_workers: u32,
     /// Most workers of a round.
     pub max_workers: u32,
-    /// Whose updates are replayed: `default`, `all` or `none`.
-    pub audit: String,
+    /// Whose updates are replayed.
+    pub audit: Audit,
+    /// How the combined update moves the parameters; DiLoCo's constants if missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outer: Option<OuterRules>,
+    /// How updates are combined; the usual rule if missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aggregation: Option<AggregationRules>,
     /// Id of parameters to start from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<String>,

@@ -1,6 +1,6 @@
 //! Data sets, parameters and runs on their way in, and runs after a restart.
 
-use super::api::{DataSetInfo, NewRun, ParametersInfo};
+use super::api::{AggregationRules, Audit, AuditRates, DataSetInfo, NewRun, OuterRules, ParametersInfo};
 use super::store::{DataSetRow, RunRow, RunState};
 use super::{Open, Runs, lock};
 use crate::api::ApiError;
@@ -17,10 +17,11 @@ use potluck_schedule::{AuditPolicy, Input, RunInput, RunSpec, SparsePolicy};
 use potluck_train::Model;
 use potluck_train::data::{DataError, DataSet, MAX_TOKENS};
 use potluck_train::gpt::MAX_PARAMETERS;
-use potluck_train::outer::CHECKPOINT_CODEC;
+use potluck_train::outer::{CHECKPOINT_CODEC, OuterParams};
 use potluck_train::streak::streak_rounds;
 use potluck_types::limits::{MAX_CHECKPOINT_BYTES, MAX_JOB_NAME_CHARS};
 use potluck_types::{BlobHash, JobId};
+use potluck_verify::AggregateParams;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -177,12 +178,8 @@ fn draft(new: &NewRun) -> Result<Draft, ApiError> {
         }
     };
     let sparse = matches!(new.codec.as_str(), "auto" | "topk");
-    let audit = match new.audit.as_str() {
-        "default" => AuditPolicy::default(),
-        "all" => AuditPolicy { first: u32::MAX, ..AuditPolicy::default() },
-        "none" => AuditPolicy { first: 0, rate: 0, least: 0, ..AuditPolicy::default() },
-        _ => return Err(refused("bad_audit", "there is no such policy", "default, all or none")),
-    };
+    let audit = audit(&new.audit)?;
+    let (outer, aggregate) = rules(new)?;
     let rate = new.rate;
     if !(0.0 < rate.peak && rate.peak <= MAX_RATE && 0.0 <= rate.least && rate.least <= rate.peak) {
         let what = format!("learning rates of {} falling to {}", rate.peak, rate.least);
@@ -226,6 +223,8 @@ fn draft(new: &NewRun) -> Result<Draft, ApiError> {
             seed: id("the seed", &new.seed)?.0,
             blocks_dealt: new.blocks,
             codec,
+            outer,
+            aggregate,
             streak: if sparse { streak_rounds(parameters) } else { 0 },
         },
         model,
@@ -237,9 +236,58 @@ fn draft(new: &NewRun) -> Result<Draft, ApiError> {
     })
 }
 
+/// Whose updates are replayed.
+fn audit(audit: &Audit) -> Result<AuditPolicy, ApiError> {
+    let AuditRates { first, start, decay, least } = match audit {
+        Audit::Named(name) => {
+            return match name.as_str() {
+                "default" => Ok(AuditPolicy::default()),
+                "all" => Ok(AuditPolicy { first: u32::MAX, ..AuditPolicy::default() }),
+                "none" => Ok(AuditPolicy { first: 0, rate: 0, least: 0, ..AuditPolicy::default() }),
+                _ => Err(refused(
+                    "bad_audit",
+                    "there is no such policy",
+                    "default, all, none, or { first, start, decay, least }",
+                )),
+            };
+        }
+        Audit::Rates(rates) => *rates,
+    };
+    let shares = [("start", start), ("decay", decay), ("least", least)];
+    if let Some((name, share)) = shares.into_iter().find(|(_, share)| !(0.0..=1.0).contains(share)) {
+        return Err(refused("bad_audit", format!("the policy's {name} is {share}"), "shares are 0 to 1"));
+    }
+    let millionths = |share: f64| (share * 1e6).round() as u32;
+    Ok(AuditPolicy { first, rate: millionths(start), decay: millionths(decay), least: millionths(least) })
+}
+
+/// How updates are combined, and how they move the parameters.
+fn rules(new: &NewRun) -> Result<(OuterParams, AggregateParams), ApiError> {
+    let (mut outer, mut aggregate) = (OuterParams::default(), AggregateParams::default());
+    if let Some(OuterRules { rate, momentum }) = new.outer {
+        if !(0.001..=10.0).contains(&rate) || !(0.0..=0.999).contains(&momentum) {
+            let what = format!("an outer rate of {rate} with a momentum of {momentum}");
+            return Err(refused("bad_outer", what, "a rate of 0.001 to 10, a momentum of 0 to 0.999"));
+        }
+        (outer.rate, outer.momentum) = (rate as f32, momentum as f32);
+    }
+    if let Some(AggregationRules { trim, trim_from, median_from }) = new.aggregation {
+        if !(0.0..=0.49).contains(&trim) || trim_from < 3 || !(1..=trim_from).contains(&median_from) {
+            let what = format!(
+                "aggregation that trims {trim} from {trim_from} updates on, median from {median_from}"
+            );
+            let hint = "trim 0 to 0.49, trim_from at least 3, median_from 1 to trim_from";
+            return Err(refused("bad_aggregation", what, hint));
+        }
+        (aggregate.trim, aggregate.trim_from, aggregate.median_from) =
+            (trim, trim_from as usize, median_from as usize);
+    }
+    Ok((outer, aggregate))
+}
+
 /// The run as the machine knows it.
 fn run_spec(id: JobId, new: &NewRun, draft: &Draft, host: &Host) -> Result<RunSpec, HostError> {
-    let Terms { model, steps, sequences, length, rate, seed, blocks_dealt, codec, streak } = draft.terms;
+    let Terms { model, steps, sequences, length, rate, seed, blocks_dealt, codec, streak, .. } = draft.terms;
     let update_bytes = |codec| sizes::update_bytes(codec, draft.parameters);
     let train = host.data().train.spec();
     Ok(RunSpec {
