@@ -256,18 +256,14 @@ async fn cheats_are_found_out(browser: &Browser, api: &Api) {
     until("a first round", || rounds(api, &id) >= 1).await;
     let honest: Vec<_> = (1..=4).map(|name| Volunteer::start(&api.url, name, Preset::Full)).collect();
     until("the run is done", || info(api, &id)["state"] == "done").await;
-    let mut refused = Vec::new();
+    let (mut refused, mut counted) = (Vec::new(), 0);
     for round in 0..sample.rounds {
         let record = record(api, &id, round);
         refused.extend(updates(&record, false));
-        if round > 0 {
-            assert!(
-                updates(&record, true).iter().all(|(_, backend, _)| backend == "cpu"),
-                "a cheat counts in round {round}: {:?}",
-                updates(&record, false)
-            );
-        }
+        counted += updates(&record, true).iter().filter(|(_, backend, _)| backend == "webgpu").count();
     }
+    // Whichever round is a tab's first: a slow one may miss the first of all.
+    assert_eq!(counted, CHEATS.len(), "of each tab only the honest round counts: {refused:?}");
     for (name, tab) in tabs {
         let worker = tab.workers().pop().unwrap();
         let cheats: u64 = tab.evaluate_in_worker(&worker, "self.cheats").await.unwrap();

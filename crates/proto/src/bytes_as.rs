@@ -82,6 +82,26 @@ pub mod dtype {
     }
 }
 
+/// A hash that may be missing.
+pub mod maybe_hash {
+    use potluck_types::BlobHash;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    /// Writes a byte that says whether there is one, then its bytes.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(value: &Option<BlobHash>, serializer: S) -> Result<S::Ok, S::Error> {
+        value.map(|hash| hash.0).serialize(serializer)
+    }
+    /// Reads both.
+    ///
+    /// # Errors
+    /// Those of the deserializer.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BlobHash>, D::Error> {
+        Ok(Option::<[u8; 32]>::deserialize(deserializer)?.map(BlobHash))
+    }
+}
+
 /// A list of at most [`potluck_types::limits::MAX_HELD_BLOBS`] hashes.
 pub mod hashes {
     use potluck_types::{BlobHash, limits::MAX_HELD_BLOBS};
@@ -142,6 +162,7 @@ list!(
     "The panels of one operand: at most [`MAX_TASK_PANELS`]."
 );
 list!(steps, crate::message::BlobRef, MAX_TASK_STEPS, "Outer steps: at most [`MAX_TASK_STEPS`].");
+list!(kept, crate::message::Kept, MAX_KEPT, "What a volunteer kept: at most [`MAX_KEPT`].");
 list!(
     streak,
     crate::message::PastUpdate,

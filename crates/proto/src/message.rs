@@ -123,10 +123,9 @@ pub struct LeaseRequest {
     /// Blobs that the volunteer holds, the most recent first.
     #[serde(with = "bytes_as::hashes")]
     pub held: Vec<BlobHash>,
-    /// Updates of codec S after which the volunteer still has what it kept: it can go on with their streaks. Those that it
-    /// committed to are among them, for their verdicts may be on the way.
-    #[serde(with = "bytes_as::hashes")]
-    pub kept: Vec<BlobHash>,
+    /// Rounds of codec S after which the volunteer can go on. For one whose verdict may be on the way it says both.
+    #[serde(with = "bytes_as::kept")]
+    pub kept: Vec<Kept>,
 }
 
 /// A tile of a matrix product: `result[i][j] = sum over the slice of a[i] * bt[j]`.
@@ -206,9 +205,23 @@ pub struct PastUpdate {
     pub round: u64,
     /// The worker's number in that round.
     pub worker: u32,
-    /// What it sent.
-    #[serde(with = "bytes_as::hash")]
-    pub result: BlobHash,
+    /// What it sent; `None` if that did not count, so that all of it still waits to be sent.
+    #[serde(with = "bytes_as::maybe_hash")]
+    pub result: Option<BlobHash>,
+}
+
+/// A round of codec S after which a volunteer still has what it kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The run.
+    #[serde(with = "bytes_as::job_id")]
+    pub run: JobId,
+    /// The round.
+    pub round: u64,
+    /// The worker that the volunteer was in it.
+    pub worker: u32,
+    /// Whether it goes on as one whose update counted, or as one whose update did not.
+    pub counted: bool,
 }
 
 /// The learning rate over the inner steps of a run: linear warm-up, then a cosine.

@@ -34,7 +34,7 @@ fn examples() -> Vec<Message> {
             mflops: 40_000,
             memory_bytes: 1 << 28,
             held: vec![hash],
-            kept: vec![hash],
+            kept: vec![Kept { run: job, round: 40, worker: 1, counted: true }],
         }
         .into(),
         Commit { lease, fence, result: blob, compute_ms: 1500, backend: Backend::WebGpu }.into(),
@@ -108,7 +108,7 @@ fn train(blob: BlobRef) -> TrainTask {
         seed: [0x33; 32],
         blocks_dealt: 8,
         codec: UpdateCodec::TopK,
-        streak: vec![PastUpdate { round: 40, worker: 1, result: blob.hash }],
+        streak: vec![PastUpdate { round: 40, worker: 1, result: Some(blob.hash) }],
         data: DataSetSpec { tokens: 1_003_854, tree: [0x44; 32] },
         blocks: vec![TokenBlock { index: 7, blob, proof: vec![[0x55; 32]; 2] }],
         checkpoint_round: 40,

@@ -154,7 +154,7 @@ impl Auditor {
 
     fn replay_streak(&self, plan: &Plan, task: &TrainTask, result: &[u8]) -> Result<Judgement, AuditError> {
         let known = (0..task.streak.len()).rev().find_map(|at| {
-            let shadow = self.shadows.after(&task.streak[at].result)?;
+            let shadow = self.shadows.after(&task.streak[at].result?)?;
             Some((at + 1, shadow))
         });
         let (from, mut kept) = match known {
@@ -164,9 +164,14 @@ impl Auditor {
         let mut replica = self.history.first().clone();
         for PastUpdate { round, worker, result } in &task.streak[from..] {
             self.history.lead(&mut replica, *round)?;
-            let sent = self.history.sent(*round, *worker, result)?;
             let steps_before = round.saturating_mul(plan.part().steps.into());
             let part = Part { round: *round, worker: *worker, steps_before, ..plan.part() };
+            let Some(result) = result else {
+                let taken = again(plan, part, &kept, replica.parameters(), &*self.data)?;
+                kept = Arc::new(Streak::unsent(taken).map_err(TaskError::from)?);
+                continue;
+            };
+            let sent = self.history.sent(*round, *worker, result)?;
             let (judgement, after) = self.step(plan, part, &kept, replica.parameters(), sent)?;
             match after {
                 Some(after) => kept = self.shadows.remember(*result, after),

@@ -322,6 +322,9 @@ impl Relay {
         }
         if let Some(run) = self.runs.get_mut(&lease.job) {
             run.unlease(lease.shard, id);
+            if let Work::Round { task, .. } = &lease.work {
+                run.remember_lost(lease.volunteer, lease.shard, task);
+            }
         }
         if let Stage::Arriving { claim, .. } = &lease.stage {
             self.let_go(claim.result.bytes);

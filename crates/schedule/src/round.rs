@@ -4,9 +4,9 @@ use crate::io::Ticket;
 use crate::leasing::Claim;
 use crate::policy::{ASKED_RECENTLY, EXCUSED, MAX_REASON_BYTES, QUORUM_FLOOR, QUORUM_PERCENT};
 use crate::run::{PauseReason, RunPhase, RunProgress, RunSpec};
-use potluck_proto::{PastUpdate, TrainTask, UpdateCodec};
+use potluck_proto::{Kept, PastUpdate, TrainTask, UpdateCodec};
 use potluck_types::limits::MAX_SESSIONS;
-use potluck_types::{BlobHash, Duration, Instant, JobId, LeaseId, SessionId, VolunteerId};
+use potluck_types::{Duration, Instant, JobId, LeaseId, SessionId, VolunteerId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -120,7 +120,9 @@ pub(crate) struct Run {
     /// Who had an update in the last durable round, by worker.
     pub(crate) last: Vec<Option<VolunteerId>>,
     /// The streaks of codec S that may go on. Not durable: after a restart they begin anew.
-    streaks: BTreeMap<VolunteerId, Vec<PastUpdate>>,
+    streaks: BTreeMap<VolunteerId, Vec<Vec<PastUpdate>>>,
+    /// Leases of codec S of this round that ended without an update, by volunteer.
+    lost: BTreeMap<VolunteerId, (u32, Arc<TrainTask>)>,
     /// Flops handed out: the fair queue, shared with jobs.
     pub(crate) service: u64,
     /// The round was handed out to be closed, and may become durable.
@@ -149,6 +151,7 @@ impl Run {
             doubted: false,
             last: Vec::new(),
             streaks: BTreeMap::new(),
+            lost: BTreeMap::new(),
             service,
             writing: false,
             changed: false,
@@ -248,24 +251,46 @@ impl Run {
         self.unable.clear();
     }
 
-    /// The streak with which a volunteer goes on that kept what follows these updates.
-    pub(crate) fn streak(&self, volunteer: &VolunteerId, kept: &[BlobHash]) -> Vec<PastUpdate> {
-        let streak = self.streaks.get(volunteer);
-        let goes_on =
-            |streak: &&Vec<PastUpdate>| streak.last().is_some_and(|past| kept.contains(&past.result));
-        streak.filter(goes_on).cloned().unwrap_or_default()
+    /// The longest streak with which a volunteer goes on that kept this.
+    pub(crate) fn streak(&self, volunteer: &VolunteerId, kept: &[Kept]) -> Vec<PastUpdate> {
+        let goes_on = |streak: &&Vec<PastUpdate>| {
+            streak.last().is_some_and(|last| {
+                let (round, worker, counted) = (last.round, last.worker, last.result.is_some());
+                kept.contains(&Kept { run: self.id(), round, worker, counted })
+            })
+        };
+        let streaks = self.streaks.get(volunteer).into_iter().flatten();
+        streaks.filter(goes_on).max_by_key(|streak| streak.len()).cloned().unwrap_or_default()
     }
 
-    /// A round is durable, and another one comes: streaks grow by the updates that counted.
+    /// A lease of codec S ended without an update that counts. If the round closes without its volunteer, all of what it
+    /// found waits.
+    pub(crate) fn remember_lost(&mut self, volunteer: VolunteerId, worker: u32, task: &Arc<TrainTask>) {
+        if task.codec == UpdateCodec::TopK && task.round == self.round {
+            self.lost.insert(volunteer, (worker, Arc::clone(task)));
+        }
+    }
+
+    /// A round is durable, and another one comes: streaks grow by the updates that counted, and by those that did not.
     pub(crate) fn extend_streaks(&mut self) {
         let round = self.round;
+        for (volunteer, (worker, task)) in std::mem::take(&mut self.lost) {
+            let mut streak = task.streak.clone();
+            streak.push(PastUpdate { round, worker, result: None });
+            self.streaks.entry(volunteer).or_default().insert(0, streak);
+        }
         for (worker, slot) in self.slots.iter().enumerate() {
             let SlotState::Delivered(update) = &slot.state else { continue };
             if slot.task.codec == UpdateCodec::TopK {
                 let mut streak = slot.task.streak.clone();
-                streak.push(PastUpdate { round, worker: worker as u32, result: update.claim.result.hash });
-                self.streaks.insert(update.volunteer, streak);
+                let result = Some(update.claim.result.hash);
+                streak.push(PastUpdate { round, worker: worker as u32, result });
+                self.streaks.insert(update.volunteer, vec![streak]);
             }
+        }
+        for streaks in self.streaks.values_mut() {
+            // The one that waits since this round, and the one before: whichever the volunteer has.
+            streaks.truncate(2);
         }
     }
 
@@ -274,11 +299,13 @@ impl Run {
         if self.spec.streak == 0 || self.round.is_multiple_of(self.spec.streak) {
             self.streaks.clear();
         }
+        self.lost.clear();
     }
 
     /// A liar's streak is worth nothing.
     pub(crate) fn forget_streak(&mut self, volunteer: &VolunteerId) {
         self.streaks.remove(volunteer);
+        self.lost.remove(volunteer);
     }
 
     /// Frees a slot whose lease ended.

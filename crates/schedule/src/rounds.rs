@@ -174,7 +174,12 @@ impl Relay {
     }
 
     fn release_update(&mut self, id: &JobId, worker: usize, outcome: Outcome) {
-        if let Some(update) = self.runs.get_mut(id).and_then(|run| run.take_update(worker)) {
+        let Some(run) = self.runs.get_mut(id) else { return };
+        let task = run.slots.get(worker).map(|slot| Arc::clone(&slot.task));
+        if let Some(update) = run.take_update(worker) {
+            if let (Some(task), false) = (task, outcome == Outcome::Accepted) {
+                run.remember_lost(update.volunteer, worker as u32, &task);
+            }
             self.let_go(update.claim.result.bytes);
             self.verdict(update.session, update.lease, outcome);
         }

@@ -9,7 +9,7 @@ use crate::run::{
     RunProgress, RunSpec, SparsePolicy, UpdateVerdict,
 };
 use potluck_proto::{
-    Backend, BlobChunk, BlobRef, BlobRequest, Commit, Consent, DataSetSpec, Hello, LearningRate, Lease,
+    Backend, BlobChunk, BlobRef, BlobRequest, Commit, Consent, DataSetSpec, Hello, Kept, LearningRate, Lease,
     LeaseRequest, Message, ModelSizes, NoWorkReason, Outcome, Ping, Preset, RejectReason, Release,
     ReleaseReason, RevokeReason, Task, TokenBlock, TrainTask, UpdateCodec, Withdraw, cell,
 };
@@ -100,8 +100,10 @@ struct World {
     now: Instant,
     out: Vec<Output>,
     tokens: BTreeMap<u64, ConsentToken>,
-    /// After which update a session says that it kept something.
-    kept: BTreeMap<u64, BlobHash>,
+    /// After which rounds a session says that it can go on.
+    kept: BTreeMap<u64, Vec<Kept>>,
+    /// The last update of a session that counted.
+    results: BTreeMap<u64, BlobHash>,
 }
 
 fn result_of(lease: &Lease, salt: u8) -> Vec<u8> {
@@ -124,7 +126,14 @@ impl World {
 
     fn of(incarnation: u32) -> Self {
         let relay = Relay::new(Config::new([7; 32], incarnation));
-        Self { relay, now: Instant(0), out: Vec::new(), tokens: BTreeMap::new(), kept: BTreeMap::new() }
+        Self {
+            relay,
+            now: Instant(0),
+            out: Vec::new(),
+            tokens: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            results: BTreeMap::new(),
+        }
     }
 
     /// A run that prepared its first round, and volunteers 1 to `volunteers`.
@@ -210,7 +219,7 @@ impl World {
             mflops,
             memory_bytes,
             held: Vec::new(),
-            kept: self.kept.get(&session).copied().into_iter().collect(),
+            kept: self.kept.get(&session).cloned().unwrap_or_default(),
         };
         self.say(session, request);
         self.heard(session, |m| match m {

@@ -101,6 +101,7 @@ struct Sums {
     updates: u64,
     deceived: u64,
     streaks: u64,
+    waited: u64,
     rejected: u64,
     late_commits: u64,
     honest_undelivered: u64,
@@ -118,6 +119,7 @@ impl Sums {
         self.updates += outcome.updates;
         self.deceived += outcome.deceived;
         self.streaks += outcome.streaks;
+        self.waited += outcome.waited;
         self.rejected += outcome.rejected;
         self.late_commits += outcome.late_commits;
         self.honest_undelivered += outcome.honest_undelivered;
@@ -204,6 +206,7 @@ fn print_table(seeds: u64, sums: &Sums, elapsed_s: f64) {
         ("updates that counted", sums.updates),
         ("wrong ones among them", sums.deceived),
         ("that went on with a streak", sums.streaks),
+        ("with an update that waited", sums.waited),
         ("results rejected", sums.rejected),
         ("late or fenced commits", sums.late_commits),
         ("honest, not delivered", sums.honest_undelivered),

@@ -59,6 +59,8 @@ pub struct Referee {
     pub deceived: u64,
     /// Updates of codec S that went on with a streak.
     pub streaks: u64,
+    /// Those in whose streak a round did not count.
+    pub waited: u64,
 }
 
 impl Referee {
@@ -299,11 +301,17 @@ impl Referee {
             }
             for past in &task.streak {
                 let own = |other: &&AcceptedUpdate| {
-                    (other.worker, other.claim.hash, other.volunteer)
+                    (other.worker, Some(other.claim.hash), other.volunteer)
                         == (past.worker, past.result, update.volunteer)
                 };
-                let of_round = rows.rounds.get(past.round as usize).map(|row| &row.updates);
-                if !of_round.is_some_and(|updates| updates.iter().any(|other| own(&other))) {
+                let Some(of_round) = rows.rounds.get(past.round as usize).map(|row| &row.updates) else {
+                    return wrong(format!("a streak has round {}, which is not closed", past.round));
+                };
+                let is_own = match past.result {
+                    Some(_) => of_round.iter().any(|other| own(&other)),
+                    None => of_round.iter().all(|other| other.volunteer != update.volunteer),
+                };
+                if !is_own {
                     return wrong(format!(
                         "the streak of worker {} is not its volunteer's own",
                         update.worker
@@ -327,6 +335,7 @@ impl Referee {
             self.updates += 1;
             self.deceived += u64::from(!is_right);
             self.streaks += u64::from(!task.streak.is_empty());
+            self.waited += u64::from(task.streak.iter().any(|past| past.result.is_none()));
         }
         let submitted: Vec<_> = row.updates.iter().map(submitted).collect();
         let closed = seen.host.close(&submitted).map_err(|error| error.to_string())?;

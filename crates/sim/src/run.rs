@@ -194,7 +194,11 @@ fn kept(
         let steps_before = past.round * u64::from(task.steps);
         let part = Part { round: past.round, worker: past.worker, steps_before, ..plan.part() };
         let taken = again(&plan, part, &kept, replica.parameters(), &data).ok()?;
-        let sent = blob(&past.result)?;
+        let Some(result) = past.result else {
+            kept = Streak::unsent(taken).ok()?;
+            continue;
+        };
+        let sent = blob(&result)?;
         kept = Streak::sent(taken, replay::split(&plan, &sent)?.encoded).ok()?;
     }
     Some(kept)

@@ -63,6 +63,8 @@ pub struct RunOutcome {
     pub deceived: u64,
     /// Updates of codec S that went on with a streak.
     pub streaks: u64,
+    /// Those in whose streak a round did not count.
+    pub waited: u64,
     /// Results rejected.
     pub rejected: u64,
     /// Rejections of honest volunteers whose bytes a broken link kept from arriving in time.
@@ -287,6 +289,7 @@ impl World {
             updates: self.watch.referee.updates,
             deceived: self.watch.referee.deceived,
             streaks: self.watch.referee.streaks,
+            waited: self.watch.referee.waited,
             rejected: self.watch.rejected,
             honest_undelivered: self.watch.honest_undelivered,
             late_commits: self.watch.late_commits,

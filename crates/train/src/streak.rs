@@ -5,14 +5,15 @@
 //! nothing kept, and each of its rounds is a function of the round's parameters, the data, and what the worker sent in the
 //! rounds of the streak before. An auditor takes all of these rounds again, and after each of them takes out of the
 //! error what the worker *did* send. So its error differs from the worker's by rounding and nothing else, although on the
-//! border of the 64 largest rounding decides which values are sent.
+//! border of the 64 largest rounding decides which values are sent. Where an update did not count, nothing was sent, and
+//! all of it waits.
 //!
 //! Streaks end where the number of a round is a multiple of [`streak_rounds`]: what must be taken again is bounded.
 //!
 //! Values without influence ([`Model::idle`]) are never sent: their gradients are rounding noise, which AdamW turns
 //! into full steps, different on each device.
 
-use crate::codec::{CodecError, Feedback};
+use crate::codec::{CodecError, Feedback, decode_sparse};
 use crate::engine::{Engine, Moments, TrainError};
 use crate::model::Model;
 use crate::round::{Batches, Part, Round, RoundError, Update};
@@ -129,6 +130,29 @@ impl Streak {
         let bytes = Feedback::SPARSE_CODEC.encode(&taken.sum)?;
         let kept = Self::sent(taken, &bytes)?;
         Ok((bytes, kept))
+    }
+
+    /// What is kept where nothing of it counted: all of it waits.
+    ///
+    /// # Errors
+    /// As [`Feedback::resume`].
+    pub fn unsent(taken: Taken) -> Result<Self, CodecError> {
+        let Taken { sum, moments, .. } = taken;
+        let feedback = Feedback::resume(Feedback::SPARSE_CODEC, Feedback::SPARSE_DECAY, sum)?;
+        Ok(Self { moments, feedback })
+    }
+
+    /// The same from what was kept as if these bytes had been sent, up to the rounding of a difference and a sum.
+    ///
+    /// # Errors
+    /// As [`Codec::decode`](crate::codec::Codec::decode).
+    pub fn take_back(&self, bytes: &[u8]) -> Result<Self, CodecError> {
+        let mut error = self.feedback.error().to_vec();
+        for (index, value) in decode_sparse(bytes, error.len())? {
+            error[index as usize] += value;
+        }
+        let feedback = Feedback::resume(Feedback::SPARSE_CODEC, Feedback::SPARSE_DECAY, error)?;
+        Ok(Self { moments: self.moments.clone(), feedback })
     }
 
     /// What is kept by who sent these bytes.

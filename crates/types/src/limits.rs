@@ -25,6 +25,9 @@ pub const MAX_PROOF_HASHES: usize = 24;
 pub const MAX_TASK_STEPS: usize = 64;
 /// Rounds of a streak of codec S, at most: so many a replay has to take again. A lease names them, in 5 kB.
 pub const MAX_STREAK_ROUNDS: usize = 100;
+/// Rounds that a volunteer may say to have kept something after: two of its own, and two for each result whose verdict
+/// is due.
+pub const MAX_KEPT: usize = 16;
 /// Hashes of held blobs that a volunteer may name in one request for a lease.
 pub const MAX_HELD_BLOBS: usize = 64;
 /// Longest text that a peer may send about itself (agent, origin), in bytes.

@@ -2,14 +2,13 @@
 
 use crate::cache::Cache;
 use crate::io::{Action, Choice, Conditions, Event, Failure, Options, RunId};
+use crate::keep::Keep;
 use crate::limits::{DEVICE_RETRY, MAX_FAILURES};
 use crate::link::Link;
 use crate::status::Counters;
 use crate::work::{Device, Fetch, Stage, Work};
 use potluck_proto::{Backend, NoWorkReason, Preset, Release, ReleaseReason};
-use potluck_train::streak::Streak;
-use potluck_types::{BlobHash, Duration, Instant};
-use std::sync::Arc;
+use potluck_types::{Duration, Instant};
 
 /// What the person wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +44,8 @@ pub struct Engine {
     pub(crate) work: Vec<Work>,
     pub(crate) fetches: Vec<Fetch>,
     pub(crate) cache: Cache,
-    /// What was kept after the last update of codec S that was accepted, by its hash.
-    pub(crate) kept: Option<(BlobHash, Arc<Streak>)>,
+    /// Where rounds of codec S can go on.
+    pub(crate) keep: Keep,
     pub(crate) no_work: Option<NoWorkReason>,
     pub(crate) ask_at: Instant,
     pub(crate) next_run: u64,
@@ -73,7 +72,7 @@ impl Engine {
             work: Vec::new(),
             fetches: Vec::new(),
             cache,
-            kept: None,
+            keep: Keep::default(),
             no_work: None,
             ask_at: Instant(0),
             next_run: 1,
@@ -192,7 +191,7 @@ impl Engine {
     pub(crate) fn stop(&mut self, person: Person) {
         self.person = person;
         self.drop_all_work();
-        self.kept = None;
+        self.keep = Keep::default();
         self.hang_up();
         self.link = Link::Down { failures: 0, retry_at: self.now };
     }

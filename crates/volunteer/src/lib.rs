@@ -19,6 +19,7 @@ mod cache;
 pub mod compute;
 mod engine;
 pub mod io;
+mod keep;
 mod limits;
 mod link;
 mod status;

@@ -308,7 +308,7 @@ impl Engine {
                 mflops: (f64::from(*mflops) * share(self.preset)) as u32,
                 memory_bytes: self.options.memory_bytes,
                 held: self.cache.recent().take(MAX_HELD_BLOBS).collect(),
-                kept: self.kept_after(),
+                kept: self.said_kept(),
             };
             self.send(request);
         }

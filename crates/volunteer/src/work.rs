@@ -2,15 +2,17 @@
 
 use crate::engine::Engine;
 use crate::io::{Action, Choice, Run, RunId};
+use crate::keep::{self, Entry};
 use crate::limits::{RESULT_TTL, share};
 use crate::link::Link;
 use crate::task::{Needs, workload};
 use potluck_proto::{
-    Backend, BlobChunk, BlobRef, BlobRequest, Commit, Lease, Outcome, Release, ReleaseReason, Task, Verdict,
+    Backend, BlobChunk, BlobRef, BlobRequest, Commit, Kept, Lease, Outcome, Release, ReleaseReason, Task,
+    Verdict,
 };
 use potluck_train::streak::Streak;
 use potluck_types::limits::MAX_LEASES_PER_SESSION;
-use potluck_types::{BlobHash, Duration, Fence, Instant, LeaseId};
+use potluck_types::{BlobHash, Duration, Fence, Instant, JobId, LeaseId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -45,8 +47,8 @@ pub(crate) enum Stage {
         result: Arc<Vec<u8>>,
         /// Bytes that the relay may still ask for: a hostile one cannot have it sent without end.
         credit: u64,
-        /// What the streak goes on from, if this is accepted.
-        kept: Option<Arc<Streak>>,
+        /// With codec S, where the next round goes on. Boxed: it is rare.
+        kept: Option<Box<Entry>>,
     },
 }
 
@@ -54,6 +56,7 @@ pub(crate) enum Stage {
 #[derive(Debug)]
 pub(crate) struct Work {
     pub(crate) lease: LeaseId,
+    run: JobId,
     fence: Fence,
     pub(crate) task: Task,
     needs: Needs,
@@ -78,18 +81,19 @@ const REFETCHES: u64 = 4;
 
 impl Engine {
     pub(crate) fn take_lease(&mut self, offer: Lease, asked: bool) {
-        let Lease { lease, fence, deadline, task, .. } = offer;
+        let Lease { lease, job: run, fence, deadline, task, .. } = offer;
         let open = self.work.iter().filter(|work| !matches!(work.stage, Stage::Committed { .. })).count();
         let known = self.work.iter().any(|work| work.lease == lease);
         if !asked || known || open >= MAX_LEASES_PER_SESSION || !self.may_work() {
             return self.send(Release { lease, reason: ReleaseReason::Withdrawn });
         }
         let needs = Needs::of(&task, self.options.memory_bytes);
-        let (Some(needs), Some(kept)) = (needs, self.kept_for(&task)) else {
+        let (Some(needs), Some(kept)) = (needs, self.kept_for(run, &task)) else {
             return self.send(Release { lease, reason: ReleaseReason::Unsupported });
         };
         let mut work = Work {
             lease,
+            run,
             fence,
             task,
             needs,
@@ -109,22 +113,26 @@ impl Engine {
         self.inputs_arrived();
     }
 
-    /// What was kept after the last round of a task's streak, if it has one. `None` if that is not here.
-    #[expect(clippy::option_option, reason = "nothing to go on from, and nothing that is needed")]
-    fn kept_for(&self, task: &Task) -> Option<Option<Arc<Streak>>> {
-        let Task::Train(task) = task else { return Some(None) };
-        let Some(last) = task.streak.last() else { return Some(None) };
-        let (_, kept) = self.kept.as_ref().filter(|(after, _)| *after == last.result)?;
-        Some(Some(Arc::clone(kept)))
-    }
-
-    /// Updates after which something is kept: the last one that was accepted, and those whose verdicts are due.
-    pub(crate) fn kept_after(&self) -> Vec<BlobHash> {
+    /// Results whose verdicts are due, and what is kept.
+    fn entries(&self) -> impl Iterator<Item = &Entry> {
         let committed = self.work.iter().filter_map(|work| match &work.stage {
-            Stage::Committed { hash, kept: Some(_), .. } => Some(*hash),
+            Stage::Committed { kept, .. } => kept.as_deref(),
             _ => None,
         });
-        committed.chain(self.kept.as_ref().map(|(after, _)| *after)).collect()
+        committed.chain(self.keep.entries())
+    }
+
+    /// Rounds after which this volunteer can go on.
+    pub(crate) fn said_kept(&self) -> Vec<Kept> {
+        keep::said(self.entries())
+    }
+
+    /// What was kept after the last round of a task's streak, if it has one. `None` if that is not here.
+    #[expect(clippy::option_option, reason = "nothing to go on from, and nothing that is needed")]
+    fn kept_for(&self, run: JobId, task: &Task) -> Option<Option<Arc<Streak>>> {
+        let Task::Train(task) = task else { return Some(None) };
+        let Some(last) = task.streak.last() else { return Some(None) };
+        self.entries().find_map(|entry| entry.at(run, last)).map(Some)
     }
 
     /// Leases whose inputs are all here become ready.
@@ -280,6 +288,8 @@ impl Engine {
         };
         work.until = now + RESULT_TTL;
         let (result, credit) = (Arc::new(result), expected.saturating_mul(REFETCHES));
+        let kept = kept.and_then(|kept| Entry::of(work.run, &work.task, kept, Arc::clone(&result)));
+        let kept = kept.map(Box::new);
         work.stage = Stage::Committed { hash, result, credit, kept };
         self.device_works();
         self.send(commit);
@@ -310,18 +320,14 @@ impl Engine {
     }
 
     pub(crate) fn verdict(&mut self, verdict: &Verdict) {
-        let Some(work) = self.drop_work(verdict.lease) else { return };
+        let Some(work) = self.take_work(verdict.lease) else { return };
         self.counters.outcome(verdict.outcome, work.needs.flops);
-        if let (Outcome::Accepted, Stage::Committed { hash, kept: Some(kept), .. }) =
-            (verdict.outcome, work.stage)
-        {
-            self.kept = Some((hash, kept));
-        }
+        self.keep_of(work, Some(verdict.outcome));
         self.ask_soon();
     }
 
     pub(crate) fn revoked(&mut self, lease: LeaseId) {
-        if self.drop_work(lease).is_some() {
+        if self.drop_work(lease) {
             self.counters.superseded += 1;
             self.ask_soon();
         }
@@ -339,8 +345,22 @@ impl Engine {
         self.work.iter().filter(|work| fits(work)).map(|work| work.lease).collect()
     }
 
+    /// Keeps what a result was to lead to.
+    fn keep_of(&mut self, work: Work, outcome: Option<Outcome>) {
+        if let Stage::Committed { kept: Some(entry), .. } = work.stage {
+            self.keep.push(*entry, outcome);
+        }
+    }
+
+    /// Ends a lease whose outcome nobody told. `false` if there is none.
+    pub(crate) fn drop_work(&mut self, lease: LeaseId) -> bool {
+        let Some(work) = self.take_work(lease) else { return false };
+        self.keep_of(work, None);
+        true
+    }
+
     /// Takes a lease out, cancels its kernel, and forgets fetches that only it needed.
-    pub(crate) fn drop_work(&mut self, lease: LeaseId) -> Option<Work> {
+    fn take_work(&mut self, lease: LeaseId) -> Option<Work> {
         let at = self.work.iter().position(|work| work.lease == lease)?;
         if let Stage::Running { run, .. } = self.work[at].stage {
             self.out.push(Action::Cancel(run));

@@ -263,13 +263,14 @@ impl Member {
                 let round = kept.load(part, &start, engine).await?;
                 kept.finish(round, plan.config.into(), engine, data).await
             })?;
-            let (bytes, next) = Streak::encode(taken)?;
-            self.up += (bytes.len() + SKETCH_BYTES) as u64;
             if plan.loses(part.round, part.worker) {
-                // The relay does not say that it counted: the worker still has what it had.
+                // The relay does not say that it counted: all of it still waits.
+                *kept = Streak::unsent(taken)?;
                 return Ok(None);
             }
-            *kept = next;
+            let bytes;
+            (bytes, *kept) = Streak::encode(taken)?;
+            self.up += (bytes.len() + SKETCH_BYTES) as u64;
             return Ok(Some(bytes));
         }
         let start = self.waits.as_ref().map(ahead);

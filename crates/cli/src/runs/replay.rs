@@ -10,11 +10,12 @@ use crate::error::CliError;
 use crate::generate::ready;
 use crate::progress::Progress;
 use crate::runs::{find, read_bytes, short};
-use potluck_proto::{BlobRef, TrainTask, UpdateCodec};
+use potluck_proto::{BlobRef, TokenBlock, TrainTask, UpdateCodec};
 use potluck_rounds::replay::split;
 use potluck_rounds::replay::tolerances;
 use potluck_rounds::{Judgement, Plan, Prepared, Reference, Repeated, TrainInputs, TrainRun, judge, sizes};
 use potluck_train::codec::Codec;
+use potluck_train::data::{Tree, leaf};
 use potluck_train::streak::Streak;
 use potluck_types::BlobHash;
 use potluck_types::limits::MAX_CHECKPOINT_BYTES;
@@ -236,7 +237,10 @@ impl Replayed<'_> {
         for (at, past) in task.streak.iter().enumerate() {
             let path = format!("/api/v1/runs/{}/rounds/{}", self.run.id, past.round);
             let record: RoundRecord = self.client.get(&path, |_| {})?;
-            let result = past.result.to_string();
+            let Some(result) = past.result.map(|result| result.to_string()) else {
+                kept = Some(self.waited(update, task, at, &record, kept.take())?);
+                continue;
+            };
             let own = |other: &&UpdateRecord| {
                 other.worker == past.worker && other.result == result && other.volunteer == update.volunteer
             };
@@ -266,6 +270,59 @@ impl Replayed<'_> {
             kept = Some(after);
         }
         Ok(Ok(kept))
+    }
+
+    /// What the worker had kept after a round of its streak in which its update did not count. There is no record of
+    /// that: its task follows from those of the others.
+    fn waited(
+        &mut self,
+        update: &UpdateRecord,
+        task: &TrainTask,
+        at: usize,
+        record: &RoundRecord,
+        kept: Option<Arc<Streak>>,
+    ) -> Result<Arc<Streak>, CliError> {
+        let past = task.streak[at];
+        let Some(other) = record.updates.iter().find(|other| !other.refused()) else {
+            return Err(self.contradiction(update, "a round of its streak has no update"));
+        };
+        let shared = std::mem::take(&mut self.shared);
+        let mut round = Replayed { record, common: None, shared, ..*self };
+        let template = other.task().map_err(|cause| round.contradiction(other, &cause))?;
+        round.check(other, &template)?;
+        let failed = |cause: &dyn ToString| round.contradiction(update, &cause.to_string());
+        let plan = Plan::of(&template).map_err(|cause| failed(&cause))?;
+        let set = sizes::data(&template);
+        let path = format!("/api/v1/datasets/{}/blocks", BlobHash(set.root()));
+        let names: Vec<String> = round.client.get(&path, |_| {})?;
+        let names: Vec<BlobHash> = names
+            .iter()
+            .map(|name| name.parse())
+            .collect::<Result<_, _>>()
+            .map_err(|cause| failed(&cause))?;
+        let tree = Tree::new(names.iter().map(leaf).collect()).filter(|tree| tree.root() == set.tree);
+        let tree = tree.ok_or_else(|| failed(&"the names of the data set's blocks are not the run's"))?;
+        let part = plan.part();
+        let indices = part.order.blocks(past.round, past.worker, part.steps, part.sequences);
+        let mut blocks = Vec::new();
+        for index in indices.map_err(|cause| failed(&cause))? {
+            let bytes = set.block_bytes(index).map_err(|cause| failed(&cause))? as u64;
+            let (Some(hash), Some(proof)) = (names.get(index as usize), tree.proof(index)) else {
+                return Err(failed(&"the data set has fewer blocks than the order deals"));
+            };
+            blocks.push(TokenBlock { index, blob: BlobRef { hash: *hash, bytes }, proof });
+        }
+        let streak = task.streak[..at].to_vec();
+        let codec = UpdateCodec::TopK;
+        let own = TrainTask { worker: past.worker, codec, streak, blocks, ..template };
+        let repeated = round.repeat(update, &own, kept)?;
+        self.shared = round.shared;
+        match repeated {
+            Repeated::Sparse(taken) => {
+                Streak::unsent(taken).map(Arc::new).map_err(|cause| self.contradiction(update, &cause))
+            }
+            Repeated::Dense(_) => Err(self.contradiction(update, "its streak has a round of another codec")),
+        }
     }
 
     /// Whether a task is what this run and round ask of this worker.

@@ -27,6 +27,7 @@ const MAX_RUN_BYTES: usize = 2 * MAX_TOKENIZER_BYTES;
 pub(crate) fn router() -> Router<Arc<App>> {
     Router::new()
         .route("/api/v1/datasets", post(upload_dataset).layer(DefaultBodyLimit::disable()))
+        .route("/api/v1/datasets/{id}/blocks", get(get_blocks))
         .route("/api/v1/parameters", post(upload_parameters).layer(DefaultBodyLimit::disable()))
         .route("/api/v1/runs", get(list_runs).post(create_run).layer(DefaultBodyLimit::max(MAX_RUN_BYTES)))
         .route("/api/v1/runs/{id}", get(get_run).delete(cancel_run))
@@ -238,6 +239,22 @@ type Round = Result<Path<(String, String)>, PathRejection>;
 fn parse_round(path: Round) -> Result<(JobId, u64), ApiError> {
     let parsed = path.ok().and_then(|Path((id, round))| Some((id.parse().ok()?, round.parse().ok()?)));
     parsed.ok_or_else(|| not_found("round"))
+}
+
+/// Names of a data set's blocks, in order: what anybody needs who repeats a round of whose update there is no record. The
+/// data set's id follows from them.
+#[utoipa::path(get, path = "/api/v1/datasets/{id}/blocks", params(("id" = String, Path)),
+    responses((status = 200, body = Vec<String>), (status = 404, body = ApiError)))]
+pub(crate) async fn get_blocks(
+    State(app): Shared,
+    path: Result<Path<String>, PathRejection>,
+) -> Answer<Vec<String>> {
+    let id = path.ok().and_then(|Path(id)| id.parse().ok()).ok_or_else(|| not_found("data set"))?;
+    let names = app.db.block_names(&id).await?;
+    if names.is_empty() {
+        return Err(not_found("data set"));
+    }
+    Ok(Json(names.iter().map(ToString::to_string).collect()))
 }
 
 /// The record of a closed round: enough to repeat it.

@@ -176,6 +176,18 @@ impl Db {
         .transpose()
     }
 
+    /// Names of a data set's blocks, in order; none of a data set that is not there.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn block_names(&self, dataset: &BlobHash) -> Result<Vec<BlobHash>, DbError> {
+        let rows = sqlx::query("SELECT hash FROM blocks WHERE dataset = ? ORDER BY position")
+            .bind(&dataset.0[..])
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(|row| bytes(row, 0).map(BlobHash)).collect()
+    }
+
     /// Records a run. With an idempotency key that is known already, nothing is written and the run of that key is
     /// returned.
     ///

@@ -53,7 +53,7 @@ impl Crew {
         self.world.host.commit(closed);
         let ends = self.world.host.round().is_multiple_of(STREAK);
         for (at, (task, done)) in tasks.iter().zip(done).enumerate() {
-            let result = BlobHash::of(&done.result);
+            let result = Some(BlobHash::of(&done.result));
             self.streaks[at].push(PastUpdate { round: task.round, worker: task.worker, result });
             self.kept[at] = done.kept;
             if ends {
@@ -201,6 +201,45 @@ fn each_cheat_of_codec_s_is_found_also_rounds_later() {
 }
 
 #[test]
+fn what_did_not_count_waits_and_is_found_again() {
+    let mut crew = Crew::new(0);
+    crew.round();
+    for round in 1..5_u64 {
+        let tasks = crew.tasks();
+        let mut done = crew.work(&tasks);
+        let auditor = crew.auditor();
+        for (task, done) in tasks.iter().zip(&done).take(2) {
+            assert_eq!(verdict(&auditor, task, &done.result), None, "round {round}, worker {}", task.worker);
+        }
+        // In two rounds the first worker's update comes too late.
+        let late = (round < 3).then(|| done.remove(0));
+        let late = late.map(|late| (late, tasks[0].clone(), crew.streaks[0].clone()));
+        let results: Vec<Vec<u8>> = done.iter().map(|done| done.result.clone()).collect();
+        let others = &tasks[tasks.len() - results.len()..];
+        let closed = crew.world.close(&submitted(others, &results));
+        crew.world.host.commit(closed);
+        for (task, done) in others.iter().zip(done) {
+            let at = task.worker as usize;
+            let result = Some(BlobHash::of(&done.result));
+            crew.streaks[at].push(PastUpdate { round, worker: task.worker, result });
+            crew.kept[at] = done.kept;
+        }
+        if let Some((late, task, mut streak)) = late {
+            streak.push(PastUpdate { round, worker: task.worker, result: None });
+            crew.streaks[0] = streak;
+            let plan = Plan::of(&task).unwrap();
+            let waits = late.kept.unwrap().take_back(&late.result[plan.head_bytes()..]).unwrap();
+            crew.kept[0] = Some(Arc::new(waits));
+        }
+    }
+    // Who says that its update counted when it did not starts elsewhere.
+    let tasks = crew.tasks();
+    assert_eq!(tasks[0].streak.iter().filter(|past| past.result.is_none()).count(), 2);
+    let other = crew.world.work_on(&tasks[0], crew.kept[1].clone());
+    assert!(verdict(&crew.auditor(), &tasks[0], &other.result).is_some());
+}
+
+#[test]
 fn a_round_may_hold_both_codecs() {
     let mut crew = Crew::new(3);
     let first = crew.world.host.validation_loss().unwrap();
@@ -246,7 +285,7 @@ fn streaks_that_cannot_be_are_refused() {
     ));
     // A streak of which the relay knows nothing cannot be judged, and nobody is blamed for it.
     let mut unknown = task.clone();
-    unknown.streak[0].result = BlobHash([9; 32]);
+    unknown.streak[0].result = Some(BlobHash([9; 32]));
     let done = crew.work(&crew.tasks());
     assert!(matches!(
         crew.auditor().replay(&unknown, &done[0].result),

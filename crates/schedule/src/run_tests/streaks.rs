@@ -14,6 +14,12 @@ fn train(lease: &Lease) -> &TrainTask {
     task
 }
 
+/// What a volunteer kept after its part.
+fn after(lease: &Lease, counted: bool) -> Kept {
+    let TrainTask { round, worker, .. } = *train(lease);
+    Kept { run: RUN, round, worker, counted }
+}
+
 impl World {
     /// Deals a round and closes it: each session keeps what follows its update. Each one's task, and who was replayed.
     fn sparse_round(&mut self, spec: &RunSpec) -> (BTreeMap<u64, TrainTask>, Vec<bool>) {
@@ -27,7 +33,8 @@ impl World {
         for (session, lease) in &leases {
             let update = updates.iter().find(|update| update.worker == lease.shard).unwrap();
             assert_eq!(&*update.task, train(lease), "the update counts as what was asked for");
-            self.kept.insert(*session, update.claim.hash);
+            self.kept.insert(*session, vec![after(lease, true)]);
+            self.results.insert(*session, update.claim.hash);
         }
         self.run(RunInput::Stored { run: spec.id, round });
         for session in SESSIONS {
@@ -51,7 +58,7 @@ fn a_streak_goes_on_for_who_kept_what_follows_it_and_ends_with_the_others() {
             // Its tab was closed: it has nothing any more. Another one claims what was never its own.
             world.kept.remove(&1);
             streaks.remove(&1);
-            let foreign = world.kept[&3];
+            let foreign = world.kept[&3].clone();
             world.kept.insert(2, foreign);
             streaks.remove(&2);
         }
@@ -62,7 +69,7 @@ fn a_streak_goes_on_for_who_kept_what_follows_it_and_ends_with_the_others() {
         for (session, task) in tasks {
             let streak = streaks.entry(session).or_default();
             assert_eq!((task.codec, &task.streak), (UpdateCodec::TopK, &*streak), "round {round}, {session}");
-            streak.push(PastUpdate { round, worker: task.worker, result: world.kept[&session] });
+            streak.push(PastUpdate { round, worker: task.worker, result: Some(world.results[&session]) });
         }
     }
 }
@@ -72,7 +79,7 @@ fn whoever_is_absent_for_a_round_goes_on_and_whoever_is_refuted_does_not() {
     let spec = RunSpec { min_workers: 2, ..sparse(9) };
     let mut world = World::with(&spec, 3);
     world.sparse_round(&spec);
-    // The third one does not ask; the second one is refuted.
+    // The third one does not ask; the second one is refuted. Both still have what they kept after the first round.
     world.wait_awake(GATHER, &SESSIONS);
     let leases = world.deal(&[1, 2]);
     for session in [1, 2] {
@@ -93,6 +100,53 @@ fn whoever_is_absent_for_a_round_goes_on_and_whoever_is_refuted_does_not() {
     let leases = world.deal(&SESSIONS);
     let lengths: Vec<_> = leases.values().map(|lease| train(lease).streak.len()).collect();
     assert_eq!(lengths, [1, 0, 1]);
+}
+
+#[test]
+fn a_streak_goes_on_after_an_update_that_did_not_count() {
+    let spec = RunSpec { min_workers: 2, ..sparse(9) };
+    let mut world = World::with(&spec, 3);
+    world.sparse_round(&spec);
+    let before = world.kept[&3][0];
+    // The third one is too late.
+    let late = world.deal(&SESSIONS);
+    for session in [1, 2] {
+        world.deliver(session, &late[&session]);
+    }
+    world.wait_awake(Duration::from_secs(60), &SESSIONS);
+    assert_eq!(world.revoked(3), Some(RevokeReason::DeadlinePassed));
+    world.all_right();
+    let (closed, _) = world.closing().expect("two are enough");
+    world.run(RunInput::Stored { run: spec.id, round: closed });
+    for session in [1, 2] {
+        world.kept.insert(session, vec![after(&late[&session], true)]);
+    }
+    world.prepare(&spec);
+    // It has taken the steps, and does not know whether they count; it also has what was before.
+    world.kept.insert(3, vec![after(&late[&3], true), after(&late[&3], false), before]);
+    let leases = world.deal(&SESSIONS);
+    let counted = |session: u64| -> Vec<bool> {
+        train(&leases[&session]).streak.iter().map(|past| past.result.is_some()).collect()
+    };
+    assert_eq!((counted(1), counted(3)), (vec![true, true], vec![true, false]));
+}
+
+#[test]
+fn who_lost_its_steps_goes_on_from_before_them() {
+    let spec = RunSpec { min_workers: 2, ..sparse(9) };
+    let mut world = World::with(&spec, 3);
+    world.sparse_round(&spec);
+    let leases = world.deal(&SESSIONS);
+    for session in [1, 2] {
+        world.deliver(session, &leases[&session]);
+    }
+    world.wait_awake(Duration::from_secs(60), &SESSIONS);
+    world.all_right();
+    let (closed, _) = world.closing().unwrap();
+    world.run(RunInput::Stored { run: spec.id, round: closed });
+    world.prepare(&spec);
+    // Its steps were not done at the deadline.
+    assert_eq!(train(&world.deal(&SESSIONS)[&3]).streak.len(), 1);
 }
 
 #[test]
@@ -135,7 +189,8 @@ fn credible_volunteers_with_slow_links_send_codec_s_and_the_others_do_not() {
         let (round, updates) = world.closing().expect("the round closes");
         for (session, lease) in &leases {
             let update = updates.iter().find(|update| update.worker == lease.shard).unwrap();
-            world.kept.insert(*session, update.claim.hash);
+            assert_eq!(&*update.task, train(lease));
+            world.kept.insert(*session, vec![after(lease, true)]);
         }
         world.run(RunInput::Stored { run: spec.id, round });
         for session in SESSIONS {
@@ -169,7 +224,7 @@ fn tasks_of_a_run_come_without_streaks() {
     let mut world = World::new();
     world.run(RunInput::Added { spec: Box::new(spec.clone()), next_round: 0 });
     let mut tasks: Vec<_> = (0..5).map(|worker| task(&spec, 0, worker)).collect();
-    tasks[3].streak = vec![PastUpdate { round: 0, worker: 0, result: BlobHash([0; 32]) }];
+    tasks[3].streak = vec![PastUpdate { round: 0, worker: 0, result: None }];
     world.run(RunInput::Ready { run: RUN, round: 0, tasks });
     assert_eq!(world.paused(), Some(PauseReason::WrongTasks));
 }

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::train::{Finished, Plan, Prepared, Reference, TaskError, TrainRun};
-use crate::{RunId, TrainInputs, Training};
-use potluck_proto::{PastUpdate, UpdateCodec};
+use crate::{TrainInputs, Training};
+use potluck_proto::{Kept, PastUpdate, UpdateCodec};
 use potluck_train::TrainError;
 use potluck_train::data::DataError;
 use potluck_train::gpt::{GptConfig, Layout};
@@ -135,14 +135,14 @@ fn stop_and_pause_end_a_round_between_its_steps() {
 }
 
 /// A part of a round of codec S that goes on after these updates, and its result.
-fn sparse(round: u64, past: &[BlobHash]) -> (Example, Finished) {
+fn sparse(round: u64, past: &[Option<BlobHash>]) -> (Example, Finished) {
     let mut example = after(round);
-    let earlier = |(at, result): (usize, &BlobHash)| {
+    let earlier = |(at, result): (usize, &Option<BlobHash>)| {
         let round = round - past.len() as u64 + at as u64;
-        PastUpdate { round, worker: 1, result: *result }
+        PastUpdate { round, worker: example.task.worker, result: *result }
     };
-    example.task.codec = UpdateCodec::TopK;
-    example.task.streak = past.iter().enumerate().map(earlier).collect();
+    let streak = past.iter().enumerate().map(earlier).collect();
+    (example.task.codec, example.task.streak) = (UpdateCodec::TopK, streak);
     // What is computed does not matter here, only that its length is right.
     let anew = TrainTask { streak: Vec::new(), ..example.task.clone() };
     let prepared = Prepared::new(&anew, example.inputs()).unwrap();
@@ -171,39 +171,48 @@ fn run_sparse(
     inputs.kept
 }
 
+fn kept(round: u64, counted: bool) -> Kept {
+    Kept { run: JobId([0; 16]), round, worker: after(round).task.worker, counted }
+}
+
 #[test]
-fn what_was_kept_counts_once_the_update_does() {
+fn what_was_kept_goes_on_as_the_verdict_says() {
     let mut world = World::lending();
     assert_eq!(world.asked().unwrap().kept, []);
     let first = sparse(2, &[]);
-    let hash = BlobHash::of(&first.1.result);
-    assert_eq!(run_sparse(&mut world, 1, &first, Outcome::Superseded), None);
-    assert_eq!(world.engine.kept_after(), [], "it did not count");
-    assert_eq!(run_sparse(&mut world, 2, &first, Outcome::Accepted), None);
-    assert_eq!(world.engine.kept_after(), [hash]);
+    let hash = Some(BlobHash::of(&first.1.result));
+    assert_eq!(run_sparse(&mut world, 1, &first, Outcome::Accepted), None);
+    assert_eq!(world.engine.said_kept(), [kept(2, true)]);
 
+    // An update that is late: all of it waits, and what was before is still there.
     let second = sparse(3, &[hash]);
     assert_eq!(run_sparse(&mut world, 3, &second, Outcome::Late), first.1.kept);
-    assert_eq!(world.engine.kept_after(), [hash], "what was before is still there");
-    world.lease(4, second.0.task.clone());
-    let Workload::Train { inputs, .. } = world.runs.pop_front().unwrap().work else {
-        unreachable!("a part of a round, whose inputs are all here")
-    };
-    assert_eq!(inputs.kept, first.1.kept);
-    let Finished { result, kept } = second.1.clone();
-    let run = RunId(world.engine.next_run - 1);
-    world.event(Event::KernelDone { run, result, busy: Duration(1), kept });
-    let next = BlobHash::of(&second.1.result);
-    assert_eq!(world.engine.kept_after(), [next, hash], "the verdict may be on its way");
-    world.hear(Verdict { lease: LeaseId(4), outcome: Outcome::Accepted });
-    assert_eq!(world.engine.kept_after(), [next]);
+    assert_eq!(world.engine.said_kept(), [kept(3, false), kept(2, true)]);
+    let third = sparse(4, &[hash, None]);
+    let waits = run_sparse(&mut world, 4, &third, Outcome::Accepted).unwrap();
+    let encoded = &second.1.result[Plan::of(&second.0.task).unwrap().head_bytes()..];
+    assert_eq!(*waits, second.1.kept.as_ref().unwrap().take_back(encoded).unwrap());
+    assert_ne!(waits, first.1.kept.unwrap());
+    assert_eq!(world.engine.said_kept(), [kept(4, true)]);
 
-    // A streak that is not this one's is given back.
-    world.lease(5, sparse(4, &[next, hash]).0.task);
-    assert_eq!(world.released(), Some(ReleaseReason::Unsupported));
+    // Before the verdict it may be either.
+    let next = Some(BlobHash::of(&third.1.result));
+    let fourth = sparse(5, &[hash, None, next]);
+    world.lease(5, fourth.0.task.clone());
+    world.serve(&fourth.0.blobs);
+    let run = world.runs.pop_front().unwrap();
+    let Finished { result, kept: after } = fourth.1;
+    world.event(Event::KernelDone { run: run.id, result, busy: Duration(1), kept: after });
+    assert_eq!(world.engine.said_kept(), [kept(5, true), kept(5, false), kept(4, true)]);
+
+    // Streaks that are not this one's are given back.
+    for past in [&[hash, None, hash][..], &[hash, None, None]] {
+        world.lease(6, sparse(5, past).0.task);
+        assert_eq!(world.released(), Some(ReleaseReason::Unsupported), "{past:?}");
+    }
     // Who stops lets go of everything.
     world.event(Event::Stop);
-    assert_eq!(world.engine.kept_after(), []);
+    assert_eq!(world.engine.said_kept(), []);
 }
 
 #[test]
