@@ -106,6 +106,20 @@ fn a_model_is_exported_writes_and_starts_another_run() {
 }
 
 #[test]
+fn an_update_that_did_not_count_is_found_again_from_the_tasks_of_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let line = format!("replay 3f2a --round 1 --volunteer {}", runs_relay::LATE);
+    let (code, out, error) = potluck(folder.path(), &Relay::start(&[Cheat::Late]), &line);
+    assert_eq!(code, 0, "{out}{error}");
+    assert!(out.contains("verdict     confirmed"), "{out}");
+    let (code, out, _) = potluck(folder.path(), &Relay::start(&[Cheat::Forgot]), &line);
+    assert_eq!(code, 1, "{out}");
+    assert!(out.contains("REFUTED"), "{out}");
+    let (code, _, error) = potluck(folder.path(), &Relay::start(&[Cheat::Names]), &line);
+    assert!(code != 0 && error.contains("names of the data set's blocks"), "{error}");
+}
+
+#[test]
 fn honest_updates_are_confirmed() {
     let folder = tempfile::tempdir().unwrap();
     let relay = Relay::start(&[]);

@@ -149,7 +149,7 @@ impl Auditor {
             let repeated = Repeated::Dense(repeat(&plan, &self.parameters, &data)?);
             Ok((judge(&plan, plan.part(), &repeated, result)?, repeated))
         };
-        Ok(twice(&*self.data, take)?.0)
+        Ok(twice(&self.data, take)?.0)
     }
 
     fn replay_streak(&self, plan: &Plan, task: &TrainTask, result: &[u8]) -> Result<Judgement, AuditError> {
@@ -173,14 +173,12 @@ impl Auditor {
             };
             let sent = self.history.sent(*round, *worker, result)?;
             let (judgement, after) = self.step(plan, part, &kept, replica.parameters(), sent)?;
-            match after {
-                Some(after) => kept = self.shadows.remember(*result, after),
-                None => {
-                    let cause = judgement.fault().map_or_else(String::new, |fault| fault.to_string());
-                    let report = Err(format!("what it sent in round {round} is wrong: {cause}"));
-                    return Ok(Judgement { report, bytes: judgement.bytes });
-                }
-            }
+            let Some(after) = after else {
+                let cause = judgement.fault().map_or_else(String::new, |fault| fault.to_string());
+                let report = Err(format!("what it sent in round {round} is wrong: {cause}"));
+                return Ok(Judgement { report, bytes: judgement.bytes });
+            };
+            kept = self.shadows.remember(*result, after);
         }
         let (judgement, after) = self.step(plan, plan.part(), &kept, &self.parameters, result)?;
         if let Some(after) = after {
@@ -198,7 +196,7 @@ impl Auditor {
         parameters: &[f32],
         result: &[u8],
     ) -> Result<(Judgement, Option<Streak>), AuditError> {
-        let (judgement, repeated) = twice(&*self.data, |data| {
+        let (judgement, repeated) = twice(&self.data, |data| {
             let repeated = Repeated::Sparse(again(plan, part, kept, parameters, &data)?);
             Ok((judge(plan, part, &repeated, result)?, repeated))
         })?;

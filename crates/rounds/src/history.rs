@@ -83,10 +83,13 @@ impl History {
 /// What workers kept, as replays found it, by the update after which they kept it: so that no round is taken again
 /// twice. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Shadows(Arc<Mutex<VecDeque<(BlobHash, Arc<Streak>)>>>);
+pub(crate) struct Shadows(Arc<Mutex<Found>>);
+
+/// What was kept after an update, the oldest first.
+type Found = VecDeque<(BlobHash, Arc<Streak>)>;
 
 impl Shadows {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(BlobHash, Arc<Streak>)>> {
+    fn lock(&self) -> MutexGuard<'_, Found> {
         // Whole between any two statements.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

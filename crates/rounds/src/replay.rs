@@ -86,8 +86,9 @@ pub fn judge(plan: &Plan, part: Part, repeated: &Repeated, result: &[u8]) -> Res
     });
     if let Repeated::Sparse(_) = repeated {
         let deviation = apart(&sketch, &plan.sketch(part, update));
-        // Written so that NaN is refuted.
-        if !(deviation <= SKETCHED) {
+        // NaN is within nothing.
+        let within = deviation <= SKETCHED;
+        if !within {
             let cause = format!(
                 "by its sketch, the update deviates by about {deviation:.2e} of its norm, tolerance {SKETCHED:.0e}"
             );

@@ -254,7 +254,7 @@ impl Member {
             parameters.iter().zip(waits).map(|(parameter, own)| parameter - share * own).collect()
         };
         if let Some(kept) = &mut self.kept {
-            if part.round % plan.streak == 0 {
+            if part.round.is_multiple_of(plan.streak) {
                 *kept = Streak::new(parameters.len())?;
             }
             let start = kept.start(parameters)?;

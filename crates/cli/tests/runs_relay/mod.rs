@@ -1,11 +1,15 @@
 //! A run that was really trained, and a server that gives it out as a relay does.
 
-use potluck_proto::{BlobRef, DataSetSpec, LearningRate, ModelSizes, TokenBlock, TrainTask, UpdateCodec};
+use potluck_proto::{
+    BlobRef, DataSetSpec, LearningRate, ModelSizes, PastUpdate, TokenBlock, TrainTask, UpdateCodec,
+};
+use potluck_rounds::{Plan, Repeated, again};
 use potluck_train::codec::Codec;
 use potluck_train::data::{Characters, DataSet, Order, Tokenizer, split};
 use potluck_train::gpt::{CpuGpt, GptConfig, Schedule, init};
 use potluck_train::outer::{Replica, STEP_CODEC};
 use potluck_train::round::{Part, Round};
+use potluck_train::streak::Streak;
 use potluck_types::BlobHash;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -45,7 +49,16 @@ pub(crate) enum Cheat {
     OtherRate,
     /// The relay gives out other parameters.
     Parameters,
+    /// No cheat: in round 1 there is one more worker, of codec S, whose update of round 0 was late.
+    Late,
+    /// The same, but it forgot what it found in round 0.
+    Forgot,
+    /// The same, and the relay gives out other names of blocks.
+    Names,
 }
+
+/// The volunteer of the worker that was late.
+pub(crate) const LATE: &str = "04";
 
 /// Words in an order that repeats late.
 pub(crate) fn corpus() -> String {
@@ -103,6 +116,7 @@ impl Trained {
         let checkpoint = self.keep(checkpoint);
         let (mut outer_steps, mut history) = (Vec::new(), Vec::new());
         let has = |cheat| cheats.contains(&cheat);
+        let mut waits = None;
         for round in 0..ROUNDS {
             let parameters = self.parameters(round, has(Cheat::Parameters));
             let start = BlobHash::of(&parameters).to_string();
@@ -134,6 +148,26 @@ impl Trained {
                     "task": serde_json::to_value(&task).unwrap(), "verdict": "accepted",
                 }));
             }
+            if has(Cheat::Late) || has(Cheat::Forgot) || has(Cheat::Names) {
+                let mut task = self.task(round, WORKERS, checkpoint, &outer_steps);
+                task.codec = UpdateCodec::TopK;
+                let plan = Plan::of(&task).unwrap();
+                let anew = || Streak::new(self.replica.parameters().len()).unwrap();
+                let kept = waits.take().filter(|_| !has(Cheat::Forgot)).unwrap_or_else(anew);
+                let taken = again(&plan, plan.part(), &kept, self.replica.parameters(), &self.data).unwrap();
+                if round == 0 {
+                    waits = Some(Streak::unsent(taken).unwrap());
+                } else {
+                    task.streak = vec![PastUpdate { round: 0, worker: WORKERS, result: None }];
+                    let result = plan.result(Repeated::Sparse(taken)).unwrap().result;
+                    let result = self.keep(result);
+                    updates.push(json!({
+                        "worker": WORKERS, "volunteer": LATE.repeat(32), "backend": "native-cpu", "weight": 1.0,
+                        "audited": false, "result": result.hash.to_string(),
+                        "task": serde_json::to_value(&task).unwrap(), "verdict": "accepted",
+                    }));
+                }
+            }
             let step = STEP_CODEC.encode(&sum).unwrap();
             self.replica.follow(round + 1, &step).unwrap();
             outer_steps.push(self.keep(step));
@@ -149,6 +183,12 @@ impl Trained {
             self.give(&format!("/{RUN}/rounds/{round}"), &record);
         }
         self.parameters(ROUNDS, has(Cheat::Parameters));
+        let mut names: Vec<String> = self.data.names().iter().map(ToString::to_string).collect();
+        if has(Cheat::Names) {
+            names.swap(0, 1);
+        }
+        let path = format!("/api/v1/datasets/{}/blocks", BlobHash(self.data.spec().root()));
+        self.files.insert(path, json!(names).to_string().into_bytes());
         let tokenizer = potluck_cli::model::write_tokenizer(&self.tokenizer);
         self.files.insert(format!("/api/v1/runs/{RUN}/tokenizer"), tokenizer);
         let run = json!({
