@@ -34,7 +34,7 @@ fn with(request: &Value, change: &Value) -> Value {
     for (field, value) in change.as_object().expect("fields") {
         match value.as_object() {
             Some(inner) if request[field].is_object() => {
-                inner.iter().for_each(|(name, value)| request[field][name] = value.clone())
+                inner.iter().for_each(|(name, value)| request[field][name] = value.clone());
             }
             _ => request[field] = value.clone(),
         }
