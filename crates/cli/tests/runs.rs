@@ -7,7 +7,7 @@ mod runs_relay;
 
 use runs_relay::{Cheat, Relay};
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 fn potluck(folder: &Path, relay: &Relay, line: &str) -> (i32, String, String) {
@@ -176,4 +176,39 @@ fn a_relay_that_gives_out_something_else_is_told() {
     assert_eq!(code, 1, "{error}");
     assert!(error.contains("the record names"), "{error}");
     assert!(!folder.path().join("gpt").exists());
+}
+
+/// A Python that has torch and transformers: `POTLUCK_PYTHON`, else the one that `cargo xtask bench step` installs.
+fn python() -> Option<PathBuf> {
+    let cache = || -> Option<PathBuf> {
+        let folder = std::env::var_os("POTLUCK_CACHE").map(PathBuf::from);
+        Some(
+            folder.or_else(|| Some(std::env::home_dir()?.join(".cache/potluck")))?.join("pytorch/bin/python"),
+        )
+    };
+    let python = std::env::var_os("POTLUCK_PYTHON").map(PathBuf::from).or_else(cache)?;
+    let imports = Command::new(&python).args(["-c", "import torch, transformers"]).output();
+    imports.is_ok_and(|output| output.status.success()).then_some(python)
+}
+
+#[test]
+fn an_exported_model_loads_in_transformers_with_the_same_logits() {
+    let Some(python) = python() else {
+        println!("skipped: no Python with torch and transformers (5 GB); name one in POTLUCK_PYTHON");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let relay = Relay::start(&[]);
+    let (code, _, error) = potluck(folder.path(), &relay, "model export 3f2a --out gpt");
+    assert_eq!(code, 0, "{error}");
+    let (code, logits, error) =
+        potluck(folder.path(), &relay, "model logits gpt --text Ishmael --all --json");
+    assert_eq!(code, 0, "{error}");
+    let file = folder.path().join("logits.json");
+    std::fs::write(&file, logits).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/check_transformers.py");
+    let output = Command::new(python).arg(script).arg(folder.path().join("gpt")).arg(file).output().unwrap();
+    let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
+    println!("{}", said.concat());
+    assert!(output.status.success(), "{}", said.concat());
 }
