@@ -159,14 +159,16 @@ fn a_restart_begins_all_streaks_anew() {
     let mut world = World::of(2);
     world.kept = kept;
     world.add(&spec, 2);
-    SESSIONS.iter().for_each(|session| world.join(*session, *session as u8));
+    for session in SESSIONS {
+        world.join(session, session as u8);
+    }
     assert!(world.deal(&SESSIONS).values().all(|lease| train(lease).streak.is_empty()));
 }
 
 #[test]
 fn credible_volunteers_with_slow_links_send_codec_s_and_the_others_do_not() {
-    let sparse = Some(SparsePolicy::new(SPARSE));
-    let spec = RunSpec { sparse, ..spec(20) };
+    let sparse = SparsePolicy::new(SPARSE);
+    let spec = RunSpec { sparse: Some(sparse), ..spec(20) };
     assert_eq!(spec.result_bytes(), UPDATE + u64::from(STEPS) * 4);
     let mut world = World::with(&spec, 3);
     let mut seen = Vec::new();
@@ -207,7 +209,7 @@ fn credible_volunteers_with_slow_links_send_codec_s_and_the_others_do_not() {
         assert_eq!(codecs[..], expected, "round {round}");
         assert_eq!(train(third).streak.len(), round.saturating_sub(5), "round {round}");
     }
-    let policy = RunSpec { sparse: Some(SparsePolicy { large_update: 0, ..sparse.unwrap() }), ..spec };
+    let policy = RunSpec { sparse: Some(SparsePolicy { large_update: 0, ..sparse }), ..spec };
     let mut world = World::with(&policy, 3);
     for _ in 0..5 {
         world.round(&policy, &SESSIONS);
