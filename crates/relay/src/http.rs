@@ -117,6 +117,7 @@ pub(crate) type Answer<T> = Result<Json<T>, ApiError>;
         cancel_job,
         get_result,
         runs::http::upload_dataset,
+        runs::http::get_blocks,
         runs::http::upload_parameters,
         runs::http::list_runs,
         runs::http::create_run,

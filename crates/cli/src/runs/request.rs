@@ -199,7 +199,7 @@ mod tests {
         let path = folder.path().join("run.toml");
         for (line, expected) in [
             ("batch = 4096", "run.toml:1:1: a step of this model"),
-            ("batch = 4096\nmodel = \"small\"", "run.toml:3:1: a step of this model"),
+            ("batch = 4096\nmodel = \"small\"", "run.toml:3:9: a step of this model"),
         ] {
             let text = format!("corpus = \"a\"\n{line}\n");
             std::fs::write(&path, &text).unwrap();
