@@ -153,7 +153,7 @@ fn each_cheat_of_codec_s_is_found_also_rounds_later() {
     let sent = Codec::TopK.decode(encoded, plan.parameters()).unwrap();
     let with = |values: &[f32]| [head, &Codec::TopK.encode(values).unwrap()].concat();
     let refuted = |result: &[u8]| {
-        assert!(matches!(verdict(&auditor, &tasks[0], result), Some(Fault::Refuted(_) | Fault::Encoding(_))))
+        assert!(matches!(verdict(&auditor, &tasks[0], result), Some(Fault::Refuted(_) | Fault::Encoding(_))));
     };
     refuted(&with(&sent.iter().map(|value| 1.5 * value).collect::<Vec<_>>()));
     refuted(&with(&sent.iter().map(|value| -value).collect::<Vec<_>>()));
