@@ -71,9 +71,6 @@ impl Group {
                 let ours = Plan { method, workers: 8, sequences: 4, steps: 2000, ..tiny };
                 let lost = Plan { name: "lost", lost: LOST, ..ours };
                 let mixed = Plan { name: "mixed", dense: 4, ..ours };
-                if std::env::var_os("EXPERIMENT").is_some() {
-                    return vec![mixed, Plan { name: "mixed-6", dense: 6, ..ours }];
-                }
                 let robust = Plan { name: "codec-r", method: Method::Robust, ..ours };
                 vec![synchronous(ours), ours, lost, mixed, robust]
             }
@@ -125,11 +122,7 @@ impl Group {
             }
             Self::S2000 => {
                 rows.push(gap.goal(Goal::ValueAtMost(0.01)));
-                if std::env::var_os("EXPERIMENT").is_none() {
-                    rows.push(
-                        nats(name("lost-above-synchronous"), above(2, 0)).goal(Goal::ValueAtMost(0.05)),
-                    );
-                }
+                rows.push(nats(name("lost-above-synchronous"), above(2, 0)).goal(Goal::ValueAtMost(0.05)));
                 rows.extend(bytes(&name, results, Some(1300.0)));
             }
             Self::Mini => {}
