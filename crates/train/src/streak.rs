@@ -25,14 +25,17 @@ pub const SKETCH_VALUES: usize = 32;
 /// Bytes of a [`sketch`].
 pub const SKETCH_BYTES: usize = 4 * SKETCH_VALUES;
 
-/// Memory that a relay spends on the steps since streaks began: a byte for each parameter and round.
+/// Memory that a relay spends on the rounds since streaks began: of each the step, a byte a parameter, and what all workers
+/// sent.
 const MAX_HISTORY_BYTES: u64 = 512 << 20;
 /// Rounds of a streak, whatever the model: in fewer, most of what is found is dropped unsent (decision 0013).
 const MIN_STREAK_ROUNDS: u64 = 20;
 
-/// Rounds of a streak of a model with so many parameters.
-pub fn streak_rounds(parameters: usize) -> u64 {
-    (MAX_HISTORY_BYTES / (parameters as u64).max(1)).clamp(MIN_STREAK_ROUNDS, MAX_STREAK_ROUNDS as u64)
+/// Rounds of a streak of a model with so many parameters, in rounds of at most so many workers.
+pub fn streak_rounds(parameters: usize, workers: u32) -> u64 {
+    let sent = Feedback::SPARSE_CODEC.encoded_len(parameters) as u64;
+    let round = sent.saturating_mul(workers.into()).saturating_add(parameters as u64);
+    (MAX_HISTORY_BYTES / round.max(1)).clamp(MIN_STREAK_ROUNDS, MAX_STREAK_ROUNDS as u64)
 }
 
 /// What a worker keeps between two rounds of a streak. Memory: three values a parameter.
@@ -241,8 +244,9 @@ mod tests {
     }
 
     #[test]
-    fn streaks_of_large_models_are_shorter() {
-        let rounds = [0, 156_160, 804_096, 10_650_000, 100_000_000].map(streak_rounds);
-        assert_eq!(rounds, [100, 100, 100, 50, MIN_STREAK_ROUNDS]);
+    fn streaks_of_large_models_and_crowds_are_shorter() {
+        let rounds = |workers| [0, 156_160, 804_096, 10_650_000].map(|count| streak_rounds(count, workers));
+        assert_eq!(rounds(8), [100, 100, 100, 41]);
+        assert_eq!(rounds(256), [100, 100, 80, MIN_STREAK_ROUNDS]);
     }
 }

@@ -225,7 +225,7 @@ fn draft(new: &NewRun) -> Result<Draft, ApiError> {
             codec,
             outer,
             aggregate,
-            streak: if sparse { streak_rounds(parameters) } else { 0 },
+            streak: if sparse { streak_rounds(parameters, new.max_workers) } else { 0 },
         },
         model,
         parameters,
