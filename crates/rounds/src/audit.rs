@@ -135,8 +135,8 @@ impl Auditor {
         Ok(())
     }
 
-    /// Takes the steps again and compares, twice before anybody is refuted: with codec S those of the whole streak, from the last of its rounds on that a
-    /// replay has confirmed.
+    /// Takes the steps again and compares, twice before anybody is refuted: with codec S those of the whole streak, from the
+    /// last of its rounds on that a replay has confirmed.
     ///
     /// # Errors
     /// The replay itself failed, as it does when the run diverges.
