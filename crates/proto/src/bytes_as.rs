@@ -49,6 +49,7 @@ macro_rules! counter {
 array!(hash, potluck_types::BlobHash, 32, "[`potluck_types::BlobHash`] as 32 bytes.");
 array!(job_id, potluck_types::JobId, 16, "[`potluck_types::JobId`] as 16 bytes.");
 array!(key, potluck_types::VolunteerKey, 32, "[`potluck_types::VolunteerKey`] as 32 bytes.");
+array!(link_id, potluck_types::LinkId, 16, "[`potluck_types::LinkId`] as 16 bytes.");
 array!(consent, potluck_types::ConsentToken, 16, "[`potluck_types::ConsentToken`] as 16 bytes.");
 counter!(lease_id, potluck_types::LeaseId, "[`potluck_types::LeaseId`] as a varint.");
 counter!(fence, potluck_types::Fence, "[`potluck_types::Fence`] as a varint.");
@@ -172,26 +173,58 @@ list!(
 list!(blocks, crate::message::TokenBlock, MAX_TASK_BLOCKS, "Blocks of tokens: at most [`MAX_TASK_BLOCKS`].");
 list!(proof, [u8; 32], MAX_PROOF_HASHES, "A proof of inclusion: at most [`MAX_PROOF_HASHES`] hashes.");
 
-/// A text of at most [`potluck_types::limits::MAX_TEXT_BYTES`].
-pub mod text {
-    use potluck_types::limits::MAX_TEXT_BYTES;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
-    /// Writes the text.
+list!(ice_servers, crate::signal::IceServer, MAX_ICE_SERVERS, "Servers: at most [`MAX_ICE_SERVERS`].");
+list!(urls, String, MAX_ICE_SERVERS, "Addresses of a server: at most [`MAX_ICE_SERVERS`].");
+list!(tree, [u8; 32], MAX_GROUPS, "The hashes of a blob's groups: at most [`MAX_GROUPS`].");
+
+/// A list of at most [`potluck_types::limits::MAX_NEIGHBORS`] links.
+pub mod links {
+    use potluck_types::{LinkId, limits::MAX_NEIGHBORS};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    /// Writes the length and the ids.
     ///
     /// # Errors
     /// Those of the serializer.
-    pub fn serialize<S: Serializer>(value: &str, serializer: S) -> Result<S::Ok, S::Error> {
-        value.serialize(serializer)
+    pub fn serialize<S: Serializer>(value: &[LinkId], serializer: S) -> Result<S::Ok, S::Error> {
+        value.iter().map(|link| link.0).collect::<Vec<_>>().serialize(serializer)
     }
-    /// Reads the text.
+    /// Reads the ids.
     ///
     /// # Errors
-    /// A text over the limit, or one that is not UTF-8.
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        if text.len() > MAX_TEXT_BYTES {
-            return Err(D::Error::custom(format_args!("a text of {} bytes", text.len())));
-        }
-        Ok(text)
+    /// A list over the limit.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<LinkId>, D::Error> {
+        let list = super::bounded::<_, _, MAX_NEIGHBORS>(Vec::<[u8; 16]>::deserialize(deserializer)?)?;
+        Ok(list.into_iter().map(LinkId).collect())
     }
 }
+
+macro_rules! text {
+    ($module:ident, $limit:ident, $doc:literal) => {
+        #[doc = $doc]
+        pub mod $module {
+            use potluck_types::limits::$limit;
+            use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+            /// Writes the text.
+            ///
+            /// # Errors
+            /// Those of the serializer.
+            pub fn serialize<S: Serializer>(value: &str, serializer: S) -> Result<S::Ok, S::Error> {
+                value.serialize(serializer)
+            }
+            /// Reads the text.
+            ///
+            /// # Errors
+            /// A text over the limit, or one that is not UTF-8.
+            pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                if text.len() > $limit {
+                    return Err(D::Error::custom(format_args!("a text of {} bytes", text.len())));
+                }
+                Ok(text)
+            }
+        }
+    };
+}
+
+text!(text, MAX_TEXT_BYTES, "A text of at most [`MAX_TEXT_BYTES`].");
+text!(signal, MAX_SIGNAL_BYTES, "A signal of at most [`MAX_SIGNAL_BYTES`].");

@@ -9,9 +9,13 @@
 pub mod bytes_as;
 pub mod codec;
 pub mod message;
+pub mod peer;
+pub mod signal;
 
-pub use codec::{DecodeError, EncodeError, Message, decode, encode};
+pub use codec::{DecodeError, EncodeError, Message, PeerMessage, decode, decode_peer, encode, encode_peer};
 pub use message::*;
+pub use peer::*;
+pub use signal::*;
 
 /// The version of the frames that this crate writes.
 pub const PROTOCOL_VERSION: u8 = 1;

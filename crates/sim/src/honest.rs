@@ -269,6 +269,7 @@ impl Honest {
                     acts.push(Act::Wake { after_ms, tag: CALIBRATED });
                 }
                 Action::Run(run) => acts.push(self.run(&run)),
+                Action::Link(_) => {}
                 Action::Cancel(run) => self.running = self.running.filter(|running| *running != run),
             }
         }
@@ -342,5 +343,7 @@ fn options(key: VolunteerKey, small: bool, cache_bytes: u64, rng: &mut Rng) -> O
         memory_bytes: if small { 20_000 } else { DEFAULT_MEMORY_BYTES },
         cache_bytes,
         jitter: rng.bits(),
+        upload_bytes_per_s: None,
+        seed: false,
     }
 }

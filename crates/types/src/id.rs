@@ -91,6 +91,11 @@ byte_id!(
     /// Proof that a person agreed, issued by the relay for one session and needed for every lease.
     ConsentToken, 16
 );
+byte_id!(
+    /// A link between two volunteers, as the relay assigned it. Random and known to its two ends only: who names it may
+    /// use it, also at a relay that has restarted and forgotten it.
+    LinkId, 16
+);
 counter_id!(
     /// One connection of one tab or native volunteer. Unique while the relay runs.
     SessionId
@@ -122,7 +127,7 @@ macro_rules! short_debug {
         }
     )*};
 }
-short_debug!(JobId, VolunteerId);
+short_debug!(JobId, VolunteerId, LinkId);
 
 macro_rules! secret_debug {
     ($($name:ident),*) => {$(

@@ -9,6 +9,6 @@ pub mod matrix;
 pub mod time;
 
 pub use hash::BlobHash;
-pub use id::{ConsentToken, Fence, JobId, LeaseId, ParseIdError, SessionId, VolunteerId, VolunteerKey};
+pub use id::{LinkId, ConsentToken, Fence, JobId, LeaseId, ParseIdError, SessionId, VolunteerId, VolunteerKey};
 pub use matrix::{DType, MatmulShape, Tile};
 pub use time::{Duration, Instant};

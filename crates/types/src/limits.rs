@@ -35,6 +35,26 @@ pub const MAX_TEXT_BYTES: usize = 256;
 /// Backends that a volunteer may list.
 pub const MAX_BACKENDS: usize = 8;
 
+/// Bytes of a group: the unit in which peers exchange a blob, each checked by itself against the blob's BLAKE3 tree. A
+/// power of two, so that a group is a subtree. Its frame fits into the 64 KiB that every browser takes as one message.
+pub const GROUP_BYTES: usize = 32 * KIB;
+/// Groups of one blob: the largest has 32 MiB. A tree of them takes 32 KiB, one frame.
+pub const MAX_GROUPS: usize = MAX_CHECKPOINT_BYTES / GROUP_BYTES;
+/// Largest frame between peers: a group or a tree, and its envelope.
+pub const MAX_PEER_FRAME_BYTES: usize = GROUP_BYTES + 256;
+/// Peers of one volunteer. Enough that a few bad ones do not matter; each costs a browser about 1 MB.
+pub const MAX_NEIGHBORS: usize = 8;
+/// Longest offer or answer, in bytes. Those of a data channel have 1 to 3 kB.
+pub const MAX_SIGNAL_BYTES: usize = 8 * KIB;
+/// Candidates that one end of a link may name in one attempt. Browsers name about ten.
+pub const MAX_CANDIDATES: usize = 32;
+/// STUN and TURN servers that a relay names, and addresses of each.
+pub const MAX_ICE_SERVERS: usize = 4;
+/// Bytes of signals that a session may send in a burst: eight links at once, each with an offer and ten candidates.
+pub const SIGNAL_BURST_BYTES: u32 = 128 * KIB as u32;
+/// Bytes of signals per second that a session may send for long.
+pub const SIGNAL_BYTES_PER_SECOND: u32 = 4 * KIB as u32;
+
 /// Sessions that one relay serves at once: about 50 kB each, 200 MB in all.
 pub const MAX_SESSIONS: usize = 4096;
 /// Leases that one session may hold: one that computes, and one whose inputs arrive meanwhile.

@@ -116,6 +116,7 @@ impl Engine {
             Event::RunsOn { run, backend } => self.runs_on(run, backend),
             Event::KernelDone { run, result, busy, kept } => self.kernel_done(run, result, busy, kept),
             Event::KernelFailed { run, failure } => self.kernel_failed(run, failure),
+            Event::Peers(_) | Event::Link(_) => {}
             Event::Pause | Event::Resume | Event::Tick => {}
         }
         if self.now >= self.agreed_until

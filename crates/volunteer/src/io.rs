@@ -1,5 +1,6 @@
 //! What goes into the engine and what comes out.
 
+use potluck_mesh::{LinkAction, LinkEvent};
 use potluck_proto::{Backend, MatmulTask, Preset, TrainTask};
 pub use potluck_rounds::TrainInputs;
 use potluck_train::streak::Streak;
@@ -21,8 +22,12 @@ pub struct Options {
     pub memory_bytes: u64,
     /// Memory for inputs that may be needed again, in bytes.
     pub cache_bytes: u64,
-    /// Spreads reconnections; any number that differs between volunteers.
+    /// Spreads reconnections and choices of peers; any number that differs between volunteers.
     pub jitter: u64,
+    /// Bytes per second that peers may get in all; `None` for no limit of its own.
+    pub upload_bytes_per_s: Option<u64>,
+    /// Stays for others' sake: links to more peers than its own inputs need, and keeps what passes.
+    pub seed: bool,
 }
 
 /// What the person chose to compute with.
@@ -138,6 +143,10 @@ pub enum Event {
     Conditions(Conditions),
     /// Conditions that the person says to ignore.
     Ignore(Conditions),
+    /// Whether to exchange inputs with peers, who then see this machine's network address. Until this is said, no.
+    Peers(bool),
+    /// Something happened on a link to a peer.
+    Link(LinkEvent),
     /// The device was measured.
     Calibrated {
         /// What to compute with.
@@ -204,4 +213,6 @@ pub enum Action {
     Run(Run),
     /// Stop a kernel; its events are ignored from now on.
     Cancel(RunId),
+    /// Do something with a link to a peer.
+    Link(LinkAction),
 }

@@ -35,4 +35,4 @@ mod work;
 pub use engine::Engine;
 pub use io::{Action, Choice, Conditions, Event, Failure, Options, Run, RunId, TrainInputs, Workload};
 pub use limits::{DEFAULT_CACHE_BYTES, DEFAULT_MEMORY_BYTES};
-pub use status::{State, Status, Training, WaitReason};
+pub use status::{Peer, State, Status, Training, WaitReason};

@@ -3,7 +3,8 @@
 use crate::engine::{Engine, Person};
 use crate::link::Link;
 use crate::work::{Device, Stage};
-use potluck_proto::{Backend, NoWorkReason, Outcome, Picture, RefusalCode, RejectReason, Task};
+use potluck_proto::{Backend, LinkPath, NoWorkReason, Outcome, Picture, RefusalCode, RejectReason, Task};
+use potluck_types::LinkId;
 use std::fmt;
 
 /// Why nothing is being computed at the moment.
@@ -101,6 +102,23 @@ impl fmt::Display for Training {
     }
 }
 
+/// A peer, as this volunteer sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// The link to it.
+    pub link: LinkId,
+    /// How the link runs; `None` while it is not connected.
+    pub path: Option<LinkPath>,
+    /// Bytes of inputs that came from it.
+    pub received: u64,
+    /// Bytes of inputs that it got.
+    pub sent: u64,
+    /// Bytes per second that came from it lately.
+    pub receiving: u64,
+    /// Bytes per second that it got lately.
+    pub sending: u64,
+}
+
 /// Everything there is to show.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Status {
@@ -136,6 +154,16 @@ pub struct Status {
     pub bytes_in: u64,
     /// Bytes sent.
     pub bytes_out: u64,
+    /// Whether inputs are exchanged with peers.
+    pub peers_wanted: bool,
+    /// The peers.
+    pub peers: Vec<Peer>,
+    /// Bytes of inputs that came from the relay.
+    pub from_relay: u64,
+    /// Bytes of inputs that came from peers, present and past.
+    pub from_peers: u64,
+    /// Bytes of inputs that peers got.
+    pub to_peers: u64,
     /// Bytes of inputs kept.
     pub cache_bytes: u64,
     /// The job, as the relay drew it last.
@@ -211,6 +239,11 @@ impl Engine {
             accepted_flops: counters.accepted_flops,
             bytes_in: counters.bytes_in,
             bytes_out: counters.bytes_out,
+            peers_wanted: false,
+            peers: Vec::new(),
+            from_relay: 0,
+            from_peers: 0,
+            to_peers: 0,
             cache_bytes: self.cache.bytes(),
             picture: counters.picture.clone(),
         }

@@ -33,6 +33,8 @@ impl World {
             memory_bytes: 32 << 20,
             cache_bytes: 1 << 20,
             jitter: 7,
+            upload_bytes_per_s: None,
+            seed: false,
         };
         let (sent, runs) = (VecDeque::new(), VecDeque::new());
         Self { engine: Engine::new(options), now: Instant(0), sent, runs, others: Vec::new() }

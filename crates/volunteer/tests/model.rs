@@ -268,6 +268,8 @@ impl Model {
             memory_bytes: 1 << 20,
             cache_bytes: CACHE_BYTES,
             jitter: 5,
+            upload_bytes_per_s: None,
+            seed: false,
         });
         Self {
             engine,
@@ -349,6 +351,7 @@ impl Model {
                 );
                 self.running = Some(run);
             }
+            Action::Link(_) => {}
             Action::Cancel(run) => {
                 assert_eq!(self.running.take().map(|running| running.id), Some(run));
                 self.ended.push(run);

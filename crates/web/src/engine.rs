@@ -126,6 +126,7 @@ impl Handle {
                     }
                 });
             }
+            Action::Link(_) => {}
             Action::Cancel(run) => {
                 if let Some((_, cancel)) = inner.run.take_if(|(current, _)| *current == run) {
                     cancel.store(true, Ordering::Relaxed);
@@ -227,6 +228,8 @@ impl TabEngine {
             memory_bytes: memory_budget(),
             cache_bytes: DEFAULT_CACHE_BYTES,
             jitter: u64::from_le_bytes(jitter),
+            upload_bytes_per_s: None,
+            seed: false,
         };
         let inner = Inner {
             engine: Engine::new(options),

@@ -37,9 +37,17 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &["potluck-types", "potluck-proto", "potluck-burn", "potluck-train", "potluck-verify"],
     ),
     ("potluck-schedule", &["potluck-types", "potluck-proto"]),
+    ("potluck-mesh", &["potluck-types", "potluck-proto"]),
     (
         "potluck-volunteer",
-        &["potluck-types", "potluck-proto", "potluck-kernels", "potluck-rounds", "potluck-train"],
+        &[
+            "potluck-types",
+            "potluck-proto",
+            "potluck-kernels",
+            "potluck-mesh",
+            "potluck-rounds",
+            "potluck-train",
+        ],
     ),
     (
         "potluck-relay",
@@ -54,7 +62,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "potluck-web",
-        &["potluck-types", "potluck-proto", "potluck-kernels", "potluck-train", "potluck-volunteer"],
+        &[
+            "potluck-types",
+            "potluck-proto",
+            "potluck-kernels",
+            "potluck-mesh",
+            "potluck-train",
+            "potluck-volunteer",
+        ],
     ),
     (
         "potluck-sim",

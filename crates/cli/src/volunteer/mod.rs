@@ -165,6 +165,8 @@ impl Adapter {
             memory_bytes: MEMORY_BYTES,
             cache_bytes: CACHE_BYTES,
             jitter: u64::from_le_bytes(jitter),
+            upload_bytes_per_s: None,
+            seed: false,
         });
         let (kernel, answers) = KernelThread::start()
             .map_err(|cause| CliError::System { what: "the kernel thread could not be started", cause })?;
@@ -200,6 +202,7 @@ impl Adapter {
                     }
                     Action::Calibrate(choice) => self.kernel.calibrate(choice),
                     Action::Run(run) => self.kernel.run(run),
+                    Action::Link(_) => {}
                     Action::Cancel(run) => self.kernel.cancel(run),
                 }
             }

@@ -219,6 +219,8 @@ mod tests {
             memory_bytes: 1,
             cache_bytes: 1,
             jitter: 0,
+            upload_bytes_per_s: None,
+            seed: false,
         });
         let mut status = engine.status();
         status.state = State::Waiting(WaitReason::NoWork);

@@ -1,0 +1,1 @@
+//! Links in browsers: connections on the page's thread, channels in the Worker.
