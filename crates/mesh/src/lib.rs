@@ -7,7 +7,12 @@
 //! Architecture invariant: the machine has no clock, no chance and no sockets.
 //! Architecture invariant: a volunteer links only to whom the relay assigned.
 
+mod bits;
 pub mod io;
+mod meter;
+mod store;
+mod swarm;
+pub mod tree;
 #[cfg(all(feature = "native", not(target_arch = "wasm32")))]
 pub mod native;
 #[cfg(target_arch = "wasm32")]

@@ -164,7 +164,7 @@ fn refusals_are_told_apart() {
     assert!(matches!(decode(&[1, 0x01, 0xff]), Err(DecodeError::Body { kind: "Hello", .. })));
     assert_eq!(decode(&[1, 0x03, 0, 0]), Err(DecodeError::TrailingBytes { kind: "Withdraw", extra: 2 }));
     let large = vec![0; limits::MAX_FRAME_BYTES + 1];
-    assert_eq!(decode(&large), Err(DecodeError::TooLarge { bytes: large.len() }));
+    assert_eq!(decode(&large), Err(DecodeError::TooLarge { bytes: large.len(), most: large.len() - 1 }));
     let chunk = BlobChunk { hash: BlobHash([0; 32]), offset: 0, data: large };
     assert!(matches!(encode(&chunk.into()), Err(EncodeError::TooLarge { .. })));
 }

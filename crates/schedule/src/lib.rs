@@ -20,7 +20,6 @@ mod job;
 mod leasing;
 mod picture;
 mod policy;
-mod rate;
 mod relay;
 mod results;
 mod round;

@@ -7,7 +7,6 @@ use crate::picture;
 use crate::policy::{
     MIN_CHUNK_CHARGE, PICTURE_INTERVAL, PICTURES_PER_INTERVAL, REFUSED_RETRY, RESTART_RETRY,
 };
-use crate::rate::Bucket;
 use crate::relay::{PlantedBug, Relay, Timer};
 use crate::round::Run;
 use potluck_proto::{
@@ -18,7 +17,7 @@ use potluck_types::limits::{
     HANDSHAKE_TIMEOUT, MAX_CHUNK_BYTES, MAX_CHUNKS_IN_FLIGHT, MAX_CONSENT, MAX_SESSIONS, MESSAGE_BURST,
     MESSAGES_PER_SECOND, SESSION_TIMEOUT,
 };
-use potluck_types::{ConsentToken, Duration, Instant, JobId, LeaseId, SessionId, VolunteerId};
+use potluck_types::{Bucket, ConsentToken, Duration, Instant, JobId, LeaseId, SessionId, VolunteerId};
 
 /// Consent as the relay recorded it.
 #[derive(Debug, Clone)]
@@ -68,7 +67,7 @@ impl Session {
 
     /// Pays for one message; `false` if the session sends too many.
     pub(crate) fn take_message(&mut self, now: Instant) -> bool {
-        self.bucket.take(now)
+        self.bucket.take(now, 1)
     }
 }
 
@@ -80,7 +79,7 @@ impl Relay {
                 volunteer: None,
                 consent: None,
                 leases: Vec::new(),
-                bucket: Bucket::new(self.now, MESSAGE_BURST, MESSAGES_PER_SECOND),
+                bucket: Bucket::new(self.now, MESSAGE_BURST.into(), MESSAGES_PER_SECOND.into()),
                 last_heard: self.now,
                 input_credit: 0,
                 speed: None,
@@ -107,7 +106,7 @@ impl Relay {
         session.last_heard = now;
         // Chunks and requests for them are paid for in bytes; everything else by number.
         let by_bytes = matches!(message, Message::BlobChunk(_) | Message::BlobRequest(_));
-        if !by_bytes && !session.bucket.take(now) {
+        if !by_bytes && !session.bucket.take(now, 1) {
             return self.refuse(id, RefusalCode::Limit, "too many messages: slow down", REFUSED_RETRY);
         }
         if session.volunteer.is_none() && !matches!(message, Message::Hello(_)) {
@@ -230,7 +229,7 @@ impl Relay {
         let blob = leases.flat_map(|lease| lease.work.inputs()).find(|blob| blob.hash == request.hash);
         let Some(blob) = blob else {
             // A lease that was taken back meanwhile looks the same as somebody fishing for blobs: neither gets it.
-            if !session.bucket.take(self.now) {
+            if !session.bucket.take(self.now, 1) {
                 return self.refuse(id, RefusalCode::Limit, "too many requests for blobs", REFUSED_RETRY);
             }
             return self.send(id, BlobMissing { hash: request.hash });

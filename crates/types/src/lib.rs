@@ -2,13 +2,17 @@
 //!
 //! Nothing here does I/O, reads a clock or draws a random number: callers pass those in.
 
+pub mod bucket;
 pub mod hash;
 pub mod id;
 pub mod limits;
 pub mod matrix;
 pub mod time;
 
+pub use bucket::Bucket;
 pub use hash::BlobHash;
-pub use id::{LinkId, ConsentToken, Fence, JobId, LeaseId, ParseIdError, SessionId, VolunteerId, VolunteerKey};
+pub use id::{
+    ConsentToken, Fence, JobId, LeaseId, LinkId, ParseIdError, SessionId, VolunteerId, VolunteerKey,
+};
 pub use matrix::{DType, MatmulShape, Tile};
 pub use time::{Duration, Instant};

@@ -49,6 +49,7 @@ impl World {
                 Action::Disconnect => self.others.push("disconnect"),
                 Action::Calibrate(_) => self.others.push("calibrate"),
                 Action::Cancel(_) => self.others.push("cancel"),
+                Action::Link(action) => self.links.push(action),
             }
         }
     }
