@@ -15,7 +15,7 @@ pub const CHANNEL_LABEL: &str = "potluck";
 /// What a link is to do. Actions for links that are not there are ignored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkAction {
-    /// Make a connection. The end that offers creates the data channel (reliable, unordered, [`CHANNEL_LABEL`]) and an
+    /// Make a connection. The end that offers creates the data channel (reliable, ordered, [`CHANNEL_LABEL`]) and an
     /// offer; the other one waits for it. A connection that the link had is closed without a word.
     Open {
         /// The link.

@@ -9,6 +9,8 @@
 
 mod bits;
 pub mod io;
+mod link;
+mod mesh;
 mod meter;
 mod store;
 mod swarm;
@@ -19,3 +21,4 @@ pub mod native;
 pub mod wasm;
 
 pub use io::{LinkAction, LinkEvent, Links};
+pub use mesh::{Mesh, MeshOptions, Output, Peer};

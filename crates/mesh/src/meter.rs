@@ -47,9 +47,10 @@ impl Meter {
     }
 
     /// Bytes per second now: nothing came since long ago means nothing.
-    pub(crate) fn rate(&mut self, now: Instant) -> u64 {
-        self.turn(now);
-        self.per_second
+    pub(crate) fn rate(&self, now: Instant) -> u64 {
+        let mut meter = self.clone();
+        meter.turn(now);
+        meter.per_second
     }
 }
 

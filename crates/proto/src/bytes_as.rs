@@ -177,26 +177,7 @@ list!(ice_servers, crate::signal::IceServer, MAX_ICE_SERVERS, "Servers: at most 
 list!(urls, String, MAX_ICE_SERVERS, "Addresses of a server: at most [`MAX_ICE_SERVERS`].");
 list!(tree, [u8; 32], MAX_GROUPS, "The hashes of a blob's groups: at most [`MAX_GROUPS`].");
 
-/// A list of at most [`potluck_types::limits::MAX_NEIGHBORS`] links.
-pub mod links {
-    use potluck_types::{LinkId, limits::MAX_NEIGHBORS};
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-    /// Writes the length and the ids.
-    ///
-    /// # Errors
-    /// Those of the serializer.
-    pub fn serialize<S: Serializer>(value: &[LinkId], serializer: S) -> Result<S::Ok, S::Error> {
-        value.iter().map(|link| link.0).collect::<Vec<_>>().serialize(serializer)
-    }
-    /// Reads the ids.
-    ///
-    /// # Errors
-    /// A list over the limit.
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<LinkId>, D::Error> {
-        let list = super::bounded::<_, _, MAX_NEIGHBORS>(Vec::<[u8; 16]>::deserialize(deserializer)?)?;
-        Ok(list.into_iter().map(LinkId).collect())
-    }
-}
+list!(links, crate::signal::Neighbor, MAX_SEED_NEIGHBORS, "Links: at most [`MAX_SEED_NEIGHBORS`].");
 
 macro_rules! text {
     ($module:ident, $limit:ident, $doc:literal) => {

@@ -1,4 +1,4 @@
-//! Every message between two peers, in protocol version 1: one a message of their data channel, reliable and in any order.
+//! Every message between two peers, in protocol version 1: one a message of their data channel, reliable and in order.
 //!
 //! Both ends say [`PeerHello`] first. Who needs a blob says [`Seek`], is told what the other [`Holds`] and, from then on,
 //! what it [`Gained`]; asks for groups with [`GroupRequest`] and gets [`Group`]s or [`Refused`]. Who fetches from the relay

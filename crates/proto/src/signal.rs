@@ -16,9 +16,9 @@ pub struct JoinMesh {
     pub consent: ConsentToken,
     /// Stays for others' sake, without computing: links to more than its own inputs need.
     pub seed: bool,
-    /// Links that it still has from an earlier session.
+    /// Links that it still has from an earlier session, as they were assigned.
     #[serde(with = "bytes_as::links")]
-    pub links: Vec<LinkId>,
+    pub links: Vec<Neighbor>,
 }
 
 /// Ends every link of the session. Volunteer to relay.

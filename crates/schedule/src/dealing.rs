@@ -203,6 +203,7 @@ impl Relay {
             volunteer,
             job: *id,
             shard: worker as u32,
+            missing: missing_bytes(&work, held),
             work,
             flops,
             granted: self.now,

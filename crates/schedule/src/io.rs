@@ -2,9 +2,11 @@
 //! simulator) feeds each [`Input`] with the time and carries out each [`Output`] in order.
 
 use crate::grid::Grid;
+use crate::mesh::MeshCounts;
 use crate::run::{RunInput, RunOutput};
 use potluck_proto::{Backend, BlobRef, BlobRequest, DecodeError, MatmulTask, Message, RejectReason};
-use potluck_types::{DType, JobId, SessionId, Tile, VolunteerId};
+use potluck_types::{BlobHash, DType, JobId, SessionId, Tile, VolunteerId};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// A job as the relay took it in: checked, cut, its panels stored.
@@ -107,6 +109,8 @@ pub enum Input {
     Opened {
         /// The connection.
         session: SessionId,
+        /// Where it comes from, if that is known.
+        address: Option<IpAddr>,
     },
     /// A frame arrived and was decoded.
     Message {
@@ -188,6 +192,18 @@ pub enum Output {
         session: SessionId,
         /// Which part.
         request: BlobRequest,
+    },
+    /// Read a blob from the store and send its tree as a `BlobTree`, or `BlobMissing`. The session may have it.
+    SendTree {
+        /// To whom.
+        session: SessionId,
+        /// Of which blob.
+        hash: BlobHash,
+    },
+    /// Send a `MeshSettings` with servers and fresh credentials for this session.
+    MeshSettings {
+        /// To whom.
+        session: SessionId,
     },
     /// Close a connection, after what was sent to it before. [`Input::Closed`] need not follow.
     Close {
@@ -271,4 +287,18 @@ pub struct Totals {
     pub refused: u64,
     /// Bytes of results in memory.
     pub result_bytes: u64,
+    /// Bytes of inputs that volunteers lacked for results that they committed.
+    pub inputs_needed: u64,
+    /// Bytes of inputs that the relay sent.
+    pub inputs_served: u64,
+    /// The mesh.
+    pub mesh: MeshCounts,
+}
+
+impl Totals {
+    /// Bytes of inputs that came from elsewhere than the relay. Follows from what the relay itself has seen, not from what
+    /// volunteers say.
+    pub const fn saved(&self) -> u64 {
+        self.inputs_needed.saturating_sub(self.inputs_served)
+    }
 }

@@ -2,11 +2,12 @@
 
 use crate::grid::{Block, Grid};
 use crate::io::{AcceptedTile, JobProgress, JobSpec};
+use crate::leasing::Near;
 use crate::policy::MAX_SCAN;
 use potluck_proto::{BlobRef, MatmulTask};
 use potluck_types::limits::{MAX_BLOB_BYTES, MAX_TASK_PANELS};
-use potluck_types::{BlobHash, LeaseId, VolunteerId};
-use std::collections::{BTreeMap, BTreeSet};
+use potluck_types::{LeaseId, VolunteerId};
+use std::collections::BTreeMap;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
@@ -202,23 +203,22 @@ impl Job {
 
     /// Makes a shard of free units within a budget: it starts where the volunteer lacks the fewest bytes, and
     /// grows into a rectangle that is as square as it gets. `None` if no unit fits.
-    pub(crate) fn carve(&mut self, budget: Budget, held: &BTreeSet<BlobHash>) -> Option<u32> {
+    pub(crate) fn carve(&mut self, budget: Budget, near: &Near) -> Option<u32> {
         while self.units.get(self.first_free).is_some_and(|unit| *unit != Unit::Free) {
             self.first_free += 1;
         }
-        let lacking = |panel: BlobRef| if held.contains(&panel.hash) { 0 } else { panel.bytes };
         let mut best: Option<(u64, Block)> = None;
         let free = (self.first_free..self.units.len()).filter(|&index| self.units[index] == Unit::Free);
         for index in free.take(MAX_SCAN) {
             let (row, col, slice) = self.position(index);
-            let cost = lacking(self.a_panel(row, slice)) + lacking(self.bt_panel(col, slice));
+            let cost = near.cost(self.a_panel(row, slice)) + near.cost(self.bt_panel(col, slice));
             if best.as_ref().is_some_and(|(least, _)| *least <= cost) {
                 continue;
             }
             let block = Block { rows: row..row + 1, cols: col..col + 1, slice };
             if self.fits(&block, budget) {
                 best = Some((cost, block));
-                if cost == 0 || held.is_empty() {
+                if cost == 0 || near.held.is_empty() && near.peers.is_empty() {
                     break;
                 }
             }

@@ -5,7 +5,7 @@ use crate::io::Output;
 use crate::job::Budget;
 use crate::policy::{
     BUSY_RETRY, DEADLINE_FACTOR, FASTER_AT_TAIL, FIRST_SHARD_SECONDS, IDLE_RETRY, LINK_BYTES_PER_SECOND,
-    MAX_COPIES, MAX_DEADLINE, MIN_DEADLINE, MIN_SHARD_SECONDS, MIN_SHARDS_EACH, REFETCHES, SHARD_SECONDS,
+    MAX_COPIES, MAX_DEADLINE, MIN_DEADLINE, MIN_SHARD_SECONDS, MIN_SHARDS_EACH, PEER_COST, REFETCHES, SHARD_SECONDS,
     SHARE_OF_FREE, SPEED,
 };
 use crate::relay::{PlantedBug, Relay, Timer};
@@ -96,6 +96,8 @@ pub(crate) struct Lease {
     pub(crate) shard: u32,
     pub(crate) work: Work,
     pub(crate) flops: u64,
+    /// Bytes of inputs that the volunteer said not to hold.
+    pub(crate) missing: u64,
     pub(crate) granted: Instant,
     pub(crate) expected: Duration,
     pub(crate) deadline: Instant,
@@ -112,6 +114,28 @@ pub(crate) struct Blamed {
     pub(crate) session: SessionId,
     pub(crate) lease: LeaseId,
     pub(crate) backend: Backend,
+}
+
+/// Where inputs are.
+#[derive(Debug, Default)]
+pub(crate) struct Near {
+    /// The volunteer holds them.
+    pub(crate) held: BTreeSet<BlobHash>,
+    /// A peer of its holds them, or is about to.
+    pub(crate) peers: BTreeSet<BlobHash>,
+}
+
+impl Near {
+    /// What it costs to get a blob there, in bytes from the relay.
+    pub(crate) fn cost(&self, blob: BlobRef) -> u64 {
+        if self.held.contains(&blob.hash) {
+            0
+        } else if self.peers.contains(&blob.hash) {
+            blob.bytes / PEER_COST
+        } else {
+            blob.bytes
+        }
+    }
 }
 
 /// Bytes of inputs that a volunteer does not hold.
@@ -142,15 +166,17 @@ impl Relay {
         let claimed = f64::from(request.mflops) * 1e6;
         let measured = self.sessions.get(&id).and_then(|session| session.speed);
         let speed = measured.unwrap_or(claimed).clamp(SPEED.start, SPEED.end);
-        let held: BTreeSet<_> = request.held.iter().copied().collect();
-        if let Some((run, worker)) = self.find_slot(id, volunteer, request, &held) {
-            return self.grant_slot(id, volunteer, &run, worker, request, &held);
+        self.member_blobs(id, request.held.iter().copied());
+        let near = Near { held: request.held.iter().copied().collect(), peers: self.peers_blobs(id) };
+        let held = &near.held;
+        if let Some((run, worker)) = self.find_slot(id, volunteer, request, held) {
+            return self.grant_slot(id, volunteer, &run, worker, request, held);
         }
         let found = self
-            .carve_somewhere(&volunteer, speed, request.memory_bytes, &held)
+            .carve_somewhere(&volunteer, speed, request.memory_bytes, &near)
             .or_else(|| self.copy_at_tail(id, &volunteer, speed, request.memory_bytes));
         if let Some((job, shard)) = found {
-            return self.grant(id, volunteer, job, shard, speed, request.backend, &held);
+            return self.grant(id, volunteer, job, shard, speed, request.backend, held);
         }
         let too_small = self.jobs.values().any(|job| job.free > 0) || self.lacks_memory(request.memory_bytes);
         let reason = if too_small { NoWorkReason::TooLittleMemory } else { NoWorkReason::Idle };
@@ -167,7 +193,7 @@ impl Relay {
         volunteer: &VolunteerId,
         speed: f64,
         memory_bytes: u64,
-        held: &BTreeSet<BlobHash>,
+        near: &Near,
     ) -> Option<(JobId, u32)> {
         let seconds = if self.standings.is_new(volunteer) { FIRST_SHARD_SECONDS } else { SHARD_SECONDS };
         let sessions = self.consenting().max(1);
@@ -181,7 +207,7 @@ impl Relay {
             let worthwhile = (speed * MIN_SHARD_SECONDS / job.unit_flops() as f64) as usize;
             let least = worthwhile.min(job.unit_count() / (sessions * MIN_SHARDS_EACH));
             let units = affordable.min(job.free.div_ceil(sharers).max(least)).max(1);
-            if let Some(shard) = job.carve(Budget { units, memory_bytes }, held) {
+            if let Some(shard) = job.carve(Budget { units, memory_bytes }, near) {
                 return Some((id, shard));
             }
         }
@@ -255,6 +281,7 @@ impl Relay {
             shard,
             work,
             flops,
+            missing,
             granted: self.now,
             expected,
             deadline: self.now + deadline,
@@ -299,6 +326,7 @@ impl Relay {
             task: lease.work.to_task(),
         };
         let session = lease.session;
+        self.member_blobs(session, lease.work.inputs().map(|blob| blob.hash));
         self.leases.insert(id, lease);
         self.send(session, offer);
     }

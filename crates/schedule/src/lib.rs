@@ -5,7 +5,7 @@
 //! `leasing.rs` decides who gets which shard; `results.rs` takes results in; `job.rs` is one job's map of
 //! units; `grid.rs` cuts products; `credibility.rs` says what a record is worth; `picture.rs` draws. Training:
 //! `run.rs` is what goes in and out, `round.rs` the state of one run's round, `dealing.rs` who gets its slots,
-//! `rounds.rs` how it goes on.
+//! `rounds.rs` how it goes on. `mesh/` says who links to whom.
 //!
 //! Architecture invariant: no output leases a shard to a session without a valid consent.
 //! Architecture invariant: whose updates are replayed is drawn only after all commits of the round are closed.
@@ -18,6 +18,7 @@ pub mod grid;
 pub mod io;
 mod job;
 mod leasing;
+mod mesh;
 mod picture;
 mod policy;
 mod relay;
@@ -36,6 +37,7 @@ pub use grid::{Grid, GridError};
 pub use io::{
     AcceptedTile, Check, CheckVerdict, Input, JobProgress, JobSpec, Output, Record, Ticket, Totals,
 };
+pub use mesh::{MeshCounts, MeshLink, MeshMember, MeshPicture};
 pub use relay::{Config, PlantedBug, Relay};
 pub use run::{
     AcceptedUpdate, AuditPolicy, CheckUpdate, PauseReason, RunError, RunInput, RunOutput, RunPhase,

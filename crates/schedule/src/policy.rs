@@ -116,3 +116,27 @@ pub(crate) const ASKED_RECENTLY: Duration = Duration::from_secs(10);
 pub(crate) const GATHER: Duration = Duration::from_secs(3);
 /// A round waits this long for its least number of workers before it opens with fewer, if its run allows that.
 pub(crate) const GRACE: Duration = Duration::from_secs(60);
+
+/// Neighbors that a member of the mesh is given. Others may be given it as well, up to its own limit.
+pub(crate) const CONNECT_TO: usize = 6;
+/// Members that are looked at for one neighbor: 256 cost about 0.1 ms.
+pub(crate) const NEIGHBOR_SCAN: usize = 256;
+/// Blobs of a member that are remembered: what it holds, and what two leases need.
+pub(crate) const MEMBER_BLOBS: usize = 256;
+/// What a peer holds costs this part of what only the relay holds, when shards are chosen: the relay is spared, but the
+/// bytes still have to come.
+pub(crate) const PEER_COST: u64 = 4;
+/// How often the mesh is tended.
+pub(crate) const MESH_INTERVAL: Duration = Duration::from_secs(5);
+/// A link whose end lost its session is kept for so long: it may still run, and the end may come back.
+pub(crate) const RESUME_GRACE: Duration = Duration::from_secs(60);
+/// Signals for an end that lost its session wait so long: older ones belong to an attempt that was given up.
+pub(crate) const SIGNAL_TTL: Duration = Duration::from_secs(15);
+/// Signals that wait for one end of a link: an offer and its candidates.
+pub(crate) const QUEUED_SIGNALS: usize = 40;
+/// Volunteers that have to complain about one before it gets no more neighbors ...
+pub(crate) const COMPLAINTS: usize = 3;
+/// ... and for how long their complaints count.
+pub(crate) const MESH_BAN: Duration = Duration::from_secs(600);
+/// A rate that was reported longer ago says nothing any more.
+pub(crate) const REPORT_COUNTS: Duration = Duration::from_secs(15);

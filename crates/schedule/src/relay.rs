@@ -4,6 +4,7 @@ use crate::credibility::Standings;
 use crate::io::{AcceptedTile, Input, JobProgress, JobSpec, Output, Ticket, Totals};
 use crate::job::Job;
 use crate::leasing::Lease;
+use crate::mesh;
 use crate::policy::MAX_ENDED;
 use crate::results::Delivered;
 use crate::round::Run;
@@ -65,6 +66,8 @@ pub(crate) enum Timer {
     Pictures,
     /// A run's round ends its dealing, or its commits. After the leases of the same instant.
     Run(JobId),
+    /// The mesh is to be tended.
+    Mesh,
 }
 
 /// The state machine.
@@ -80,6 +83,7 @@ pub struct Relay {
     /// Committed leases whose results wait for memory, first come, first served.
     pub(crate) waiting: VecDeque<LeaseId>,
     pub(crate) standings: Standings,
+    pub(crate) mesh: mesh::State,
     pub(crate) result_bytes: u64,
     pub(crate) totals: Totals,
     pub(crate) shutting_down: bool,
@@ -106,6 +110,7 @@ impl Relay {
             delivered: BTreeMap::new(),
             waiting: VecDeque::new(),
             standings: Standings::default(),
+            mesh: mesh::State::default(),
             result_bytes: 0,
             totals: Totals::default(),
             shutting_down: false,
@@ -124,7 +129,10 @@ impl Relay {
     pub fn step(&mut self, now: Instant, input: Input) -> Vec<Output> {
         self.now = self.now.max(now);
         match input {
-            Input::Opened { session } => self.opened(session),
+            Input::Opened { session, address } => {
+                self.opened(session);
+                self.seen_at(session, address);
+            }
             Input::Message { session, message } => self.message(session, message),
             Input::Undecodable { session, error } => self.undecodable(session, &error),
             Input::Closed { session } => self.closed(session),
@@ -168,6 +176,7 @@ impl Relay {
             consenting: self.consenting() as u64,
             leases: self.leases.len() as u64,
             result_bytes: self.result_bytes,
+            mesh: self.mesh_counts(),
             ..self.totals
         }
     }
@@ -248,6 +257,7 @@ impl Relay {
                 Timer::Session(session) => self.session_quiet(session),
                 Timer::Pictures => self.send_pictures(),
                 Timer::Run(run) => self.run_due(&run),
+                Timer::Mesh => self.tend_mesh(),
             }
         }
     }

@@ -42,6 +42,7 @@ impl Relay {
         let flops = lease.flops;
         let claim = Claim { result: commit.result, compute_ms: commit.compute_ms, backend: commit.backend };
         lease.stage = Stage::Waiting(claim);
+        self.totals.inputs_needed += lease.missing;
         self.measure(id, flops, training);
         if commit.result.bytes != expected {
             return self.reject(lease_id, RejectReason::WrongLength);

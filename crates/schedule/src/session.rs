@@ -17,6 +17,7 @@ use potluck_types::limits::{
     HANDSHAKE_TIMEOUT, MAX_CHUNK_BYTES, MAX_CHUNKS_IN_FLIGHT, MAX_CONSENT, MAX_SESSIONS, MESSAGE_BURST,
     MESSAGES_PER_SECOND, SESSION_TIMEOUT,
 };
+use std::net::IpAddr;
 use potluck_types::{Bucket, ConsentToken, Duration, Instant, JobId, LeaseId, SessionId, VolunteerId};
 
 /// Consent as the relay recorded it.
@@ -35,6 +36,8 @@ pub(crate) struct Session {
     /// `None` until hello.
     pub(crate) volunteer: Option<VolunteerId>,
     consent: Option<Granted>,
+    /// Where it comes from.
+    pub(crate) address: Option<IpAddr>,
     pub(crate) leases: Vec<LeaseId>,
     bucket: Bucket,
     last_heard: Instant,
@@ -78,6 +81,7 @@ impl Relay {
             Session {
                 volunteer: None,
                 consent: None,
+                address: None,
                 leases: Vec::new(),
                 bucket: Bucket::new(self.now, MESSAGE_BURST.into(), MESSAGES_PER_SECOND.into()),
                 last_heard: self.now,
@@ -104,8 +108,8 @@ impl Relay {
         let now = self.now;
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.last_heard = now;
-        // Chunks and requests for them are paid for in bytes; everything else by number.
-        let by_bytes = matches!(message, Message::BlobChunk(_) | Message::BlobRequest(_));
+        // Chunks, requests for them and signals are paid for in bytes; everything else by number.
+        let by_bytes = matches!(message, Message::BlobChunk(_) | Message::BlobRequest(_) | Message::Signal(_));
         if !by_bytes && !session.bucket.take(now, 1) {
             return self.refuse(id, RefusalCode::Limit, "too many messages: slow down", REFUSED_RETRY);
         }
@@ -121,6 +125,12 @@ impl Relay {
             Message::Release(release) => self.release(id, &release),
             Message::Ping(ping) => self.send(id, Pong { nonce: ping.nonce }),
             Message::BlobRequest(request) => self.input_request(id, request),
+            Message::TreeRequest(request) => self.tree_request(id, request),
+            Message::JoinMesh(join) => self.join_mesh(id, &join),
+            Message::LeaveMesh(_) => self.leave_mesh(id),
+            Message::Signal(signal) => self.signal(id, signal),
+            Message::Unlink(unlink) => self.unlink(id, &unlink),
+            Message::LinkReport(report) => self.link_report(id, &report),
             Message::BlobChunk(chunk) => self.chunk(id, &chunk),
             Message::BlobMissing(missing) => self.result_missing(id, missing.hash),
             other => self.out_of_order(id, other.name(), "it is a relay's message"),
@@ -193,6 +203,8 @@ impl Relay {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.consent = None;
         session.viewing = None;
+        self.leave_mesh(id);
+        let Some(session) = self.sessions.get_mut(&id) else { return };
         for lease in session.leases.clone() {
             self.lose(lease);
         }
@@ -250,6 +262,7 @@ impl Relay {
             return self.refuse(id, RefusalCode::Limit, "inputs were fetched too many times", REFUSED_RETRY);
         };
         session.input_credit = credit;
+        self.totals.inputs_served += u64::from(request.bytes);
         self.out.push(Output::SendChunk { session: id, request });
     }
 
@@ -269,6 +282,7 @@ impl Relay {
 
     pub(crate) fn closed(&mut self, id: SessionId) {
         let Some(session) = self.sessions.remove(&id) else { return };
+        self.member_lost(id);
         if self.planted(PlantedBug::ForgetRelease) {
             for lease in session.leases {
                 let deadline = self.leases.get(&lease).map(|held| held.deadline);

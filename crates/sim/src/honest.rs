@@ -343,6 +343,7 @@ fn options(key: VolunteerKey, small: bool, cache_bytes: u64, rng: &mut Rng) -> O
         memory_bytes: if small { 20_000 } else { DEFAULT_MEMORY_BYTES },
         cache_bytes,
         jitter: rng.bits(),
+        relay_host: String::new(),
         upload_bytes_per_s: None,
         seed: false,
     }

@@ -44,6 +44,8 @@ pub const MAX_GROUPS: usize = MAX_CHECKPOINT_BYTES / GROUP_BYTES;
 pub const MAX_PEER_FRAME_BYTES: usize = GROUP_BYTES + 256;
 /// Peers of one volunteer. Enough that a few bad ones do not matter; each costs a browser about 1 MB.
 pub const MAX_NEIGHBORS: usize = 8;
+/// Peers of a volunteer that stays as a seed: each idle connection of a native one takes about 0.3 MB.
+pub const MAX_SEED_NEIGHBORS: usize = 64;
 /// Longest offer or answer, in bytes. Those of a data channel have 1 to 3 kB.
 pub const MAX_SIGNAL_BYTES: usize = 8 * KIB;
 /// Candidates that one end of a link may name in one attempt. Browsers name about ten.

@@ -1,12 +1,12 @@
 //! The engine: what the person wants, what the conditions allow, and the routing of events.
 
-use crate::cache::Cache;
 use crate::io::{Action, Choice, Conditions, Event, Failure, Options, RunId};
 use crate::keep::Keep;
 use crate::limits::{DEVICE_RETRY, MAX_FAILURES};
 use crate::link::Link;
 use crate::status::Counters;
-use crate::work::{Device, Fetch, Stage, Work};
+use crate::work::{Device, Stage, Work};
+use potluck_mesh::{Mesh, MeshOptions, Output};
 use potluck_proto::{Backend, NoWorkReason, Preset, Release, ReleaseReason};
 use potluck_types::{Duration, Instant};
 
@@ -42,8 +42,8 @@ pub struct Engine {
     failures: u32,
     pub(crate) link: Link,
     pub(crate) work: Vec<Work>,
-    pub(crate) fetches: Vec<Fetch>,
-    pub(crate) cache: Cache,
+    /// Inputs, from wherever they come.
+    pub(crate) mesh: Mesh,
     /// Where rounds of codec S can go on.
     pub(crate) keep: Keep,
     pub(crate) no_work: Option<NoWorkReason>,
@@ -56,7 +56,13 @@ pub struct Engine {
 impl Engine {
     /// An engine that nobody has started.
     pub fn new(options: Options) -> Self {
-        let cache = Cache::new(options.cache_bytes);
+        let mesh = Mesh::new(MeshOptions {
+            dice: options.jitter,
+            store_bytes: options.cache_bytes,
+            upload_bytes_per_s: options.upload_bytes_per_s,
+            seed: options.seed,
+            relay_host: options.relay_host.clone(),
+        });
         Self {
             options,
             now: Instant(0),
@@ -70,8 +76,7 @@ impl Engine {
             failures: 0,
             link: Link::Down { failures: 0, retry_at: Instant(0) },
             work: Vec::new(),
-            fetches: Vec::new(),
-            cache,
+            mesh,
             keep: Keep::default(),
             no_work: None,
             ask_at: Instant(0),
@@ -87,6 +92,7 @@ impl Engine {
             self.counters.lending_ms += now.since(self.now).0;
         }
         self.now = self.now.max(now);
+        self.mesh.set_now(self.now);
         let could_work = self.may_work();
         match event {
             Event::Start { preset, choice, valid_for } => self.start(preset, choice, valid_for),
@@ -116,7 +122,8 @@ impl Engine {
             Event::RunsOn { run, backend } => self.runs_on(run, backend),
             Event::KernelDone { run, result, busy, kept } => self.kernel_done(run, result, busy, kept),
             Event::KernelFailed { run, failure } => self.kernel_failed(run, failure),
-            Event::Peers(_) | Event::Link(_) => {}
+            Event::Peers(wanted) => self.mesh.want_peers(wanted),
+            Event::Link(event) => self.mesh.event(event),
             Event::Pause | Event::Resume | Event::Tick => {}
         }
         if self.now >= self.agreed_until
@@ -128,12 +135,13 @@ impl Engine {
             self.withdraw();
         }
         self.advance();
+        self.advance_mesh();
         std::mem::take(&mut self.out)
     }
 
     /// When [`Event::Tick`] is due, if nothing else happens.
     pub fn next_wake(&self) -> Option<Instant> {
-        let mut wake = self.link_wake();
+        let mut wake = [self.link_wake(), self.mesh.next_wake()].into_iter().flatten().min();
         let mut consider = |at: Instant| wake = Some(wake.map_or(at, |wake: Instant| wake.min(at)));
         if matches!(self.person, Person::Lending | Person::Finishing | Person::Paused) {
             consider(self.agreed_until);
@@ -192,8 +200,10 @@ impl Engine {
     pub(crate) fn stop(&mut self, person: Person) {
         self.person = person;
         self.drop_all_work();
+        self.mesh.withdrawn();
         self.keep = Keep::default();
         self.hang_up();
+        self.mesh.relay_down();
         self.link = Link::Down { failures: 0, retry_at: self.now };
     }
 
@@ -223,8 +233,28 @@ impl Engine {
         }
         self.advance_link();
         if self.may_work() {
-            self.fetch_more();
             self.run_next();
+        }
+    }
+
+    /// Does what is due for inputs and peers; with the last input a kernel can start.
+    fn advance_mesh(&mut self) {
+        loop {
+            let outputs = self.mesh.advance();
+            if outputs.is_empty() {
+                return;
+            }
+            for output in outputs {
+                match output {
+                    Output::Relay(message) => self.send(message),
+                    Output::Link(action) => self.out.push(Action::Link(action)),
+                    Output::Done(hash, bytes) => self.input_arrived(&hash, &bytes),
+                    Output::Failed(hash) => self.input_missing(&hash),
+                }
+            }
+            if self.may_work() {
+                self.run_next();
+            }
         }
     }
 

@@ -24,6 +24,8 @@ pub struct Options {
     pub cache_bytes: u64,
     /// Spreads reconnections and choices of peers; any number that differs between volunteers.
     pub jitter: u64,
+    /// The relay's host name or address: its own STUN and TURN servers are named without one.
+    pub relay_host: String,
     /// Bytes per second that peers may get in all; `None` for no limit of its own.
     pub upload_bytes_per_s: Option<u64>,
     /// Stays for others' sake: links to more peers than its own inputs need, and keeps what passes.

@@ -4,7 +4,7 @@
 //! it: the tab's Worker, the native command, and the simulator. Where to look: `engine.rs` routes events and
 //! talks to the person; `link.rs` speaks the protocol; `work.rs` takes leases through inputs, kernel, commit;
 //! `task.rs` says
-//! what a task needs; `cache.rs` keeps inputs; `status.rs` says what a person sees; `compute.rs` turns panels into a
+//! what a task needs; `status.rs` says what a person sees; `compute.rs` turns panels into a
 //! product, `train.rs` a checkpoint and tokens into an update; `trainer.rs` chooses CPU or GPU for it.
 //!
 //! Architecture invariant: nothing connects before [`Event::Start`], and after [`Event::Stop`] nothing is sent.
@@ -15,7 +15,6 @@
 #[cfg(not(target_arch = "wasm32"))]
 extern crate self as potluck_volunteer;
 
-mod cache;
 pub mod compute;
 mod engine;
 pub mod io;
@@ -35,4 +34,5 @@ mod work;
 pub use engine::Engine;
 pub use io::{Action, Choice, Conditions, Event, Failure, Options, Run, RunId, TrainInputs, Workload};
 pub use limits::{DEFAULT_CACHE_BYTES, DEFAULT_MEMORY_BYTES};
-pub use status::{Peer, State, Status, Training, WaitReason};
+pub use potluck_mesh::{LinkAction, LinkEvent, Peer};
+pub use status::{State, Status, Training, WaitReason};

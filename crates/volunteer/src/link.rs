@@ -47,8 +47,6 @@ pub(crate) struct Session {
     last_heard: Instant,
     last_ping: Instant,
     timeout: Duration,
-    pub(crate) chunk_bytes: u64,
-    pub(crate) window: u64,
 }
 
 impl Engine {
@@ -60,13 +58,6 @@ impl Engine {
         if let Ok(frame) = encode(&message.into()) {
             self.counters.bytes_out += frame.len() as u64;
             self.out.push(Action::Send(frame));
-        }
-    }
-
-    pub(crate) fn session(&self) -> Option<&Session> {
-        match &self.link {
-            Link::Up(session) if session.welcomed => Some(session),
-            _ => None,
         }
     }
 
@@ -96,8 +87,6 @@ impl Engine {
             last_heard: now,
             last_ping: now,
             timeout: SESSION_TIMEOUT,
-            chunk_bytes: MAX_CHUNK_BYTES as u64,
-            window: 1,
         });
         let (key, agent) = (self.options.key, self.options.agent.clone());
         self.send(Hello { oldest_version: OLDEST_VERSION, newest_version: PROTOCOL_VERSION, key, agent });
@@ -109,6 +98,8 @@ impl Engine {
             Link::Up(Session { failures, .. }) | Link::Opening { failures, .. } => *failures,
             Link::Down { .. } | Link::Refused(_) => return,
         };
+        // First, so that transfers between peers go on: the leases come back with the relay.
+        self.mesh.relay_down();
         self.drop_all_work();
         let wait = self.backoff(failures);
         self.link = Link::Down { failures: failures.saturating_add(1), retry_at: self.now + wait };
@@ -146,6 +137,7 @@ impl Engine {
                     session.failures = 0;
                     self.counters.refusal = None;
                     self.ask_at = now;
+                    self.mesh.consented(granted.token);
                 }
             }
             Message::Lease(lease) => {
@@ -158,8 +150,13 @@ impl Engine {
             Message::Revoke(revoke) => self.revoked(revoke.lease),
             Message::Picture(picture) => self.pictured(picture),
             Message::BlobRequest(request) => self.serve_result(&request),
-            Message::BlobChunk(chunk) => self.chunk(&chunk),
-            Message::BlobMissing(BlobMissing { hash }) => self.input_missing(&hash),
+            Message::BlobChunk(chunk) => self.mesh.chunk(&chunk),
+            Message::BlobTree(tree) => self.mesh.tree(tree),
+            Message::BlobMissing(BlobMissing { hash }) => self.mesh.missing(&hash),
+            Message::MeshSettings(settings) => self.mesh.settings(settings),
+            Message::Neighbor(neighbor) => self.mesh.neighbor(neighbor),
+            Message::Signal(signal) => self.mesh.signal(signal),
+            Message::Unlink(unlink) => self.mesh.unlinked(unlink),
             Message::Pong(_) => {}
             // A volunteer's message, or a second welcome.
             _ => self.give_up(),
@@ -173,9 +170,9 @@ impl Engine {
         if let Some(session) = self.session_mut() {
             session.welcomed = true;
             session.timeout = welcome.session_timeout.max(Duration(3 * MIN_PING.0));
-            session.chunk_bytes = u64::from(welcome.max_chunk_bytes).clamp(1024, MAX_CHUNK_BYTES as u64);
-            session.window = u64::from(welcome.max_chunks_in_flight).clamp(1, MAX_CHUNKS_IN_FLIGHT as u64);
         }
+        let window = u64::from(welcome.max_chunks_in_flight).clamp(1, MAX_CHUNKS_IN_FLIGHT as u64);
+        self.mesh.relay_up(welcome.max_chunk_bytes.into(), window);
     }
 
     fn refused(&mut self, refusal: Refusal) {
@@ -237,6 +234,7 @@ impl Engine {
                 self.send(Withdraw {});
             }
         }
+        self.mesh.withdrawn();
     }
 
     /// Connects, keeps alive, agrees, asks.
@@ -307,7 +305,7 @@ impl Engine {
                 backend: *backend,
                 mflops: (f64::from(*mflops) * share(self.preset)) as u32,
                 memory_bytes: self.options.memory_bytes,
-                held: self.cache.recent().take(MAX_HELD_BLOBS).collect(),
+                held: self.mesh.held().take(MAX_HELD_BLOBS).collect(),
                 kept: self.said_kept(),
             };
             self.send(request);

@@ -3,8 +3,8 @@
 use crate::engine::{Engine, Person};
 use crate::link::Link;
 use crate::work::{Device, Stage};
-use potluck_proto::{Backend, LinkPath, NoWorkReason, Outcome, Picture, RefusalCode, RejectReason, Task};
-use potluck_types::LinkId;
+use potluck_mesh::Peer;
+use potluck_proto::{Backend, NoWorkReason, Outcome, Picture, RefusalCode, RejectReason, Task};
 use std::fmt;
 
 /// Why nothing is being computed at the moment.
@@ -102,23 +102,6 @@ impl fmt::Display for Training {
     }
 }
 
-/// A peer, as this volunteer sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer {
-    /// The link to it.
-    pub link: LinkId,
-    /// How the link runs; `None` while it is not connected.
-    pub path: Option<LinkPath>,
-    /// Bytes of inputs that came from it.
-    pub received: u64,
-    /// Bytes of inputs that it got.
-    pub sent: u64,
-    /// Bytes per second that came from it lately.
-    pub receiving: u64,
-    /// Bytes per second that it got lately.
-    pub sending: u64,
-}
-
 /// Everything there is to show.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Status {
@@ -210,6 +193,7 @@ impl Engine {
             Device::Ready { backend, mflops } => (Some(backend), mflops),
             _ => (None, 0),
         };
+        let [from_relay, from_peers, to_peers] = self.mesh.totals();
         let (mut tile, mut training) = (None, None);
         for work in &self.work {
             if let Stage::Running { steps: done, .. } = work.stage {
@@ -239,12 +223,12 @@ impl Engine {
             accepted_flops: counters.accepted_flops,
             bytes_in: counters.bytes_in,
             bytes_out: counters.bytes_out,
-            peers_wanted: false,
-            peers: Vec::new(),
-            from_relay: 0,
-            from_peers: 0,
-            to_peers: 0,
-            cache_bytes: self.cache.bytes(),
+            peers_wanted: self.mesh.wants_peers(),
+            peers: self.mesh.peers(),
+            from_relay,
+            from_peers,
+            to_peers,
+            cache_bytes: self.mesh.stored_bytes(),
             picture: counters.picture.clone(),
         }
     }

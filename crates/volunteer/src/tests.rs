@@ -1,7 +1,7 @@
 //! The engine against a relay that is played by hand, honest or not.
 
 use crate::io::{Action, Choice, Conditions, Event, Failure, Options, Run, Workload};
-use crate::{Engine, State, WaitReason, compute};
+use crate::{Engine, LinkAction, State, WaitReason, compute};
 use potluck_proto::*;
 use potluck_types::limits::{MAX_CHUNK_BYTES, MAX_CHUNKS_IN_FLIGHT};
 use potluck_types::{
@@ -19,6 +19,7 @@ struct World {
     sent: VecDeque<Message>,
     runs: VecDeque<Run>,
     others: Vec<&'static str>,
+    links: Vec<LinkAction>,
 }
 
 const TOKEN: ConsentToken = ConsentToken([9; 16]);
@@ -33,11 +34,12 @@ impl World {
             memory_bytes: 32 << 20,
             cache_bytes: 1 << 20,
             jitter: 7,
+            relay_host: String::new(),
             upload_bytes_per_s: None,
             seed: false,
         };
         let (sent, runs) = (VecDeque::new(), VecDeque::new());
-        Self { engine: Engine::new(options), now: Instant(0), sent, runs, others: Vec::new() }
+        Self { engine: Engine::new(options), now: Instant(0), sent, runs, others: Vec::new(), links: Vec::new() }
     }
 
     fn event(&mut self, event: Event) {
@@ -469,7 +471,7 @@ proptest! {
                     world.hear(ConsentGranted { token: TOKEN, valid_for: Duration(number) });
                 }
             }
-            prop_assert!(world.engine.work.len() <= 8 && world.engine.fetches.len() <= 8);
+            prop_assert!(world.engine.work.len() <= 8);
             prop_assert!(world.engine.next_wake().is_none_or(|wake| wake > world.now));
         }
         world.event(Event::Stop);

@@ -4,10 +4,9 @@ use crate::engine::Engine;
 use crate::io::{Action, Choice, Run, RunId};
 use crate::keep::{self, Entry};
 use crate::limits::{RESULT_TTL, share};
-use crate::link::Link;
 use crate::task::{Needs, workload};
 use potluck_proto::{
-    Backend, BlobChunk, BlobRef, BlobRequest, Commit, Kept, Lease, Outcome, Release, ReleaseReason, Task,
+    Backend, BlobChunk, BlobRef, Commit, Kept, Lease, Outcome, Release, ReleaseReason, Task,
     Verdict,
 };
 use potluck_train::streak::Streak;
@@ -68,14 +67,6 @@ pub(crate) struct Work {
     pub(crate) stage: Stage,
 }
 
-/// A blob on its way in.
-#[derive(Debug)]
-pub(crate) struct Fetch {
-    blob: BlobRef,
-    buffer: Vec<u8>,
-    requested: u64,
-}
-
 /// Times over that the relay may fetch a result.
 const REFETCHES: u64 = 4;
 
@@ -91,7 +82,7 @@ impl Engine {
         let (Some(needs), Some(kept)) = (needs, self.kept_for(run, &task)) else {
             return self.send(Release { lease, reason: ReleaseReason::Unsupported });
         };
-        let mut work = Work {
+        let work = Work {
             lease,
             run,
             fence,
@@ -103,11 +94,7 @@ impl Engine {
             stage: Stage::Fetching,
         };
         for blob in &work.needs.inputs {
-            if let Some(bytes) = self.cache.get(&blob.hash).filter(|bytes| bytes.len() as u64 == blob.bytes) {
-                work.inputs.insert(blob.hash, bytes);
-            } else if !self.fetches.iter().any(|fetch| fetch.blob == *blob) {
-                self.fetches.push(Fetch { blob: *blob, buffer: Vec::new(), requested: 0 });
-            }
+            self.mesh.want(*blob);
         }
         self.work.push(work);
         self.inputs_arrived();
@@ -146,59 +133,12 @@ impl Engine {
         }
     }
 
-    /// Asks for as many chunks as may be on their way.
-    pub(crate) fn fetch_more(&mut self) {
-        let Some((chunk, window)) = self.session().map(|session| (session.chunk_bytes, session.window))
-        else {
-            return;
-        };
-        let under_way = |fetch: &Fetch| (fetch.requested - fetch.buffer.len() as u64).div_ceil(chunk);
-        let mut free = window.saturating_sub(self.fetches.iter().map(under_way).sum());
-        let mut requests = Vec::new();
-        for fetch in &mut self.fetches {
-            while free > 0 && fetch.requested < fetch.blob.bytes {
-                let bytes = (fetch.blob.bytes - fetch.requested).min(chunk);
-                requests.push(BlobRequest {
-                    hash: fetch.blob.hash,
-                    offset: fetch.requested,
-                    bytes: bytes as u32,
-                });
-                fetch.requested += bytes;
-                free -= 1;
-            }
-        }
-        for request in requests {
-            self.send(request);
-        }
-    }
-
-    /// Takes in a chunk that was asked for; any other is ignored.
-    pub(crate) fn chunk(&mut self, chunk: &BlobChunk) {
-        let expected = |fetch: &Fetch| {
-            let offset = fetch.buffer.len() as u64;
-            fetch.blob.hash == chunk.hash
-                && offset == chunk.offset
-                && !chunk.data.is_empty()
-                && offset + chunk.data.len() as u64 <= fetch.requested
-        };
-        let Some(at) = self.fetches.iter().position(expected) else { return };
-        let fetch = &mut self.fetches[at];
-        if fetch.buffer.is_empty() {
-            fetch.buffer.reserve_exact(fetch.blob.bytes as usize);
-        }
-        fetch.buffer.extend_from_slice(&chunk.data);
-        if (fetch.buffer.len() as u64) < fetch.blob.bytes {
-            return;
-        }
-        let Fetch { blob, buffer, .. } = self.fetches.remove(at);
-        if BlobHash::of(&buffer) != blob.hash {
-            return self.input_missing(&blob.hash);
-        }
-        let bytes = Arc::new(buffer);
-        self.cache.insert(blob.hash, &bytes);
+    /// An input is here, whole and right.
+    pub(crate) fn input_arrived(&mut self, hash: &BlobHash, bytes: &Arc<Vec<u8>>) {
         for work in &mut self.work {
-            if matches!(work.stage, Stage::Fetching) && work.needs.inputs.contains(&blob) {
-                work.inputs.insert(blob.hash, Arc::clone(&bytes));
+            let needs = work.needs.inputs.iter().any(|blob| blob.hash == *hash && blob.bytes == bytes.len() as u64);
+            if matches!(work.stage, Stage::Fetching) && needs {
+                work.inputs.insert(*hash, Arc::clone(bytes));
             }
         }
         self.inputs_arrived();
@@ -366,11 +306,16 @@ impl Engine {
             self.out.push(Action::Cancel(run));
         }
         let work = self.work.remove(at);
-        let (fetches, rest) = (&mut self.fetches, &self.work);
-        fetches.retain(|fetch| {
-            rest.iter()
-                .any(|work| matches!(work.stage, Stage::Fetching) && work.needs.inputs.contains(&fetch.blob))
-        });
+        if matches!(work.stage, Stage::Fetching) {
+            for blob in &work.needs.inputs {
+                let needs = |other: &Work| {
+                    matches!(other.stage, Stage::Fetching) && other.needs.inputs.contains(blob)
+                };
+                if !self.work.iter().any(needs) {
+                    self.mesh.unwant(&blob.hash);
+                }
+            }
+        }
         Some(work)
     }
 
@@ -383,10 +328,5 @@ impl Engine {
         for lease in self.leases(|_| true) {
             self.drop_work(lease);
         }
-        debug_assert!(
-            self.fetches.is_empty() || matches!(self.link, Link::Up(_)),
-            "fetches belong to leases"
-        );
-        self.fetches.clear();
     }
 }

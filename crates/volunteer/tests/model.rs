@@ -24,7 +24,7 @@ use std::sync::{Arc, LazyLock};
 mod rounds;
 
 const CACHE_BYTES: u64 = 12_000;
-const CHUNK_BYTES: u32 = 1024;
+const CHUNK_BYTES: u32 = potluck_types::limits::GROUP_BYTES as u32;
 const WINDOW: u8 = 3;
 const CONSENT: Duration = Duration(600_000);
 const LEASE: Duration = Duration(30_000);
@@ -268,6 +268,7 @@ impl Model {
             memory_bytes: 1 << 20,
             cache_bytes: CACHE_BYTES,
             jitter: 5,
+            relay_host: String::new(),
             upload_bytes_per_s: None,
             seed: false,
         });

@@ -228,6 +228,7 @@ impl TabEngine {
             memory_bytes: memory_budget(),
             cache_bytes: DEFAULT_CACHE_BYTES,
             jitter: u64::from_le_bytes(jitter),
+            relay_host: String::new(),
             upload_bytes_per_s: None,
             seed: false,
         };

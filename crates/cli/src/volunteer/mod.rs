@@ -165,6 +165,7 @@ impl Adapter {
             memory_bytes: MEMORY_BYTES,
             cache_bytes: CACHE_BYTES,
             jitter: u64::from_le_bytes(jitter),
+            relay_host: String::new(),
             upload_bytes_per_s: None,
             seed: false,
         });

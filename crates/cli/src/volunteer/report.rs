@@ -219,6 +219,7 @@ mod tests {
             memory_bytes: 1,
             cache_bytes: 1,
             jitter: 0,
+            relay_host: String::new(),
             upload_bytes_per_s: None,
             seed: false,
         });

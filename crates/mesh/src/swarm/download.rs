@@ -51,7 +51,6 @@ pub(crate) struct Download {
     pub(crate) untold: Vec<u32>,
     /// Peers are too slow for this one; the relay helps.
     pub(crate) slow: bool,
-    pub(crate) relay_faults: u32,
 }
 
 impl Download {
@@ -75,7 +74,6 @@ impl Download {
             ends: None,
             untold: Vec::new(),
             slow: false,
-            relay_faults: 0,
         })
     }
 
@@ -123,24 +121,20 @@ impl Download {
         Took::Right
     }
 
-    /// Takes the tree in, and checks what came before it: `None` if it is not the blob's, else how many groups were wrong.
-    pub(crate) fn take_tree(&mut self, list: Vec<[u8; 32]>) -> Option<u32> {
+    /// Takes the tree in: `None` if it is not the blob's, else whether all that came before it is right.
+    pub(crate) fn take_tree(&mut self, list: Vec<[u8; 32]>) -> Option<bool> {
         let tree = Tree::verified(self.blob, list)?;
-        let mut wrong = 0;
+        let mut right = true;
         for index in 0..self.groups {
             if self.unverified.has(index) {
                 self.unverified.clear(index);
                 let (start, length) = group_range(self.blob.bytes, index);
-                if tree.is_group(index, &self.buffer[start as usize..start as usize + length]) {
-                    self.untold.push(index);
-                } else {
-                    self.have.clear(index);
-                    wrong += 1;
-                }
+                right &= tree.is_group(index, &self.buffer[start as usize..start as usize + length]);
+                self.untold.push(index);
             }
         }
         self.tree = Some(tree);
-        Some(wrong)
+        Some(right)
     }
 
     /// The whole blob, if all of it is here and each part was checked, or the whole is right.

@@ -20,7 +20,7 @@ use crate::meter::Meter;
 use crate::store::Store;
 use download::{Download, Source, Took};
 use peer::Peer;
-use policy::{CONNECT_WAIT, LARGE_BYTES, LINGER, MAX_LIES, MAX_RELAY_FAULTS};
+use policy::{CONNECT_WAIT, LARGE_BYTES, LINGER, MAX_LIES};
 use potluck_proto::{
     BlobChunk, BlobRef, BlobTree, Fetching, Gained, Group, Holds, Message, PeerMessage, PeerTree, Refused,
     Seek, UnlinkReason, Unseek,
@@ -236,9 +236,9 @@ impl Swarm {
     }
 
     /// Bytes of groups that a peer gave and got, and the rates.
-    pub(crate) fn traffic(&mut self, link: LinkId) -> Option<[u64; 4]> {
+    pub(crate) fn traffic(&self, link: LinkId) -> Option<[u64; 4]> {
         let now = self.now;
-        let peer = self.peers.get_mut(&link)?;
+        let peer = self.peers.get(&link)?;
         let rates = [peer.received.rate(now), peer.sent.rate(now)];
         Some([peer.received.total(), peer.sent.total(), rates[0], rates[1]])
     }
@@ -260,7 +260,7 @@ impl Swarm {
         download.at_relay.remove(&chunk.offset);
         self.from_relay.add(self.now, chunk.data.len() as u64);
         let first = (chunk.offset / GROUP_BYTES as u64) as u32;
-        let mut wrong = 0;
+        let mut wrong = false;
         for (index, data) in (first..).zip(chunk.data.chunks(GROUP_BYTES)) {
             if let Some(asked) = download.pending.get_mut(&index) {
                 asked.retain(|(of, _)| *of != Source::Relay);
@@ -268,11 +268,14 @@ impl Swarm {
                     download.pending.remove(&index);
                 }
             }
-            wrong += u32::from(download.take(index, data) == Took::Wrong);
+            wrong |= download.take(index, data) == Took::Wrong;
         }
-        let hash = chunk.hash;
-        self.relay_faults(&hash, wrong);
-        self.complete(&hash);
+        // The last resort failed.
+        if wrong {
+            self.fail(&chunk.hash);
+        } else {
+            self.complete(&chunk.hash);
+        }
     }
 
     /// The relay's tree of a blob.
@@ -286,14 +289,6 @@ impl Swarm {
     /// The relay does not have a blob, or does not give it.
     pub(crate) fn relay_missing(&mut self, hash: &BlobHash) {
         self.fail(hash);
-    }
-
-    fn relay_faults(&mut self, hash: &BlobHash, wrong: u32) {
-        let Some(download) = self.downloads.get_mut(hash) else { return };
-        download.relay_faults += wrong;
-        if download.relay_faults > MAX_RELAY_FAULTS {
-            self.fail(hash);
-        }
     }
 
     fn fail(&mut self, hash: &BlobHash) {
@@ -311,12 +306,14 @@ impl Swarm {
             return None;
         }
         download.tree_asked = None;
-        let wrong = download.take_tree(groups);
-        if let Some(wrong) = wrong {
-            self.relay_faults(hash, wrong);
-            self.complete(hash);
+        let right = download.take_tree(groups);
+        match right {
+            Some(true) => self.complete(hash),
+            // What came from the relay before the tree is wrong.
+            Some(false) => self.fail(hash),
+            None => {}
         }
-        Some(wrong.is_some())
+        Some(right.is_some())
     }
 
     /// A message of a peer's.

@@ -55,5 +55,3 @@ pub(crate) const MAX_UPLOADS: usize = 4 * *PIPELINE.end() as usize;
 pub(crate) const PEER_MESSAGE_BURST: u64 = 1000;
 /// Messages other than groups per second that a peer may send for long: news 20 times a second for each of 10 blobs.
 pub(crate) const PEER_MESSAGES_PER_SECOND: u64 = 400;
-/// Faulty groups in what the relay sends for one blob before it is given up.
-pub(crate) const MAX_RELAY_FAULTS: u32 = 16;

@@ -1,0 +1,469 @@
+//! Who links to whom, and what passes between them through the relay.
+//!
+//! The relay assigns each member of the mesh some neighbors, a part of them by what they have in common, the others at
+//! random; chooses who offers; passes signals on between the two ends of a link, and nobody else; and forgets a link when
+//! an end leaves, or does not come back in time. Complaints about a peer end the link between the two. They never touch the
+//! credibility of its results: a link leaves no evidence that a third party could check. A peer that several complain
+//! about gets no neighbors for a while, and goes on with the relay alone.
+//!
+//! Architecture invariant: a signal goes only to the other end of a link that the relay assigned.
+
+mod candidate;
+mod report;
+#[cfg(test)]
+mod tests;
+
+pub use report::{MeshCounts, MeshLink, MeshMember, MeshPicture};
+
+use crate::io::Output;
+use crate::policy::{
+    COMPLAINTS, CONNECT_TO, MESH_BAN, MESH_INTERVAL, NEIGHBOR_SCAN, QUEUED_SIGNALS, REFUSED_RETRY, RESUME_GRACE,
+    SIGNAL_TTL,
+};
+use crate::relay::{Relay, Timer};
+use potluck_proto::{
+    BlobMissing, JoinMesh, LinkPath, LinkReport, Neighbor, RefusalCode, Signal, SignalKind, TreeRequest, Unlink,
+    UnlinkReason,
+};
+use potluck_types::limits::{
+    GROUP_BYTES, MAX_NEIGHBORS, MAX_SEED_NEIGHBORS, SIGNAL_BURST_BYTES, SIGNAL_BYTES_PER_SECOND,
+};
+use potluck_types::{BlobHash, Bucket, Instant, LinkId, SessionId, VolunteerId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// A session that has joined.
+#[derive(Debug)]
+pub(crate) struct Member {
+    volunteer: VolunteerId,
+    seed: bool,
+    links: BTreeSet<LinkId>,
+    signals: Bucket,
+    /// Blobs that it said to hold, or needs for its leases.
+    blobs: BTreeSet<BlobHash>,
+}
+
+impl Member {
+    const fn most(&self) -> usize {
+        if self.seed { MAX_SEED_NEIGHBORS } else { MAX_NEIGHBORS }
+    }
+}
+
+/// One end of a link.
+#[derive(Debug)]
+struct End {
+    /// `None` after the session was lost, until it resumes.
+    session: Option<SessionId>,
+    volunteer: Option<VolunteerId>,
+    /// Since when there is no session.
+    lost: Instant,
+    /// How it says that the link runs.
+    path: Option<LinkPath>,
+    /// Bytes that it says came to it, and lately per second.
+    received: u64,
+    rate: u64,
+    reported: Instant,
+    /// Signals for it that wait.
+    waiting: Vec<(Instant, Signal)>,
+}
+
+impl End {
+    const fn new(session: Option<SessionId>, volunteer: Option<VolunteerId>, now: Instant) -> Self {
+        Self {
+            session,
+            volunteer,
+            lost: now,
+            path: None,
+            received: 0,
+            rate: 0,
+            reported: now,
+            waiting: Vec::new(),
+        }
+    }
+}
+
+/// A link. Its first end offers.
+#[derive(Debug)]
+pub(crate) struct Link {
+    ends: [End; 2],
+    near: bool,
+}
+
+impl Link {
+    fn end_of(&self, session: SessionId) -> Option<usize> {
+        self.ends.iter().position(|end| end.session == Some(session))
+    }
+}
+
+/// The mesh, as the relay knows it.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) members: BTreeMap<SessionId, Member>,
+    pub(crate) links: BTreeMap<LinkId, Link>,
+    /// Who complained about whom, and when.
+    complaints: BTreeMap<VolunteerId, BTreeMap<VolunteerId, Instant>>,
+    /// Pairs that do not link again: a complaint lies between them.
+    apart: BTreeSet<(VolunteerId, VolunteerId)>,
+    draws: u64,
+    armed: bool,
+    pub(crate) counts: MeshCounts,
+}
+
+/// Pairs that are kept apart, and volunteers that were complained about, are remembered; so many of each.
+const MAX_REMEMBERED: usize = 4096;
+
+fn pair(a: VolunteerId, b: VolunteerId) -> (VolunteerId, VolunteerId) {
+    if a < b { (a, b) } else { (b, a) }
+}
+
+impl Relay {
+    fn draw(&mut self) -> [u8; 32] {
+        self.mesh.draws += 1;
+        let mut hasher = blake3::Hasher::new_keyed(&self.config.seed);
+        hasher.update(b"mesh").update(&self.mesh.draws.to_le_bytes());
+        *hasher.finalize().as_bytes()
+    }
+
+    fn new_link_id(&mut self) -> LinkId {
+        let drawn = self.draw();
+        let mut id = [0; 16];
+        id.copy_from_slice(&drawn[..16]);
+        LinkId(id)
+    }
+
+    pub(crate) fn join_mesh(&mut self, id: SessionId, join: &JoinMesh) {
+        let volunteer = self.sessions.get(&id).and_then(|session| session.volunteer);
+        let Some(volunteer) = volunteer.filter(|_| self.consents(id, &join.consent)) else { return };
+        let bucket = Bucket::new(self.now, SIGNAL_BURST_BYTES.into(), SIGNAL_BYTES_PER_SECOND.into());
+        let member = Member {
+            volunteer,
+            seed: join.seed,
+            links: BTreeSet::new(),
+            signals: bucket,
+            blobs: BTreeSet::new(),
+        };
+        if self.mesh.members.contains_key(&id) {
+            return self.out.push(Output::MeshSettings { session: id });
+        }
+        self.mesh.members.insert(id, member);
+        self.out.push(Output::MeshSettings { session: id });
+        for kept in &join.links {
+            self.resume(id, volunteer, *kept);
+        }
+        self.assign(id);
+        self.arm_mesh();
+    }
+
+    /// A member names a link of an earlier session. Both ends know its id, and nobody else.
+    fn resume(&mut self, id: SessionId, volunteer: VolunteerId, kept: Neighbor) {
+        let now = self.now;
+        let Neighbor { link: link_id, offers } = kept;
+        let at = usize::from(!offers);
+        let room = self.mesh.members.get(&id).is_some_and(|member| member.links.len() < member.most());
+        if !room {
+            return;
+        }
+        // If it is not known, this relay has restarted: the other end will say the same, or the link is forgotten.
+        let link = self.mesh.links.entry(link_id).or_insert_with(|| Link {
+            ends: [End::new(None, None, now), End::new(None, None, now)],
+            near: false,
+        });
+        let end = &mut link.ends[at];
+        if end.session.is_some() || end.volunteer.is_some_and(|who| who != volunteer) {
+            return;
+        }
+        (end.session, end.volunteer) = (Some(id), Some(volunteer));
+        let waiting = std::mem::take(&mut end.waiting);
+        let both = link.ends.each_ref().map(|end| end.session);
+        if let Some(member) = self.mesh.members.get_mut(&id) {
+            member.links.insert(link_id);
+        }
+        if let [Some(a), Some(b)] = both {
+            let near = self.are_near(a, b);
+            if let Some(link) = self.mesh.links.get_mut(&link_id) {
+                link.near = near;
+            }
+        }
+        self.send(id, kept);
+        for (_, signal) in waiting {
+            self.send(id, signal);
+        }
+    }
+
+    fn are_near(&self, a: SessionId, b: SessionId) -> bool {
+        let address = |id| self.sessions.get(&id).and_then(|session| session.address);
+        candidate::are_near(address(a), address(b))
+    }
+
+    fn is_banned(&self, volunteer: &VolunteerId) -> bool {
+        let recent = |since: &&Instant| self.now.since(**since) < MESH_BAN;
+        let of = self.mesh.complaints.get(volunteer);
+        of.is_some_and(|complaints| complaints.values().filter(recent).count() >= COMPLAINTS)
+    }
+
+    /// Gives a member neighbors, if it has few: every second one by what they have in common.
+    fn assign(&mut self, id: SessionId) {
+        for turn in 0..CONNECT_TO {
+            let Some(member) = self.mesh.members.get(&id) else { return };
+            // Seeds are linked to; they do not look for links themselves.
+            if member.links.len() >= CONNECT_TO || member.seed || self.is_banned(&member.volunteer) {
+                return;
+            }
+            let linked: BTreeSet<SessionId> = member
+                .links
+                .iter()
+                .filter_map(|link| self.mesh.links.get(link))
+                .flat_map(|link| link.ends.iter().filter_map(|end| end.session))
+                .collect();
+            let own = member.volunteer;
+            let by_blobs = turn % 2 == 0;
+            let from = u64::from_le_bytes(self.draw()[..8].try_into().unwrap_or_default());
+            let count = self.mesh.members.len();
+            let start = (from % count.max(1) as u64) as usize;
+            let Some(member) = self.mesh.members.get(&id) else { return };
+            let fits = |(other, them): &(&SessionId, &Member)| {
+                **other != id
+                    && !linked.contains(other)
+                    && them.links.len() < them.most()
+                    && !self.mesh.apart.contains(&pair(own, them.volunteer))
+                    && !self.is_banned(&them.volunteer)
+            };
+            let around = self.mesh.members.iter().skip(start).chain(self.mesh.members.iter().take(start));
+            let candidates = around.filter(fits).take(NEIGHBOR_SCAN);
+            let common = |them: &Member| {
+                let shared = them.blobs.intersection(&member.blobs).count();
+                if by_blobs { shared + usize::from(them.seed) } else { 0 }
+            };
+            // The first of those with most in common: a random one, as the scan begins at random.
+            let best = candidates.map(|(other, them)| (common(them), *other)).reduce(|best, next| {
+                if next.0 > best.0 { next } else { best }
+            });
+            let Some((_, other)) = best else { return };
+            self.link(id, other);
+        }
+    }
+
+    /// Links two members. The one that was there first offers: it is the more likely to be set up.
+    fn link(&mut self, newcomer: SessionId, other: SessionId) {
+        let id = self.new_link_id();
+        let now = self.now;
+        let volunteer = |relay: &Self, id| relay.mesh.members.get(&id).map(|member| member.volunteer);
+        let ends = [other, newcomer].map(|end| End::new(Some(end), volunteer(self, end), now));
+        let near = self.are_near(newcomer, other);
+        self.mesh.links.insert(id, Link { ends, near });
+        self.mesh.counts.links_assigned += 1;
+        for (end, offers) in [(other, true), (newcomer, false)] {
+            if let Some(member) = self.mesh.members.get_mut(&end) {
+                member.links.insert(id);
+            }
+            self.send(end, Neighbor { link: id, offers });
+        }
+    }
+
+    /// Passes a signal on to the other end.
+    pub(crate) fn signal(&mut self, id: SessionId, signal: Signal) {
+        let now = self.now;
+        let bytes = signal.body.len() as u64 + 64;
+        let Some(member) = self.mesh.members.get_mut(&id) else { return };
+        if !member.signals.take(now, bytes) {
+            self.mesh.counts.signals_refused += 1;
+            return self.refuse(id, RefusalCode::Limit, "too many signals: slow down", REFUSED_RETRY);
+        }
+        let link_id = signal.link;
+        let Some((link, from)) =
+            self.mesh.links.get_mut(&link_id).and_then(|link| link.end_of(id).map(|at| (link, at)))
+        else {
+            // It ended meanwhile, or never was.
+            return self.send(id, Unlink { link: link_id, reason: UnlinkReason::Left });
+        };
+        let crossed = matches!(
+            (signal.kind, from),
+            (SignalKind::Offer, 1) | (SignalKind::Answer, 0)
+        );
+        let passed = if crossed { None } else { candidate::pass(signal, link.near) };
+        let Some(signal) = passed else {
+            self.mesh.counts.signals_refused += 1;
+            return;
+        };
+        self.mesh.counts.signals += 1;
+        let to = &mut link.ends[1 - from];
+        match to.session {
+            Some(other) => self.send(other, signal),
+            None if to.waiting.len() < QUEUED_SIGNALS => to.waiting.push((now, signal)),
+            None => self.mesh.counts.signals_refused += 1,
+        }
+    }
+
+    /// An end ends a link.
+    pub(crate) fn unlink(&mut self, id: SessionId, unlink: &Unlink) {
+        let Unlink { link: link_id, reason } = *unlink;
+        let Some(link) = self.mesh.links.get(&link_id) else { return };
+        let Some(at) = link.end_of(id) else { return };
+        let (own, other) = (link.ends[at].volunteer, link.ends[1 - at].volunteer);
+        if let (Some(own), Some(other)) = (own, other) {
+            self.complain(own, other, reason);
+        }
+        self.remove_link(&link_id, Some(id));
+        self.assign(id);
+    }
+
+    /// Remembers a complaint. It keeps the two apart; those of several keep the accused from everybody for a while.
+    fn complain(&mut self, by: VolunteerId, about: VolunteerId, reason: UnlinkReason) {
+        let counts = &mut self.mesh.counts;
+        match reason {
+            UnlinkReason::Left => return,
+            UnlinkReason::Unreachable => {
+                counts.unreachable += 1;
+                return;
+            }
+            UnlinkReason::BadGroup => counts.bad_groups += 1,
+            UnlinkReason::Stalled => counts.stalled += 1,
+            UnlinkReason::Lied => counts.lied += 1,
+            UnlinkReason::Flooded => counts.flooded += 1,
+        }
+        if self.mesh.apart.len() >= MAX_REMEMBERED {
+            self.mesh.apart.pop_first();
+        }
+        self.mesh.apart.insert(pair(by, about));
+        if self.mesh.complaints.len() >= MAX_REMEMBERED {
+            self.mesh.complaints.pop_first();
+        }
+        let complaints = self.mesh.complaints.entry(about).or_default();
+        if complaints.len() < COMPLAINTS || complaints.contains_key(&by) {
+            complaints.insert(by, self.now);
+        } else if let Some(oldest) = complaints.iter().min_by_key(|(_, since)| **since).map(|(who, _)| *who) {
+            complaints.remove(&oldest);
+            complaints.insert(by, self.now);
+        }
+    }
+
+    /// Removes a link and tells the ends that do not know.
+    fn remove_link(&mut self, link_id: &LinkId, by: Option<SessionId>) {
+        let Some(link) = self.mesh.links.remove(link_id) else { return };
+        for end in link.ends {
+            let Some(session) = end.session else { continue };
+            if let Some(member) = self.mesh.members.get_mut(&session) {
+                member.links.remove(link_id);
+            }
+            if by != Some(session) {
+                self.send(session, Unlink { link: *link_id, reason: UnlinkReason::Left });
+            }
+        }
+    }
+
+    /// A member leaves: it, or its consent.
+    pub(crate) fn leave_mesh(&mut self, id: SessionId) {
+        let Some(member) = self.mesh.members.remove(&id) else { return };
+        for link in member.links {
+            self.remove_link(&link, Some(id));
+        }
+    }
+
+    /// A member's session ended. Its links may still run; it may come back.
+    pub(crate) fn member_lost(&mut self, id: SessionId) {
+        let Some(member) = self.mesh.members.remove(&id) else { return };
+        for link in member.links {
+            let Some(link) = self.mesh.links.get_mut(&link) else { continue };
+            for end in &mut link.ends {
+                if end.session == Some(id) {
+                    (end.session, end.lost) = (None, self.now);
+                }
+            }
+        }
+    }
+
+    /// How a link does, as one end says.
+    pub(crate) fn link_report(&mut self, id: SessionId, report: &LinkReport) {
+        let now = self.now;
+        let Some(link) = self.mesh.links.get_mut(&report.link) else { return };
+        let Some(at) = link.end_of(id) else { return };
+        let end = &mut link.ends[at];
+        let elapsed = now.since(end.reported).0.max(1);
+        end.rate = report.received.saturating_mul(1000) / elapsed;
+        end.received = end.received.saturating_add(report.received);
+        (end.path, end.reported) = (report.path, now);
+        self.mesh.counts.peer_bytes = self.mesh.counts.peer_bytes.saturating_add(report.received);
+    }
+
+    /// What a member holds or needs, for the choice of its neighbors.
+    pub(crate) fn member_blobs(&mut self, id: SessionId, blobs: impl Iterator<Item = BlobHash>) {
+        if let Some(member) = self.mesh.members.get_mut(&id) {
+            member.blobs.extend(blobs);
+            while member.blobs.len() > crate::policy::MEMBER_BLOBS {
+                member.blobs.pop_first();
+            }
+        }
+    }
+
+    /// Blobs that a session's neighbors hold or are about to.
+    pub(crate) fn peers_blobs(&self, id: SessionId) -> BTreeSet<BlobHash> {
+        let mut blobs = BTreeSet::new();
+        let Some(member) = self.mesh.members.get(&id) else { return blobs };
+        let links = member.links.iter().filter_map(|link| self.mesh.links.get(link));
+        for end in links.filter(|link| link.ends.iter().all(|end| end.path.is_some())).flat_map(|link| &link.ends) {
+            if let Some(other) = end.session.filter(|other| *other != id).and_then(|id| self.mesh.members.get(&id)) {
+                blobs.extend(other.blobs.iter().copied());
+            }
+        }
+        blobs
+    }
+
+    /// Serves the tree of an input of one of the session's leases.
+    pub(crate) fn tree_request(&mut self, id: SessionId, request: TreeRequest) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let leases = session.leases.iter().filter_map(|lease| self.leases.get(lease));
+        let blob = leases.flat_map(|lease| lease.work.inputs()).find(|blob| blob.hash == request.hash);
+        let Some(blob) = blob else { return self.send(id, BlobMissing { hash: request.hash }) };
+        // As many bytes as a group, at most.
+        let Some(credit) = session.input_credit.checked_sub(GROUP_BYTES as u64) else {
+            return self.refuse(id, RefusalCode::Limit, "trees were fetched too many times", REFUSED_RETRY);
+        };
+        session.input_credit = credit;
+        self.out.push(Output::SendTree { session: id, hash: blob.hash });
+    }
+
+    fn arm_mesh(&mut self) {
+        if !self.mesh.armed && !self.mesh.members.is_empty() {
+            self.mesh.armed = true;
+            self.arm(self.now + MESH_INTERVAL, Timer::Mesh);
+        }
+    }
+
+    /// Now and then: forgets who did not come back, and finds neighbors for those who have few.
+    pub(crate) fn tend_mesh(&mut self) {
+        self.mesh.armed = false;
+        let now = self.now;
+        let mut over = Vec::new();
+        for (id, link) in &mut self.mesh.links {
+            for end in &mut link.ends {
+                end.waiting.retain(|(since, _)| now.since(*since) < SIGNAL_TTL);
+            }
+            let gone = |end: &End| end.session.is_none() && now.since(end.lost) >= RESUME_GRACE;
+            if link.ends.iter().any(gone) || link.ends.iter().all(|end| end.session.is_none()) {
+                over.push(*id);
+            }
+        }
+        over.iter().for_each(|link| self.remove_link(link, None));
+        self.mesh.complaints.retain(|_, by| {
+            by.retain(|_, since| now.since(*since) < MESH_BAN);
+            !by.is_empty()
+        });
+        let few: Vec<_> = self
+            .mesh
+            .members
+            .iter()
+            .filter(|(_, member)| member.links.len() < CONNECT_TO && !member.seed)
+            .map(|(id, _)| *id)
+            .take(NEIGHBOR_SCAN)
+            .collect();
+        few.into_iter().for_each(|id| self.assign(id));
+        self.arm_mesh();
+    }
+
+    /// The address of a session, as the relay sees it.
+    pub(crate) fn seen_at(&mut self, id: SessionId, address: Option<IpAddr>) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.address = address;
+        }
+    }
+}

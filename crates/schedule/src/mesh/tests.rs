@@ -1,0 +1,1 @@
+//! Rules of the mesh, as the relay keeps them.
