@@ -26,7 +26,12 @@ pub(crate) fn text(totals: &Totals, turn: TurnTotals) -> String {
     put("sessions_refused_total", "counter", "Sessions refused.", totals.refused);
     put("turn_allocations", "gauge", "Allocations of the TURN server.", turn.allocations);
     put("turn_bytes_total", "counter", "Bytes that the TURN server relayed.", turn.bytes);
-    put("turn_refused_total", "counter", "Datagrams and requests that the TURN server refused.", turn.refused);
+    put(
+        "turn_refused_total",
+        "counter",
+        "Datagrams and requests that the TURN server refused.",
+        turn.refused,
+    );
     if let Some(bytes) = resident_bytes() {
         put("resident_memory_bytes", "gauge", "Memory that the process occupies.", bytes);
     }
@@ -50,7 +55,10 @@ mod tests {
         let turn = TurnTotals { allocations: 1, bytes: 2, refused: 4 };
         let text = text(&Totals { sessions: 3, ..Totals::default() }, turn);
         assert!(text.contains("\npotluck_sessions 3\n"));
-        assert!(text.contains("\npotluck_turn_allocations 1\n") && text.contains("\npotluck_turn_bytes_total 2\n"));
+        assert!(
+            text.contains("\npotluck_turn_allocations 1\n")
+                && text.contains("\npotluck_turn_bytes_total 2\n")
+        );
         let values = text.lines().filter(|line| !line.starts_with('#')).count();
         assert_eq!(text.lines().count(), 3 * values);
     }

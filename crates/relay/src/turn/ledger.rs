@@ -215,8 +215,7 @@ mod tests {
     use std::time::Duration;
 
     fn ledger(edit: impl FnOnce(&mut TurnConfig)) -> Arc<Ledger> {
-        let mut config =
-            TurnConfig { listen: Some(([127, 0, 0, 1], 0).into()), ..TurnConfig::default() };
+        let mut config = TurnConfig { listen: Some(([127, 0, 0, 1], 0).into()), ..TurnConfig::default() };
         edit(&mut config);
         Arc::new(Ledger::new(config.plan().unwrap().unwrap(), Arc::default()))
     }

@@ -108,8 +108,8 @@ pub(crate) async fn start(config: Option<&TurnConfig>) -> Result<(TurnServers, O
                 .map_err(|cause| StartError::Turn { address: listen, cause })?;
             // A volunteer fills in the host under which it knows the relay.
             let port = server.address.port();
-            let host = public_ip
-                .map_or_else(|| format!(":{port}"), |ip| SocketAddr::new(ip, port).to_string());
+            let host =
+                public_ip.map_or_else(|| format!(":{port}"), |ip| SocketAddr::new(ip, port).to_string());
             named.push(Named { urls: vec![format!("stun:{host}")], credentials: None });
             let turn = format!("turn:{host}?transport=udp");
             named.push(Named { urls: vec![turn], credentials: Some(credentials) });

@@ -48,7 +48,7 @@ impl Generator {
 
 #[async_trait]
 impl RelayAddressGenerator for Generator {
-    fn validate(&self) -> turn::Result<()> {
+    fn validate(&self) -> Result<(), turn::Error> {
         Ok(())
     }
 
@@ -56,7 +56,7 @@ impl RelayAddressGenerator for Generator {
         &self,
         use_ipv4: bool,
         _requested_port: u16,
-    ) -> turn::Result<(Arc<dyn Conn + Send + Sync>, SocketAddr)> {
+    ) -> Result<(Arc<dyn Conn + Send + Sync>, SocketAddr), turn::Error> {
         let Some(relayed) = self.open(use_ipv4).await else {
             self.ledger.counters.refuse();
             return Err(turn::Error::ErrMaxRetriesExceeded);

@@ -88,7 +88,7 @@ impl Server {
 struct Verdict(Option<Vec<u8>>);
 
 impl AuthHandler for Verdict {
-    fn auth_handle(&self, _: &str, _: &str, _: SocketAddr) -> turn::Result<Vec<u8>> {
+    fn auth_handle(&self, _: &str, _: &str, _: SocketAddr) -> Result<Vec<u8>, turn::Error> {
         self.0.clone().ok_or(turn::Error::ErrNoSuchUser)
     }
 }
@@ -167,7 +167,8 @@ impl Gate {
         }
         let method = message.typ.method;
         let needs_credentials =
-            [METHOD_ALLOCATE, METHOD_REFRESH, METHOD_CREATE_PERMISSION, METHOD_CHANNEL_BIND].contains(&method);
+            [METHOD_ALLOCATE, METHOD_REFRESH, METHOD_CREATE_PERMISSION, METHOD_CHANNEL_BIND]
+                .contains(&method);
         // Without a MAC it is only told the nonce.
         if message.typ.class != CLASS_REQUEST
             || !needs_credentials
@@ -285,5 +286,24 @@ impl Conn for Listening {
 
     fn as_any(&self) -> &(dyn Any + Send + Sync) {
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_too_many_nonces_the_older_half_is_forgotten() {
+        let start = tokio::time::Instant::now();
+        let made = |number: usize| start + Duration::from_micros(number as u64);
+        let mut nonces: HashMap<_, _> =
+            (0..MAX_NONCES).map(|number| (number.to_string(), made(number))).collect();
+        forget_old(&mut nonces);
+        assert_eq!(nonces.len(), MAX_NONCES);
+        nonces.insert("last".to_owned(), made(MAX_NONCES));
+        forget_old(&mut nonces);
+        assert_eq!(nonces.len(), MAX_NONCES / 2);
+        assert!(nonces.contains_key("last") && !nonces.contains_key("0"));
     }
 }

@@ -163,7 +163,9 @@ impl TurnConfig {
         };
         let anywhere = listen.ip().is_unspecified();
         let public_ip = match self.public_ip {
-            Some(ip) if ip.is_unspecified() || ip.is_multicast() => return Err(TurnConfigError::PublicIp(ip)),
+            Some(ip) if ip.is_unspecified() || ip.is_multicast() => {
+                return Err(TurnConfigError::PublicIp(ip));
+            }
             Some(ip) if !anywhere && ip.is_ipv4() != listen.is_ipv4() => {
                 return Err(TurnConfigError::Families { listen, public_ip: ip });
             }
@@ -246,7 +248,10 @@ mod tests {
         assert_eq!(plan.ports, (49152, 65535));
         let plan =
             check("listen = \"[::]:3478\"\npublic_ip = \"192.0.2.1\"").unwrap().plan().unwrap().unwrap();
-        assert_eq!((plan.public_ip.to_string(), plan.bind.to_string()), ("192.0.2.1".into(), "0.0.0.0".into()));
+        assert_eq!(
+            (plan.public_ip.to_string(), plan.bind.to_string()),
+            ("192.0.2.1".into(), "0.0.0.0".into())
+        );
         let only_others = "[[servers]]\nurls = [\"stun:stun.example.org:3478\"]";
         assert!(check(only_others).unwrap().plan().unwrap().is_none());
     }
