@@ -112,4 +112,17 @@ mod tests {
         let error = parse("[turn]\nlisten = \"0.0.0.0:3478\"").unwrap_err();
         assert!(error.contains("public_ip"), "{error}");
     }
+
+    #[test]
+    fn the_settings_in_the_readme_can_be_used() {
+        let readme = include_str!("../../../README.md");
+        let section = readme.split("## Settings of a relay").nth(1).unwrap().split("\n## ").next().unwrap();
+        let blocks: Vec<_> =
+            section.split("```toml").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        let config = parse(&blocks.concat()).unwrap();
+        let turn = config.turn.clone().unwrap();
+        assert_eq!((blocks.len(), config.listen, turn.servers.len()), (2, Config::default().listen, 1));
+        let usual = TurnConfig { listen: turn.listen, public_ip: turn.public_ip, ..TurnConfig::default() };
+        assert_eq!(TurnConfig { servers: Vec::new(), ..turn }, usual);
+    }
 }

@@ -1,14 +1,14 @@
 //! Credentials that end by themselves, derived from a secret: the scheme of coturn's `use-auth-secret`.
 //!
-//! The name says until when it counts and for which session; the password is a MAC of the name. Whoever holds the secret
-//! can check both, so nothing has to be stored or exchanged.
+//! The name says until when it counts and for which session; the password is a MAC of the name. Whoever holds
+//! the secret can check both, so nothing has to be stored or exchanged.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use potluck_types::Duration;
 use ring::hmac;
 
-/// For how long credentials count. A volunteer gets fresh ones before; what it allocated by then stays its own.
+/// For how long credentials count. A volunteer gets fresh ones before; what it allocated stays its own.
 pub(crate) const VALIDITY: Duration = Duration::from_secs(3600);
 
 /// Issues and checks credentials of one server.

@@ -1,8 +1,9 @@
-//! STUN and TURN: how volunteers find out under which address others reach them, and what carries their links where no
-//! direct way leads.
+//! STUN and TURN: how volunteers find out under which address others reach them, and what carries their links
+//! where no direct way leads.
 //!
-//! `settings.rs` is `[turn]` of `potluck.toml`; `credentials.rs` issues what volunteers show; `server.rs` is the relay's own
-//! server; `relayed.rs` are its relayed sockets, `ledger.rs` what sessions use of them, `peers.rs` where they do not lead.
+//! `settings.rs` is `[turn]` of `potluck.toml`; `credentials.rs` issues what volunteers show; `server.rs` is
+//! the relay's own server; `relayed.rs` are its relayed sockets, `ledger.rs` what sessions use of them,
+//! `peers.rs` where they do not lead.
 
 mod credentials;
 mod ledger;
@@ -62,7 +63,7 @@ impl TurnServers {
     // Not called yet: whoever sends `MeshSettings` does.
     #[cfg_attr(not(test), expect(dead_code))]
     pub(crate) fn for_session(&self, session: SessionId, now_unix_s: u64) -> (Vec<IceServer>, Duration) {
-        let until = now_unix_s.saturating_add((VALIDITY.0).div_euclid(1000));
+        let until = now_unix_s.saturating_add(VALIDITY.0 / 1000);
         let label = self.label(session);
         let servers = self.named.iter().map(|named| {
             let issued = named.credentials.as_ref().map(|credentials| credentials.issue(&label, until));

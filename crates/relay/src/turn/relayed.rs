@@ -14,7 +14,7 @@ use webrtc_util::Conn;
 /// Ports that are tried for an allocation, one after the other, from a random one on.
 const PORT_TRIES: u32 = 64;
 
-/// For whom the next allocation is. The server handles one request after the other, so there is one at a time.
+/// For whom the next allocation is. The server handles one request after the other, so there is only one.
 pub(super) type Next = Arc<Mutex<Option<Arc<Meter>>>>;
 
 /// Opens relayed sockets.
@@ -75,8 +75,8 @@ struct Relayed {
 }
 
 impl Relayed {
-    /// Where relayed sockets of this server reach each other: not every router returns what a host sends to its own
-    /// public address.
+    /// Where relayed sockets of this server reach each other: not every router returns what a host sends to
+    /// its own public address.
     fn inside(&self) -> IpAddr {
         match self.slot.ledger.plan.bind {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

@@ -1,7 +1,8 @@
-//! The relay's own STUN and TURN server: the crate `turn` answers, behind a gate that bounds what it would keep.
+//! The relay's own STUN and TURN server: the crate `turn` answers, behind a gate that bounds what it keeps.
 //!
-//! The crate's `Server` keeps each nonce that it hands out, and lets whoever holds credentials make permissions and channels
-//! without limit. So its loop is here: each datagram is looked at first, and then handled by the crate's `Request`.
+//! The crate's `Server` keeps each nonce that it hands out, and lets whoever holds credentials make
+//! permissions and channels without limit. So its loop is here: each datagram is looked at first, and then
+//! handled by the crate's `Request`.
 
 use super::credentials::{self, Credentials};
 use super::ledger::{Ledger, lock};
@@ -34,8 +35,8 @@ use webrtc_util::Conn;
 pub(super) const REALM: &str = "potluck";
 /// Largest datagram that is read: what fits an Ethernet frame. Nothing larger is cut to fit, it is dropped.
 const MAX_DATAGRAM: usize = 1500;
-/// Nonces that count at once, about 100 bytes each. A client needs one an hour, but anybody can ask for more: then the older
-/// half is forgotten, and clients with one of those are given another.
+/// Nonces that count at once, about 100 bytes each. A client needs one an hour, but anybody can ask for more:
+/// then the older half is forgotten, and clients with one of those are given another.
 const MAX_NONCES: usize = 16_384;
 /// Pause after an error of the socket, so that one that stays costs no processor.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
@@ -198,8 +199,8 @@ impl Gate {
             }
             self.ledger.open(label, until, now_unix_s)
         } else {
-            // Only whoever allocated may go on, then also after the credentials ended: as with coturn, a link does not
-            // break for that. It breaks when the quota is used up.
+            // Only whoever allocated may go on, then also after the credentials ended: as with coturn, a link
+            // does not break for that. It breaks when the quota is used up.
             if self.owner(from).await.as_deref() != Some(label) {
                 return refused();
             }
@@ -238,7 +239,8 @@ pub(super) fn unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// The socket that clients send to. Clients with IPv4 are known by it, also where the socket is one for both families.
+/// The socket that clients send to. Clients with IPv4 are known by it, also where the socket is one for both
+/// families.
 #[derive(Debug)]
 struct Listening(UdpSocket);
 

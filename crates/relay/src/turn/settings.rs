@@ -80,8 +80,8 @@ pub enum TurnConfigError {
     NoListen,
     /// Nobody can be told a wildcard.
     #[error(
-        "[turn] `listen` is {0}, which names no address that volunteers could reach: set `public_ip` to the one \
-         under which they reach this machine"
+        "[turn] `listen` is {0}, which names no address that volunteers could reach: set `public_ip` to the \
+         one under which they reach this machine"
     )]
     NoPublicIp(SocketAddr),
     /// An address that no host has.

@@ -185,17 +185,18 @@ async fn two_volunteers_exchange_a_megabyte() {
 
 #[tokio::test]
 async fn allocations_reach_each_other_under_an_address_that_is_not_this_machines() {
-    let public_ip = Some(IpAddr::from([203, 0, 113, 7]));
-    let (servers, server) = serve(TurnConfig { public_ip, allow_private_peers: false, ..config() }).await;
+    let public_ip = IpAddr::from([203, 0, 113, 7]);
+    let (servers, server) =
+        serve(TurnConfig { public_ip: Some(public_ip), allow_private_peers: false, ..config() }).await;
     let (_client_a, a) = allocate(&servers, &server, 1).await.unwrap();
     let (_client_b, b) = allocate(&servers, &server, 2).await.unwrap();
     let address_b = b.local_addr().unwrap();
-    assert_eq!(Some(address_b.ip()), public_ip);
+    assert_eq!(address_b.ip(), public_ip);
     let answering = answer(b, a.local_addr().unwrap());
     echo(&a, address_b, b"over there").await;
     // Other ports of that address are the operator's.
     let refused = servers.totals().refused;
-    within(a.send_to(b"?", (public_ip.unwrap(), 9).into())).await.unwrap();
+    within(a.send_to(b"?", (public_ip, 9).into())).await.unwrap();
     until("a datagram is refused", || servers.totals().refused > refused).await;
     answering.abort();
 }
@@ -341,7 +342,8 @@ impl Hand {
         hand
     }
 
-    /// Sends a datagram, and returns the answer if there is one: a binding request that is sent behind is always answered.
+    /// Sends a datagram, and returns the answer if there is one: a binding request that is sent behind is
+    /// always answered.
     async fn send(&self, datagram: &[u8]) -> Option<Message> {
         self.socket.send_to(datagram, self.server).await.unwrap();
         let mut binding = Message::new();
@@ -473,7 +475,7 @@ async fn odd_datagrams_do_no_harm() {
     // Every request, with bytes changed and cut.
     let whole = [
         hand.request(METHOD_ALLOCATE, &own, udp()),
-        hand.request(METHOD_REFRESH, &own, vec![Box::new(Lifetime(StdDuration::from_secs(600)))]),
+        hand.request(METHOD_REFRESH, &own, vec![Box::new(Lifetime(StdDuration::from_mins(10)))]),
         hand.request(METHOD_CREATE_PERMISSION, &own, peer(1)),
         message(METHOD_ALLOCATE, &udp()),
         vec![0x40, 0, 0, 4, 1, 2, 3, 4],
