@@ -248,7 +248,7 @@ impl TestRelay {
 
 fn config(listen: std::net::SocketAddr, data: &TempDir) -> Config {
     let data = data.path().to_owned();
-    Config { listen, data, operator: "the tests".to_owned(), contact: String::new() }
+    Config { listen, data, operator: "the tests".to_owned(), ..Config::default() }
 }
 
 impl Drop for TestRelay {

@@ -19,7 +19,7 @@ pub fn settings(args: &RelayArgs, folder: &Path) -> Result<Config, CliError> {
     let mut config = match &file {
         Some(path) => Config::read(path).map_err(|error| CliError::Usage {
             message: error.to_string(),
-            hint: "the keys are listen, data, operator and contact".into(),
+            hint: "the keys are listen, data, operator, contact and those of [turn]: see the README".into(),
         })?,
         None => Config::default(),
     };
@@ -72,6 +72,8 @@ fn not_started(error: &StartError) -> CliError {
         StartError::Data { .. } => "name a folder that may be written with --data",
         StartError::InUse { .. } => "stop the other relay, or name another folder with --data",
         StartError::Listen { .. } => "choose another address with --listen; port 0 takes a free one",
+        StartError::Turn { .. } => "choose another `listen` under [turn] of the settings file, or remove it",
+        StartError::TurnSettings(_) => "change [turn] of the settings file",
         StartError::Database(_) => "check the disk's space; the data folder may be from a newer version",
         _ => "look at the log: --log debug",
     };

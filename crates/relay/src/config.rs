@@ -1,5 +1,6 @@
 //! `potluck.toml`: what an operator may set. Flags and environment variables come on top (crate `cli`).
 
+use crate::turn::{TurnConfig, TurnConfigError};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ pub struct Config {
     pub operator: String,
     /// How to reach the operator.
     pub contact: String,
+    /// STUN and TURN servers of volunteers' links.
+    pub turn: Option<TurnConfig>,
 }
 
 impl Default for Config {
@@ -25,6 +28,7 @@ impl Default for Config {
             data: PathBuf::from("potluck-data"),
             operator: "somebody on this machine".to_owned(),
             contact: String::new(),
+            turn: None,
         }
     }
 }
@@ -49,18 +53,29 @@ pub enum ConfigError {
         /// Where and why.
         message: String,
     },
+    /// `[turn]` contradicts itself.
+    #[error("{path}: {mistake}")]
+    Turn {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        mistake: TurnConfigError,
+    },
 }
 
 impl Config {
     /// Reads a settings file.
     ///
     /// # Errors
-    /// A file that cannot be read, is no TOML, or has a key that does not exist.
+    /// A file that cannot be read, is no TOML, has a key that does not exist, or contradicts itself.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|cause| ConfigError::Read { path: path.to_owned(), cause })?;
-        toml::from_str(&text)
-            .map_err(|error| ConfigError::Parse { path: path.to_owned(), message: error.to_string() })
+        let config: Self = toml::from_str(&text)
+            .map_err(|error| ConfigError::Parse { path: path.to_owned(), message: error.to_string() })?;
+        let checked = config.turn.as_ref().map_or(Ok(()), TurnConfig::check);
+        checked.map_err(|mistake| ConfigError::Turn { path: path.to_owned(), mistake })?;
+        Ok(config)
     }
 }
 
@@ -82,5 +97,32 @@ mod tests {
         let error = parse("lisen = \"0.0.0.0:80\"").unwrap_err();
         assert!(error.contains("lisen") && error.contains("line 1"), "{error}");
         assert!(parse("listen = 80").unwrap_err().contains("line 1"));
+    }
+
+    #[test]
+    fn turn_is_off_unless_it_is_set_and_its_mistakes_are_named() {
+        assert_eq!(parse("listen = \"0.0.0.0:80\"").unwrap().turn, None);
+        let text = "[turn]\nlisten = \"0.0.0.0:3478\"\npublic_ip = \"203.0.113.7\"\nports = [50000, 50100]\n\
+            [[turn.servers]]\nurls = [\"turn:turn.example.org:3478?transport=udp\"]\nsecret = \"hush\"";
+        let turn = parse(text).unwrap().turn.unwrap();
+        assert_eq!((turn.ports, turn.servers.len()), ([50000, 50100], 1));
+        assert_eq!(turn.max_allocations, TurnConfig::default().max_allocations);
+        let error = parse("[turn]\nlisten = \"127.0.0.1:3478\"\nport = 1").unwrap_err();
+        assert!(error.contains("`port`") && error.contains("line 3"), "{error}");
+        let error = parse("[turn]\nlisten = \"0.0.0.0:3478\"").unwrap_err();
+        assert!(error.contains("public_ip"), "{error}");
+    }
+
+    #[test]
+    fn the_settings_in_the_readme_can_be_used() {
+        let readme = include_str!("../../../README.md");
+        let section = readme.split("## Settings of a relay").nth(1).unwrap().split("\n## ").next().unwrap();
+        let blocks: Vec<_> =
+            section.split("```toml").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        let config = parse(&blocks.concat()).unwrap();
+        let turn = config.turn.clone().unwrap();
+        assert_eq!((blocks.len(), config.listen, turn.servers.len()), (2, Config::default().listen, 1));
+        let usual = TurnConfig { listen: turn.listen, public_ip: turn.public_ip, ..TurnConfig::default() };
+        assert_eq!(TurnConfig { servers: Vec::new(), ..turn }, usual);
     }
 }

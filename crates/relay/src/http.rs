@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::core::{Core, Gone};
 use crate::db::{Db, JobRow, JobState, wall_ms};
 use crate::runs::{self, Runs};
+use crate::turn::TurnServers;
 use crate::{metrics, session, site, token, uploads};
 use axum::body::Body;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
@@ -53,6 +54,7 @@ pub(crate) struct App {
     pub(crate) db: Db,
     pub(crate) blobs: Blobs,
     pub(crate) runs: Runs,
+    pub(crate) turn: TurnServers,
     pub(crate) config: Config,
     pub(crate) token: blake3::Hash,
     pub(crate) incarnation: u32,
@@ -433,7 +435,7 @@ async fn health(State(app): Shared) -> Answer<Health> {
 /// Counters for Prometheus.
 #[utoipa::path(get, path = "/metrics", responses((status = 200, body = String, content_type = "text/plain")))]
 async fn get_metrics(State(app): Shared) -> Result<Response, ApiError> {
-    let text = metrics::text(&app.core.totals().await?);
+    let text = metrics::text(&app.core.totals().await?, app.turn.totals());
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Where to look: `core.rs` owns the machine and carries its outputs out; `session.rs` is one volunteer's
 //! socket; `checks.rs` and `commit.rs` verify and store off the async threads; `http.rs` is the API;
-//! `ingest.rs` turns `.npy` files into panels and `assemble.rs` turns tiles into a `.npy`; `runs` holds training runs.
+//! `ingest.rs` turns `.npy` files into panels and `assemble.rs` turns tiles into a `.npy`; `runs` holds training runs;
+//! `turn` is what volunteers reach each other with.
 //!
 //! Architecture invariant: no decision is made here. What to lease, to whom, and what counts is the machine's.
 //! Architecture invariant: what the machine hears as stored is on disk.
@@ -24,9 +25,11 @@ pub mod runs;
 mod session;
 mod site;
 mod token;
+mod turn;
 mod uploads;
 
 pub use config::{Config, ConfigError};
+pub use turn::{SharedSecret, TurnConfig, TurnConfigError, TurnServerConfig};
 
 use crate::core::{Core, Surroundings};
 use db::Db;
@@ -73,6 +76,17 @@ pub enum StartError {
         /// Why.
         cause: io::Error,
     },
+    /// The STUN and TURN server cannot listen.
+    #[error("cannot serve STUN and TURN on {address}, UDP: {cause}")]
+    Turn {
+        /// Which address.
+        address: SocketAddr,
+        /// Why.
+        cause: io::Error,
+    },
+    /// The settings of STUN and TURN contradict each other.
+    #[error(transparent)]
+    TurnSettings(#[from] TurnConfigError),
     /// The database fails.
     #[error("the database fails: {0}")]
     Database(#[from] sqlx::Error),
@@ -92,6 +106,7 @@ pub struct Running {
     db: Db,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<io::Result<()>>,
+    turn: Option<turn::Server>,
     /// Held while the relay runs: no second one may use the data.
     _lock: std::fs::File,
 }
@@ -102,6 +117,11 @@ impl Running {
         format!("http://{}", self.address)
     }
 
+    /// Where the STUN and TURN server listens, if there is one.
+    pub fn turn_address(&self) -> Option<SocketAddr> {
+        self.turn.as_ref().map(|turn| turn.address)
+    }
+
     /// Refuses volunteers politely, stores what is verified, ends.
     pub async fn shut_down(mut self) {
         self.core.shut_down().await;
@@ -110,6 +130,9 @@ impl Running {
         }
         if tokio::time::timeout(SHUTDOWN_GRACE, &mut self.server).await.is_err() {
             self.server.abort();
+        }
+        if let Some(turn) = self.turn.take() {
+            turn.stop().await;
         }
         self.db.close().await;
     }
@@ -163,6 +186,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let removed = blobs.keep_only(&db.needed_blobs().await?).await.map_err(failed)?;
     tracing::info!(incarnation, removed_blobs = removed, "relay starts");
 
+    let (turn, turn_server) = turn::start(config.turn.as_ref()).await?;
     let machine = Machine::new(potluck_schedule::Config::new(random()?, incarnation));
     let folder = data.join("runs");
     let surroundings = Surroundings { db: db.clone(), blobs: blobs.clone(), secret, runs: folder };
@@ -179,6 +203,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         db: db.clone(),
         blobs,
         runs,
+        turn,
         config,
         token,
         incarnation,
@@ -192,7 +217,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         let _ = stopped.await;
     });
     let server = tokio::spawn(server.into_future());
-    Ok(Running { address, token_path, core, db, stop: Some(stop), server, _lock: lock })
+    Ok(Running { address, token_path, core, db, stop: Some(stop), server, turn: turn_server, _lock: lock })
 }
 
 /// Hands the machine what was there before: volunteers' records, then the jobs that ran.

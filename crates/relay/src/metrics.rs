@@ -1,10 +1,11 @@
 //! `/metrics`, in Prometheus' text format.
 
+use crate::turn::TurnTotals;
 use potluck_schedule::Totals;
 use std::fmt::Write as _;
 
 /// The counters as text.
-pub(crate) fn text(totals: &Totals) -> String {
+pub(crate) fn text(totals: &Totals, turn: TurnTotals) -> String {
     let mut out = String::new();
     let mut put = |name: &str, kind: &str, help: &str, value: u64| {
         // Writing to a string cannot fail.
@@ -23,6 +24,14 @@ pub(crate) fn text(totals: &Totals) -> String {
     put("results_rejected_total", "counter", "Results rejected.", totals.rejected);
     put("results_superseded_total", "counter", "Results that came late or second.", totals.superseded);
     put("sessions_refused_total", "counter", "Sessions refused.", totals.refused);
+    put("turn_allocations", "gauge", "Allocations of the TURN server.", turn.allocations);
+    put("turn_bytes_total", "counter", "Bytes that the TURN server relayed.", turn.bytes);
+    put(
+        "turn_refused_total",
+        "counter",
+        "Datagrams and requests that the TURN server refused.",
+        turn.refused,
+    );
     if let Some(bytes) = resident_bytes() {
         put("resident_memory_bytes", "gauge", "Memory that the process occupies.", bytes);
     }
@@ -43,8 +52,13 @@ mod tests {
 
     #[test]
     fn every_metric_has_help_type_and_value() {
-        let text = text(&Totals { sessions: 3, ..Totals::default() });
+        let turn = TurnTotals { allocations: 1, bytes: 2, refused: 4 };
+        let text = text(&Totals { sessions: 3, ..Totals::default() }, turn);
         assert!(text.contains("\npotluck_sessions 3\n"));
+        assert!(
+            text.contains("\npotluck_turn_allocations 1\n")
+                && text.contains("\npotluck_turn_bytes_total 2\n")
+        );
         let values = text.lines().filter(|line| !line.starts_with('#')).count();
         assert_eq!(text.lines().count(), 3 * values);
     }
