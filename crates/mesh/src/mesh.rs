@@ -201,8 +201,10 @@ impl Mesh {
         let whole = |mut server: IceServer| {
             for url in &mut server.urls {
                 // `turn::3478` names a port of the relay's own host.
-                if let Some((scheme, rest)) = url.split_once("::") {
-                    *url = format!("{scheme}:{host}:{rest}");
+                if let Some((scheme, rest)) = url.split_once(':')
+                    && rest.starts_with(':')
+                {
+                    *url = format!("{scheme}:{host}{rest}");
                 }
             }
             server

@@ -12,6 +12,7 @@ fn examples() -> Vec<Message> {
     let hash = BlobHash(std::array::from_fn(|i| i as u8));
     let blob = BlobRef { hash, bytes: 65_536 };
     let (lease, fence, job) = (LeaseId(300), Fence(0x2_0000_012c), JobId([0xab; 16]));
+    let link = LinkId([0x66; 16]);
     vec![
         Hello {
             oldest_version: 1,
@@ -92,6 +93,46 @@ fn examples() -> Vec<Message> {
         BlobRequest { hash, offset: 262_144, bytes: 1024 }.into(),
         BlobChunk { hash, offset: 0, data: vec![1, 2, 3] }.into(),
         BlobMissing { hash }.into(),
+        JoinMesh {
+            consent: ConsentToken([0x22; 16]),
+            seed: false,
+            links: vec![Neighbor { link, offers: true }],
+        }
+        .into(),
+        LeaveMesh {}.into(),
+        MeshSettings {
+            servers: vec![IceServer {
+                urls: vec!["turn::3478?transport=udp".into()],
+                username: "1893456000:5f1d".into(),
+                credential: "secret".into(),
+            }],
+            valid_for: Duration(3_600_000),
+        }
+        .into(),
+        Neighbor { link, offers: true }.into(),
+        Signal { link, attempt: 256, kind: SignalKind::Candidate, body: "candidate:1 1 udp 2 x.local 9 typ host".into() }
+            .into(),
+        Unlink { link, reason: UnlinkReason::Unreachable }.into(),
+        LinkReport { link, path: Some(LinkPath::Turn), received: 65_536, sent: 0 }.into(),
+        TreeRequest { hash }.into(),
+        BlobTree { hash, groups: vec![[0x77; 32]; 2] }.into(),
+    ]
+}
+
+fn peer_examples() -> Vec<PeerMessage> {
+    let hash = BlobHash(std::array::from_fn(|i| i as u8));
+    vec![
+        PeerHello { link: LinkId([0x66; 16]) }.into(),
+        Seek { blob: BlobRef { hash, bytes: 65_536 } }.into(),
+        Unseek { hash }.into(),
+        Holds { hash, groups: vec![0b11] }.into(),
+        Gained { hash, first: 1, count: 1 }.into(),
+        Fetching { hash, first: 0, count: 2 }.into(),
+        PeerTreeRequest { hash }.into(),
+        PeerTree { hash, groups: vec![[0x77; 32]; 2] }.into(),
+        GroupRequest { hash, first: 0, count: 2 }.into(),
+        Group { hash, index: 1, data: vec![1, 2, 3] }.into(),
+        Refused { hash, first: 0, count: 2 }.into(),
     ]
 }
 
@@ -140,20 +181,30 @@ fn hex(bytes: &[u8]) -> String {
 fn frames_match_their_golden_vectors() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("vectors/v1");
     let mut kinds = std::collections::BTreeSet::new();
-    for message in examples() {
-        let frame = encode(&message).unwrap();
-        let path = folder.join(file_name(&message));
+    let golden = |name: String, frame: &[u8]| {
+        let path = folder.join(&name);
         if std::env::var_os("POTLUCK_BLESS").is_some() {
-            std::fs::write(&path, hex(&frame) + "\n").unwrap();
+            std::fs::write(&path, hex(frame) + "\n").unwrap();
         }
         let golden = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        assert_eq!(hex(&frame), golden.trim(), "{}", message.name());
+        assert_eq!(hex(frame), golden.trim(), "{name}");
+    };
+    for message in examples() {
+        let frame = encode(&message).unwrap();
+        golden(file_name(&message), &frame);
         assert_eq!(decode(&frame), Ok(message.clone()));
         kinds.insert(message.kind());
     }
-    assert_eq!(kinds.len(), 19, "each message has an example");
-    let files = std::fs::read_dir(folder).unwrap().count();
-    assert_eq!(files, examples().len(), "each file has an example");
+    for message in peer_examples() {
+        let frame = encode_peer(&message).unwrap();
+        golden(format!("{:02x}-{}.hex", message.kind(), message.name()), &frame);
+        assert_eq!(decode_peer(&frame), Ok(message.clone()));
+        assert!(decode(&frame).is_err(), "a peer's frame is none of a relay's");
+        kinds.insert(message.kind());
+    }
+    assert_eq!(kinds.len(), 19 + 9 + 11, "each message has an example");
+    let files = std::fs::read_dir(&folder).unwrap().count();
+    assert_eq!(files, examples().len() + peer_examples().len(), "each file has an example");
 }
 
 #[test]

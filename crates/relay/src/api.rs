@@ -220,6 +220,39 @@ pub struct Rejection {
     pub count: u64,
 }
 
+/// The mesh, as `GET /api/v1/peers` tells it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Peers {
+    /// Volunteers that exchange inputs.
+    pub members: Vec<PeerInfo>,
+    /// The links between them.
+    pub links: Vec<LinkInfo>,
+}
+
+/// A volunteer in the mesh.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct PeerInfo {
+    /// Its public name.
+    pub volunteer: String,
+    /// It stays for others' sake.
+    pub seed: bool,
+    /// Links that it has.
+    pub links: u64,
+}
+
+/// A link between two volunteers. Paths and bytes are what they say.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LinkInfo {
+    /// The volunteers at its two ends; `null` for one that did not come back yet.
+    pub ends: Vec<Option<String>>,
+    /// `direct`, `turn`, or `null` while it is not connected.
+    pub path: Option<String>,
+    /// Bytes of inputs that each end got.
+    pub received: Vec<u64>,
+    /// Bytes per second that each end gets lately.
+    pub bytes_per_s: Vec<u64>,
+}
+
 /// What `/healthz` says.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Health {

@@ -9,7 +9,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path as StorePath;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 use potluck_types::{BlobHash, JobId};
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::path::Path;
@@ -18,6 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// Bytes of panels in memory, all jobs together: both operands of a product of side 2,896.
 const MEMORY_BYTES: u64 = 64 << 20;
+/// Trees in memory: of the largest blobs, 8 MiB.
+const MAX_TREES: usize = 256;
 
 /// The blob store.
 #[derive(Debug, Clone)]
@@ -26,6 +28,14 @@ pub(crate) struct Blobs {
     quick: Arc<dyn ObjectStore>,
     memory: Arc<Memory>,
     watched: Arc<Mutex<HashMap<JobId, Watched>>>,
+    trees: Arc<Mutex<Trees>>,
+}
+
+/// Trees of blobs that were asked for lately, the oldest first.
+#[derive(Debug, Default)]
+struct Trees {
+    by_hash: HashMap<BlobHash, Arc<[[u8; 32]]>>,
+    order: VecDeque<BlobHash>,
 }
 
 /// Blobs of a run, and how many bytes of them were read in parts since they were last counted.
@@ -119,6 +129,7 @@ impl Blobs {
             quick: Arc::new(store()?),
             memory: Arc::new(memory),
             watched: Arc::default(),
+            trees: Arc::default(),
         })
     }
 
@@ -205,6 +216,30 @@ impl Blobs {
         }
         let found = self.quick.get(&path(hash)).await.map_err(io_error)?;
         found.bytes().await.map_err(io_error)
+    }
+
+    /// The tree of a blob.
+    ///
+    /// # Errors
+    /// `NotFound`, or what the store says.
+    pub(crate) async fn tree(&self, hash: &BlobHash) -> io::Result<Arc<[[u8; 32]]>> {
+        if let Some(tree) = lock(&self.trees).by_hash.get(hash) {
+            return Ok(Arc::clone(tree));
+        }
+        let bytes = self.get(hash).await?;
+        // A few milliseconds: not on a thread that serves others.
+        let made = tokio::task::spawn_blocking(move || potluck_mesh::tree::tree_of(&bytes)).await;
+        let tree: Arc<[[u8; 32]]> = made.map_err(io::Error::other)?.into();
+        let mut trees = lock(&self.trees);
+        if trees.by_hash.insert(*hash, Arc::clone(&tree)).is_none() {
+            trees.order.push_back(*hash);
+        }
+        if trees.order.len() > MAX_TREES
+            && let Some(oldest) = trees.order.pop_front()
+        {
+            trees.by_hash.remove(&oldest);
+        }
+        Ok(tree)
     }
 
     /// Counts from now on what is read, in parts, of these blobs: what volunteers fetch for a run.

@@ -17,6 +17,9 @@ pub struct Config {
     pub operator: String,
     /// How to reach the operator.
     pub contact: String,
+    /// A proxy of the operator's stands before the relay and names each volunteer's address, the last one in
+    /// `X-Forwarded-For`. Which addresses volunteers may name to each other depends on it.
+    pub behind_proxy: bool,
     /// STUN and TURN servers of volunteers' links.
     pub turn: Option<TurnConfig>,
 }
@@ -28,6 +31,7 @@ impl Default for Config {
             data: PathBuf::from("potluck-data"),
             operator: "somebody on this machine".to_owned(),
             contact: String::new(),
+            behind_proxy: false,
             turn: None,
         }
     }

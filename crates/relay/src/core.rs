@@ -4,16 +4,18 @@
 use crate::blobs::Blobs;
 use crate::checks::Checker;
 use crate::commit::{Committer, ToCommit};
-use crate::db::{Db, JobState};
+use crate::db::{Db, JobState, wall_ms};
 use crate::names;
 use crate::runs::Runs;
-use potluck_proto::{BlobRequest, Message};
+use crate::turn::TurnServers;
+use potluck_proto::{BlobRequest, MeshSettings, Message};
 use potluck_schedule::{
-    CheckVerdict, Input, JobProgress, Output, Relay, RunError, RunInput, RunProgress, RunSpec, Ticket, Totals,
+    CheckVerdict, Input, JobProgress, MeshPicture, Output, Relay, RunError, RunInput, RunProgress, RunSpec, Ticket, Totals,
 };
 use potluck_types::limits::MAX_QUEUED_FRAMES;
-use potluck_types::{Instant, JobId, SessionId};
+use potluck_types::{BlobHash, Instant, JobId, SessionId};
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -28,6 +30,8 @@ pub(crate) enum Outgoing {
     Message(Message),
     /// Read a part of a blob and send it.
     Chunk(BlobRequest),
+    /// Read a blob and send its tree.
+    Tree(BlobHash),
 }
 
 /// A session's way out.
@@ -44,6 +48,7 @@ pub(crate) enum Command {
     Input(Input),
     Open {
         session: SessionId,
+        address: Option<IpAddr>,
         handle: SessionHandle,
     },
     Checked {
@@ -57,6 +62,10 @@ pub(crate) enum Command {
     },
     Totals {
         reply: oneshot::Sender<Totals>,
+    },
+    Mesh {
+        job: Option<JobId>,
+        reply: oneshot::Sender<MeshPicture>,
     },
     /// A run begins or goes on, if it can be held.
     AddRun {
@@ -107,6 +116,13 @@ impl Core {
         answer.await.map_err(|_| Gone)
     }
 
+    /// The mesh, or what of it works on one job or run.
+    pub(crate) async fn mesh(&self, job: Option<JobId>) -> Result<MeshPicture, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::Mesh { job, reply }).await?;
+        answer.await.map_err(|_| Gone)
+    }
+
     /// Adds a run, or says why it cannot be held.
     pub(crate) async fn add_run(&self, spec: RunSpec, next_round: u64) -> Result<Result<(), RunError>, Gone> {
         let (reply, answer) = oneshot::channel();
@@ -136,6 +152,8 @@ pub(crate) struct Surroundings {
     pub(crate) secret: potluck_verify::Secret,
     /// Where runs keep their state.
     pub(crate) runs: PathBuf,
+    /// What volunteers reach each other with.
+    pub(crate) turn: TurnServers,
 }
 
 /// Starts the core.
@@ -143,7 +161,7 @@ pub(crate) fn start(machine: Relay, surroundings: Surroundings) -> (Core, Runs) 
     let (commands, queue) = mpsc::channel(MAX_QUEUED_INPUTS);
     let (changed, changes) = watch::channel(0);
     let core = Core { commands: commands.clone(), changes };
-    let Surroundings { db, blobs, secret, runs } = surroundings;
+    let Surroundings { db, blobs, secret, runs, turn } = surroundings;
     let gate = blake3::derive_key("potluck 2026 gate of an epoch v1", &secret.0);
     let runs = Runs::new(db.clone(), blobs.clone(), runs, gate, commands.downgrade(), changed.clone());
     let checker = Checker::new(blobs.clone(), secret, commands.clone());
@@ -158,6 +176,7 @@ pub(crate) fn start(machine: Relay, surroundings: Surroundings) -> (Core, Runs) 
         db,
         blobs,
         runs: runs.clone(),
+        turn,
         changed,
     };
     tokio::spawn(task.run(queue));
@@ -175,6 +194,7 @@ struct Task {
     db: Db,
     blobs: Blobs,
     runs: Runs,
+    turn: TurnServers,
     changed: watch::Sender<u64>,
 }
 
@@ -190,9 +210,9 @@ impl Task {
             let Some(command) = command else { return };
             match command {
                 Command::Input(input) => self.step(input),
-                Command::Open { session, handle } => {
+                Command::Open { session, address, handle } => {
                     self.sessions.insert(session, handle);
-                    self.step(Input::Opened { session });
+                    self.step(Input::Opened { session, address });
                 }
                 Command::Checked { ticket, verdict, check_us } => {
                     self.check_us.insert(ticket, check_us);
@@ -204,6 +224,9 @@ impl Task {
                 }
                 Command::Totals { reply } => {
                     let _ = reply.send(self.machine.totals());
+                }
+                Command::Mesh { job, reply } => {
+                    let _ = reply.send(self.machine.mesh_picture(job.as_ref()));
                 }
                 Command::AddRun { spec, next_round, reply } => {
                     let fits = self.machine.run_fits(&spec);
@@ -244,6 +267,12 @@ impl Task {
         match output {
             Output::Send { session, message } => return self.queue(session, Outgoing::Message(message)),
             Output::SendChunk { session, request } => return self.queue(session, Outgoing::Chunk(request)),
+            Output::SendTree { session, hash } => return self.queue(session, Outgoing::Tree(hash)),
+            Output::MeshSettings { session } => {
+                let (servers, valid_for) = self.turn.for_session(session, wall_ms().max(0) as u64 / 1000);
+                let settings = MeshSettings { servers, valid_for };
+                return self.queue(session, Outgoing::Message(settings.into()));
+            }
             // The writer ends after what is queued when its sender is gone.
             Output::Close { session } => drop(self.sessions.remove(&session)),
             Output::Check(check) => self.checker.check(check),

@@ -1,7 +1,7 @@
 //! The HTTP API: thin handlers, every one of them in the OpenAPI document.
 
 use crate::api::{
-    ApiError, Contributor, Health, JobDetail, JobInfo, MatrixInfo, NewJob, Progress, Rejection, WellKnown,
+    ApiError, Contributor, Health, JobDetail, JobInfo, LinkInfo, MatrixInfo, PeerInfo, Peers, NewJob, Progress, Rejection, WellKnown,
 };
 use crate::assemble::Assembly;
 use crate::blobs::Blobs;
@@ -10,10 +10,10 @@ use crate::core::{Core, Gone};
 use crate::db::{Db, JobRow, JobState, wall_ms};
 use crate::runs::{self, Runs};
 use crate::turn::TurnServers;
-use crate::{metrics, session, site, token, uploads};
+use crate::{metrics, names, session, site, token, uploads};
 use axum::body::Body;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Path, Query, State, WebSocketUpgrade};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, State, WebSocketUpgrade};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
@@ -24,6 +24,7 @@ use potluck_types::limits::{
 };
 use potluck_types::{BlobHash, DType, JobId, SessionId};
 use serde::Deserialize;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -134,6 +135,7 @@ pub(crate) type Answer<T> = Result<Json<T>, ApiError>;
         volunteer,
         health,
         get_metrics,
+        get_peers,
         openapi,
         well_known
     )
@@ -151,6 +153,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/openapi.json", get(openapi))
         .route("/healthz", get(health))
         .route("/metrics", get(get_metrics))
+        .route("/api/v1/peers", get(get_peers))
         .route("/.well-known/potluck.json", get(well_known))
         .merge(runs::http::router())
         .fallback(site::serve)
@@ -413,12 +416,60 @@ async fn get_result(State(app): Shared, headers: HeaderMap, id: Id) -> Result<Re
 
 /// The volunteers' WebSocket; see PROTOCOL.md.
 #[utoipa::path(get, path = "/api/v1/volunteer", responses((status = 101, description = "the socket is open")))]
-async fn volunteer(State(app): Shared, upgrade: WebSocketUpgrade) -> Response {
+async fn volunteer(
+    State(app): Shared,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    let address = seen_at(&app.config, peer, &headers);
     let session = SessionId(app.next_session.fetch_add(1, Ordering::Relaxed));
     upgrade
         .max_message_size(MAX_FRAME_BYTES + OVERSIZE_BYTES)
         .max_frame_size(MAX_FRAME_BYTES + OVERSIZE_BYTES)
-        .on_upgrade(move |socket| session::serve(socket, session, app.core.clone(), app.blobs.clone()))
+        .on_upgrade(move |socket| {
+            session::serve(socket, session, address, app.core.clone(), app.blobs.clone())
+        })
+}
+
+/// Where a volunteer comes from. Behind a proxy of the operator's that is what the proxy wrote last.
+fn seen_at(config: &Config, peer: SocketAddr, headers: &HeaderMap) -> Option<IpAddr> {
+    if !config.behind_proxy {
+        return Some(peer.ip());
+    }
+    let said = headers.get_all("x-forwarded-for").iter().next_back()?.to_str().ok()?;
+    said.rsplit(',').next()?.trim().parse().ok()
+}
+
+#[derive(Debug, Deserialize)]
+struct OfJob {
+    job: Option<String>,
+}
+
+/// Who links to whom in the mesh, and how much passes. With `job`, only volunteers that work on that job or run.
+#[utoipa::path(get, path = "/api/v1/peers", params(("job" = Option<String>, Query)),
+    responses((status = 200, body = Peers), (status = 401, body = ApiError)))]
+async fn get_peers(
+    State(app): Shared,
+    headers: HeaderMap,
+    of: Result<Query<OfJob>, QueryRejection>,
+) -> Answer<Peers> {
+    app.authorize(&headers)?;
+    let Query(of) = of.map_err(|error| bad(error.body_text(), "job is the id of a job or run"))?;
+    let job = of.job.map(|id| id.parse().map_err(|_| ApiError::not_found("job"))).transpose()?;
+    let picture = app.core.mesh(job).await?;
+    let members = picture.members.into_iter().map(|member| PeerInfo {
+        volunteer: member.volunteer.to_string(),
+        seed: member.seed,
+        links: member.links as u64,
+    });
+    let links = picture.links.into_iter().map(|link| LinkInfo {
+        ends: link.ends.into_iter().map(|end| end.map(|volunteer| volunteer.to_string())).collect(),
+        path: link.path.map(|path| names::path(path).to_owned()),
+        received: link.received.to_vec(),
+        bytes_per_s: link.rates.to_vec(),
+    });
+    Ok(Json(Peers { members: members.collect(), links: links.collect() }))
 }
 
 /// Whether the relay is up.

@@ -189,7 +189,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (turn, turn_server) = turn::start(config.turn.as_ref()).await?;
     let machine = Machine::new(potluck_schedule::Config::new(random()?, incarnation));
     let folder = data.join("runs");
-    let surroundings = Surroundings { db: db.clone(), blobs: blobs.clone(), secret, runs: folder };
+    let surroundings =
+        Surroundings { db: db.clone(), blobs: blobs.clone(), secret, runs: folder, turn: turn.clone() };
     let (core, runs) = core::start(machine, surroundings);
     resume(&core, &db, &blobs, &config.data).await?;
     runs.resume(&core, &config.data).await?;
@@ -213,7 +214,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         rebuilds: http::App::rebuild_slots(),
     };
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = axum::serve(listener, http::router(Arc::new(app))).with_graceful_shutdown(async {
+    let service = http::router(Arc::new(app)).into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(async {
         let _ = stopped.await;
     });
     let server = tokio::spawn(server.into_future());

@@ -32,6 +32,27 @@ pub(crate) fn text(totals: &Totals, turn: TurnTotals) -> String {
         "Datagrams and requests that the TURN server refused.",
         turn.refused,
     );
+    let mesh = &totals.mesh;
+    put("input_bytes_total", "counter", "Bytes of inputs that the relay sent.", totals.inputs_served);
+    put(
+        "relay_saved_bytes_total",
+        "counter",
+        "Bytes of inputs that volunteers lacked, used, and did not get from the relay.",
+        totals.saved(),
+    );
+    put("mesh_members", "gauge", "Sessions in the mesh.", mesh.members);
+    put("mesh_links_direct", "gauge", "Links between volunteers that run directly.", mesh.direct);
+    put("mesh_links_turn", "gauge", "Links between volunteers that run through TURN.", mesh.turn);
+    put("mesh_links_unconnected", "gauge", "Links that are not connected.", mesh.unconnected);
+    put("mesh_links_assigned_total", "counter", "Links ever assigned.", mesh.links_assigned);
+    put("mesh_signals_total", "counter", "Signals passed on.", mesh.signals);
+    put("mesh_signals_refused_total", "counter", "Signals not passed on.", mesh.signals_refused);
+    put("mesh_bytes_total", "counter", "Bytes that volunteers say came from peers.", mesh.peer_bytes);
+    put("mesh_unreachable_total", "counter", "Links that could not be connected.", mesh.unreachable);
+    put("mesh_bad_groups_total", "counter", "Links ended for a wrong group.", mesh.bad_groups);
+    put("mesh_stalled_total", "counter", "Links ended because a peer stalled.", mesh.stalled);
+    put("mesh_lied_total", "counter", "Links ended because a peer has not what it said.", mesh.lied);
+    put("mesh_flooded_total", "counter", "Links ended for a flood.", mesh.flooded);
     if let Some(bytes) = resident_bytes() {
         put("resident_memory_bytes", "gauge", "Memory that the process occupies.", bytes);
     }

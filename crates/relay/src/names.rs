@@ -1,6 +1,6 @@
 //! Names of the protocol's enums in the database and in the API: stable, whatever the code calls them.
 
-use potluck_proto::{Backend, RejectReason};
+use potluck_proto::{Backend, LinkPath, RejectReason};
 
 /// The name of a backend.
 pub(crate) const fn backend(backend: Backend) -> &'static str {
@@ -16,6 +16,14 @@ pub(crate) const fn backend(backend: Backend) -> &'static str {
 pub(crate) fn parse_backend(name: &str) -> Option<Backend> {
     let all = [Backend::WebGpu, Backend::WasmSimd, Backend::NativeGpu, Backend::NativeCpu];
     all.into_iter().find(|candidate| backend(*candidate) == name)
+}
+
+/// The name of a path.
+pub(crate) const fn path(path: LinkPath) -> &'static str {
+    match path {
+        LinkPath::Direct => "direct",
+        LinkPath::Turn => "turn",
+    }
 }
 
 /// The name of a reason.

@@ -5,10 +5,11 @@ use crate::core::{Command, Core, Outgoing, SessionHandle};
 use axum::extract::ws::{Message as Frame, WebSocket};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
-use potluck_proto::{BlobChunk, BlobMissing, DecodeError, Message, Refusal, RefusalCode, decode, encode};
+use potluck_proto::{BlobChunk, BlobMissing, BlobTree, DecodeError, Message, Refusal, RefusalCode, decode, encode};
 use potluck_schedule::Input;
 use potluck_types::SessionId;
 use potluck_types::limits::MAX_QUEUED_FRAMES;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
@@ -26,12 +27,18 @@ const GOODBYE: Duration = Duration::from_secs(2);
 const SLOW_RETRY: potluck_types::Duration = potluck_types::Duration::from_secs(5);
 
 /// Serves a volunteer until either side ends.
-pub(crate) async fn serve(socket: WebSocket, session: SessionId, core: Core, blobs: Blobs) {
+pub(crate) async fn serve(
+    socket: WebSocket,
+    session: SessionId,
+    address: Option<IpAddr>,
+    core: Core,
+    blobs: Blobs,
+) {
     let (sink, mut stream) = socket.split();
     let (outgoing, queue) = mpsc::channel(MAX_QUEUED_FRAMES);
     let cut = Arc::new(Notify::new());
     let handle = SessionHandle { outgoing, cut: Arc::clone(&cut) };
-    if core.tell(Command::Open { session, handle }).await.is_err() {
+    if core.tell(Command::Open { session, address, handle }).await.is_err() {
         return;
     }
     let mut writer = tokio::spawn(write(sink, queue, blobs, cut));
@@ -115,6 +122,13 @@ async fn forward(
                     }
                 }
             }
+            Outgoing::Tree(hash) => match blobs.tree(&hash).await {
+                Ok(groups) => BlobTree { hash, groups: groups.to_vec() }.into(),
+                Err(error) => {
+                    tracing::error!(%error, "an input cannot be read");
+                    Message::from(BlobMissing { hash })
+                }
+            },
         };
         let frame = match encode(&message) {
             Ok(frame) => Frame::Binary(frame.into()),

@@ -128,6 +128,8 @@ pub(crate) const MEMBER_BLOBS: usize = 256;
 pub(crate) const PEER_COST: u64 = 4;
 /// How often the mesh is tended.
 pub(crate) const MESH_INTERVAL: Duration = Duration::from_secs(5);
+/// Members get fresh credentials for TURN this often: before the old ones, which count for an hour, expire.
+pub(crate) const SETTINGS_INTERVAL: Duration = Duration::from_secs(40 * 60);
 /// A link whose end lost its session is kept for so long: it may still run, and the end may come back.
 pub(crate) const RESUME_GRACE: Duration = Duration::from_secs(60);
 /// Signals for an end that lost its session wait so long: older ones belong to an attempt that was given up.

@@ -192,7 +192,7 @@ impl World {
     }
 
     fn join(&mut self, session: u64, key: u8) {
-        self.input(Input::Opened { session: SessionId(session) });
+        self.input(Input::Opened { session: SessionId(session), address: None });
         let key = VolunteerKey([key; 32]);
         self.say(session, Hello { oldest_version: 1, newest_version: 1, key, agent: String::new() });
         self.agree(session);

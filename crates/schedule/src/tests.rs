@@ -72,7 +72,7 @@ impl World {
 
     /// A session that said hello and agreed.
     fn join(&mut self, session: SessionId, key: u8) -> ConsentToken {
-        self.input(Input::Opened { session });
+        self.input(Input::Opened { session, address: None });
         let hello = Hello {
             oldest_version: 1,
             newest_version: 1,
@@ -298,7 +298,7 @@ fn a_wrong_result_is_leased_again_and_the_liar_waits() {
     );
     assert_eq!(world.refusal(S1), Some(RefusalCode::NotTrusted));
     // It comes back under the same key, and has to wait still.
-    world.input(Input::Opened { session: S2 });
+    world.input(Input::Opened { session: S2, address: None });
     let key = VolunteerKey([1; 32]);
     world.say(S2, Hello { oldest_version: 1, newest_version: 1, key, agent: String::new() });
     assert_eq!(world.refusal(S2), Some(RefusalCode::NotTrusted));

@@ -6,10 +6,13 @@ use crate::rounds::Open;
 use crate::store::Pending;
 use crate::trace::brief;
 use crate::world::{Event, MAX_TICKS_PER_SECOND, World};
-use potluck_proto::{BlobChunk, BlobMissing, BlobRequest, Message, RejectReason, decode, encode};
+use potluck_mesh::tree::tree_of;
+use potluck_proto::{
+    BlobChunk, BlobMissing, BlobRequest, BlobTree, MeshSettings, Message, RejectReason, decode, encode,
+};
 use potluck_schedule::{Check, CheckVerdict, Config, Input, Output, Relay};
 use potluck_types::limits::MAX_QUEUED_FRAMES;
-use potluck_types::{DType, Instant, JobId, MatmulShape, SessionId};
+use potluck_types::{BlobHash, DType, Duration, Instant, JobId, MatmulShape, SessionId};
 use potluck_verify::{Params, Secret, Verdict, check_blob, check_bytes, probe_seed};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -89,6 +92,15 @@ impl World {
                 let read_ms = self.rng.within(0..=3);
                 self.queue.after(read_ms, Event::ChunkRead { start, session, request });
                 Ok(())
+            }
+            Output::SendTree { session, hash } => {
+                let read_ms = self.rng.within(0..=3);
+                self.queue.after(read_ms, Event::TreeRead { start, session, hash });
+                Ok(())
+            }
+            Output::MeshSettings { session } => {
+                let settings = MeshSettings { servers: Vec::new(), valid_for: Duration::from_secs(3600) };
+                self.send_down(session, &settings.into(), inputs)
             }
             Output::Close { session } => {
                 let conn = self.host.as_mut().and_then(|host| host.sessions.remove(&session));
@@ -196,8 +208,27 @@ impl World {
             }
             None => Message::from(BlobMissing { hash: request.hash }),
         };
+        self.answer(session, &message)
+    }
+
+    /// A blob was read: its tree goes out.
+    pub(crate) fn tree_read(&mut self, start: u32, session: SessionId, hash: &BlobHash) -> Result<(), String> {
+        if !self.host.as_ref().is_some_and(|host| self.start == start && host.sessions.contains_key(&session))
+        {
+            return Ok(());
+        }
+        let unreadable = !self.calm && self.rng.permille(self.plan.faults.unreadable);
+        let library = Library { products: &self.products, blobs: &self.store.blobs };
+        let message = match library.blob(hash).filter(|_| !unreadable) {
+            Some(blob) => BlobTree { hash: *hash, groups: tree_of(blob) }.into(),
+            None => Message::from(BlobMissing { hash: *hash }),
+        };
+        self.answer(session, &message)
+    }
+
+    fn answer(&mut self, session: SessionId, message: &Message) -> Result<(), String> {
         let mut inputs = VecDeque::new();
-        self.send_down(session, &message, &mut inputs)?;
+        self.send_down(session, message, &mut inputs)?;
         inputs.into_iter().try_for_each(|input| self.step(input))
     }
 
@@ -330,7 +361,7 @@ impl World {
             .note(now, b'O', session.0, &[], || format!("relay: client {client} opens session {session}"));
         self.watch.opened(session, honest);
         self.put(conn, Side::Client, Item::Start);
-        self.step(Input::Opened { session })
+        self.step(Input::Opened { session, address: None })
     }
 
     pub(crate) fn relay_receives(&mut self, conn: ConnId) -> Result<(), String> {

@@ -18,7 +18,7 @@ use crate::trace::{Sink, Trace, TraceHash};
 use crate::watch::{Products, Watch};
 use potluck_proto::BlobRequest;
 use potluck_schedule::{AcceptedUpdate, CheckVerdict, Config, Input, RunInput, Ticket};
-use potluck_types::{JobId, SessionId};
+use potluck_types::{BlobHash, JobId, SessionId};
 use std::sync::Arc;
 
 /// After the faults stop, every job is complete within this simulated time, in milliseconds.
@@ -104,6 +104,8 @@ pub(crate) enum Event {
     Accept { conn: ConnId },
     /// A chunk was read from the blob store.
     ChunkRead { start: u32, session: SessionId, request: BlobRequest },
+    /// A blob was read, for its tree.
+    TreeRead { start: u32, session: SessionId, hash: BlobHash },
     /// A check is done.
     Checked { start: u32, ticket: Ticket, verdict: CheckVerdict },
     /// The group commit happens.
@@ -318,6 +320,7 @@ impl World {
             Event::Due { conn, side: Side::Client } => self.client_receives(conn),
             Event::Accept { conn } => self.accept(conn),
             Event::ChunkRead { start, session, request } => self.chunk_read(start, session, &request),
+            Event::TreeRead { start, session, hash } => self.tree_read(start, session, &hash),
             Event::Checked { start, ticket, verdict } if self.lives(start) => {
                 self.step(Input::Checked { ticket, verdict })
             }

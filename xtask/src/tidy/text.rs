@@ -54,7 +54,10 @@ pub(super) fn check(root: &Path) -> Result<Findings> {
         }
     }
     findings.extend(limits(&fs::read_to_string(root.join("crates/types/src/limits.rs"))?));
-    let source = fs::read_to_string(root.join("crates/proto/src/message.rs"))?;
+    let mut source = String::new();
+    for file in ["message.rs", "signal.rs", "peer.rs"] {
+        source += &fs::read_to_string(root.join("crates/proto/src").join(file))?;
+    }
     findings.extend(protocol(&source, &fs::read_to_string(root.join("PROTOCOL.md"))?));
     Ok(findings)
 }
@@ -130,7 +133,7 @@ fn protocol(source: &str, page: &str) -> Findings {
         return Vec::new();
     }
     vec![format!(
-        "PROTOCOL.md does not name the hash of crates/proto/src/message.rs: update the page, then write `{hash}`"
+        "PROTOCOL.md does not name the hash of message.rs, signal.rs and peer.rs in crates/proto/src: update the page, then write `{hash}`"
     )]
 }
 

@@ -60,8 +60,6 @@ pub(crate) struct TurnTotals {
 
 impl TurnServers {
     /// The servers for a session, and for how long its credentials count.
-    // Not called yet: whoever sends `MeshSettings` does.
-    #[cfg_attr(not(test), expect(dead_code))]
     pub(crate) fn for_session(&self, session: SessionId, now_unix_s: u64) -> (Vec<IceServer>, Duration) {
         let until = now_unix_s.saturating_add(VALIDITY.0 / 1000);
         let label = self.label(session);

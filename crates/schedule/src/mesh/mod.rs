@@ -18,7 +18,7 @@ pub use report::{MeshCounts, MeshLink, MeshMember, MeshPicture};
 use crate::io::Output;
 use crate::policy::{
     COMPLAINTS, CONNECT_TO, MESH_BAN, MESH_INTERVAL, NEIGHBOR_SCAN, QUEUED_SIGNALS, REFUSED_RETRY, RESUME_GRACE,
-    SIGNAL_TTL,
+    SETTINGS_INTERVAL, SIGNAL_TTL,
 };
 use crate::relay::{Relay, Timer};
 use potluck_proto::{
@@ -39,6 +39,8 @@ pub(crate) struct Member {
     seed: bool,
     links: BTreeSet<LinkId>,
     signals: Bucket,
+    /// When it was last told of servers.
+    told: Instant,
     /// Blobs that it said to hold, or needs for its leases.
     blobs: BTreeSet<BlobHash>,
 }
@@ -140,6 +142,7 @@ impl Relay {
             seed: join.seed,
             links: BTreeSet::new(),
             signals: bucket,
+            told: self.now,
             blobs: BTreeSet::new(),
         };
         if self.mesh.members.contains_key(&id) {
@@ -444,6 +447,12 @@ impl Relay {
             }
         }
         over.iter().for_each(|link| self.remove_link(link, None));
+        for (id, member) in &mut self.mesh.members {
+            if now.since(member.told) >= SETTINGS_INTERVAL {
+                member.told = now;
+                self.out.push(Output::MeshSettings { session: *id });
+            }
+        }
         self.mesh.complaints.retain(|_, by| {
             by.retain(|_, since| now.since(*since) < MESH_BAN);
             !by.is_empty()

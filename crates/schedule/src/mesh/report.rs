@@ -2,7 +2,7 @@
 
 use crate::relay::Relay;
 use potluck_proto::LinkPath;
-use potluck_types::VolunteerId;
+use potluck_types::{JobId, SessionId, VolunteerId};
 
 /// Counters of the mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -69,14 +69,20 @@ pub struct MeshPicture {
 }
 
 impl Relay {
-    /// The mesh, in whole.
-    pub fn mesh_picture(&self) -> MeshPicture {
-        let members = self.mesh.members.values().map(|member| MeshMember {
+    /// The mesh: in whole, or the members that work on one job or run, and the links between them.
+    pub fn mesh_picture(&self, job: Option<&JobId>) -> MeshPicture {
+        let works = |session: &SessionId| {
+            let viewing = self.sessions.get(session).and_then(|session| session.viewing.as_ref());
+            job.is_none() || viewing == job
+        };
+        let members = self.mesh.members.iter().filter(|(id, _)| works(id)).map(|(_, member)| MeshMember {
             volunteer: member.volunteer,
             seed: member.seed,
             links: member.links.len(),
         });
-        let links = self.mesh.links.values().map(|link| {
+        let inside =
+            |link: &&super::Link| link.ends.iter().all(|end| end.session.as_ref().is_none_or(works));
+        let links = self.mesh.links.values().filter(inside).map(|link| {
             let paths = link.ends.each_ref().map(|end| end.path);
             let path = match paths {
                 [Some(LinkPath::Turn), Some(_)] | [Some(_), Some(LinkPath::Turn)] => Some(LinkPath::Turn),
@@ -99,7 +105,7 @@ impl Relay {
 
     /// Counters of the mesh.
     pub fn mesh_counts(&self) -> MeshCounts {
-        let picture = self.mesh_picture();
+        let picture = self.mesh_picture(None);
         let of = |path| picture.links.iter().filter(|link| link.path == path).count() as u64;
         MeshCounts {
             members: self.mesh.members.len() as u64,
