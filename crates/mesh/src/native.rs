@@ -22,7 +22,6 @@ use webrtc::peer_connection::{
     RTCIceGatheringState, RTCIceServer, RTCPeerConnectionIceEvent, RTCPeerConnectionState,
     RTCSessionDescription, SettingEngineBuilder,
 };
-use webrtc::runtime::Runtime;
 
 /// Events that may wait for whoever reads them, of all links together; then the links wait.
 pub const EVENT_QUEUE: usize = 256;
@@ -58,8 +57,6 @@ pub struct NativeOptions {
 /// Links over webrtc-rs. Dropping it closes them.
 pub struct NativeLinks {
     options: NativeOptions,
-    /// What carries packets and time; `None` for tokio and the machine's network.
-    runtime: Option<Arc<dyn Runtime>>,
     events: mpsc::Sender<LinkEvent>,
     links: HashMap<LinkId, Handle>,
 }
@@ -112,7 +109,7 @@ impl NativeLinks {
     ///
     /// Actions can be carried out only within a tokio runtime with time and network.
     pub fn new(options: NativeOptions, events: mpsc::Sender<LinkEvent>) -> Self {
-        Self { options, runtime: None, events, links: HashMap::new() }
+        Self { options, events, links: HashMap::new() }
     }
 
     /// Links that are open or being opened.
@@ -127,7 +124,6 @@ impl NativeLinks {
         let (frames, frame_queue) = mpsc::channel(FRAME_QUEUE);
         let opening = Opening {
             bind: self.options.bind.clone(),
-            runtime: self.runtime.clone(),
             attempt,
             offers,
             configuration: configuration(servers),
@@ -371,7 +367,6 @@ impl PeerConnectionEventHandler for Handler {
 /// What a link's task begins with.
 struct Opening {
     bind: Vec<String>,
-    runtime: Option<Arc<dyn Runtime>>,
     attempt: u32,
     offers: bool,
     configuration: RTCConfiguration,
@@ -401,15 +396,12 @@ impl Opening {
             .with_multicast_dns_mode(MulticastDnsMode::Disabled)
             .with_ice_timeouts(Some(DISCONNECTED_AFTER), Some(FAILED_AFTER), Some(KEEPALIVE))
             .build();
-        let mut builder = PeerConnectionBuilder::new()
+        let builder = PeerConnectionBuilder::new()
             .with_configuration(self.configuration)
             .with_setting_engine(settings)
             .with_handler(Arc::new(Handler { states, gathered, channels }))
             .with_udp_addrs(self.bind)
             .with_data_channel_send_buffer_limit(SEND_BUFFER_BYTES as usize);
-        if let Some(runtime) = self.runtime {
-            builder = builder.with_runtime(runtime);
-        }
         let connection = match Box::pin(builder.build()).await {
             Ok(connection) => Connection(Arc::new(connection)),
             Err(error) => return error.into(),
@@ -756,5 +748,53 @@ impl Writer<'_> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_relay_on_this_machine_needs_loopback_alone() {
+        for (host, bound) in
+            [("127.0.0.1", "127.0.0.1:0"), ("[::1]", "[::1]:0"), ("127.1.2.3", "127.1.2.3:0")]
+        {
+            assert_eq!(bind_addresses(host, 8787).await, [bound]);
+        }
+        // With both of them, the older one: it is there on every machine.
+        let both = ["[::1]:1", "127.0.0.1:1"].map(|to| to.parse().unwrap());
+        assert_eq!(bind_addresses_towards(&both), ["127.0.0.1:0"]);
+    }
+
+    #[tokio::test]
+    async fn another_relay_needs_every_interface() {
+        // Which there are depends on the machine: those that lead somewhere, and loopback only without any.
+        let somewhere: SocketAddr = "192.0.2.7:1".parse().unwrap();
+        let bound = bind_addresses_towards(&[somewhere]);
+        assert_eq!(bound.contains(&"0.0.0.0:0".to_owned()), leads_somewhere(somewhere), "{bound:?}");
+        assert!(!bound.is_empty() && bound.len() <= 2, "{bound:?}");
+        assert!(bound == ["127.0.0.1:0"] || bound.iter().all(|to| !to.starts_with("127")), "{bound:?}");
+        // A name that nobody has is no reason to fail.
+        assert_eq!(bind_addresses("nobody.invalid", 1).await, bind_addresses_towards(&[]));
+    }
+
+    #[test]
+    fn servers_keep_their_credentials() {
+        let server = |url: &str, username: &str, credential: &str| IceServer {
+            urls: vec![url.to_owned(), "stun:192.0.2.1:3478".to_owned()],
+            username: username.to_owned(),
+            credential: credential.to_owned(),
+        };
+        let configuration = configuration(&[
+            server("turn:192.0.2.1:3478?transport=udp", "name", "word"),
+            server("turn:192.0.2.2:3478", "", ""),
+            server("http://192.0.2.3", "name", "word"),
+        ]);
+        let servers = configuration.ice_servers();
+        // Of the last two, only what needs no credentials is left.
+        assert_eq!(servers.len(), 4, "{servers:?}");
+        assert_eq!((&*servers[0].username, &*servers[0].credential), ("name", "word"));
+        assert!(servers[1..].iter().all(|server| server.urls == ["stun:192.0.2.1:3478"]));
     }
 }
