@@ -7,7 +7,7 @@ pub mod train;
 
 use potluck_cli::error::CliError;
 use potluck_cli::stop::Stop;
-use potluck_cli::volunteer::{Lending, lend};
+use potluck_cli::volunteer::{Exchange, Lending, lend};
 use potluck_proto::Preset;
 use potluck_relay::{Config, Running};
 use potluck_types::VolunteerKey;
@@ -273,8 +273,14 @@ impl Volunteer {
 
     /// As [`Volunteer::start`], with another choice of what computes.
     pub fn choosing(url: &str, name: u8, preset: Preset, choice: Choice) -> Self {
-        let lending =
-            Lending { relay: url.to_owned(), choice, preset, key: VolunteerKey([name; 32]), count: None };
+        let lending = Lending {
+            relay: url.to_owned(),
+            choice,
+            preset,
+            key: VolunteerKey([name; 32]),
+            count: None,
+            exchange: Exchange::default(),
+        };
         let stop = Stop::default();
         let heeded = stop.clone();
         let thread = std::thread::spawn(move || {

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod size;
 mod train;
 
 pub use train::{
@@ -78,11 +79,15 @@ Everything it needs is public; each piece is checked by its hash. Ends with exit
     #[command(
         after_help = "Starting the command is the consent: it lends this machine's GPU or CPU to the relay's jobs until it \
 ends.
+Inputs are exchanged with other volunteers where that works, which spares the relay; they see this machine's network \
+address. With --relay-only they do not, and everything comes from the relay.
 The first Ctrl-C finishes the shard at hand, the second stops at once.
 
 Examples:
   potluck volunteer --relay https://relay.example.org
-  potluck volunteer --backend cpu --preset quiet"
+  potluck volunteer --backend cpu --preset quiet
+  potluck volunteer --relay-only
+  potluck volunteer --seed --cache 8GiB --upload 2MiB/s"
     )]
     Volunteer(VolunteerArgs),
     /// Lend headless Chromium tabs through the relay's own page
@@ -340,6 +345,18 @@ pub struct VolunteerArgs {
     /// Stop after this many results were accepted
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
+    /// Exchange nothing with other volunteers, who then do not see this machine's network address
+    #[arg(long)]
+    pub relay_only: bool,
+    /// Stay for others' sake: link to more volunteers than own work needs, and keep more inputs for them
+    #[arg(long, conflicts_with = "relay_only")]
+    pub seed: bool,
+    /// Memory for inputs that may be needed again, like 500MB or 2GiB [default: 512MiB; with --seed, 2GiB]
+    #[arg(long, value_name = "SIZE", value_parser = size::size)]
+    pub cache: Option<u64>,
+    /// Most that other volunteers get of this machine's network, like 500kB/s or 2MiB/s [default: no limit of its own]
+    #[arg(long, value_name = "RATE", value_parser = size::rate, conflicts_with = "relay_only")]
+    pub upload: Option<u64>,
     /// Print one JSON object an event
     #[arg(long)]
     pub json: bool,
@@ -430,6 +447,8 @@ mod tests {
             "potluck cancel abc --token-file f",
             "potluck fetch abc --out c.npy",
             "potluck volunteer --backend cpu --preset quiet --count 3",
+            "potluck volunteer --relay-only --cache 0",
+            "potluck volunteer --seed --cache 8GiB --upload 2MiB/s",
             "potluck tabs --count 2 --backend wasm",
             "potluck completions zsh",
             "potluck submit train run.toml --watch --name n --json",
@@ -477,6 +496,10 @@ mod tests {
             ("potluck model export 3f2a", Kind::MissingRequiredArgument),
             ("potluck model import dir", Kind::MissingRequiredArgument),
             ("potluck tabs --count 65", Kind::ValueValidation),
+            ("potluck volunteer --seed --relay-only", Kind::ArgumentConflict),
+            ("potluck volunteer --relay-only --upload 1MB/s", Kind::ArgumentConflict),
+            ("potluck volunteer --cache much", Kind::ValueValidation),
+            ("potluck volunteer --upload 0", Kind::ValueValidation),
         ] {
             assert_eq!(parse(line).err(), Some(kind), "{line}");
         }

@@ -7,7 +7,7 @@ use potluck_cli::args::{Cli, Command, MatmulArgs, SubmitJob};
 use potluck_cli::client::Client;
 use potluck_cli::error::Exit;
 use potluck_cli::stop::Stop;
-use potluck_cli::volunteer::{Lending, lend};
+use potluck_cli::volunteer::{Exchange, Lending, lend};
 use potluck_cli::{jobs, submit};
 use potluck_relay::{Config, Running};
 use potluck_types::VolunteerKey;
@@ -60,6 +60,7 @@ fn lending(relay: String) -> Lending {
         preset: potluck_proto::Preset::Full,
         key: VolunteerKey([9; 32]),
         count: None,
+        exchange: Exchange::default(),
     }
 }
 

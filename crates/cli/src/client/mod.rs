@@ -312,6 +312,13 @@ pub(crate) fn is_loopback(relay: &str) -> bool {
     })
 }
 
+/// Host and port of an address that [`base_address`] let through. An address of IPv6 keeps its brackets.
+pub(crate) fn host_and_port(relay: &str) -> Option<(String, u16)> {
+    let uri = relay.parse::<ureq::http::Uri>().ok()?;
+    let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+    Some((uri.host()?.to_owned(), uri.port_u16().unwrap_or(usual)))
+}
+
 /// The error that a body's reader returns after Ctrl-C.
 pub(crate) fn interrupted() -> std::io::Error {
     std::io::Error::other(Interruption)
@@ -336,6 +343,17 @@ mod tests {
         }
         for other in ["http://192.168.0.1", "http://localhost.example.org", "http://[::2]"] {
             assert!(!is_loopback(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn an_address_has_a_host_and_a_port() {
+        for (relay, host, port) in [
+            ("http://127.0.0.1:8787", "127.0.0.1", 8787),
+            ("http://a.example/below", "a.example", 80),
+            ("https://[2001:db8::1]", "[2001:db8::1]", 443),
+        ] {
+            assert_eq!(host_and_port(relay), Some((host.to_owned(), port)));
         }
     }
 

@@ -16,10 +16,13 @@ pub use key::{default_path, load_or_create};
 pub use report::{reason_name, state_name};
 
 use crate::args::{NativeBackend, VolunteerArgs};
+use crate::client::{base_address, host_and_port};
 use crate::error::CliError;
 use crate::stop::Stop;
 use kernel::KernelThread;
 use link::{Link, socket_address};
+use potluck_mesh::native::{EVENT_QUEUE, NativeLinks, NativeOptions, bind_addresses};
+use potluck_mesh::{LinkEvent, Links as _};
 use potluck_proto::{Backend, Preset};
 use potluck_types::{Instant as At, VolunteerKey, limits::MAX_CONSENT};
 use potluck_volunteer::{Action, Choice, Engine, Event, Options, State, Status};
@@ -28,14 +31,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// The version of the text that starting the command agrees to: the one in `potluck volunteer --help`.
-const CONSENT_TEXT_VERSION: u16 = 1;
+const CONSENT_TEXT_VERSION: u16 = 2;
 /// Memory for one shard or one part of a round: a step of `small` with two sequences fits.
 const MEMORY_BYTES: u64 = 1 << 30;
 /// Memory for inputs that may be needed again.
 const CACHE_BYTES: u64 = 512 << 20;
+/// The same where the machine stays for others' sake: both matrices of a product of 16,384 x 16,384.
+const SEED_CACHE_BYTES: u64 = 2 << 30;
 /// How often the status is looked at when nothing happens.
 const STATUS_INTERVAL: Duration = Duration::from_millis(500);
-/// Time for the last frames (a withdrawn lease) to leave when the command ends.
+/// Time for the last frames (a withdrawn lease, the end of links) to leave when the command ends.
 const GOODBYE: Duration = Duration::from_millis(200);
 
 /// What a native volunteer lends, and to whom.
@@ -51,6 +56,27 @@ pub struct Lending {
     pub key: VolunteerKey,
     /// Finish after so many accepted results.
     pub count: Option<u64>,
+    /// What is exchanged with other volunteers.
+    pub exchange: Exchange,
+}
+
+/// What a native volunteer exchanges with others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exchange {
+    /// Whether inputs are exchanged at all. Peers see this machine's network address.
+    pub peers: bool,
+    /// Whether it stays for others' sake.
+    pub seed: bool,
+    /// Bytes of memory for inputs that may be needed again.
+    pub cache_bytes: u64,
+    /// Bytes per second that peers may get in all.
+    pub upload_bytes_per_s: Option<u64>,
+}
+
+impl Default for Exchange {
+    fn default() -> Self {
+        Self { peers: true, seed: false, cache_bytes: CACHE_BYTES, upload_bytes_per_s: None }
+    }
 }
 
 /// Lends this machine until it is stopped: the first request to stop finishes the shard at hand, the second stops at
@@ -65,7 +91,8 @@ pub async fn lend(
     stop: &Stop,
     mut on_status: impl FnMut(&Status),
 ) -> Result<Status, CliError> {
-    let mut adapter = Adapter::start(lending)?;
+    let mut adapter = Adapter::start(lending).await?;
+    adapter.step(Event::Peers(lending.exchange.peers));
     adapter.begin(lending);
     let mut seen = 0;
     let mut finishing = false;
@@ -104,6 +131,7 @@ pub async fn lend(
                 }),
             },
             event = next_of(&mut adapter.link) => adapter.step(event),
+            Some(event) = adapter.link_events.recv() => adapter.step(Event::Link(event)),
             () = tokio::time::sleep(wait.min(STATUS_INTERVAL)) => adapter.step(Event::Tick),
         }
     }
@@ -145,13 +173,25 @@ struct Adapter {
     origin: Instant,
     address: String,
     link: Option<Link>,
+    links: NativeLinks,
+    link_events: mpsc::Receiver<LinkEvent>,
     kernel: KernelThread,
     answers: mpsc::Receiver<Event>,
 }
 
 impl Adapter {
-    fn start(lending: &Lending) -> Result<Self, CliError> {
+    async fn start(lending: &Lending) -> Result<Self, CliError> {
         let address = socket_address(&lending.relay)?;
+        let relay = host_and_port(&base_address(&lending.relay)?);
+        let bind = match &relay {
+            Some((host, port)) if lending.exchange.peers => bind_addresses(host, *port).await,
+            _ => Vec::new(),
+        };
+        // As it stands in a URL.
+        let bracketed = |host: String| if host.contains(':') { format!("[{host}]") } else { host };
+        let relay_host = relay.map(|(host, _)| bracketed(host)).unwrap_or_default();
+        let (events, link_events) = mpsc::channel(EVENT_QUEUE);
+        let links = NativeLinks::new(NativeOptions { bind }, events);
         let mut jitter = [0; 8];
         // Without chance, the process id still differs between volunteers of one machine.
         if getrandom::fill(&mut jitter).is_err() {
@@ -163,15 +203,16 @@ impl Adapter {
             origin: "native".to_owned(),
             text_version: CONSENT_TEXT_VERSION,
             memory_bytes: MEMORY_BYTES,
-            cache_bytes: CACHE_BYTES,
+            cache_bytes: lending.exchange.cache_bytes,
             jitter: u64::from_le_bytes(jitter),
-            relay_host: String::new(),
-            upload_bytes_per_s: None,
-            seed: false,
+            relay_host,
+            upload_bytes_per_s: lending.exchange.upload_bytes_per_s,
+            seed: lending.exchange.seed,
         });
         let (kernel, answers) = KernelThread::start()
             .map_err(|cause| CliError::System { what: "the kernel thread could not be started", cause })?;
-        Ok(Self { engine, origin: Instant::now(), address, link: None, kernel, answers })
+        let origin = Instant::now();
+        Ok(Self { engine, origin, address, link: None, links, link_events, kernel, answers })
     }
 
     fn now(&self) -> At {
@@ -203,7 +244,7 @@ impl Adapter {
                     }
                     Action::Calibrate(choice) => self.kernel.calibrate(choice),
                     Action::Run(run) => self.kernel.run(run),
-                    Action::Link(_) => {}
+                    Action::Link(action) => self.links.carry_out(action),
                     Action::Cancel(run) => self.kernel.cancel(run),
                 }
             }
@@ -217,10 +258,18 @@ impl Adapter {
         }
     }
 
-    async fn hang_up(&mut self) {
-        if let Some(link) = self.link.take() {
-            link.close(GOODBYE).await;
-        }
+    /// Closes the connection and the links, and waits for that as long as it is worth it.
+    async fn hang_up(self) {
+        let Self { link, links, mut link_events, .. } = self;
+        drop(links);
+        let links_gone = tokio::time::timeout(GOODBYE, async { while link_events.recv().await.is_some() {} });
+        let link_gone = async {
+            if let Some(link) = link {
+                link.close(GOODBYE).await;
+            }
+        };
+        // A peer that is not told in time finds out by itself.
+        let (_, ()) = tokio::join!(links_gone, link_gone);
     }
 
     fn until_wake(&self) -> Duration {
@@ -249,9 +298,15 @@ pub async fn run(args: &VolunteerArgs, stop: &Stop) -> Result<(), CliError> {
         preset: args.preset.into(),
         key: load_or_create(&path)?,
         count: args.count,
+        exchange: Exchange {
+            peers: !args.relay_only,
+            seed: args.seed,
+            cache_bytes: args.cache.unwrap_or(if args.seed { SEED_CACHE_BYTES } else { CACHE_BYTES }),
+            upload_bytes_per_s: args.upload,
+        },
     };
     let mut report = report::Report::new(args.json);
-    report.consent(&lending.relay, args.preset);
+    report.consent(&lending, args.preset);
     let outcome = lend(&lending, stop, |status| report.status(status)).await;
     report.end();
     outcome.map(drop)

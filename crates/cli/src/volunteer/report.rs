@@ -1,8 +1,9 @@
 //! What the volunteer does, for people (a line that is kept current) and for programs (one object a change).
 
+use super::Lending;
 use crate::args::PresetArg;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use potluck_proto::Backend;
+use potluck_proto::{Backend, LinkPath};
 use potluck_volunteer::{State, Status, WaitReason};
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
@@ -55,8 +56,15 @@ const fn backend_name(backend: Option<Backend>) -> &'static str {
     }
 }
 
+const fn path_name(path: LinkPath) -> &'static str {
+    match path {
+        LinkPath::Direct => "direct",
+        LinkPath::Turn => "turn",
+    }
+}
+
 /// What a change is told by: everything else only moves along.
-type Seen = (State, Option<Backend>, u64, u64);
+type Seen = (State, Option<Backend>, u64, u64, usize);
 
 pub(super) struct Report {
     json: bool,
@@ -79,26 +87,36 @@ impl Report {
     }
 
     /// Says once what starting the command means.
-    pub(super) fn consent(&self, relay: &str, preset: PresetArg) {
+    pub(super) fn consent(&mut self, lending: &Lending, preset: PresetArg) {
+        let Lending { relay, exchange, .. } = lending;
         let part = match preset {
             PresetArg::Quiet => "a quarter of the time",
             PresetArg::Balanced => "half of the time",
             PresetArg::Full => "all of the time",
         };
         if self.json {
-            let event = serde_json::json!({ "event": "consent", "relay": relay, "preset": preset.name() });
+            let event = serde_json::json!({
+                "event": "consent", "relay": relay, "preset": preset.name(), "peers": exchange.peers,
+            });
             line(&event);
         } else {
+            let peers = if exchange.peers {
+                "Inputs are exchanged with other volunteers, who see this machine's network address; --relay-only does \
+                 without them."
+            } else {
+                "Nothing is exchanged with other volunteers."
+            };
             eprintln!(
                 "By starting this command you lend this machine to the jobs of {relay}, {part}, until the command ends.\n\
                  The relay's operator sees this machine's address and speed, and nothing else of it.\n\
+                 {peers}\n\
                  Ctrl-C finishes the shard at hand; a second Ctrl-C stops at once."
             );
         }
     }
 
     pub(super) fn status(&mut self, status: &Status) {
-        let seen = (status.state, status.backend, status.accepted, status.rejected);
+        let seen = (status.state, status.backend, status.accepted, status.rejected, connected(status));
         let changed = self.seen != Some(seen);
         if self.json {
             if changed {
@@ -109,7 +127,7 @@ impl Report {
             spinner.tick();
         } else {
             // On a log, computing and waiting alternate too fast to be worth a line each.
-            let news = self.seen.is_none_or(|(_, backend, _, rejected)| {
+            let news = self.seen.is_none_or(|(_, backend, _, rejected, _)| {
                 (backend, rejected) != (status.backend, status.rejected)
             });
             let due = self.last_line.elapsed() >= LINE_INTERVAL && changed;
@@ -146,6 +164,18 @@ fn object(status: &Status) -> serde_json::Value {
         State::Waiting(reason) => Some(reason_name(reason)),
         _ => None,
     };
+    let peers: Vec<_> = status
+        .peers
+        .iter()
+        .map(|peer| {
+            serde_json::json!({
+                "link": peer.link.to_string(),
+                "path": peer.path.map(path_name),
+                "received": peer.received,
+                "sent": peer.sent,
+            })
+        })
+        .collect();
     serde_json::json!({
         "event": "status",
         "state": state_name(status.state),
@@ -163,7 +193,32 @@ fn object(status: &Status) -> serde_json::Value {
         "accepted_flops": status.accepted_flops,
         "bytes_in": status.bytes_in,
         "bytes_out": status.bytes_out,
+        "peers": peers,
+        "from_relay": status.from_relay,
+        "from_peers": status.from_peers,
+        "to_peers": status.to_peers,
     })
+}
+
+/// Peers that links reach at the moment.
+fn connected(status: &Status) -> usize {
+    status.peers.iter().filter(|peer| peer.path.is_some()).count()
+}
+
+/// What comes from peers and goes to them; nothing where that is not wanted and has not been.
+fn exchanged(status: &Status) -> String {
+    if !status.peers_wanted && status.from_peers + status.to_peers == 0 {
+        return String::new();
+    }
+    let peers = match connected(status) {
+        1 => "1 peer".to_owned(),
+        many => format!("{many} peers"),
+    };
+    format!(
+        "; {peers}, {} from peers, {} to peers",
+        HumanBytes(status.from_peers),
+        HumanBytes(status.to_peers)
+    )
 }
 
 fn sentence(status: &Status) -> String {
@@ -196,18 +251,20 @@ fn sentence(status: &Status) -> String {
         None => String::new(),
     };
     format!(
-        "{what}{device} {} accepted, {} rejected, {} in, {} out",
+        "{what}{device} {} accepted, {} rejected, {} in, {} out{}",
         status.accepted,
         status.rejected,
         HumanBytes(status.bytes_in),
-        HumanBytes(status.bytes_out)
+        HumanBytes(status.bytes_out),
+        exchanged(status)
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use potluck_volunteer::{Engine, Options, Training};
+    use potluck_types::LinkId;
+    use potluck_volunteer::{Engine, Options, Peer, Training};
 
     #[test]
     fn a_status_is_told_in_both_forms() {
@@ -240,5 +297,24 @@ mod tests {
         assert_eq!(object["training"], serde_json::json!({ "round": 3, "step": 7, "steps": 20 }));
         let text = sentence(&status);
         assert!(text.starts_with("Computing: training round 3, step 7 of 20. CPU"), "{text}");
+        assert!(!text.contains("peer"), "{text}");
+        status.peers_wanted = true;
+        let peer = Peer {
+            link: LinkId([1; 16]),
+            path: Some(LinkPath::Turn),
+            received: 5,
+            sent: 6,
+            receiving: 0,
+            sending: 0,
+        };
+        status.peers = vec![peer, Peer { link: LinkId([2; 16]), path: None, ..peer }];
+        (status.from_relay, status.from_peers, status.to_peers) = (1, 2 << 20, 3 << 10);
+        let object = super::object(&status);
+        assert_eq!(object["peers"][0]["path"], "turn");
+        assert_eq!(object["peers"][0]["received"], 5);
+        assert!(object["peers"][1]["path"].is_null());
+        assert_eq!((&object["from_relay"], &object["from_peers"]), (&1.into(), &(2 << 20).into()));
+        let text = sentence(&status);
+        assert!(text.ends_with("; 1 peer, 2.00 MiB from peers, 3.00 KiB to peers"), "{text}");
     }
 }
