@@ -329,7 +329,7 @@ impl Tab {
         let origin = js_sys::eval("location.origin").unwrap_throw().as_string().unwrap_throw();
         let script = format!(
             "import init, {{ LinkEnd }} from '{origin}/wasm-bindgen-test.js';
-            await init();
+            await init('{origin}/wasm-bindgen-test_bg.wasm');
             const end = new LinkEnd((message, transfer) => self.postMessage(message, transfer));
             self.addEventListener('message', ({{ data }}) => {{
               if (data.link) end.link(data.link);
