@@ -118,6 +118,8 @@ struct Sending {
     frames: u32,
     buffered: u64,
     drains: u32,
+    /// Most bytes that were left at a drain.
+    most_left: u64,
 }
 
 struct Expecting {
@@ -193,7 +195,8 @@ impl LinkEnd {
                 self.0.act(LinkAction::Send { link: LINK, frame: vec![1; length as usize] });
             }
             Do::Stream { frames } => {
-                *self.0.sending.borrow_mut() = Some(Sending { next: 0, frames, buffered: 0, drains: 0 });
+                *self.0.sending.borrow_mut() =
+                    Some(Sending { next: 0, frames, buffered: 0, drains: 0, most_left: 0 });
                 self.0.stream();
             }
             Do::Expect { frames } => {
@@ -227,7 +230,8 @@ impl End {
             }
             if sending.next == sending.frames {
                 *self.sending.borrow_mut() = None;
-                return self.say(&Heard::Sent { drains: sending.drains });
+                return self
+                    .say(&Heard::Sent { drains: sending.drains, most_left: sending.most_left as u32 });
             }
             let frame = numbered(sending.next);
             sending.next += 1;
@@ -262,6 +266,7 @@ impl End {
                 if let Some(sending) = &mut *self.sending.borrow_mut() {
                     sending.buffered = buffered;
                     sending.drains += 1;
+                    sending.most_left = sending.most_left.max(buffered);
                 } else {
                     self.say(&Heard::Drained { buffered: buffered as u32 });
                 }
@@ -435,6 +440,7 @@ struct Pair {
 
 impl Pair {
     async fn new(how: How) -> Self {
+        count_connections();
         Self { tabs: [Tab::new(how).await, Tab::new(how).await] }
     }
 
@@ -491,19 +497,44 @@ impl Pair {
         for tab in &self.tabs {
             assert_eq!(tab.count(|heard| matches!(heard, Heard::Wrong { .. })), 0, "{:?}", tab.heard);
         }
-        let drains = self.tabs[0].heard.borrow().iter().find_map(|heard| match heard {
-            Heard::Sent { drains } => Some(*drains),
+        let told = self.tabs[0].heard.borrow().iter().find_map(|heard| match heard {
+            Heard::Sent { drains, most_left } => Some((*drains, *most_left)),
             _ => None,
         });
-        // At each drain at least what fits between the two marks is sent, but for the first and the last time.
+        let (drains, most_left) = told.unwrap_throw();
+        // Between two drains at most what fits is sent. More is sent before all has left.
         let least = (bytes as u64 / SEND_BUFFER_BYTES).saturating_sub(1) as u32;
-        assert!(drains.is_some_and(|drains| drains >= least), "{drains:?} drains, at least {least}");
+        assert!(drains >= least && most_left > 0, "{drains} drains of {least}, {most_left} left");
         let took = self.tabs[1].heard.borrow().iter().find_map(|heard| match heard {
             Heard::Streamed { ms } => Some(*ms),
             _ => None,
         });
         (bytes as f64 / 1e3 / took.unwrap_throw(), crossed() - before)
     }
+}
+
+/// Makes the browser remember each connection of the page.
+fn count_connections() {
+    js_sys::eval(
+        "self.peers?.clear();
+        if (!self.peers) {
+          self.peers = new Set();
+          const Plain = self.RTCPeerConnection;
+          self.RTCPeerConnection = class extends Plain {
+            constructor(...how) {
+              super(...how);
+              peers.add(this);
+            }
+          };
+        }",
+    )
+    .unwrap_throw();
+}
+
+/// Connections of the page that are not closed.
+fn open_connections() -> f64 {
+    let open = "[...peers].filter(({ signalingState }) => signalingState !== 'closed').length";
+    js_sys::eval(open).unwrap_throw().as_f64().unwrap_throw()
 }
 
 /// Begins to note the longest task of the page's thread.
@@ -582,6 +613,7 @@ async fn closing(pair: &Pair) {
     assert_eq!(pair.tabs[0].count(|heard| matches!(heard, Heard::Wrong { .. } | Heard::Failed)), 0);
     assert_eq!(pair.tabs[1].count(|heard| *heard == Heard::Failed), 1);
     assert_eq!(pair.tabs.each_ref().map(Tab::connections), [0, 0]);
+    assert!(open_connections() == 0.0, "{} connections are open", open_connections());
 
     for (tab, offers) in pair.tabs.iter().zip([false, true]) {
         tab.heard.borrow_mut().clear();
@@ -595,6 +627,7 @@ async fn closing(pair: &Pair) {
     for tab in &pair.tabs {
         assert_eq!((tab.connections(), tab.count(|heard| *heard == Heard::Failed)), (1, 0));
     }
+    assert!(open_connections() == 2.0, "{} connections are open", open_connections());
 }
 
 #[wasm_bindgen_test]
