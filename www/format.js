@@ -11,6 +11,9 @@ export function bytes(value) {
   return scaled(value, ["B", "kB", "MB", "GB", "TB"]);
 }
 
+/** Bytes per second -> "1.23 MB/s" */
+export const rate = (value) => `${bytes(value)}/s`;
+
 /** Billions of operations -> "1.5 trillion operations" */
 export function operations(gflop) {
   if (gflop <= 0) return "none yet";
@@ -48,6 +51,8 @@ export function energyBasis(backend) {
 }
 
 export const BACKENDS = { webgpu: "WebGPU", wasm: "WebAssembly SIMD" };
+
+export const PATHS = { direct: "Direct", turn: "Via TURN", connecting: "Connecting" };
 
 export const STATES = {
   starting: "Starting",

@@ -31,11 +31,19 @@ function preselect() {
   const choice = query.get("backend");
   if (["auto", "webgpu", "wasm"].includes(choice)) at("choice").value = choice;
   setSwitch("hidden-run", query.get("hidden") === "run");
+  setRelayOnly(query.get("peers") === "off");
   at("advanced").open = query.has("backend") || query.has("hidden");
 }
 
 function setSwitch(id, on) {
   at(id).setAttribute("aria-checked", String(on));
+}
+
+/** One choice, on the consent sheet and while it runs: who lends again finds it as it was. */
+function setRelayOnly(on) {
+  setSwitch("relay-only", on);
+  setSwitch("relay-only-now", on);
+  session?.peers(!on);
 }
 
 const isOn = (id) => at(id).getAttribute("aria-checked") === "true";
@@ -76,6 +84,7 @@ function begin(event) {
   startedAt = performance.now();
   body.dataset.accepted = body.dataset.rejected = "0";
   body.dataset.backend = body.dataset.gflops = body.dataset.measured = "";
+  body.dataset.peers = body.dataset.fromPeers = body.dataset.fromRelay = body.dataset.toPeers = "0";
   view.reset(preset);
   sheet.close("agreed");
   at("idle").hidden = true;
@@ -89,6 +98,7 @@ function begin(event) {
     hours: Number(at("hours").value),
     conditions: around.conditions(),
     ignore,
+    peers: !isOn("relay-only"),
   });
   around.observe();
 }
@@ -186,6 +196,9 @@ at("hidden-now").addEventListener("click", () => {
   ignore.hidden = isOn("hidden-now");
   session?.ignore(ignore);
 });
+for (const id of ["relay-only", "relay-only-now"]) {
+  at(id).addEventListener("click", () => setRelayOnly(!isOn(id)));
+}
 for (const radio of document.getElementsByName("preset-now")) {
   radio.addEventListener("change", () => session?.preset(radio.value));
 }

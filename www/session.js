@@ -1,7 +1,7 @@
 // One lending, from consent to its end: owns the Worker, and makes sure that Stop really stops.
 
 /** The version of the consent text on this page. Raise it with every change of what people agree to. */
-export const TEXT_VERSION = 2;
+export const TEXT_VERSION = 3;
 /** Time that the engine has to say goodbye to the relay; then the Worker is ended, whatever it does. */
 const GOODBYE_MS = 200;
 
@@ -9,6 +9,10 @@ export class Session {
   #worker;
   #ended = false;
   #goodbye;
+  /** Connections to peers exist only on the page's thread: this part of the engine comes when the first is asked for. */
+  #links;
+  /** What the Worker said about links before that part was there. */
+  #early;
 
   /**
    * Starts the engine. Call it from a trusted click only.
@@ -30,10 +34,11 @@ export class Session {
     });
   }
 
-  start({ preset, backend, hours, conditions, ignore }) {
+  start({ preset, backend, hours, conditions, ignore, peers }) {
     // Conditions first: on battery the device is not even measured.
     this.#post({ kind: "conditions", ...conditions });
     this.#post({ kind: "ignore", ...ignore });
+    this.peers(peers);
     this.#post({ kind: "start", preset, backend, hours });
   }
 
@@ -43,6 +48,8 @@ export class Session {
   preset(preset) { this.#post({ kind: "preset", preset }); }
   conditions(conditions) { this.#post({ kind: "conditions", ...conditions }); }
   ignore(ignore) { this.#post({ kind: "ignore", ...ignore }); }
+  /** Whether to exchange inputs with peers. Some browsers cannot, or are told not to. */
+  peers(on) { this.#post({ kind: "peers", on: on && "RTCPeerConnection" in globalThis }); }
 
   /** Ends everything within a quarter of a second. */
   stop() {
@@ -60,8 +67,9 @@ export class Session {
     if (!this.#ended) this.#worker.postMessage(message);
   }
 
-  #hear({ view, failed }) {
+  #hear({ view, failed, link, module }) {
     if (this.#ended) return;
+    if (link) return this.#link(link, module);
     if (failed !== undefined) return this.#end({ failed });
     this.onView(view);
     if (view.state === "finished") this.#end({});
@@ -69,11 +77,31 @@ export class Session {
     else if (view.state === "consent") this.#end({ expired: true });
   }
 
+  /** The Worker wants something done about a link. */
+  #link(message, module) {
+    if (this.#links) return this.#links.take(message);
+    if (this.#early) return this.#early.push(message);
+    this.#early = [message];
+    // Where that fails, inputs come from the relay.
+    this.#load(module).catch(() => this.peers(false));
+  }
+
+  async #load(module) {
+    const { default: init, TabLinks } = await import("./potluck-web.js");
+    // The Worker has compiled it.
+    await init({ module_or_path: module });
+    if (this.#ended) return;
+    this.#links = new TabLinks(this.#worker);
+    this.#early.forEach((message) => this.#links.take(message));
+  }
+
   #end(why) {
     if (this.#ended) return;
     this.#ended = true;
     clearTimeout(this.#goodbye);
     this.#worker.terminate();
+    // Closes every connection.
+    this.#links?.free();
     this.onEnd(why);
   }
 }

@@ -58,6 +58,7 @@ export function reset(preset) {
   text("energy", "under 0.1 Wh");
   text("bytes-in", "0 B in,");
   text("bytes-out", "0 B out");
+  peers({ peers: [], fromPeers: 0, fromRelay: 0, toPeers: 0 });
   at("measured").tBodies[0].replaceChildren();
   at("measured").hidden = true;
   for (const radio of document.getElementsByName("preset-now")) radio.checked = radio.value === preset;
@@ -100,6 +101,7 @@ export function show(view) {
   text("energy-basis", view.backend ? format.energyBasis(view.backend) : "");
   text("bytes-in", `${format.bytes(view.bytesIn)} in,`);
   text("bytes-out", `${format.bytes(view.bytesOut)} out`);
+  peers(view);
   measured(view.measured);
   if (view.picture) picture(view.picture);
   const tile = view.state === "running" && view.tile;
@@ -124,6 +126,34 @@ function picture(picture) {
     item.lastElementChild.textContent = format.count(counts[kind]);
   });
   draw(canvas, picture);
+}
+
+/** Links to peers, and what went over them. */
+function peers({ peers: links, fromPeers, fromRelay, toPeers }) {
+  const { dataset } = document.body;
+  const connected = links?.filter(({ path }) => path !== "connecting").length ?? 0;
+  dataset.peers = connected;
+  dataset.fromPeers = fromPeers;
+  dataset.fromRelay = fromRelay;
+  dataset.toPeers = toPeers;
+  text("peers", links === null ? "Relay only" : connected ? `${connected} connected` : "None yet");
+  text("peers-note", links === null ? "No other volunteer sees your IP address." : "");
+  text("from-peers", format.bytes(fromPeers));
+  text("from-relay", format.bytes(fromRelay));
+  text("to-peers", format.bytes(toPeers));
+  const table = at("peer-links");
+  table.hidden = !links?.length;
+  const body = table.tBodies[0];
+  while (body.rows.length > (links?.length ?? 0)) body.deleteRow(-1);
+  links?.forEach(({ path, receiving, sending }, i) => {
+    const row = body.rows[i] ?? body.insertRow();
+    row.dataset.path = path;
+    const words = path === "connecting" ? ["", ""] : [format.rate(receiving), format.rate(sending)];
+    [format.PATHS[path], ...words].forEach((value, column) => {
+      const cell = row.cells[column] ?? row.insertCell();
+      if (cell.textContent !== value) cell.textContent = value;
+    });
+  });
 }
 
 function measured(kernels) {

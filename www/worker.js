@@ -6,6 +6,8 @@ import init, { TabEngine } from "./potluck-web.js";
 /** Messages that came before the engine was ready; the page sends a handful at most. */
 const early = [];
 let engine;
+/** The engine's code, for the page, until that has it. */
+let module;
 
 self.addEventListener("message", ({ data }) => {
   if (engine) take(data);
@@ -32,9 +34,16 @@ self.burnEngine = (model) => {
 /** Called by the engine when a device failed. */
 self.forgetBurnEngine = (model) => burnEngines.delete(model);
 
+/** Called by the engine: passes a message about links to the page. The first one takes the module along. */
+function toPage(link, transfer) {
+  self.postMessage({ link, module }, transfer);
+  module = undefined;
+}
+
 function take(message) {
   try {
-    engine.command(message);
+    if (message.link) engine.link(message.link);
+    else engine.command(message);
   } catch (error) {
     fail(error);
   }
@@ -51,7 +60,8 @@ try {
   const settings = early.shift() ?? (await new Promise((resolve) => {
     self.addEventListener("message", () => resolve(early.shift()), { once: true });
   }));
-  engine = new TabEngine(settings, (view) => self.postMessage({ view }));
+  module = init.__wbindgen_wasm_module;
+  engine = new TabEngine(settings, (view) => self.postMessage({ view }), toPage);
   early.splice(0).forEach(take);
 } catch (error) {
   fail(error);

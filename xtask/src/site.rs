@@ -12,6 +12,7 @@ const SOURCES: &[&str] = &[
     "www",
     "crates/web",
     "crates/volunteer",
+    "crates/mesh",
     "crates/rounds",
     "crates/train",
     "crates/kernels",

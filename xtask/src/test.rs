@@ -13,6 +13,7 @@ const FOR_WASM: &[&str] = &[
     "potluck-proto",
     "potluck-kernels",
     "potluck-train",
+    "potluck-mesh",
     "potluck-volunteer",
     "potluck-web",
     "potluck-bench-engine",
@@ -22,6 +23,7 @@ const IN_BROWSER: &[&[&str]] = &[
     &["-p", "potluck-kernels", "--tests"],
     &["-p", "potluck-train", "--test", "gpu"],
     &["-p", "potluck-web", "--lib"],
+    &["-p", "potluck-web", "--test", "links"],
 ];
 /// Seeds of the simulator.
 const SEEDS: &str = "2000";

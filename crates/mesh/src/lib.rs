@@ -12,11 +12,11 @@ pub mod io;
 mod link;
 mod mesh;
 mod meter;
+#[cfg(all(feature = "native", not(target_arch = "wasm32")))]
+pub mod native;
 mod store;
 mod swarm;
 pub mod tree;
-#[cfg(all(feature = "native", not(target_arch = "wasm32")))]
-pub mod native;
 #[cfg(target_arch = "wasm32")]
 pub mod wasm;
 

@@ -162,7 +162,11 @@ impl Link {
     pub(crate) fn due(&self, now: Instant, relay: bool) -> Due {
         match self.stage {
             Stage::Waiting(at) if at <= now && relay => {
-                if self.offers && self.tries < MAX_TRIES { Due::Open } else { Due::GiveUp }
+                if self.offers && self.tries < MAX_TRIES {
+                    Due::Open
+                } else {
+                    Due::GiveUp
+                }
             }
             Stage::Opening(until) | Stage::Greeting { until, .. } if until <= now => Due::Fail,
             Stage::Greeting { hello, .. } if hello <= now => Due::Hello,

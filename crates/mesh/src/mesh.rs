@@ -7,8 +7,9 @@ use crate::io::{LinkAction, LinkEvent};
 use crate::link::{Due, GREET_TIMEOUT, HELLO_AGAIN, Link, RESTART_AFTER, Stage};
 use crate::swarm::{Out, Swarm};
 use potluck_proto::{
-    BlobChunk, BlobRef, BlobTree, IceServer, JoinMesh, LeaveMesh, LinkPath, LinkReport, MeshSettings, Message,
-    Neighbor, PeerHello, PeerMessage, Signal, SignalKind, Unlink, UnlinkReason, decode_peer, encode_peer,
+    BlobChunk, BlobRef, BlobTree, IceServer, JoinMesh, LeaveMesh, LinkPath, LinkReport, MeshSettings,
+    Message, Neighbor, PeerHello, PeerMessage, Signal, SignalKind, Unlink, UnlinkReason, decode_peer,
+    encode_peer,
 };
 use potluck_types::limits::{MAX_NEIGHBORS, MAX_SEED_NEIGHBORS};
 use potluck_types::{BlobHash, ConsentToken, Duration, Instant, LinkId};
@@ -255,7 +256,9 @@ impl Mesh {
                     self.out.push(Output::Link(open));
                 }
             }
-        } else if attempt != link.attempt || (kind == SignalKind::Answer) != link.offers && kind == SignalKind::Answer {
+        } else if attempt != link.attempt
+            || (kind == SignalKind::Answer) != link.offers && kind == SignalKind::Answer
+        {
             return;
         }
         self.out.push(Output::Link(LinkAction::Signal { link: id, attempt, kind, body }));
@@ -355,7 +358,12 @@ impl Mesh {
                 Due::Nothing => {}
                 Due::Open => {
                     let attempt = link.open(now);
-                    self.out.push(Output::Link(LinkAction::Open { link: id, attempt, offers: true, servers }));
+                    self.out.push(Output::Link(LinkAction::Open {
+                        link: id,
+                        attempt,
+                        offers: true,
+                        servers,
+                    }));
                 }
                 Due::Restart => match link.restart(now) {
                     Some(attempt) => {
@@ -400,7 +408,8 @@ impl Mesh {
         }
         for (id, link) in &mut self.links {
             let path = if link.is_connected() { link.path } else { None };
-            let traffic = self.swarm.traffic(*id).map_or(link.reported.0, |[received, sent, ..]| [received, sent]);
+            let traffic =
+                self.swarm.traffic(*id).map_or(link.reported.0, |[received, sent, ..]| [received, sent]);
             let (before, _) = link.reported;
             if link.reported != (traffic, path) {
                 // A new connection counts from nothing.

@@ -467,8 +467,8 @@ impl Link<'_> {
         let writer = Writer { output: self.output, drained: &drained };
         let mut writing = std::pin::pin!(writer.run(opened, frames));
         if self.offers {
-            // Reliable, and without waiting for what was lost before.
-            let init = RTCDataChannelInit { ordered: false, ..RTCDataChannelInit::default() };
+            // Reliable and in order.
+            let init = RTCDataChannelInit::default();
             self.channel = Some(self.connection.create_data_channel(CHANNEL_LABEL, Some(init)).await?);
             self.offer().await?;
         }

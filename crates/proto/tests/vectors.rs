@@ -110,8 +110,13 @@ fn examples() -> Vec<Message> {
         }
         .into(),
         Neighbor { link, offers: true }.into(),
-        Signal { link, attempt: 256, kind: SignalKind::Candidate, body: "candidate:1 1 udp 2 x.local 9 typ host".into() }
-            .into(),
+        Signal {
+            link,
+            attempt: 256,
+            kind: SignalKind::Candidate,
+            body: "candidate:1 1 udp 2 x.local 9 typ host".into(),
+        }
+        .into(),
         Unlink { link, reason: UnlinkReason::Unreachable }.into(),
         LinkReport { link, path: Some(LinkPath::Turn), received: 65_536, sent: 0 }.into(),
         TreeRequest { hash }.into(),

@@ -10,7 +10,8 @@ use crate::runs::Runs;
 use crate::turn::TurnServers;
 use potluck_proto::{BlobRequest, MeshSettings, Message};
 use potluck_schedule::{
-    CheckVerdict, Input, JobProgress, MeshPicture, Output, Relay, RunError, RunInput, RunProgress, RunSpec, Ticket, Totals,
+    CheckVerdict, Input, JobProgress, MeshPicture, Output, Relay, RunError, RunInput, RunProgress, RunSpec,
+    Ticket, Totals,
 };
 use potluck_types::limits::MAX_QUEUED_FRAMES;
 use potluck_types::{BlobHash, Instant, JobId, SessionId};

@@ -1,7 +1,8 @@
 //! The HTTP API: thin handlers, every one of them in the OpenAPI document.
 
 use crate::api::{
-    ApiError, Contributor, Health, JobDetail, JobInfo, LinkInfo, MatrixInfo, PeerInfo, Peers, NewJob, Progress, Rejection, WellKnown,
+    ApiError, Contributor, Health, JobDetail, JobInfo, LinkInfo, MatrixInfo, NewJob, PeerInfo, Peers,
+    Progress, Rejection, WellKnown,
 };
 use crate::assemble::Assembly;
 use crate::blobs::Blobs;

@@ -5,7 +5,9 @@ use crate::core::{Command, Core, Outgoing, SessionHandle};
 use axum::extract::ws::{Message as Frame, WebSocket};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
-use potluck_proto::{BlobChunk, BlobMissing, BlobTree, DecodeError, Message, Refusal, RefusalCode, decode, encode};
+use potluck_proto::{
+    BlobChunk, BlobMissing, BlobTree, DecodeError, Message, Refusal, RefusalCode, decode, encode,
+};
 use potluck_schedule::Input;
 use potluck_types::SessionId;
 use potluck_types::limits::MAX_QUEUED_FRAMES;

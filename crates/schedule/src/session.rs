@@ -17,8 +17,8 @@ use potluck_types::limits::{
     HANDSHAKE_TIMEOUT, MAX_CHUNK_BYTES, MAX_CHUNKS_IN_FLIGHT, MAX_CONSENT, MAX_SESSIONS, MESSAGE_BURST,
     MESSAGES_PER_SECOND, SESSION_TIMEOUT,
 };
-use std::net::IpAddr;
 use potluck_types::{Bucket, ConsentToken, Duration, Instant, JobId, LeaseId, SessionId, VolunteerId};
+use std::net::IpAddr;
 
 /// Consent as the relay recorded it.
 #[derive(Debug, Clone)]
@@ -109,7 +109,8 @@ impl Relay {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.last_heard = now;
         // Chunks, requests for them and signals are paid for in bytes; everything else by number.
-        let by_bytes = matches!(message, Message::BlobChunk(_) | Message::BlobRequest(_) | Message::Signal(_));
+        let by_bytes =
+            matches!(message, Message::BlobChunk(_) | Message::BlobRequest(_) | Message::Signal(_));
         if !by_bytes && !session.bucket.take(now, 1) {
             return self.refuse(id, RefusalCode::Limit, "too many messages: slow down", REFUSED_RETRY);
         }

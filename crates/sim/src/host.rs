@@ -212,7 +212,12 @@ impl World {
     }
 
     /// A blob was read: its tree goes out.
-    pub(crate) fn tree_read(&mut self, start: u32, session: SessionId, hash: &BlobHash) -> Result<(), String> {
+    pub(crate) fn tree_read(
+        &mut self,
+        start: u32,
+        session: SessionId,
+        hash: &BlobHash,
+    ) -> Result<(), String> {
         if !self.host.as_ref().is_some_and(|host| self.start == start && host.sessions.contains_key(&session))
         {
             return Ok(());

@@ -206,11 +206,14 @@ impl Watch {
                 Ok(())
             }
             Output::SendTree { session, hash } => {
-                let needs = self.sessions.get(session).is_some_and(|seen| {
-                    seen.leases.values().any(|lease| lease.inputs.contains_key(hash))
-                });
+                let needs = self
+                    .sessions
+                    .get(session)
+                    .is_some_and(|seen| seen.leases.values().any(|lease| lease.inputs.contains_key(hash)));
                 if !needs {
-                    return Err(format!("session {session} is sent the tree of {hash:?}, which it does not need"));
+                    return Err(format!(
+                        "session {session} is sent the tree of {hash:?}, which it does not need"
+                    ));
                 }
                 Ok(())
             }

@@ -39,7 +39,14 @@ impl World {
             seed: false,
         };
         let (sent, runs) = (VecDeque::new(), VecDeque::new());
-        Self { engine: Engine::new(options), now: Instant(0), sent, runs, others: Vec::new(), links: Vec::new() }
+        Self {
+            engine: Engine::new(options),
+            now: Instant(0),
+            sent,
+            runs,
+            others: Vec::new(),
+            links: Vec::new(),
+        }
     }
 
     fn event(&mut self, event: Event) {

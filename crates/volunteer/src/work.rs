@@ -6,8 +6,7 @@ use crate::keep::{self, Entry};
 use crate::limits::{RESULT_TTL, share};
 use crate::task::{Needs, workload};
 use potluck_proto::{
-    Backend, BlobChunk, BlobRef, Commit, Kept, Lease, Outcome, Release, ReleaseReason, Task,
-    Verdict,
+    Backend, BlobChunk, BlobRef, Commit, Kept, Lease, Outcome, Release, ReleaseReason, Task, Verdict,
 };
 use potluck_train::streak::Streak;
 use potluck_types::limits::MAX_LEASES_PER_SESSION;
@@ -136,7 +135,8 @@ impl Engine {
     /// An input is here, whole and right.
     pub(crate) fn input_arrived(&mut self, hash: &BlobHash, bytes: &Arc<Vec<u8>>) {
         for work in &mut self.work {
-            let needs = work.needs.inputs.iter().any(|blob| blob.hash == *hash && blob.bytes == bytes.len() as u64);
+            let needs =
+                work.needs.inputs.iter().any(|blob| blob.hash == *hash && blob.bytes == bytes.len() as u64);
             if matches!(work.stage, Stage::Fetching) && needs {
                 work.inputs.insert(*hash, Arc::clone(bytes));
             }

@@ -4,6 +4,8 @@ use crate::compute::{self, Device};
 use crate::messages::{Command, Measured, Settings, View};
 use crate::socket::Socket;
 use gloo_timers::callback::Timeout;
+use potluck_mesh::Links as _;
+use potluck_mesh::wasm::WorkerLinks;
 use potluck_types::{Duration, Instant, VolunteerKey};
 use potluck_volunteer::{Action, DEFAULT_CACHE_BYTES, DEFAULT_MEMORY_BYTES, Engine, Event, Options, RunId};
 use serde::Serialize as _;
@@ -35,7 +37,11 @@ struct Inner {
     /// Events that came while another was carried out.
     queue: VecDeque<Event>,
     busy: bool,
+    /// Made when the engine first asks for a link.
+    links: Option<WorkerLinks>,
     on_view: js_sys::Function,
+    /// Passes a message about links to the page.
+    to_page: js_sys::Function,
     view_timer: Option<Timeout>,
     last_state: Option<potluck_volunteer::State>,
 }
@@ -126,13 +132,31 @@ impl Handle {
                     }
                 });
             }
-            Action::Link(_) => {}
+            Action::Link(action) => {
+                let to_page = inner.to_page.clone();
+                let mut links = inner.links.get_or_insert_with(|| self.links(to_page)).clone();
+                // What it says at once waits its turn, which needs the engine.
+                drop(inner);
+                links.carry_out(action);
+            }
             Action::Cancel(run) => {
                 if let Some((_, cancel)) = inner.run.take_if(|(current, _)| *current == run) {
                     cancel.store(true, Ordering::Relaxed);
                 }
             }
         }
+    }
+
+    fn links(&self, to_page: js_sys::Function) -> WorkerLinks {
+        let inner = Rc::downgrade(&self.0);
+        WorkerLinks::new(
+            move |message, transfer| to_page.call2(&JsValue::NULL, message, transfer).map(drop),
+            move |event| {
+                if let Some(inner) = inner.upgrade() {
+                    Self(inner).feed(Event::Link(event));
+                }
+            },
+        )
     }
 
     /// Sets the timer to when the engine has something to do.
@@ -203,12 +227,17 @@ fn memory_budget() -> u64 {
 
 #[wasm_bindgen]
 impl TabEngine {
-    /// An engine that nobody has started. `on_view` is called with what the page should show.
+    /// An engine that nobody has started. `on_view` is called with what the page should show; `to_page` with a message
+    /// for [`TabLinks`](crate::TabLinks) and what is transferred along.
     ///
     /// # Errors
     /// Settings that are not what `www/worker.js` sends.
     #[wasm_bindgen(constructor)]
-    pub fn new(settings: JsValue, on_view: js_sys::Function) -> Result<TabEngine, JsError> {
+    pub fn new(
+        settings: JsValue,
+        on_view: js_sys::Function,
+        to_page: js_sys::Function,
+    ) -> Result<TabEngine, JsError> {
         let settings: Settings = serde_wasm_bindgen::from_value(settings)?;
         // Before anything is measured: products from here on use the faster micro-kernel.
         #[cfg(target_feature = "simd128")]
@@ -228,7 +257,7 @@ impl TabEngine {
             memory_bytes: memory_budget(),
             cache_bytes: DEFAULT_CACHE_BYTES,
             jitter: u64::from_le_bytes(jitter),
-            relay_host: String::new(),
+            relay_host: web_sys::Url::new(&settings.url).map(|url| url.hostname()).unwrap_or_default(),
             upload_bytes_per_s: None,
             seed: false,
         };
@@ -244,7 +273,9 @@ impl TabEngine {
             owed: Rc::default(),
             queue: VecDeque::new(),
             busy: false,
+            links: None,
             on_view,
+            to_page,
             view_timer: None,
             last_state: None,
         };
@@ -259,5 +290,13 @@ impl TabEngine {
         let command: Command = serde_wasm_bindgen::from_value(command)?;
         self.handle.feed(command.into());
         Ok(())
+    }
+
+    /// Takes in what the page's [`TabLinks`](crate::TabLinks) says.
+    pub fn link(&self, message: &JsValue) {
+        let links = self.handle.0.borrow().links.clone();
+        if let Some(links) = links {
+            links.take(message);
+        }
     }
 }

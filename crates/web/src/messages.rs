@@ -1,7 +1,7 @@
 //! What the page and its Worker say to each other, as plain JavaScript objects.
 
-use potluck_proto::{Backend, Preset, RejectReason};
-use potluck_volunteer::{Choice, Conditions, Event, State, Status};
+use potluck_proto::{Backend, LinkPath, Preset, RejectReason};
+use potluck_volunteer::{Choice, Conditions, Event, Peer, State, Status};
 use serde::{Deserialize, Serialize};
 
 /// What the page sets once.
@@ -30,6 +30,7 @@ pub(crate) enum Command {
     Preset { preset: PagePreset },
     Conditions { hidden: bool, on_battery: bool, mobile_data: bool },
     Ignore { hidden: bool, on_battery: bool, mobile_data: bool },
+    Peers { on: bool },
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -87,6 +88,7 @@ impl From<Command> for Event {
             Command::Ignore { hidden, on_battery, mobile_data } => {
                 Self::Ignore(Conditions { hidden, on_battery, mobile_data })
             }
+            Command::Peers { on } => Self::Peers(on),
         }
     }
 }
@@ -122,8 +124,41 @@ pub(crate) struct View {
     accepted_gflop: f64,
     bytes_in: f64,
     bytes_out: f64,
+    /// `None` where inputs come from the relay only.
+    peers: Option<Vec<PeerView>>,
+    from_relay: f64,
+    from_peers: f64,
+    to_peers: f64,
     measured: Vec<Measured>,
     picture: Option<PictureView>,
+}
+
+/// A link to a peer. Rates are in bytes per second.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PeerView {
+    /// `direct`, `turn`, `connecting`.
+    path: &'static str,
+    received: f64,
+    sent: f64,
+    receiving: f64,
+    sending: f64,
+}
+
+impl From<&Peer> for PeerView {
+    fn from(peer: &Peer) -> Self {
+        Self {
+            path: match peer.path {
+                Some(LinkPath::Direct) => "direct",
+                Some(LinkPath::Turn) => "turn",
+                None => "connecting",
+            },
+            received: peer.received as f64,
+            sent: peer.sent as f64,
+            receiving: peer.receiving as f64,
+            sending: peer.sending as f64,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -195,6 +230,10 @@ impl View {
             accepted_gflop: status.accepted_flops as f64 / 1e9,
             bytes_in: status.bytes_in as f64,
             bytes_out: status.bytes_out as f64,
+            peers: status.peers_wanted.then(|| status.peers.iter().map(PeerView::from).collect()),
+            from_relay: status.from_relay as f64,
+            from_peers: status.from_peers as f64,
+            to_peers: status.to_peers as f64,
             measured,
             picture: status.picture.map(|picture| PictureView {
                 name: picture.name,

@@ -187,9 +187,7 @@ impl Adapter {
             Some((host, port)) if lending.exchange.peers => bind_addresses(host, *port).await,
             _ => Vec::new(),
         };
-        // As it stands in a URL.
-        let bracketed = |host: String| if host.contains(':') { format!("[{host}]") } else { host };
-        let relay_host = relay.map(|(host, _)| bracketed(host)).unwrap_or_default();
+        let relay_host = relay.map(|(host, _)| host).unwrap_or_default();
         let (events, link_events) = mpsc::channel(EVENT_QUEUE);
         let links = NativeLinks::new(NativeOptions { bind }, events);
         let mut jitter = [0; 8];

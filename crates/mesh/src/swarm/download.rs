@@ -140,8 +140,8 @@ impl Download {
     /// The whole blob, if all of it is here and each part was checked, or the whole is right.
     pub(crate) fn finish(self) -> Option<(Vec<u8>, Option<Tree>)> {
         let whole = self.have.is_full() && self.buffer.len() as u64 == self.blob.bytes;
-        let checked = self.unverified.count() == 0
-            || potluck_types::BlobHash::of(&self.buffer) == self.blob.hash;
+        let checked =
+            self.unverified.count() == 0 || potluck_types::BlobHash::of(&self.buffer) == self.blob.hash;
         (whole && checked).then_some((self.buffer, self.tree))
     }
 

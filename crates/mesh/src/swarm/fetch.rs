@@ -126,8 +126,9 @@ impl Swarm {
             return Vec::new();
         }
         let groups = download.groups;
-        let holders =
-            |index: u32| self.peers.values().filter(|peer| peer.holds(hash, index)).count().min(MAX_NEIGHBORS);
+        let holders = |index: u32| {
+            self.peers.values().filter(|peer| peer.holds(hash, index)).count().min(MAX_NEIGHBORS)
+        };
         let mut by_rarity: [Vec<u32>; MAX_NEIGHBORS + 1] = Default::default();
         for step in 0..groups {
             let index = (from % groups + step) % groups;
@@ -166,8 +167,7 @@ impl Swarm {
                     break;
                 }
                 let usable: Vec<_> = self.peers.values().filter(|peer| peer.is_usable(now)).collect();
-                let held =
-                    |index: u32| !download.slow && usable.iter().any(|peer| peer.holds(&hash, index));
+                let held = |index: u32| !download.slow && usable.iter().any(|peer| peer.holds(&hash, index));
                 let from = from % download.groups;
                 let found = download.span(held, from, now).or_else(|| self.overdue(&hash));
                 let Some((first, count)) = found else { break };

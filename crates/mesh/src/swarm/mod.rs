@@ -191,7 +191,9 @@ impl Swarm {
         if until <= self.now {
             // None is any more: nothing to wait for but the answers of those that are there.
             let soon = self.now + policy::ANSWER_WAIT;
-            self.downloads.values_mut().for_each(|download| download.relay_from = download.relay_from.min(soon));
+            self.downloads
+                .values_mut()
+                .for_each(|download| download.relay_from = download.relay_from.min(soon));
         }
     }
 
@@ -483,7 +485,9 @@ impl Swarm {
         self.ask_relay();
         if self.tell_at.is_some_and(|at| at <= now) {
             self.tell_gained();
-        } else if self.tell_at.is_none() && self.downloads.values().any(|download| !download.untold.is_empty()) {
+        } else if self.tell_at.is_none()
+            && self.downloads.values().any(|download| !download.untold.is_empty())
+        {
             self.tell_at = Some(now + policy::TELL_INTERVAL);
         }
         self.upload();

@@ -73,7 +73,8 @@ pub(crate) fn pass(signal: Signal, near: bool) -> Option<Signal> {
     let mut body = String::with_capacity(signal.body.len());
     for line in signal.body.lines() {
         let candidate = line.strip_prefix("a=");
-        let kept = candidate.filter(|line| line.starts_with("candidate:")).is_none_or(|line| is_allowed(line, near));
+        let kept =
+            candidate.filter(|line| line.starts_with("candidate:")).is_none_or(|line| is_allowed(line, near));
         if kept {
             // Writing to a string cannot fail.
             let _ = write!(body, "{line}\r\n");
@@ -97,8 +98,21 @@ mod tests {
             assert!(is_allowed(&candidate(public, 50_000), false), "{public}");
         }
         let private = [
-            "192.168.1.1", "10.0.0.8", "172.16.3.4", "127.0.0.1", "169.254.1.1", "100.64.0.1", "0.0.0.0", "224.0.0.251",
-            "255.255.255.255", "::1", "::", "fe80::1", "fd00::1", "ff02::fb", "::ffff:192.168.1.1",
+            "192.168.1.1",
+            "10.0.0.8",
+            "172.16.3.4",
+            "127.0.0.1",
+            "169.254.1.1",
+            "100.64.0.1",
+            "0.0.0.0",
+            "224.0.0.251",
+            "255.255.255.255",
+            "::1",
+            "::",
+            "fe80::1",
+            "fd00::1",
+            "ff02::fb",
+            "::ffff:192.168.1.1",
         ];
         for private in private {
             assert!(!is_allowed(&candidate(private, 50_000), false), "{private}");

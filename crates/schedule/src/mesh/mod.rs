@@ -17,13 +17,13 @@ pub use report::{MeshCounts, MeshLink, MeshMember, MeshPicture};
 
 use crate::io::Output;
 use crate::policy::{
-    COMPLAINTS, CONNECT_TO, MESH_BAN, MESH_INTERVAL, NEIGHBOR_SCAN, QUEUED_SIGNALS, REFUSED_RETRY, RESUME_GRACE,
-    SETTINGS_INTERVAL, SIGNAL_TTL,
+    COMPLAINTS, CONNECT_TO, MESH_BAN, MESH_INTERVAL, NEIGHBOR_SCAN, QUEUED_SIGNALS, REFUSED_RETRY,
+    RESUME_GRACE, SETTINGS_INTERVAL, SIGNAL_TTL,
 };
 use crate::relay::{Relay, Timer};
 use potluck_proto::{
-    BlobMissing, JoinMesh, LinkPath, LinkReport, Neighbor, RefusalCode, Signal, SignalKind, TreeRequest, Unlink,
-    UnlinkReason,
+    BlobMissing, JoinMesh, LinkPath, LinkReport, Neighbor, RefusalCode, Signal, SignalKind, TreeRequest,
+    Unlink, UnlinkReason,
 };
 use potluck_types::limits::{
     GROUP_BYTES, MAX_NEIGHBORS, MAX_SEED_NEIGHBORS, SIGNAL_BURST_BYTES, SIGNAL_BYTES_PER_SECOND,
@@ -238,9 +238,9 @@ impl Relay {
                 if by_blobs { shared + usize::from(them.seed) } else { 0 }
             };
             // The first of those with most in common: a random one, as the scan begins at random.
-            let best = candidates.map(|(other, them)| (common(them), *other)).reduce(|best, next| {
-                if next.0 > best.0 { next } else { best }
-            });
+            let best = candidates
+                .map(|(other, them)| (common(them), *other))
+                .reduce(|best, next| if next.0 > best.0 { next } else { best });
             let Some((_, other)) = best else { return };
             self.link(id, other);
         }
@@ -279,10 +279,7 @@ impl Relay {
             // It ended meanwhile, or never was.
             return self.send(id, Unlink { link: link_id, reason: UnlinkReason::Left });
         };
-        let crossed = matches!(
-            (signal.kind, from),
-            (SignalKind::Offer, 1) | (SignalKind::Answer, 0)
-        );
+        let crossed = matches!((signal.kind, from), (SignalKind::Offer, 1) | (SignalKind::Answer, 0));
         let passed = if crossed { None } else { candidate::pass(signal, link.near) };
         let Some(signal) = passed else {
             self.mesh.counts.signals_refused += 1;
@@ -403,8 +400,12 @@ impl Relay {
         let mut blobs = BTreeSet::new();
         let Some(member) = self.mesh.members.get(&id) else { return blobs };
         let links = member.links.iter().filter_map(|link| self.mesh.links.get(link));
-        for end in links.filter(|link| link.ends.iter().all(|end| end.path.is_some())).flat_map(|link| &link.ends) {
-            if let Some(other) = end.session.filter(|other| *other != id).and_then(|id| self.mesh.members.get(&id)) {
+        for end in
+            links.filter(|link| link.ends.iter().all(|end| end.path.is_some())).flat_map(|link| &link.ends)
+        {
+            if let Some(other) =
+                end.session.filter(|other| *other != id).and_then(|id| self.mesh.members.get(&id))
+            {
                 blobs.extend(other.blobs.iter().copied());
             }
         }

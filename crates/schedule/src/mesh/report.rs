@@ -80,8 +80,7 @@ impl Relay {
             seed: member.seed,
             links: member.links.len(),
         });
-        let inside =
-            |link: &&super::Link| link.ends.iter().all(|end| end.session.as_ref().is_none_or(works));
+        let inside = |link: &&super::Link| link.ends.iter().all(|end| end.session.as_ref().is_none_or(works));
         let links = self.mesh.links.values().filter(inside).map(|link| {
             let paths = link.ends.each_ref().map(|end| end.path);
             let path = match paths {
