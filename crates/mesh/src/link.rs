@@ -11,8 +11,8 @@ use potluck_types::{Duration, Instant};
 pub(crate) const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 /// An open channel on which nothing was heard by then is given up.
 pub(crate) const GREET_TIMEOUT: Duration = Duration::from_secs(10);
-/// Hello is said again after this time: some libraries lose a channel's first message.
-pub(crate) const HELLO_AGAIN: Duration = Duration::from_secs(2);
+/// Hello is said again after this time: a browser loses what arrives while a channel is on its way to a Worker.
+pub(crate) const HELLO_AGAIN: Duration = Duration(500);
 /// Who does not offer waits so long for an offer.
 pub(crate) const OFFER_TIMEOUT: Duration = Duration::from_secs(60);
 /// ICE is restarted when nothing came through for so long: its own checks often find a way before.

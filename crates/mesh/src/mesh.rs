@@ -310,8 +310,9 @@ impl Mesh {
         }
         match link.stage {
             Stage::Greeting { .. } => {
-                // Whatever it is: the channel works.
+                // Whatever it is: the channel works. The other end may have missed what was said before it listened.
                 link.stage = Stage::Up { since: self.now };
+                self.transmit(id, &PeerHello { link: id }.into());
                 self.swarm.peer_up(id);
             }
             Stage::Up { .. } | Stage::Interrupted { .. } => {}
