@@ -3,6 +3,7 @@
 
 pub mod netns;
 pub mod npy;
+pub mod process;
 pub mod runs;
 pub mod train;
 
