@@ -80,6 +80,7 @@ impl Relay {
         let folder = tempfile::tempdir().unwrap();
         let [config, data] = ["potluck.toml", "data"].map(|name| folder.path().join(name));
         let listen = format!("{}:{PORT}", host.address());
+        let data = data.to_str().unwrap();
         std::fs::write(&config, format!("listen = \"{listen}\"\ndata = {data:?}\n{settings}")).unwrap();
         let process = Process::start(
             "the relay",
