@@ -1,7 +1,10 @@
 //! Shared parts of the end-to-end suites: a relay in this process, plain HTTP to it, native volunteers, `.npy`
 //! files of every kind, and reference products that share no code with what they check; whole training runs.
 
+pub mod firefox;
+pub mod netns;
 pub mod npy;
+pub mod process;
 pub mod runs;
 pub mod train;
 

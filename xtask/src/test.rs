@@ -1,7 +1,7 @@
 //! Every test there is, in stages. Later stages run even if an earlier one failed.
 
 use crate::run::{cargo, root};
-use crate::setup::{self, Ready, browser, wasm};
+use crate::setup::{self, Ready, browser, network, wasm};
 use crate::{site, tidy};
 use anyhow::Result;
 use std::process::Command;
@@ -56,6 +56,8 @@ pub(crate) fn run() -> bool {
     let mut ready = None;
     stages.run("set-up", || {
         ready = Some(setup::everything()?);
+        browser::firefox();
+        network::namespaces();
         crate::data::corpus()?;
         Ok(true)
     });

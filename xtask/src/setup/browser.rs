@@ -1,4 +1,4 @@
-//! Chromium, its driver, and a software Vulkan for native GPU tests.
+//! Chromium, its driver, Firefox, and a software Vulkan for native GPU tests.
 
 use super::apt;
 use crate::run::{Step, which};
@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 /// Names under which the browser is found.
 const NAMES: &[&str] =
     &["chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge"];
+/// The same of Firefox.
+const FIREFOX: &[&str] = &["firefox-esr", "firefox"];
 /// Places outside of the PATH.
 const PLACES: &[&str] = &[
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
@@ -46,6 +48,19 @@ pub(crate) fn chromedriver() -> Result<PathBuf> {
         "chromedriver was not found\nhint: install the one of your Chromium's version, or set CHROMEDRIVER to its path",
     )?;
     which("chromedriver").context("chromedriver was installed but is not on the PATH\nhint: set CHROMEDRIVER")
+}
+
+/// Firefox, which only tests need. Without it those tests say that they were skipped.
+pub(crate) fn firefox() {
+    let set = std::env::var_os("FIREFOX").is_some_and(|path| Path::new(&path).is_file());
+    if set || FIREFOX.iter().any(|name| which(name).is_some()) {
+        return;
+    }
+    let step = Step::start("install Firefox");
+    match apt::install(&["firefox-esr"]) {
+        Ok(()) => drop(step.done()),
+        Err(error) => eprintln!("  no Firefox ({error:#}): its tests will be skipped"),
+    }
 }
 
 /// A software adapter for native GPU tests. Without it those tests say that they were skipped.

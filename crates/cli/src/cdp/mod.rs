@@ -18,7 +18,7 @@ mod tab;
 pub use browser::Browser;
 pub use connection::{ConsoleLine, Worker};
 pub use launch::{Gpu, LaunchOptions, find_chromium};
-pub use tab::Tab;
+pub use tab::{LOCATE, Tab};
 
 use std::path::PathBuf;
 use std::time::Duration;

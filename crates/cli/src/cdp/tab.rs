@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// Scrolls the element into view and says where its center is, or why it cannot be clicked (yet).
-const LOCATE: &str = r"(selector) => {
+pub const LOCATE: &str = r"(selector) => {
   const element = document.querySelector(selector);
   if (!element) return { why: 'no such element' };
   if (element.disabled) return { why: 'the element is disabled' };

@@ -1,0 +1,213 @@
+//! Two volunteers and a relay on hosts of their own: whatever lies between them, the job gets done and its result is
+//! right.
+//!
+//! The relay's link is slow, so that inputs are on their way for a while.
+
+use potluck_tests::netns::{Host, Lab, Net};
+use potluck_tests::npy::{self, LowRank, f32_file};
+use potluck_tests::process::Process;
+use potluck_tests::{Api, wait_until};
+use potluck_types::MatmulShape;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Time for a program to start on a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// Time for the job: a megabyte a second, with room.
+const JOB_LIMIT: Duration = Duration::from_secs(240);
+/// Time until a volunteer whose cable is in again receives as it did before: TCP and the volunteer wait longer after each
+/// failure, up to a minute.
+const RESUME_LIMIT: Duration = Duration::from_secs(120);
+/// Inputs of 32 MiB each; both volunteers need parts of both.
+const SHAPE: MatmulShape = MatmulShape { m: 2048, k: 4096, n: 2048 };
+/// The relay's uplink: the inputs take 13 s for each volunteer, if nobody else helps.
+const MBIT: u32 = 40;
+/// The same where a cable is pulled.
+const SLOW_MBIT: u32 = 16;
+/// Where the relay listens.
+const PORT: u16 = 8787;
+
+/// A cable that is pulled for a while.
+#[derive(Clone, Copy)]
+struct Cut {
+    /// When the first volunteer has received so many bytes of the inputs.
+    after: u64,
+    time: Duration,
+}
+
+struct Case {
+    volunteers: [Net; 2],
+    /// More of the relay's `potluck.toml`.
+    settings: &'static str,
+    mbit: u32,
+    /// Pulls the first volunteer's cable, and then the second's until the first goes on.
+    cut: Option<Cut>,
+}
+
+/// What is known at the end.
+struct Outcome {
+    /// The last line of each volunteer.
+    volunteers: [Value; 2],
+    job: Value,
+    /// Bytes that left the relay's host while the job ran.
+    sent: u64,
+}
+
+/// One case at a time: they measure.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn potluck(host: &Host, args: &[&str]) -> std::process::Command {
+    let mut command = host.command(env!("CARGO_BIN_EXE_command"));
+    command.args(args);
+    command
+}
+
+struct Relay {
+    host: Host,
+    api: Api,
+    process: Process,
+    _data: TempDir,
+}
+
+impl Relay {
+    fn start(host: Host, settings: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let [config, data] = ["potluck.toml", "data"].map(|name| folder.path().join(name));
+        let listen = format!("{}:{PORT}", host.address());
+        let data = data.to_str().unwrap();
+        std::fs::write(&config, format!("listen = \"{listen}\"\ndata = {data:?}\n{settings}")).unwrap();
+        let process = Process::start(
+            "the relay",
+            &mut potluck(&host, &["relay", "--json", "--config", config.to_str().unwrap()]),
+        );
+        let ready = process.wait_for(START_LIMIT, |line| serde_json::from_str::<Value>(line).ok());
+        let token = std::fs::read_to_string(ready["token_path"].as_str().unwrap()).unwrap();
+        let api = Api::new(&format!("http://{listen}"), &token);
+        Self { host, api, process, _data: folder }
+    }
+
+    /// Asks the relay something from its own host.
+    fn ask<T: Send>(&self, ask: impl FnOnce(&Api) -> T + Send) -> T {
+        self.host.within(|| ask(&self.api))
+    }
+}
+
+fn volunteer(host: &Host, relay: &Relay, folder: &Path, name: &str) -> Process {
+    let key = folder.join(name);
+    let args = ["volunteer", "--json", "--backend", "cpu", "--relay", &relay.api.url, "--key"];
+    let process = Process::start(name, potluck(host, &args).arg(key));
+    process.wait_for(START_LIMIT, |line| {
+        (serde_json::from_str::<Value>(line).ok()?["reason"] == "no_work").then_some(())
+    });
+    process
+}
+
+/// Runs the case to its end; the result is right. `None` where there is no lab.
+fn run(case: &Case) -> Option<Outcome> {
+    let mut lab = Lab::new()?;
+    let keys = tempfile::tempdir().unwrap();
+    let relay = Relay::start(lab.host("relay", Net::Public), case.settings);
+    let hosts = [0, 1].map(|one| lab.host(["first", "second"][one], case.volunteers[one]));
+    let volunteers = [0, 1].map(|one| volunteer(&hosts[one], &relay, keys.path(), ["first", "second"][one]));
+    relay.host.shape_mbit(case.mbit);
+
+    let known = LowRank::new(SHAPE, 11);
+    let (m, k, n) = (SHAPE.m as usize, SHAPE.k as usize, SHAPE.n as usize);
+    let files = [f32_file(&[m, k], &known.a), f32_file(&[k, n], &known.b)];
+    let before = relay.host.traffic().sent;
+    let started = Instant::now();
+    let id = relay.ask(|api| api.submit(&files[0], &files[1], &json!({ "name": "between hosts" })));
+    if let Some(cut) = case.cut {
+        let at = hosts[0].traffic().received;
+        wait_until("inputs are on their way", JOB_LIMIT, || hosts[0].traffic().received > at + cut.after);
+        hosts[0].cut();
+        // This is what is tried, not a wait for something.
+        std::thread::sleep(cut.time);
+        let silent = hosts[0].traffic().received;
+        assert_ne!(relay.ask(|api| api.job(&id))["state"], "done", "the job needs what is cut off");
+        // Now the first one alone can go on.
+        hosts[1].cut();
+        hosts[0].join();
+        let joined = Instant::now();
+        wait_until("transfers go on", RESUME_LIMIT, || hosts[0].traffic().received > silent + cut.after);
+        println!("{} bytes came within {:.1} s of the cable", cut.after, joined.elapsed().as_secs_f64());
+        hosts[1].join();
+    }
+    while relay.ask(|api| api.job(&id))["state"] != "done" {
+        let stories = || volunteers.iter().chain([&relay.process]).map(Process::story).collect::<Vec<_>>();
+        assert!(
+            started.elapsed() < JOB_LIMIT,
+            "not done: {}\n{}",
+            relay.ask(|api| api.job(&id)),
+            stories().join("\n")
+        );
+        std::thread::sleep(Duration::from_millis(250));
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let sent = relay.host.traffic().sent - before;
+    let result = relay.ask(|api| api.get(&format!("/api/v1/jobs/{id}/result")));
+    assert_eq!(result.status, 200);
+    let (shape, values) = npy::read(&result.body);
+    assert_eq!(shape, [SHAPE.m, SHAPE.n].map(u64::from));
+    assert!(values == known.c, "the product is wrong");
+    let job = relay.ask(|api| api.job(&id));
+    // The last verdict may still be on its way.
+    let accepted = |volunteers: &[Process; 2]| {
+        let statuses = volunteers.iter().filter_map(Process::last_json);
+        statuses.filter_map(|status| status["accepted"].as_u64()).sum::<u64>()
+    };
+    wait_until("the volunteers know", START_LIMIT, || {
+        accepted(&volunteers) == job["shards"].as_u64().unwrap()
+    });
+    let volunteers = volunteers.map(|volunteer| volunteer.last_json().unwrap());
+    let nets = case.volunteers;
+    println!("{nets:?}: {seconds:.1} s, {:.1} MB left the relay", sent as f64 / 1e6);
+    volunteers.iter().for_each(|status| println!("  {status}"));
+    let taken_part = job["contributors"].as_array().unwrap().len();
+    assert_eq!(taken_part, 2, "both take part: {job}");
+    Some(Outcome { volunteers, job, sent })
+}
+
+/// What holds whatever lies between the hosts.
+fn check(outcome: &Outcome) {
+    assert_eq!(outcome.job["rejections"], json!([]));
+    let inputs = u64::from(SHAPE.m + SHAPE.n) * u64::from(SHAPE.k) * 4;
+    assert!(outcome.sent >= inputs, "every input leaves the relay once at least");
+    assert!(outcome.volunteers.iter().all(|status| status["rejected"] == 0));
+}
+
+#[test]
+fn public_hosts() {
+    let _alone = alone();
+    let case = Case { volunteers: [Net::Public; 2], settings: "", mbit: MBIT, cut: None };
+    run(&case).iter().for_each(check);
+}
+
+#[test]
+fn behind_symmetric_routers() {
+    let _alone = alone();
+    let case = Case { volunteers: [Net::SymmetricNat; 2], settings: "", mbit: MBIT, cut: None };
+    run(&case).iter().for_each(check);
+}
+
+#[test]
+fn where_udp_is_blocked() {
+    let _alone = alone();
+    let case = Case { volunteers: [Net::UdpBlocked, Net::Nat], settings: "", mbit: MBIT, cut: None };
+    run(&case).iter().for_each(check);
+}
+
+#[test]
+fn a_cable_is_pulled_for_a_while() {
+    let _alone = alone();
+    // The other volunteer alone gets no more than 40 MB in this time.
+    let cut = Cut { after: 8 << 20, time: Duration::from_secs(20) };
+    let case = Case { volunteers: [Net::Nat, Net::Public], settings: "", mbit: SLOW_MBIT, cut: Some(cut) };
+    run(&case).iter().for_each(check);
+}
