@@ -6,8 +6,8 @@ import init, { TabEngine } from "./potluck-web.js";
 /** Messages that came before the engine was ready; the page sends a handful at most. */
 const early = [];
 let engine;
-/** The engine's code, for the page, until that has it. */
-let module;
+/** Whether the page has the engine's code. */
+let shared = false;
 
 self.addEventListener("message", ({ data }) => {
   if (engine) take(data);
@@ -34,10 +34,10 @@ self.burnEngine = (model) => {
 /** Called by the engine when a device failed. */
 self.forgetBurnEngine = (model) => burnEngines.delete(model);
 
-/** Called by the engine: passes a message about links to the page. The first one takes the module along. */
+/** Called by the engine: passes a message about links to the page. The first one takes the compiled code along. */
 function toPage(link, transfer) {
-  self.postMessage({ link, module }, transfer);
-  module = undefined;
+  self.postMessage({ link, module: shared ? undefined : TabEngine.module() }, transfer);
+  shared = true;
 }
 
 function take(message) {
@@ -60,7 +60,6 @@ try {
   const settings = early.shift() ?? (await new Promise((resolve) => {
     self.addEventListener("message", () => resolve(early.shift()), { once: true });
   }));
-  module = init.__wbindgen_wasm_module;
   engine = new TabEngine(settings, (view) => self.postMessage({ view }), toPage);
   early.splice(0).forEach(take);
 } catch (error) {

@@ -1,8 +1,9 @@
 //! `potluck tabs`: headless Chromium tabs that lend themselves through the relay's real page, with real clicks.
 //!
 //! The page's contract, which the end-to-end tests rely on too: `#lend` opens the consent sheet, `#agree` consents,
-//! `#stop` stops; `document.body.dataset` has `state`, `backend`, `accepted`, `rejected`; `?backend=`, `&preset=` and
-//! `&hidden=run` preselect what the consent sheet offers.
+//! `#stop` stops; `document.body.dataset` has `state`, `backend`, `accepted`, `rejected`, and of peers `peers` (how many
+//! are connected), `fromPeers`, `fromRelay` and `toPeers` (bytes); `?backend=`, `&preset=`, `&hidden=run` and `&peers=off`
+//! preselect what the consent sheet offers.
 
 pub use crate::cdp::{Browser, CdpError, Gpu, LaunchOptions, Tab};
 

@@ -292,6 +292,11 @@ impl TabEngine {
         Ok(())
     }
 
+    /// The engine's code, compiled: the page makes its [`TabLinks`](crate::TabLinks) of it.
+    pub fn module() -> JsValue {
+        wasm_bindgen::module()
+    }
+
     /// Takes in what the page's [`TabLinks`](crate::TabLinks) says.
     pub fn link(&self, message: &JsValue) {
         let links = self.handle.0.borrow().links.clone();
