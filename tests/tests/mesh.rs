@@ -18,7 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Time for a small job or run, or for a program to start, on a busy machine.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(240);
 /// Inputs of 8 MiB each, in panels of which every volunteer needs many.
 const SHAPE: MatmulShape = MatmulShape { m: 2048, k: 1024, n: 2048 };
 /// What rounding may do to the loss of a run of a few rounds, in nats.

@@ -116,13 +116,15 @@ impl Worker {
                 else {
                     return;
                 };
-                let sent = match channel {
-                    Channel::Direct(direct) => direct.send(&frame),
-                    Channel::Piped(piped) => piped.send(&frame),
+                let (sent, drained) = match channel {
+                    Channel::Direct(direct) => (direct.send(&frame), direct.drained()),
+                    Channel::Piped(piped) => (piped.send(&frame), None),
                 };
                 drop(links);
                 if !sent {
                     self.fail(connection);
+                } else if let Some(buffered) = drained {
+                    self.drained(connection, buffered);
                 }
             }
             LinkAction::Close { link } => self.close(link),
@@ -224,6 +226,7 @@ fn bytes(data: &JsValue) -> Vec<u8> {
 /// A channel that was transferred. Dropping it closes the channel, and nothing of it is heard any more.
 struct Direct {
     channel: RtcDataChannel,
+    believed: Rc<Believed>,
     _opened: Closure<dyn Fn()>,
     _received: Closure<dyn Fn(MessageEvent)>,
     _drained: Closure<dyn Fn()>,
@@ -246,11 +249,11 @@ impl Direct {
                 links.received(connection, &event.data());
             }
         });
-        let (links, from) = (worker.clone(), channel.clone());
+        let believed = Rc::<Believed>::default();
+        let (links, from, known) = (worker.clone(), channel.clone(), Rc::clone(&believed));
         let drained = Closure::<dyn Fn()>::new(move || {
             // More may have been sent since; then this comes again.
-            let buffered = u64::from(from.buffered_amount());
-            if let Some(links) = links.upgrade().filter(|_| buffered <= SEND_LOW_BYTES) {
+            if let (Some(links), Some(buffered)) = (links.upgrade(), known.drained(from.buffered_amount().into())) {
                 links.drained(connection, buffered);
             }
         });
@@ -263,7 +266,7 @@ impl Direct {
         channel.set_onmessage(Some(received.as_ref().unchecked_ref()));
         channel.set_onbufferedamountlow(Some(drained.as_ref().unchecked_ref()));
         channel.set_onclose(Some(closed.as_ref().unchecked_ref()));
-        Self { channel, _opened: opened, _received: received, _drained: drained, _closed: closed }
+        Self { channel, believed, _opened: opened, _received: received, _drained: drained, _closed: closed }
     }
 
     fn is_open(&self) -> bool {
@@ -272,7 +275,33 @@ impl Direct {
 
     /// `false` if the channel takes no more.
     fn send(&self, frame: &[u8]) -> bool {
+        self.believed.send(frame.len());
         self.channel.send_with_u8_array(frame).is_ok()
+    }
+
+    /// What the channel holds, if that is to be told now: the browser tells only where it once held more than the
+    /// threshold, and small messages never add up to that.
+    fn drained(&self) -> Option<u64> {
+        self.believed.drained(self.channel.buffered_amount().into())
+    }
+}
+
+/// Bytes that the machine believes the channel to hold: what it was told last, and what was sent since.
+#[derive(Default)]
+struct Believed(Cell<u64>);
+
+impl Believed {
+    fn send(&self, bytes: usize) {
+        self.0.set(self.0.get() + bytes as u64);
+    }
+
+    /// Whether to tell that the channel holds so many.
+    fn drained(&self, buffered: u64) -> Option<u64> {
+        let told = self.0.get() > SEND_LOW_BYTES && buffered <= SEND_LOW_BYTES;
+        told.then(|| {
+            self.0.set(buffered);
+            buffered
+        })
     }
 }
 
@@ -300,8 +329,7 @@ struct Bytes {
     sent: Cell<u64>,
     /// Out of the channel at its other end, as that told last.
     left: Cell<u64>,
-    /// Whether more than [`SEND_LOW_BYTES`] were on their way, and no drain was told since.
-    above: Cell<bool>,
+    believed: Believed,
 }
 
 impl Bytes {
@@ -311,15 +339,13 @@ impl Bytes {
 
     fn send(&self, bytes: usize) {
         self.sent.set(self.sent.get() + bytes as u64);
-        if self.buffered() > SEND_LOW_BYTES {
-            self.above.set(true);
-        }
+        self.believed.send(bytes);
     }
 
-    /// Whether that drained the channel.
-    fn leave(&self, left: u64) -> bool {
+    /// What is on its way, if that is to be told now.
+    fn leave(&self, left: u64) -> Option<u64> {
         self.left.set(left);
-        self.buffered() <= SEND_LOW_BYTES && self.above.replace(false)
+        self.believed.drained(self.buffered())
     }
 }
 
@@ -331,8 +357,8 @@ impl Piped {
             let Some(links) = worker.upgrade() else { return };
             let data = event.data();
             if let Some(left) = data.as_f64() {
-                if counted.leave(left as u64) {
-                    links.drained(connection, counted.buffered());
+                if let Some(buffered) = counted.leave(left as u64) {
+                    links.drained(connection, buffered);
                 }
             } else if let Some(open) = data.as_bool() {
                 if open {
