@@ -20,6 +20,7 @@ use crate::row::Report;
 
 /// Options of the mesh's benchmark.
 #[derive(Debug, Args)]
+#[group(id = "mesh")]
 pub(crate) struct Options {
     /// One part of `mesh` only.
     #[arg(long, value_enum, value_name = "NAME")]
