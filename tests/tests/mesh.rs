@@ -125,7 +125,8 @@ async fn train(api: &Api, key: &str) {
     let (_, id) = sample.create(api, key);
     until("the run is done", async || info(api, &id)["state"] == "done").await;
     let told = info(api, &id);
-    let losses = told["history"].as_array().unwrap().iter().map(|round| round["validation_loss"].as_f64().unwrap());
+    let losses =
+        told["history"].as_array().unwrap().iter().map(|round| round["validation_loss"].as_f64().unwrap());
     let expected = sample.expected(|round| votes(&record(api, &id, round)));
     for (round, (loss, expected)) in losses.zip(&expected.losses).enumerate() {
         assert!((loss - expected).abs() <= SAME, "round {round}: {loss}, in one thread {expected}");
@@ -147,8 +148,12 @@ async fn together(browser: &Browser, peers: bool) -> [u64; 3] {
     compute(&api, &LowRank::new(SHAPE, 3), "together").await;
     train(&api, if peers { "among peers" } else { "alone" }).await;
     let status = native.status().unwrap();
-    let passed = [figure(&tabs[0], "fromPeers").await, figure(&tabs[1], "fromPeers").await, status.from_peers];
-    println!("peers {peers}: {passed:?} bytes came from peers, {} were saved", api.metric("relay_saved_bytes_total"));
+    let passed =
+        [figure(&tabs[0], "fromPeers").await, figure(&tabs[1], "fromPeers").await, status.from_peers];
+    println!(
+        "peers {peers}: {passed:?} bytes came from peers, {} were saved",
+        api.metric("relay_saved_bytes_total")
+    );
     if peers {
         let mesh = api.get("/api/v1/peers").json();
         assert_eq!(mesh["members"].as_array().unwrap().len(), 3, "{mesh}");
@@ -202,8 +207,12 @@ fn peers_that_corrupt_stall_and_lie_are_dropped_and_the_work_is_done() {
         let honest = [1, 2].map(|name| {
             Volunteer::exchanging(&api.url, name, Exchange { cache_bytes: 1 << 20, ..Exchange::default() })
         });
-        until("links", async || honest.iter().all(|one| one.status().is_some_and(|status| status.peers.len() >= 3))).await;
-        let dropped = || ["bad_groups", "stalled", "lied"].map(|why| api.metric(&format!("mesh_{why}_total")));
+        until("links", async || {
+            honest.iter().all(|one| one.status().is_some_and(|status| status.peers.len() >= 3))
+        })
+        .await;
+        let dropped =
+            || ["bad_groups", "stalled", "lied"].map(|why| api.metric(&format!("mesh_{why}_total")));
         let started = std::time::Instant::now();
         let mut jobs = 0;
         while dropped().contains(&0) {
@@ -232,7 +241,8 @@ fn peers_that_corrupt_stall_and_lie_are_dropped_and_the_work_is_done() {
 fn relay_on(port: u16, data: &str) -> (Process, Api) {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_command"));
     let listen = format!("127.0.0.1:{port}");
-    let process = Process::start("the relay", command.args(["relay", "--json", "--listen", &listen, "--data", data]));
+    let process =
+        Process::start("the relay", command.args(["relay", "--json", "--listen", &listen, "--data", data]));
     let ready = process.wait_for(LIMIT, |line| serde_json::from_str::<Value>(line).ok());
     let token = std::fs::read_to_string(ready["token_path"].as_str().unwrap()).unwrap();
     (process, Api::new(&format!("http://{listen}"), &token))
@@ -277,6 +287,10 @@ fn transfers_between_peers_go_on_while_the_relay_is_dead_and_everybody_comes_bac
         let ends = mesh["links"][0]["ends"].as_array().cloned().unwrap_or_default();
         ends.len() == 2 && ends.iter().all(Value::is_string)
     });
-    assert_eq!(status(&second).peers.iter().map(|peer| peer.link).collect::<Vec<_>>(), [link], "it is the same");
+    assert_eq!(
+        status(&second).peers.iter().map(|peer| peer.link).collect::<Vec<_>>(),
+        [link],
+        "it is the same"
+    );
     assert_eq!(status(&first).rejected + status(&second).rejected, 0);
 }

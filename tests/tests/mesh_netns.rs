@@ -90,7 +90,8 @@ impl Relay {
         let [config, data] = ["potluck.toml", "data"].map(|name| folder.path().join(name));
         let listen = format!("{}:{PORT}", host.address());
         let data = data.to_str().unwrap();
-        let settings = if turn { format!("[turn]\nlisten = \"{}:3478\"\n", host.address()) } else { String::new() };
+        let settings =
+            if turn { format!("[turn]\nlisten = \"{}:3478\"\n", host.address()) } else { String::new() };
         std::fs::write(&config, format!("listen = \"{listen}\"\ndata = {data:?}\n{settings}")).unwrap();
         let process = Process::start(
             "the relay",
@@ -279,7 +280,8 @@ fn behind_symmetric_routers_without_turn_there_is_the_relay() {
 #[test]
 fn where_udp_is_blocked_there_is_the_relay() {
     let _alone = alone();
-    let case = Case { volunteers: [Net::UdpBlocked, Net::Nat], peers: true, turn: true, mbit: MBIT, cut: None };
+    let case =
+        Case { volunteers: [Net::UdpBlocked, Net::Nat], peers: true, turn: true, mbit: MBIT, cut: None };
     let Some(outcome) = run(&case) else { return };
     check(&outcome);
     assert_eq!(outcome.from_peers(), [0, 0]);

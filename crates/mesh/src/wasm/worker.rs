@@ -14,6 +14,10 @@ use wasm_bindgen::prelude::Closure;
 use wasm_bindgen::{JsCast as _, JsValue};
 use web_sys::{MessageEvent, MessagePort, RtcDataChannel, RtcDataChannelState, RtcDataChannelType};
 
+/// Frames that may come before a channel says that it is open: the other end says hello twice a second, and little else
+/// until it is heard.
+const MAX_EARLY: usize = 16;
+
 /// Links whose connections [`PageLinks`](super::PageLinks) makes on the page's thread. A handle: clones are the same.
 #[derive(Clone)]
 pub struct WorkerLinks(Rc<Worker>);
@@ -33,6 +37,8 @@ struct Link {
     connection: u32,
     channel: Option<Channel>,
     opened: bool,
+    /// Frames that came before the channel said that it is open: until then it takes none.
+    early: Vec<Vec<u8>>,
 }
 
 enum Channel {
@@ -92,7 +98,13 @@ impl Worker {
                 self.close(link);
                 let connection = self.connections.get() + 1;
                 self.connections.set(connection);
-                self.links.borrow_mut().push(Link { id: link, connection, channel: None, opened: false });
+                self.links.borrow_mut().push(Link {
+                    id: link,
+                    connection,
+                    channel: None,
+                    opened: false,
+                    early: Vec::new(),
+                });
                 let servers = servers.iter().map(Server::from).collect();
                 self.say(&ToPage::Open { connection, attempt, offers, servers });
             }
@@ -197,14 +209,41 @@ impl Worker {
             let found = links.iter_mut().find(|found| found.connection == connection);
             found.is_some_and(|link| !std::mem::replace(&mut link.opened, true))
         };
-        if first {
-            self.hear(connection, |link| LinkEvent::Opened { link });
+        if !first {
+            return;
+        }
+        self.hear(connection, |link| LinkEvent::Opened { link });
+        let early = {
+            let mut links = self.links.borrow_mut();
+            let found = links.iter_mut().find(|found| found.connection == connection);
+            found.map(|link| std::mem::take(&mut link.early)).unwrap_or_default()
+        };
+        for frame in early {
+            self.hear(connection, |link| LinkEvent::Frame { link, frame });
         }
     }
 
     fn received(&self, connection: u32, data: &JsValue) {
-        // Events of the channel come in order, but nothing depends on it.
-        self.opened(connection);
+        let is_open =
+            |channel: &Option<Channel>| matches!(channel, Some(Channel::Direct(direct)) if direct.is_open());
+        let open = {
+            let links = self.links.borrow();
+            links.iter().any(|found| found.connection == connection && is_open(&found.channel))
+        };
+        if open {
+            self.opened(connection);
+        }
+        {
+            let mut links = self.links.borrow_mut();
+            let Some(found) = links.iter_mut().find(|found| found.connection == connection) else { return };
+            // In a Worker a message may come before the channel is open and takes any itself.
+            if !found.opened {
+                if found.early.len() < MAX_EARLY {
+                    found.early.push(bytes(data));
+                }
+                return;
+            }
+        }
         self.hear(connection, |link| LinkEvent::Frame { link, frame: bytes(data) });
     }
 
@@ -253,7 +292,9 @@ impl Direct {
         let (links, from, known) = (worker.clone(), channel.clone(), Rc::clone(&believed));
         let drained = Closure::<dyn Fn()>::new(move || {
             // More may have been sent since; then this comes again.
-            if let (Some(links), Some(buffered)) = (links.upgrade(), known.drained(from.buffered_amount().into())) {
+            if let (Some(links), Some(buffered)) =
+                (links.upgrade(), known.drained(from.buffered_amount().into()))
+            {
                 links.drained(connection, buffered);
             }
         });
