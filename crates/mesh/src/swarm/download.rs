@@ -189,14 +189,13 @@ impl Download {
     pub(crate) fn span(&self, held: impl Fn(u32) -> bool, from: u32, now: Instant) -> Option<(u32, u32)> {
         let free = |index: u32| self.wants(index) && !held(index) && !self.claimed(index, now);
         let spans = self.groups.div_ceil(SPAN);
-        let at = (0..spans).map(|step| (from / SPAN + step) % spans * SPAN);
-        at.filter_map(|start| {
+        let mut at = (0..spans).map(|step| (from / SPAN + step) % spans * SPAN);
+        at.find_map(|start| {
             let end = (start + SPAN).min(self.groups);
             let first = (start..end).find(|index| free(*index))?;
             let count = (first..end).take_while(|index| free(*index)).count() as u32;
             Some((first, count))
         })
-        .next()
     }
 
     /// The bytes of so many groups.

@@ -478,7 +478,9 @@ impl Swarm {
             .filter(|(_, download)| download.ends.is_some_and(|ends| ends <= now))
             .map(|(hash, _)| *hash)
             .collect();
-        over.iter().for_each(|hash| drop(self.end(hash)));
+        for hash in over {
+            self.end(&hash);
+        }
         self.watch_peers();
         self.ask_for_trees();
         self.ask_peers();

@@ -447,7 +447,9 @@ impl Relay {
                 over.push(*id);
             }
         }
-        over.iter().for_each(|link| self.remove_link(link, None));
+        for link in over {
+            self.remove_link(&link, None);
+        }
         for (id, member) in &mut self.mesh.members {
             if now.since(member.told) >= SETTINGS_INTERVAL {
                 member.told = now;
@@ -466,7 +468,9 @@ impl Relay {
             .map(|(id, _)| *id)
             .take(NEIGHBOR_SCAN)
             .collect();
-        few.into_iter().for_each(|id| self.assign(id));
+        for id in few {
+            self.assign(id);
+        }
         self.arm_mesh();
     }
 

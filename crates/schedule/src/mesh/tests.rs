@@ -124,7 +124,9 @@ fn members_get_neighbors_and_one_end_of_each_link_offers() {
     for session in 1..=12 {
         let neighbors = world.neighbors(session);
         assert!((1..=MAX_NEIGHBORS).contains(&neighbors.len()), "{session}: {}", neighbors.len());
-        neighbors.iter().for_each(|one| ends.entry(one.link).or_default().push(one.offers));
+        for one in neighbors {
+            ends.entry(one.link).or_default().push(one.offers);
+        }
     }
     assert!(ends.values().all(|offers| offers.len() == 2 && offers[0] != offers[1]));
     let pairs: BTreeSet<_> =
