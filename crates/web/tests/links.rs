@@ -34,6 +34,9 @@ const SILENCE_MS: u32 = 700;
 /// Frames as large as the mesh has them.
 const FRAME_BYTES: usize = MAX_PEER_FRAME_BYTES;
 
+/// What each end sends when the link opens.
+const HELLO_BYTES: usize = 19;
+
 /// What the page tells a Worker to do.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "kind")]
@@ -93,6 +96,7 @@ enum Heard {
     /// All that was to be sent is in the channel.
     Sent {
         drains: u32,
+        most_left: u32,
     },
     Wrong {
         what: String,
@@ -254,7 +258,11 @@ impl End {
                 Reflect::set(&wrapped, &"signal".into(), &signal).unwrap_throw();
                 self.post.call2(&JsValue::NULL, &wrapped, &Array::new()).unwrap_throw();
             }
-            LinkEvent::Opened { .. } => self.say(&Heard::Opened),
+            LinkEvent::Opened { .. } => {
+                self.say(&Heard::Opened);
+                // As a volunteer does.
+                self.act(LinkAction::Send { link: LINK, frame: vec![1; HELLO_BYTES] });
+            }
             LinkEvent::Path { path, .. } => self.say(&Heard::Path { turn: path == LinkPath::Turn }),
             LinkEvent::Interrupted { .. } => self.say(&Heard::Interrupted),
             LinkEvent::Restored { .. } => self.say(&Heard::Restored),
@@ -470,7 +478,8 @@ impl Pair {
         let pair = Self::new(how).await;
         pair.tabs[1].open(1, false);
         pair.tabs[0].open(1, true);
-        pair.until("both are open", |tabs| tabs.iter().all(|tab| tab.has(&Heard::Opened))).await;
+        let greeted = Heard::Frame { length: HELLO_BYTES as u32 };
+        pair.until("both are greeted", |tabs| tabs.iter().all(|tab| tab.has(&greeted))).await;
         pair
     }
 

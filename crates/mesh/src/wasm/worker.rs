@@ -3,7 +3,7 @@
 use super::Post;
 use super::messages::{self, Server, Signal, ToPage, ToWorker};
 use super::pipe;
-use crate::io::{LinkAction, LinkEvent, Links, SEND_LOW_BYTES};
+use crate::io::{LinkAction, LinkEvent, Links, SEND_BUFFER_BYTES, SEND_LOW_BYTES};
 use js_sys::{Array, ArrayBuffer, Uint8Array};
 use potluck_proto::LinkPath;
 use potluck_types::LinkId;
@@ -13,6 +13,9 @@ use std::rc::{Rc, Weak};
 use wasm_bindgen::prelude::Closure;
 use wasm_bindgen::{JsCast as _, JsValue};
 use web_sys::{MessageEvent, MessagePort, RtcDataChannel, RtcDataChannelState, RtcDataChannelType};
+
+/// Frames of a connection that may wait until its channel says that it is open: what fits into the other end's buffer.
+const MAX_EARLY_FRAMES: usize = SEND_BUFFER_BYTES as usize / MAX_PEER_FRAME_BYTES;
 
 /// Links whose connections [`PageLinks`](super::PageLinks) makes on the page's thread. A handle: clones are the same.
 #[derive(Clone)]
@@ -33,6 +36,9 @@ struct Link {
     connection: u32,
     channel: Option<Channel>,
     opened: bool,
+    /// Frames that came before the channel said that it is open: a transferred one may hear from the other end, which can
+    /// send already, while it still refuses to.
+    early: Vec<Vec<u8>>,
 }
 
 enum Channel {
@@ -92,7 +98,13 @@ impl Worker {
                 self.close(link);
                 let connection = self.connections.get() + 1;
                 self.connections.set(connection);
-                self.links.borrow_mut().push(Link { id: link, connection, channel: None, opened: false });
+                self.links.borrow_mut().push(Link {
+                    id: link,
+                    connection,
+                    channel: None,
+                    opened: false,
+                    early: Vec::new(),
+                });
                 let servers = servers.iter().map(Server::from).collect();
                 self.say(&ToPage::Open { connection, attempt, offers, servers });
             }
@@ -190,20 +202,35 @@ impl Worker {
     }
 
     fn opened(&self, connection: u32) {
-        let first = {
+        let early = {
             let mut links = self.links.borrow_mut();
-            let found = links.iter_mut().find(|found| found.connection == connection);
-            found.is_some_and(|link| !std::mem::replace(&mut link.opened, true))
+            let found = links.iter_mut().find(|found| found.connection == connection && !found.opened);
+            let Some(link) = found else { return };
+            link.opened = true;
+            std::mem::take(&mut link.early)
         };
-        if first {
-            self.hear(connection, |link| LinkEvent::Opened { link });
+        self.hear(connection, |link| LinkEvent::Opened { link });
+        for frame in early {
+            self.hear(connection, |link| LinkEvent::Frame { link, frame });
         }
     }
 
     fn received(&self, connection: u32, data: &JsValue) {
-        // Events of the channel come in order, but nothing depends on it.
-        self.opened(connection);
-        self.hear(connection, |link| LinkEvent::Frame { link, frame: bytes(data) });
+        let frame = bytes(data);
+        let is_full = {
+            let mut links = self.links.borrow_mut();
+            let found = links.iter_mut().find(|found| found.connection == connection);
+            let Some(link) = found else { return };
+            if link.opened {
+                drop(links);
+                return self.hear(connection, |link| LinkEvent::Frame { link, frame });
+            }
+            link.early.push(frame);
+            link.early.len() > MAX_EARLY_FRAMES
+        };
+        if is_full {
+            self.fail(connection);
+        }
     }
 
     fn drained(&self, connection: u32, buffered: u64) {
