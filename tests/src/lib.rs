@@ -16,6 +16,7 @@ use potluck_relay::{Config, Running};
 use potluck_types::VolunteerKey;
 use potluck_volunteer::{Choice, Status};
 use serde_json::{Value, json};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
@@ -266,6 +267,7 @@ impl Drop for TestRelay {
 pub struct Volunteer {
     stop: Stop,
     thread: Option<std::thread::JoinHandle<Result<Status, CliError>>>,
+    seen: Arc<Mutex<Option<Status>>>,
 }
 
 impl Volunteer {
@@ -276,21 +278,44 @@ impl Volunteer {
 
     /// As [`Volunteer::start`], with another choice of what computes.
     pub fn choosing(url: &str, name: u8, preset: Preset, choice: Choice) -> Self {
-        let lending = Lending {
+        Self::lending(Lending {
             relay: url.to_owned(),
             choice,
             preset,
             key: VolunteerKey([name; 32]),
             count: None,
             exchange: Exchange::default(),
-        };
-        let stop = Stop::default();
-        let heeded = stop.clone();
+        })
+    }
+
+    /// Lends the whole CPU, and exchanges so much with others.
+    pub fn exchanging(url: &str, name: u8, exchange: Exchange) -> Self {
+        Self::lending(Lending {
+            relay: url.to_owned(),
+            choice: Choice::Cpu,
+            preset: Preset::Full,
+            key: VolunteerKey([name; 32]),
+            count: None,
+            exchange,
+        })
+    }
+
+    fn lending(lending: Lending) -> Self {
+        let (stop, seen) = (Stop::default(), Arc::<Mutex<Option<Status>>>::default());
+        let (heeded, shown) = (stop.clone(), Arc::clone(&seen));
         let thread = std::thread::spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(lend(&lending, &heeded, |_| {}))
+            let show = |status: &Status| {
+                *shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(status.clone());
+            };
+            runtime.block_on(lend(&lending, &heeded, show))
         });
-        Self { stop, thread: Some(thread) }
+        Self { stop, thread: Some(thread), seen }
+    }
+
+    /// How it is; `None` until it has begun.
+    pub fn status(&self) -> Option<Status> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Stops at once and says how it went.

@@ -1,5 +1,5 @@
 //! Two volunteers and a relay on hosts of their own: whatever lies between them, the job gets done and its result is
-//! right.
+//! right, and they pass inputs on to each other wherever there is a way.
 //!
 //! The relay's link is slow, so that inputs are on their way for a while.
 
@@ -40,8 +40,10 @@ struct Cut {
 
 struct Case {
     volunteers: [Net; 2],
-    /// More of the relay's `potluck.toml`.
-    settings: &'static str,
+    /// Whether they exchange inputs.
+    peers: bool,
+    /// Whether the relay serves STUN and TURN.
+    turn: bool,
     mbit: u32,
     /// Pulls the first volunteer's cable, and then the second's until the first goes on.
     cut: Option<Cut>,
@@ -54,6 +56,13 @@ struct Outcome {
     job: Value,
     /// Bytes that left the relay's host while the job ran.
     sent: u64,
+    /// The relay's figures.
+    metrics: Metrics,
+}
+
+struct Metrics {
+    saved: u64,
+    turned: u64,
 }
 
 /// One case at a time: they measure.
@@ -76,11 +85,13 @@ struct Relay {
 }
 
 impl Relay {
-    fn start(host: Host, settings: &str) -> Self {
+    fn start(host: Host, turn: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let [config, data] = ["potluck.toml", "data"].map(|name| folder.path().join(name));
         let listen = format!("{}:{PORT}", host.address());
         let data = data.to_str().unwrap();
+        let settings =
+            if turn { format!("[turn]\nlisten = \"{}:3478\"\n", host.address()) } else { String::new() };
         std::fs::write(&config, format!("listen = \"{listen}\"\ndata = {data:?}\n{settings}")).unwrap();
         let process = Process::start(
             "the relay",
@@ -98,23 +109,39 @@ impl Relay {
     }
 }
 
-fn volunteer(host: &Host, relay: &Relay, folder: &Path, name: &str) -> Process {
+fn volunteer(host: &Host, relay: &Relay, folder: &Path, name: &str, peers: bool) -> Process {
     let key = folder.join(name);
     let args = ["volunteer", "--json", "--backend", "cpu", "--relay", &relay.api.url, "--key"];
-    let process = Process::start(name, potluck(host, &args).arg(key));
+    let mut command = potluck(host, &args);
+    command.arg(key);
+    if !peers {
+        command.arg("--relay-only");
+    }
+    let process = Process::start(name, &mut command);
     process.wait_for(START_LIMIT, |line| {
         (serde_json::from_str::<Value>(line).ok()?["reason"] == "no_work").then_some(())
     });
     process
 }
 
+/// Whether a volunteer says that its link works.
+fn is_linked(volunteer: &Process) -> bool {
+    volunteer.last_json().is_some_and(|status| status["peers"][0]["path"].is_string())
+}
+
 /// Runs the case to its end; the result is right. `None` where there is no lab.
 fn run(case: &Case) -> Option<Outcome> {
     let mut lab = Lab::new()?;
     let keys = tempfile::tempdir().unwrap();
-    let relay = Relay::start(lab.host("relay", Net::Public), case.settings);
+    let relay = Relay::start(lab.host("relay", Net::Public), case.turn);
     let hosts = [0, 1].map(|one| lab.host(["first", "second"][one], case.volunteers[one]));
-    let volunteers = [0, 1].map(|one| volunteer(&hosts[one], &relay, keys.path(), ["first", "second"][one]));
+    let names = ["first", "second"];
+    let volunteers = [0, 1].map(|one| volunteer(&hosts[one], &relay, keys.path(), names[one], case.peers));
+    let udp = !case.volunteers.contains(&Net::UdpBlocked);
+    let direct = !case.volunteers.contains(&Net::SymmetricNat);
+    if case.peers && udp && (direct || case.turn) {
+        wait_until("they are linked", START_LIMIT, || volunteers.iter().all(is_linked));
+    }
     relay.host.shape_mbit(case.mbit);
 
     let known = LowRank::new(SHAPE, 11);
@@ -133,6 +160,7 @@ fn run(case: &Case) -> Option<Outcome> {
         assert_ne!(relay.ask(|api| api.job(&id))["state"], "done", "the job needs what is cut off");
         // Now the first one alone can go on.
         hosts[1].cut();
+        assert!(!volunteers.iter().any(is_linked), "the link is cut as well");
         hosts[0].join();
         let joined = Instant::now();
         wait_until("transfers go on", RESUME_LIMIT, || hosts[0].traffic().received > silent + cut.after);
@@ -157,6 +185,10 @@ fn run(case: &Case) -> Option<Outcome> {
     assert_eq!(shape, [SHAPE.m, SHAPE.n].map(u64::from));
     assert!(values == known.c, "the product is wrong");
     let job = relay.ask(|api| api.job(&id));
+    let metrics = relay.ask(|api| Metrics {
+        saved: api.metric("relay_saved_bytes_total"),
+        turned: api.metric("turn_bytes_total"),
+    });
     // The last verdict may still be on its way.
     let accepted = |volunteers: &[Process; 2]| {
         let statuses = volunteers.iter().filter_map(Process::last_json);
@@ -165,42 +197,94 @@ fn run(case: &Case) -> Option<Outcome> {
     wait_until("the volunteers know", START_LIMIT, || {
         accepted(&volunteers) == job["shards"].as_u64().unwrap()
     });
+    if case.cut.is_some() && case.peers {
+        let back = Instant::now();
+        wait_until("the link works again", RESUME_LIMIT, || volunteers.iter().all(is_linked));
+        println!("the link works again, {:.1} s after the job", back.elapsed().as_secs_f64());
+    }
     let volunteers = volunteers.map(|volunteer| volunteer.last_json().unwrap());
     let nets = case.volunteers;
     println!("{nets:?}: {seconds:.1} s, {:.1} MB left the relay", sent as f64 / 1e6);
     volunteers.iter().for_each(|status| println!("  {status}"));
     let taken_part = job["contributors"].as_array().unwrap().len();
     assert_eq!(taken_part, 2, "both take part: {job}");
-    Some(Outcome { volunteers, job, sent })
+    Some(Outcome { volunteers, job, sent, metrics })
+}
+
+/// Bytes of the inputs.
+fn inputs() -> u64 {
+    u64::from(SHAPE.m + SHAPE.n) * u64::from(SHAPE.k) * 4
+}
+
+impl Outcome {
+    fn from_peers(&self) -> [u64; 2] {
+        self.volunteers.each_ref().map(|status| status["from_peers"].as_u64().unwrap())
+    }
+
+    fn paths(&self) -> [&Value; 2] {
+        self.volunteers.each_ref().map(|status| &status["peers"][0]["path"])
+    }
 }
 
 /// What holds whatever lies between the hosts.
 fn check(outcome: &Outcome) {
     assert_eq!(outcome.job["rejections"], json!([]));
-    let inputs = u64::from(SHAPE.m + SHAPE.n) * u64::from(SHAPE.k) * 4;
-    assert!(outcome.sent >= inputs, "every input leaves the relay once at least");
+    assert!(outcome.sent >= inputs(), "every input leaves the relay once at least");
     assert!(outcome.volunteers.iter().all(|status| status["rejected"] == 0));
 }
 
 #[test]
 fn public_hosts() {
     let _alone = alone();
-    let case = Case { volunteers: [Net::Public; 2], settings: "", mbit: MBIT, cut: None };
-    run(&case).iter().for_each(check);
+    let case = Case { volunteers: [Net::Public; 2], peers: true, turn: false, mbit: MBIT, cut: None };
+    let Some(outcome) = run(&case) else { return };
+    check(&outcome);
+    assert_eq!(outcome.paths(), ["direct"; 2]);
+    assert!(outcome.from_peers().iter().all(|bytes| *bytes > 0), "both give");
+    assert!(outcome.sent < inputs() * 3 / 2, "{} bytes left the relay", outcome.sent);
+    let [a, b] = outcome.from_peers();
+    assert!(outcome.metrics.saved > (a + b) / 2, "{} bytes saved", outcome.metrics.saved);
 }
 
 #[test]
-fn behind_symmetric_routers() {
+fn public_hosts_without_peers() {
     let _alone = alone();
-    let case = Case { volunteers: [Net::SymmetricNat; 2], settings: "", mbit: MBIT, cut: None };
-    run(&case).iter().for_each(check);
+    let case = Case { volunteers: [Net::Public; 2], peers: false, turn: false, mbit: MBIT, cut: None };
+    let Some(outcome) = run(&case) else { return };
+    check(&outcome);
+    assert_eq!(outcome.from_peers(), [0, 0]);
+    assert!(outcome.volunteers.iter().all(|status| status["peers"] == json!([])));
+    assert!(outcome.sent > inputs() * 3 / 2, "both need most of the inputs: {} bytes", outcome.sent);
 }
 
 #[test]
-fn where_udp_is_blocked() {
+fn behind_symmetric_routers_only_turn_leads_anywhere() {
     let _alone = alone();
-    let case = Case { volunteers: [Net::UdpBlocked, Net::Nat], settings: "", mbit: MBIT, cut: None };
-    run(&case).iter().for_each(check);
+    let case = Case { volunteers: [Net::SymmetricNat; 2], peers: true, turn: true, mbit: MBIT, cut: None };
+    let Some(outcome) = run(&case) else { return };
+    check(&outcome);
+    assert_eq!(outcome.paths(), ["turn"; 2]);
+    assert!(outcome.from_peers().iter().all(|bytes| *bytes > 0));
+    assert!(outcome.metrics.turned > outcome.from_peers().iter().sum(), "{} bytes", outcome.metrics.turned);
+}
+
+#[test]
+fn behind_symmetric_routers_without_turn_there_is_the_relay() {
+    let _alone = alone();
+    let case = Case { volunteers: [Net::SymmetricNat; 2], peers: true, turn: false, mbit: MBIT, cut: None };
+    let Some(outcome) = run(&case) else { return };
+    check(&outcome);
+    assert_eq!(outcome.from_peers(), [0, 0]);
+}
+
+#[test]
+fn where_udp_is_blocked_there_is_the_relay() {
+    let _alone = alone();
+    let case =
+        Case { volunteers: [Net::UdpBlocked, Net::Nat], peers: true, turn: true, mbit: MBIT, cut: None };
+    let Some(outcome) = run(&case) else { return };
+    check(&outcome);
+    assert_eq!(outcome.from_peers(), [0, 0]);
 }
 
 #[test]
@@ -208,6 +292,9 @@ fn a_cable_is_pulled_for_a_while() {
     let _alone = alone();
     // The other volunteer alone gets no more than 40 MB in this time.
     let cut = Cut { after: 8 << 20, time: Duration::from_secs(20) };
-    let case = Case { volunteers: [Net::Nat, Net::Public], settings: "", mbit: SLOW_MBIT, cut: Some(cut) };
-    run(&case).iter().for_each(check);
+    let volunteers = [Net::Nat, Net::Public];
+    let case = Case { volunteers, peers: true, turn: true, mbit: SLOW_MBIT, cut: Some(cut) };
+    let Some(outcome) = run(&case) else { return };
+    check(&outcome);
+    assert!(outcome.from_peers().iter().any(|bytes| *bytes > 0));
 }

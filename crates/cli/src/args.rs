@@ -53,6 +53,12 @@ pub enum Command {
     #[command(after_help = "Examples:
   potluck fetch 3f2a --out C.npy")]
     Fetch(FetchArgs),
+    /// Show who exchanges inputs with whom, over which ways, and how fast
+    #[command(after_help = "Examples:
+  potluck peers
+  potluck peers 3f2a --watch
+  potluck peers --json")]
+    Peers(PeersArgs),
     /// List the relay's training runs
     Runs(RunsArgs),
     /// Let a training run wait; a round that is being closed is closed first
@@ -287,6 +293,26 @@ pub struct FetchArgs {
     pub token: TokenArgs,
 }
 
+/// `potluck peers`
+#[derive(Debug, Clone, Args)]
+pub struct PeersArgs {
+    /// Only volunteers that work on this run or job: its id, or enough of its beginning
+    #[arg(value_name = "RUN", value_parser = job_prefix)]
+    pub of: Option<String>,
+    /// Show it again each second, until Ctrl-C
+    #[arg(long)]
+    pub watch: bool,
+    /// Print one JSON object, or one a second
+    #[arg(long)]
+    pub json: bool,
+    /// The relay.
+    #[command(flatten)]
+    pub relay: RelayAddress,
+    /// The token.
+    #[command(flatten)]
+    pub token: TokenArgs,
+}
+
 /// How much of the machine is lent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PresetArg {
@@ -453,6 +479,8 @@ mod tests {
             "potluck completions zsh",
             "potluck submit train run.toml --watch --name n --json",
             "potluck watch 3F2a --json --relay http://x:1",
+            "potluck peers",
+            "potluck peers 3F2a --watch --json --token t",
             "potluck runs --json",
             "potluck pause 3f2a --token t",
             "potluck resume 3f2a --json",
@@ -481,6 +509,7 @@ mod tests {
             ("potluck submit matmul a.npy b.npy --out c --dtype f64", Kind::InvalidValue),
             ("potluck jobs --token a --token-file b", Kind::ArgumentConflict),
             ("potluck status xyz", Kind::ValueValidation),
+            ("potluck peers xyz", Kind::ValueValidation),
             ("potluck tabs --count 0", Kind::ValueValidation),
             ("potluck submit train", Kind::MissingRequiredArgument),
             ("potluck watch xyz", Kind::ValueValidation),

@@ -1,11 +1,12 @@
 //! The `potluck` command as a library, so that xtask and the end-to-end tests drive the same code.
 //!
-//! Where to look: `args` is the command line, `error` the exit codes; `relay` runs a relay; `submit`, `jobs`, `job` are for submitters and speak
-//! HTTP through `client`, and so does `runs`, for training, with `run_file` and `model`; `volunteer` and `tabs` lend; `cdp` drives Chromium.
+//! Where to look: `args` is the command line, `error` the exit codes; `relay` runs a relay; `submit`, `jobs`, `job`, `peers` are for submitters and
+//! speak HTTP through `client`, and so does `runs`, for training, with `run_file` and `model`; `volunteer` and `tabs` lend; `cdp` drives Chromium.
 //!
 //! Architecture invariant: nothing here decides. The relay judges inputs, the engine judges what a volunteer does.
 
 pub mod args;
+pub mod canvas;
 pub mod cdp;
 pub mod client;
 pub mod config;
@@ -15,6 +16,7 @@ pub mod job;
 pub mod jobs;
 pub mod model;
 pub mod npy;
+pub mod peers;
 pub mod progress;
 pub mod relay;
 pub mod run_file;
@@ -89,6 +91,9 @@ pub fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Fetch(args) => {
             client(&args.relay.relay, &args.token).and_then(|client| jobs::fetch(args, &client))
         }
+        Command::Peers(args) => {
+            client(&args.relay.relay, &args.token).and_then(|client| peers::command(args, &client))
+        }
         Command::Runs(args) => {
             public(&args.relay.relay).and_then(|client| runs::control::list(args, &client))
         }
@@ -144,6 +149,7 @@ pub fn wants_json(cli: &Cli) -> bool {
         Command::Jobs(args) => args.json,
         Command::Status(args) | Command::Cancel(args) => args.json,
         Command::Fetch(args) => args.json,
+        Command::Peers(args) => args.json,
         Command::Volunteer(args) => args.json,
         Command::Tabs(args) => args.json,
         Command::Completions { .. } => false,

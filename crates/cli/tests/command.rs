@@ -52,6 +52,7 @@ fn help_version_and_completions() {
         "volunteer",
         "tabs",
         "fetch",
+        "peers",
     ] {
         let (code, out, _) = run(folder.path(), &format!("{command} --help"));
         assert!(code == 0 && out.contains("Examples:"), "{command}:\n{out}");
@@ -97,6 +98,7 @@ fn exit_codes_say_what_went_wrong() {
         ("model generate missing --prompt x", 4),
         ("model generate missing", 2),
         ("watch abc --relay http://127.0.0.1:1", 3),
+        ("peers --relay http://127.0.0.1:1", 3),
         ("replay abc --relay http://127.0.0.1:1", 2),
         ("relay --data no.npy --listen 127.0.0.1:0", 1),
     ] {
@@ -165,6 +167,16 @@ fn a_relay_says_where_it_is_and_who_may_submit() {
     let (code, _, error) = asked(&|_| {});
     assert_eq!(code, 5);
     assert!(error.contains("--token-file"), "{error}");
+
+    // The mesh is for the operator's eyes too, and nobody is in it.
+    let peers = |line: &str| run(folder.path(), &format!("peers --relay {address} {line}"));
+    let (code, out, error) = peers("");
+    assert!(code == 0 && out.starts_with("nobody is in the mesh"), "{out}{error}");
+    let (code, out, _) = peers("--json");
+    let object: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, object), (0, serde_json::json!({ "members": [], "links": [] })));
+    assert_eq!(peers("abc").0, 6);
+    assert_eq!(peers("--token x").0, 5);
 
     // The data folder has one relay at a time.
     let second = run(folder.path(), "relay --listen 127.0.0.1:0");

@@ -37,7 +37,7 @@ pub(crate) fn text(totals: &Totals, turn: TurnTotals) -> String {
     put(
         "relay_saved_bytes_total",
         "counter",
-        "Bytes of inputs that volunteers lacked, used, and did not get from the relay.",
+        "Bytes of inputs that came from peers and not from the relay.",
         totals.saved(),
     );
     put("mesh_members", "gauge", "Sessions in the mesh.", mesh.members);

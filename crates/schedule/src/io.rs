@@ -296,9 +296,9 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Bytes of inputs that came from elsewhere than the relay. Follows from what the relay itself has seen, not from what
-    /// volunteers say.
-    pub const fn saved(&self) -> u64 {
-        self.inputs_needed.saturating_sub(self.inputs_served)
+    /// Bytes of inputs that came from peers: what volunteers say, and no more than they lacked and did not get from the
+    /// relay.
+    pub fn saved(&self) -> u64 {
+        self.inputs_needed.saturating_sub(self.inputs_served).min(self.mesh.peer_bytes)
     }
 }

@@ -5,7 +5,7 @@ pub mod retry;
 pub mod runs;
 mod types;
 
-pub use potluck_relay::api::{JobDetail, JobInfo, MatrixInfo, NewJob};
+pub use potluck_relay::api::{JobDetail, JobInfo, LinkInfo, MatrixInfo, NewJob, PeerInfo, Peers};
 pub use types::ApiError;
 
 use crate::error::CliError;

@@ -1,5 +1,6 @@
 //! The view of a run as lines of text: a function of what is known and of the space there is.
 
+use crate::canvas::fit;
 use crate::client::runs::{RoundInfo, RunInfo};
 use crate::generate::harmless;
 use crate::progress::time_left;
@@ -229,21 +230,6 @@ fn chart(history: &[RoundInfo], width: usize, rows: usize) -> Vec<String> {
         newest(&validation)
     ));
     lines
-}
-
-/// The beginning of a line that fits.
-fn fit(line: &str, width: usize) -> String {
-    if console::measure_text_width(line) <= width {
-        return line.to_owned();
-    }
-    let mut used = 0;
-    let fits = |c: &char| {
-        used += console::measure_text_width(c.encode_utf8(&mut [0; 4]));
-        used < width
-    };
-    let mut cut: String = line.chars().take_while(fits).collect();
-    cut.push('…');
-    cut
 }
 
 #[cfg(test)]

@@ -1,16 +1,16 @@
 //! `potluck watch`: a view that redraws on a terminal, a line for each round elsewhere.
 
 use crate::args::WatchArgs;
+use crate::canvas::Canvas;
 use crate::client::Client;
 use crate::client::runs::RunInfo;
 use crate::error::CliError;
 use crate::runs::draw::{View, draw, round_line};
 use crate::runs::find;
 use crate::runs::sample::Sampler;
-use console::Term;
 use serde_json::json;
 use std::cell::RefCell;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 /// Time that the relay may hold back an answer until a round is done. The view moves at least this often.
@@ -118,17 +118,14 @@ impl Shown {
 
 /// A terminal with the view on it.
 struct Screen {
-    terminal: Term,
+    canvas: Canvas,
     view: Option<View>,
     sampler: Sampler,
-    /// Lines of the view that are on the terminal.
-    lines: usize,
 }
 
 impl Screen {
     fn new(client: &Client) -> Result<Self, CliError> {
-        let terminal = Term::buffered_stdout();
-        Ok(Self { terminal, view: None, sampler: Sampler::start(client)?, lines: 0 })
+        Ok(Self { canvas: Canvas::new(), view: None, sampler: Sampler::start(client)? })
     }
 
     fn show(&mut self, run: &RunInfo) {
@@ -146,25 +143,9 @@ impl Screen {
         self.redraw();
     }
 
-    /// Draws over what was drawn before. A terminal that is gone shows nothing, and the next signal ends the command.
     fn redraw(&mut self) {
         let Some(view) = &self.view else { return };
-        let (rows, columns) = self.terminal.size();
-        // A row is left for the cursor.
-        let lines = draw(view, usize::from(columns), usize::from(rows).saturating_sub(1));
-        let draw = || -> std::io::Result<()> {
-            // A terminal that has become smaller has scrolled the rest away.
-            self.terminal.clear_last_lines(self.lines.min(usize::from(rows).saturating_sub(1)))?;
-            let mut terminal = &self.terminal;
-            for line in &lines {
-                writeln!(terminal, "{line}")?;
-            }
-            self.terminal.flush()
-        };
-        if let Err(cause) = draw() {
-            tracing::debug!(%cause, "the terminal cannot be drawn on");
-        }
-        self.lines = lines.len();
+        self.canvas.redraw(|columns, rows| draw(view, columns, rows));
     }
 
     /// Waits for the text of the last round, and leaves the view where it is.

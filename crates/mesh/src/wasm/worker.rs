@@ -3,7 +3,7 @@
 use super::Post;
 use super::messages::{self, Server, Signal, ToPage, ToWorker};
 use super::pipe;
-use crate::io::{LinkAction, LinkEvent, Links, SEND_BUFFER_BYTES, SEND_LOW_BYTES};
+use crate::io::{LinkAction, LinkEvent, Links, SEND_LOW_BYTES};
 use js_sys::{Array, ArrayBuffer, Uint8Array};
 use potluck_proto::LinkPath;
 use potluck_types::LinkId;
@@ -14,8 +14,9 @@ use wasm_bindgen::prelude::Closure;
 use wasm_bindgen::{JsCast as _, JsValue};
 use web_sys::{MessageEvent, MessagePort, RtcDataChannel, RtcDataChannelState, RtcDataChannelType};
 
-/// Frames of a connection that may wait until its channel says that it is open: what fits into the other end's buffer.
-const MAX_EARLY_FRAMES: usize = SEND_BUFFER_BYTES as usize / MAX_PEER_FRAME_BYTES;
+/// Frames that may come before a channel says that it is open: the other end says hello twice a second, and little else
+/// until it is heard.
+const MAX_EARLY: usize = 16;
 
 /// Links whose connections [`PageLinks`](super::PageLinks) makes on the page's thread. A handle: clones are the same.
 #[derive(Clone)]
@@ -36,8 +37,7 @@ struct Link {
     connection: u32,
     channel: Option<Channel>,
     opened: bool,
-    /// Frames that came before the channel said that it is open: a transferred one may hear from the other end, which can
-    /// send already, while it still refuses to.
+    /// Frames that came before the channel said that it is open: until then it takes none.
     early: Vec<Vec<u8>>,
 }
 
@@ -128,13 +128,15 @@ impl Worker {
                 else {
                     return;
                 };
-                let sent = match channel {
-                    Channel::Direct(direct) => direct.send(&frame),
-                    Channel::Piped(piped) => piped.send(&frame),
+                let (sent, drained) = match channel {
+                    Channel::Direct(direct) => (direct.send(&frame), direct.drained()),
+                    Channel::Piped(piped) => (piped.send(&frame), None),
                 };
                 drop(links);
                 if !sent {
                     self.fail(connection);
+                } else if let Some(buffered) = drained {
+                    self.drained(connection, buffered);
                 }
             }
             LinkAction::Close { link } => self.close(link),
@@ -202,35 +204,47 @@ impl Worker {
     }
 
     fn opened(&self, connection: u32) {
+        let first = {
+            let mut links = self.links.borrow_mut();
+            let found = links.iter_mut().find(|found| found.connection == connection);
+            found.is_some_and(|link| !std::mem::replace(&mut link.opened, true))
+        };
+        if !first {
+            return;
+        }
+        self.hear(connection, |link| LinkEvent::Opened { link });
         let early = {
             let mut links = self.links.borrow_mut();
-            let found = links.iter_mut().find(|found| found.connection == connection && !found.opened);
-            let Some(link) = found else { return };
-            link.opened = true;
-            std::mem::take(&mut link.early)
+            let found = links.iter_mut().find(|found| found.connection == connection);
+            found.map(|link| std::mem::take(&mut link.early)).unwrap_or_default()
         };
-        self.hear(connection, |link| LinkEvent::Opened { link });
         for frame in early {
             self.hear(connection, |link| LinkEvent::Frame { link, frame });
         }
     }
 
     fn received(&self, connection: u32, data: &JsValue) {
-        let frame = bytes(data);
-        let is_full = {
-            let mut links = self.links.borrow_mut();
-            let found = links.iter_mut().find(|found| found.connection == connection);
-            let Some(link) = found else { return };
-            if link.opened {
-                drop(links);
-                return self.hear(connection, |link| LinkEvent::Frame { link, frame });
-            }
-            link.early.push(frame);
-            link.early.len() > MAX_EARLY_FRAMES
+        let is_open =
+            |channel: &Option<Channel>| matches!(channel, Some(Channel::Direct(direct)) if direct.is_open());
+        let open = {
+            let links = self.links.borrow();
+            links.iter().any(|found| found.connection == connection && is_open(&found.channel))
         };
-        if is_full {
-            self.fail(connection);
+        if open {
+            self.opened(connection);
         }
+        {
+            let mut links = self.links.borrow_mut();
+            let Some(found) = links.iter_mut().find(|found| found.connection == connection) else { return };
+            // In a Worker a message may come before the channel is open and takes any itself.
+            if !found.opened {
+                if found.early.len() < MAX_EARLY {
+                    found.early.push(bytes(data));
+                }
+                return;
+            }
+        }
+        self.hear(connection, |link| LinkEvent::Frame { link, frame: bytes(data) });
     }
 
     fn drained(&self, connection: u32, buffered: u64) {
@@ -251,6 +265,7 @@ fn bytes(data: &JsValue) -> Vec<u8> {
 /// A channel that was transferred. Dropping it closes the channel, and nothing of it is heard any more.
 struct Direct {
     channel: RtcDataChannel,
+    believed: Rc<Believed>,
     _opened: Closure<dyn Fn()>,
     _received: Closure<dyn Fn(MessageEvent)>,
     _drained: Closure<dyn Fn()>,
@@ -273,11 +288,13 @@ impl Direct {
                 links.received(connection, &event.data());
             }
         });
-        let (links, from) = (worker.clone(), channel.clone());
+        let believed = Rc::<Believed>::default();
+        let (links, from, known) = (worker.clone(), channel.clone(), Rc::clone(&believed));
         let drained = Closure::<dyn Fn()>::new(move || {
             // More may have been sent since; then this comes again.
-            let buffered = u64::from(from.buffered_amount());
-            if let Some(links) = links.upgrade().filter(|_| buffered <= SEND_LOW_BYTES) {
+            if let (Some(links), Some(buffered)) =
+                (links.upgrade(), known.drained(from.buffered_amount().into()))
+            {
                 links.drained(connection, buffered);
             }
         });
@@ -290,7 +307,7 @@ impl Direct {
         channel.set_onmessage(Some(received.as_ref().unchecked_ref()));
         channel.set_onbufferedamountlow(Some(drained.as_ref().unchecked_ref()));
         channel.set_onclose(Some(closed.as_ref().unchecked_ref()));
-        Self { channel, _opened: opened, _received: received, _drained: drained, _closed: closed }
+        Self { channel, believed, _opened: opened, _received: received, _drained: drained, _closed: closed }
     }
 
     fn is_open(&self) -> bool {
@@ -299,7 +316,33 @@ impl Direct {
 
     /// `false` if the channel takes no more.
     fn send(&self, frame: &[u8]) -> bool {
+        self.believed.send(frame.len());
         self.channel.send_with_u8_array(frame).is_ok()
+    }
+
+    /// What the channel holds, if that is to be told now: the browser tells only where it once held more than the
+    /// threshold, and small messages never add up to that.
+    fn drained(&self) -> Option<u64> {
+        self.believed.drained(self.channel.buffered_amount().into())
+    }
+}
+
+/// Bytes that the machine believes the channel to hold: what it was told last, and what was sent since.
+#[derive(Default)]
+struct Believed(Cell<u64>);
+
+impl Believed {
+    fn send(&self, bytes: usize) {
+        self.0.set(self.0.get() + bytes as u64);
+    }
+
+    /// Whether to tell that the channel holds so many.
+    fn drained(&self, buffered: u64) -> Option<u64> {
+        let told = self.0.get() > SEND_LOW_BYTES && buffered <= SEND_LOW_BYTES;
+        told.then(|| {
+            self.0.set(buffered);
+            buffered
+        })
     }
 }
 
@@ -327,8 +370,7 @@ struct Bytes {
     sent: Cell<u64>,
     /// Out of the channel at its other end, as that told last.
     left: Cell<u64>,
-    /// Whether more than [`SEND_LOW_BYTES`] were on their way, and no drain was told since.
-    above: Cell<bool>,
+    believed: Believed,
 }
 
 impl Bytes {
@@ -338,15 +380,13 @@ impl Bytes {
 
     fn send(&self, bytes: usize) {
         self.sent.set(self.sent.get() + bytes as u64);
-        if self.buffered() > SEND_LOW_BYTES {
-            self.above.set(true);
-        }
+        self.believed.send(bytes);
     }
 
-    /// Whether that drained the channel.
-    fn leave(&self, left: u64) -> bool {
+    /// What is on its way, if that is to be told now.
+    fn leave(&self, left: u64) -> Option<u64> {
         self.left.set(left);
-        self.buffered() <= SEND_LOW_BYTES && self.above.replace(false)
+        self.believed.drained(self.buffered())
     }
 }
 
@@ -358,8 +398,8 @@ impl Piped {
             let Some(links) = worker.upgrade() else { return };
             let data = event.data();
             if let Some(left) = data.as_f64() {
-                if counted.leave(left as u64) {
-                    links.drained(connection, counted.buffered());
+                if let Some(buffered) = counted.leave(left as u64) {
+                    links.drained(connection, buffered);
                 }
             } else if let Some(open) = data.as_bool() {
                 if open {

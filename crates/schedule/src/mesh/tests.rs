@@ -182,7 +182,13 @@ fn addresses_of_a_local_network_pass_only_within_it() {
         world.open(session, session as u8, address);
         world.join(session, Vec::new());
     }
-    let links: Vec<_> = world.relay.mesh.links.iter().map(|(id, link)| (*id, link.ends.each_ref().map(|end| end.session.unwrap().0))).collect();
+    let links: Vec<_> = world
+        .relay
+        .mesh
+        .links
+        .iter()
+        .map(|(id, link)| (*id, link.ends.each_ref().map(|end| end.session.unwrap().0)))
+        .collect();
     assert_eq!(links.len(), 3);
     for (link, [a, b]) in links {
         world.say(a, signal(link, SignalKind::Candidate, &candidate("192.168.1.1")));
@@ -202,7 +208,8 @@ fn a_flood_of_signals_ends_the_session() {
     for _ in 0..17 {
         world.say(1, signal(link, SignalKind::Offer, &large));
     }
-    let refused = world.heard(1, |m| if let Message::Refusal(refusal) = m { Some(refusal.code) } else { None });
+    let refused =
+        world.heard(1, |m| if let Message::Refusal(refusal) = m { Some(refusal.code) } else { None });
     assert_eq!(refused, [RefusalCode::Limit]);
 }
 
@@ -276,7 +283,9 @@ fn complaints_keep_two_apart_and_those_of_several_keep_the_accused_alone() {
     world.open(6, 6, PUBLIC);
     world.join(6, Vec::new());
     let linked = |world: &World| {
-        world.relay.mesh.links.values().any(|link| link.ends.iter().all(|end| [Some(SessionId(5)), Some(SessionId(6))].contains(&end.session)))
+        world.relay.mesh.links.values().any(|link| {
+            link.ends.iter().all(|end| [Some(SessionId(5)), Some(SessionId(6))].contains(&end.session))
+        })
     };
     assert!(!linked(&world), "nobody new is linked to it");
     world.wait(MESH_BAN);

@@ -13,6 +13,7 @@ mod clock;
 mod contest;
 mod matrix;
 mod memory;
+mod mesh;
 mod overhead;
 mod peers;
 mod row;
@@ -40,6 +41,8 @@ struct Args {
     json: bool,
     #[command(flatten)]
     training: Options,
+    #[command(flatten)]
+    mesh: mesh::Options,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -60,12 +63,16 @@ enum Name {
     Attacks,
     /// What replay finds between honest runs, and between them and cheats.
     Drift,
+    /// What exchanging inputs spares the relay, how fast it is, and what it costs volunteers.
+    Mesh,
     /// Everything.
     All,
 }
 
 impl Name {
-    const EACH: [Self; 8] = [
+    const EACH: [Self; 9] = [
+        // First: one of its figures is this process's memory.
+        Self::Mesh,
         Self::Verify,
         Self::Overhead,
         Self::Memory,
@@ -76,7 +83,8 @@ impl Name {
         Self::Train,
     ];
 
-    fn run(self, report: &mut Report, training: &Options) -> Result<()> {
+    fn run(self, report: &mut Report, args: &Args) -> Result<()> {
+        let training = &args.training;
         match self {
             Self::Browser => runtime()?.block_on(browser::run(report)),
             Self::Step => runtime()?.block_on(step::run(report)),
@@ -86,6 +94,7 @@ impl Name {
             Self::Train => train::run(report, training),
             Self::Attacks => train::attacks::run(report, training),
             Self::Drift => train::drift::run(report, training),
+            Self::Mesh => mesh::run(report, &args.mesh),
             Self::All => Ok(()),
         }
     }
@@ -100,14 +109,14 @@ fn main() -> Result<()> {
     let mut report = Report::new(args.json);
     report.note(&format!("machine: {}", clock::machine()));
     if args.name != Name::All {
-        let outcome = args.name.run(&mut report, &args.training);
+        let outcome = args.name.run(&mut report, &args);
         report.table();
         return outcome.context("the benchmark did not finish");
     }
     // One that cannot run here (no browser, no npm) does not hide the figures of the others.
     let mut failed = 0;
     for name in Name::EACH {
-        if let Err(error) = name.run(&mut report, &args.training) {
+        if let Err(error) = name.run(&mut report, &args) {
             eprintln!("{name:?} did not finish: {error:#}");
             failed += 1;
         }
@@ -117,4 +126,14 @@ fn main() -> Result<()> {
         bail!("{failed} of {} benchmarks did not finish", Name::EACH.len());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        <Args as clap::CommandFactory>::command().debug_assert();
+    }
 }
