@@ -96,6 +96,61 @@ fn firefox_lends_itself_through_the_page() {
     potluck_tests::wait_until("the session is over", LIMIT, || api.metric("sessions") == 0);
 }
 
+/// Firefox and Chromium link through the relay's signaling, and pass inputs on to each other.
+#[test]
+fn firefox_and_chromium_pass_inputs_on_to_each_other() {
+    let relay = TestRelay::start();
+    let api = relay.api.clone();
+    if String::from_utf8_lossy(&api.get("/").body).contains("built without its page") {
+        eprintln!("skipped: the relay has no page; `cargo xtask site` builds it");
+        return;
+    }
+    if !have_firefox() || find_chromium().is_none() {
+        return;
+    }
+    let shape = MatmulShape { m: 2048, k: 1024, n: 2048 };
+    let known = LowRank::new(shape, 5);
+    let (m, k, n) = (shape.m as usize, shape.k as usize, shape.n as usize);
+    let files = [f32_file(&[m, k], &known.a), f32_file(&[k, n], &known.b)];
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let firefox = Firefox::launch(&[]).await.unwrap();
+        let page = firefox.new_page().await.unwrap();
+        let options = LaunchOptions { gpu: Gpu::Off, ..LaunchOptions::default() };
+        let chromium = Browser::launch(&options).await.unwrap();
+        let tab = chromium.new_tab().await.unwrap();
+        let address = format!("{}/?backend=wasm&preset=full&hidden=run", api.url);
+        page.goto(&address).await.unwrap();
+        page.click("#lend").await.unwrap();
+        page.click("#agree").await.unwrap();
+        tab.goto(&address).await.unwrap();
+        tab.click("#lend").await.unwrap();
+        tab.click("#agree").await.unwrap();
+        let linked = "document.body.dataset.peers === '1'";
+        let waited = tab.wait_for(linked, LIMIT).await;
+        assert!(waited.is_ok(), "Chromium: {waited:?}: {:?}, Firefox: {:?}", tab.console(), page.console());
+        let waited = page.wait_for(linked, LIMIT).await;
+        assert!(waited.is_ok(), "Firefox: {waited:?}: {:?}", page.console());
+        let api_of = api.clone();
+        let result = tokio::task::spawn_blocking(move || {
+            let id = api_of.submit(&files[0], &files[1], &json!({ "name": "two browsers" }));
+            api_of.result(&id, LIMIT).1
+        });
+        assert!(result.await.unwrap() == known.c, "the product is wrong");
+        let passed = "Number(document.body.dataset.fromPeers)";
+        let both = format!("{passed} > 0");
+        let waited = (tab.wait_for(&both, LIMIT).await.is_ok(), page.wait_for(&both, LIMIT).await.is_ok());
+        let bytes = (tab.eval::<f64>(passed).await, page.eval::<f64>(passed).await);
+        println!("{} bytes to Chromium, {} to Firefox, each group verified", bytes.0, bytes.1);
+        assert_eq!(waited, (true, true), "{bytes:?}: {:?}", page.console());
+        assert_eq!(api.metric("mesh_bad_groups_total"), 0);
+        tab.close().await.unwrap();
+        page.close().await.unwrap();
+        chromium.close().await;
+        firefox.close().await;
+    });
+}
+
 /// A server of an empty page: browsers give pages of 127.0.0.1 all that they give secure ones.
 fn empty_page() -> String {
     const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 15\r\n\

@@ -88,8 +88,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
 ];
 /// Crates that stand at a boundary and may serialize.
-const SERIALIZING: &[&str] =
-    &["potluck-proto", "potluck-relay", "potluck-cli", "potluck-web", "potluck-tests", "xtask"];
+const SERIALIZING: &[&str] = &[
+    "potluck-proto",
+    "potluck-relay",
+    "potluck-cli",
+    "potluck-mesh",
+    "potluck-web",
+    "potluck-tests",
+    "xtask",
+];
 
 /// The normal dependencies of every package: direct names, and the graph of ids.
 struct Graph {

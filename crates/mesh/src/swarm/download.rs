@@ -93,7 +93,7 @@ impl Download {
         self.buffer.get(start as usize..start as usize + length)
     }
 
-    /// Takes a group in. Without a tree it is believed for now.
+    /// Takes a group in. Without a tree it is believed until that comes.
     pub(crate) fn take(&mut self, index: u32, data: &[u8]) -> Took {
         if self.have.has(index) {
             return Took::Again;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use potluck_cli::cdp::{Browser, Tab};
-use potluck_mesh::io::{CHANNEL_LABEL, SEND_BUFFER_BYTES, SEND_LOW_BYTES};
+use potluck_mesh::io::{CHANNEL_LABEL, SEND_BUFFER_BYTES};
 use potluck_mesh::native::{EVENT_QUEUE, NativeLinks, NativeOptions, bind_addresses};
 use potluck_mesh::{LinkAction, LinkEvent, Links as _};
 use potluck_proto::SignalKind;
@@ -17,6 +17,10 @@ use tokio::sync::mpsc;
 
 /// Messages of one pump: as many as a checkpoint of 16 MB has groups.
 const MESSAGES: u32 = 482;
+/// Bytes that a page's channel may hold, and at which it is filled again: more than ours, so that the peer is not slow for
+/// want of them.
+const PAGE_BUFFER_BYTES: usize = 8 << 20;
+const PAGE_LOW_BYTES: usize = PAGE_BUFFER_BYTES / 2;
 /// Time for a channel to open, and for all to arrive.
 const LIMIT: Duration = Duration::from_secs(120);
 const LINK: LinkId = LinkId([9; 16]);
@@ -58,7 +62,7 @@ fn script() -> String {
   const use = (channel) => {{
     bare.channel = channel;
     channel.binaryType = 'arraybuffer';
-    channel.bufferedAmountLowThreshold = {SEND_LOW_BYTES};
+    channel.bufferedAmountLowThreshold = {PAGE_LOW_BYTES};
     let bytes = 0;
     channel.onmessage = ({{ data }}) => {{
       bytes += data.byteLength;
@@ -82,7 +86,7 @@ fn script() -> String {
     const message = new Uint8Array({GROUP_BYTES}), {{ channel }} = bare;
     let left = messages;
     const more = () => {{
-      while (left > 0 && channel.bufferedAmount + message.length <= {SEND_BUFFER_BYTES}) {{
+      while (left > 0 && channel.bufferedAmount + message.length <= {PAGE_BUFFER_BYTES}) {{
         channel.send(message);
         left -= 1;
       }}

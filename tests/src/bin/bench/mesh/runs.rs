@@ -11,8 +11,9 @@ use serde_json::json;
 
 const VOCABULARY: u32 = 256;
 const CONTEXT: u32 = 64;
-/// Steps of a round: far more than anybody takes before the run is given up.
-const STEPS: u32 = 64;
+/// Sequences that a worker's round has in all its steps: some seconds of work, so that nobody is done before the run is
+/// given up, and few enough for a slow volunteer to be let into the round.
+const SEQUENCES: u32 = 64;
 /// Tokens to train on: eight blocks, one for each worker.
 const TRAIN_TOKENS: u32 = 8 * 16_384;
 const VALIDATION_TOKENS: u32 = 16_384;
@@ -55,7 +56,7 @@ impl Data {
         let request = json!({
             "name": "mesh", "model": Model::Gpt(MODEL), "train": self.train,
             "validation": self.validation, "tokenizer": "{}",
-            "seed": BlobHash([wanted.seed; 32]).to_string(), "rounds": 1, "inner_steps": STEPS,
+            "seed": BlobHash([wanted.seed; 32]).to_string(), "rounds": 1, "inner_steps": SEQUENCES / wanted.sequences,
             "sequences": wanted.sequences, "length": CONTEXT,
             "rate": { "peak": 1e-4, "least": 1e-5, "warmup": 5 }, "codec": "int4", "blocks": 1,
             "min_workers": min_workers, "max_workers": max_workers, "audit": "none",
@@ -110,7 +111,7 @@ mod tests {
         sizes::model(&MODEL.into()).check().unwrap();
         assert!(checkpoint_bytes() <= MAX_CHECKPOINT_BYTES as u64);
         let update = sizes::update_bytes(UpdateCodec::Int4, checkpoint_bytes() as usize / 2);
-        let all = 8 * (update + 4 * u64::from(STEPS));
+        let all = 8 * (update + 4 * u64::from(SEQUENCES));
         assert!(all <= MAX_RESULTS_IN_MEMORY_BYTES as u64 / 2, "{all}");
     }
 
