@@ -14,7 +14,7 @@ use potluck_types::limits::MAX_PEER_FRAME_BYTES;
 use potluck_web::TabLinks;
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 use wasm_bindgen::prelude::{Closure, JsValue, wasm_bindgen};
@@ -33,6 +33,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 const SILENCE_MS: u32 = 700;
 /// Frames as large as the mesh has them.
 const FRAME_BYTES: usize = MAX_PEER_FRAME_BYTES;
+
+/// What each end sends when the link opens.
+const HELLO_BYTES: usize = 19;
 
 /// What the page tells a Worker to do.
 #[derive(Debug, Serialize, Deserialize)]
@@ -93,6 +96,7 @@ enum Heard {
     /// All that was to be sent is in the channel.
     Sent {
         drains: u32,
+        most_left: u32,
     },
     Wrong {
         what: String,
@@ -254,7 +258,11 @@ impl End {
                 Reflect::set(&wrapped, &"signal".into(), &signal).unwrap_throw();
                 self.post.call2(&JsValue::NULL, &wrapped, &Array::new()).unwrap_throw();
             }
-            LinkEvent::Opened { .. } => self.say(&Heard::Opened),
+            LinkEvent::Opened { .. } => {
+                self.say(&Heard::Opened);
+                // As a volunteer does.
+                self.act(LinkAction::Send { link: LINK, frame: vec![1; HELLO_BYTES] });
+            }
             LinkEvent::Path { path, .. } => self.say(&Heard::Path { turn: path == LinkPath::Turn }),
             LinkEvent::Interrupted { .. } => self.say(&Heard::Interrupted),
             LinkEvent::Restored { .. } => self.say(&Heard::Restored),
@@ -440,8 +448,12 @@ struct Pair {
 
 impl Pair {
     async fn new(how: How) -> Self {
+        Self::of([how, how]).await
+    }
+
+    async fn of([first, second]: [How; 2]) -> Self {
         count_connections();
-        Self { tabs: [Tab::new(how).await, Tab::new(how).await] }
+        Self { tabs: [Tab::new(first).await, Tab::new(second).await] }
     }
 
     /// Passes signals on, as the relay does.
@@ -467,10 +479,15 @@ impl Pair {
     }
 
     async fn opened(how: How) -> Self {
-        let pair = Self::new(how).await;
+        Self::opened_of([how, how]).await
+    }
+
+    async fn opened_of(hows: [How; 2]) -> Self {
+        let pair = Self::of(hows).await;
         pair.tabs[1].open(1, false);
         pair.tabs[0].open(1, true);
-        pair.until("both are open", |tabs| tabs.iter().all(|tab| tab.has(&Heard::Opened))).await;
+        let greeted = Heard::Frame { length: HELLO_BYTES as u32 };
+        pair.until("both are greeted", |tabs| tabs.iter().all(|tab| tab.has(&greeted))).await;
         pair
     }
 
@@ -674,8 +691,14 @@ async fn candidates_wait_for_their_description_and_signals_of_other_attempts_are
 
 #[wasm_bindgen_test]
 async fn a_restart_is_an_offer_on_the_same_connection() {
-    for how in [How::Transferring, How::Piping] {
-        let pair = Pair::opened(how).await;
+    let hows = [
+        [How::Transferring, How::Transferring],
+        [How::Transferring, How::Piping],
+        [How::Piping, How::Transferring],
+    ];
+    for hows in hows {
+        let pair = Pair::opened_of(hows).await;
+        let mut fragments = BTreeSet::new();
         for attempt in 2..5 {
             // Only the end that offers can.
             pair.tabs[1].act(&Do::Restart { attempt: 100 });
@@ -703,9 +726,13 @@ async fn a_restart_is_an_offer_on_the_same_connection() {
                 pair.pass();
                 TimeoutFuture::new(1).await;
             }
-            assert!(offered.is_some());
+            for Signal { body, .. } in [offered, answered].into_iter().flatten() {
+                let fragment = body.lines().find(|line| line.starts_with("a=ice-ufrag:")).map(str::to_owned);
+                assert!(fragments.insert(fragment.unwrap_throw()), "fresh ICE credentials");
+            }
             pair.talk(attempt).await;
         }
+        assert_eq!(fragments.len(), 4, "of both ends, twice");
         TimeoutFuture::new(SILENCE_MS).await;
         pair.talk(50).await;
         for tab in &pair.tabs {
