@@ -128,8 +128,8 @@ fn members(members: &[PeerInfo], width: usize) -> Vec<String> {
     // A log's lines may be of any length, but nobody wants to read them.
     let columns = (width.min(80) / MEMBER_COLUMNS).max(1);
     let in_a_row = |cells: &[String]| {
-        let line: String = cells.iter().map(|cell| format!("{cell:<MEMBER_COLUMNS$}")).collect();
-        line.trim_end().to_owned()
+        let padded: Vec<_> = cells.iter().map(|cell| format!("{cell:<MEMBER_COLUMNS$}")).collect();
+        padded.concat().trim_end().to_owned()
     };
     cells.chunks(columns).map(in_a_row).collect()
 }

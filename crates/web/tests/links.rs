@@ -532,20 +532,7 @@ impl Pair {
 
 /// Makes the browser remember each connection of the page.
 fn count_connections() {
-    js_sys::eval(
-        "self.peers?.clear();
-        if (!self.peers) {
-          self.peers = new Set();
-          const Plain = self.RTCPeerConnection;
-          self.RTCPeerConnection = class extends Plain {
-            constructor(...how) {
-              super(...how);
-              peers.add(this);
-            }
-          };
-        }",
-    )
-    .unwrap_throw();
+    js_sys::eval(include_str!("links/count.js")).unwrap_throw();
 }
 
 /// Connections of the page that are not closed.
@@ -556,18 +543,7 @@ fn open_connections() -> f64 {
 
 /// Begins to note the longest task of the page's thread.
 async fn watch_tasks() {
-    js_sys::eval(
-        "self.longest = 0;
-        self.tasks ??= new PerformanceObserver((list) => {
-          for (const entry of list.getEntries()) self.longest = Math.max(self.longest, entry.duration);
-        });
-        self.tasks.observe({ type: 'longtask' });
-        setTimeout(() => {
-          const until = performance.now() + 100;
-          while (performance.now() < until);
-        });",
-    )
-    .unwrap_throw();
+    js_sys::eval(include_str!("links/tasks.js")).unwrap_throw();
     // It sees that one: it would see others.
     until("a long task is seen", || longest_task() >= 100.0).await;
     js_sys::eval("self.longest = 0").unwrap_throw();

@@ -240,8 +240,11 @@ impl Worker {
             if !found.opened {
                 if found.early.len() < MAX_EARLY {
                     found.early.push(bytes(data));
+                    return;
                 }
-                return;
+                // The channel is reliable: nothing of it may be left out.
+                drop(links);
+                return self.fail(connection);
             }
         }
         self.hear(connection, |link| LinkEvent::Frame { link, frame: bytes(data) });
