@@ -63,7 +63,7 @@ impl Native {
     }
 
     /// Bytes that came from peers, with the times, in seconds, at which they became more.
-    pub(crate) fn from_peers(&self) -> Vec<Sample> {
+    pub(crate) fn peers_samples(&self) -> Vec<Sample> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).from_peers.clone()
     }
 

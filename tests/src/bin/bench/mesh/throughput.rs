@@ -198,7 +198,7 @@ impl Lab<'_> {
         let status =
             to.wait("the blob from a tab", LIMIT, |now| now.from_peers + now.from_relay >= bytes).await?;
         ensure_from_peers(status.from_peers)?;
-        let megabytes_per_s = bare::rate(&to.from_peers())?;
+        let megabytes_per_s = bare::rate(&to.peers_samples())?;
         let longest = longest_task(&from).await?;
         self.cancel(&run)?;
         from.close().await?;
