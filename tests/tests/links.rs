@@ -27,11 +27,6 @@ const COUNT: &str = "{
     constructor(...how) {
       super(...how);
       self.connections.add(this);
-      self.trace = self.trace ?? [];
-      const note = (what) => self.trace.push(Math.round(performance.now()) + ' ' + self.connections.size + ' ' + what);
-      note('new');
-      for (const name of ['connectionstatechange','iceconnectionstatechange','signalingstatechange']) this.addEventListener(name, () => note(this.connectionState + '/' + this.iceConnectionState + '/' + this.signalingState));
-      const close = this.close.bind(this); this.close = () => { note('close'); close(); };
     }
   };
   self.transferred = 0;
@@ -163,7 +158,6 @@ fn tabs_exchange_inputs_and_a_hidden_one_makes_no_connection() {
             let longest = number(tab, "longest").await;
             let transferred = number(tab, "transferred").await;
             println!("{figures:?} bytes from peers, to peers, from the relay; longest task {longest} ms");
-            println!("{}", tab.evaluate::<Value>("trace").await.unwrap());
             assert_eq!(transferred, if i == 2 { 0 } else { 2 }, "channels that were transferred");
             assert!(figures[0] > 0 && figures[1] > 0, "{figures:?}: {:?}", tab.console());
             assert_eq!(number(tab, OPEN).await, 2);
