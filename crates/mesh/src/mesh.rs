@@ -5,7 +5,7 @@
 
 use crate::io::{LinkAction, LinkEvent};
 use crate::link::{Due, GREET_TIMEOUT, HELLO_AGAIN, Link, RESTART_AFTER, Stage};
-use crate::swarm::{Out, Swarm};
+use crate::swarm::{CONNECT_WAIT, Out, Swarm};
 use potluck_proto::{
     BlobChunk, BlobRef, BlobTree, IceServer, JoinMesh, LeaveMesh, LinkPath, LinkReport, MeshSettings,
     Message, Neighbor, PeerHello, PeerMessage, Signal, SignalKind, Unlink, UnlinkReason, decode_peer,
@@ -18,8 +18,6 @@ use std::sync::Arc;
 
 /// Links are reported to the relay this often at most.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
-/// A large blob waits for links so long after they were assigned.
-const CONNECT_WAIT: Duration = Duration::from_secs(2);
 
 /// What a volunteer gives to the mesh.
 #[derive(Debug, Clone)]
@@ -176,11 +174,6 @@ impl Mesh {
         self.swarm.unwant(hash);
     }
 
-    /// Whether a blob is on its way.
-    pub fn is_wanted(&self, hash: &BlobHash) -> bool {
-        self.swarm.is_wanted(hash)
-    }
-
     /// A part of a blob from the relay.
     pub fn chunk(&mut self, chunk: &BlobChunk) {
         self.swarm.relay_chunk(chunk);
@@ -296,6 +289,8 @@ impl Mesh {
             }
             LinkEvent::Frame { frame, .. } => self.frame(id, &frame),
             LinkEvent::Drained { buffered, .. } => self.swarm.drained(id, buffered),
+            // One that was given up already may say so again.
+            LinkEvent::Failed { .. } if matches!(link.stage, Stage::Waiting(_)) => {}
             LinkEvent::Failed { .. } => self.fail(id),
         }
     }

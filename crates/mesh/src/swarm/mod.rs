@@ -20,7 +20,8 @@ use crate::meter::Meter;
 use crate::store::Store;
 use download::{Download, Source, Took};
 use peer::Peer;
-use policy::{CONNECT_WAIT, LARGE_BYTES, LINGER, MAX_LIES};
+pub(crate) use policy::CONNECT_WAIT;
+use policy::{LARGE_BYTES, LINGER, MAX_LIES, MIN_UPLOAD_BYTES_PER_S};
 use potluck_proto::{
     BlobChunk, BlobRef, BlobTree, Fetching, Gained, Group, Holds, Message, PeerMessage, PeerTree, Refused,
     Seek, UnlinkReason, Unseek,
@@ -79,9 +80,9 @@ pub(crate) struct Swarm {
 
 impl Swarm {
     pub(crate) fn new(seed: u64, store_bytes: u64, upload_bytes_per_s: Option<u64>) -> Self {
-        // Less than a group a second could never send one.
+        // The burst holds a group, whatever the rate: else none could ever leave.
         let bucket = |rate: u64| {
-            let rate = rate.max(1024);
+            let rate = rate.max(MIN_UPLOAD_BYTES_PER_S);
             Bucket::new(Instant(0), rate.max(2 * GROUP_BYTES as u64), rate)
         };
         Self {
@@ -155,11 +156,6 @@ impl Swarm {
         } else if let Some(download) = self.downloads.get_mut(hash) {
             download.ends.get_or_insert(self.now + LINGER);
         }
-    }
-
-    /// Whether a blob is on its way.
-    pub(crate) fn is_wanted(&self, hash: &BlobHash) -> bool {
-        self.downloads.get(hash).is_some_and(|download| download.ends.is_none())
     }
 
     fn end(&mut self, hash: &BlobHash) -> Option<Download> {

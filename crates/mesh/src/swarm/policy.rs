@@ -55,3 +55,6 @@ pub(crate) const MAX_UPLOADS: usize = 4 * *PIPELINE.end() as usize;
 pub(crate) const PEER_MESSAGE_BURST: u64 = 1000;
 /// Messages other than groups per second that a peer may send for long: news 20 times a second for each of 10 blobs.
 pub(crate) const PEER_MESSAGES_PER_SECOND: u64 = 400;
+/// Least cap of uploads: a group in half a minute. With less, peers would wait for what never comes; who wants to give
+/// nothing uses the relay alone.
+pub(crate) const MIN_UPLOAD_BYTES_PER_S: u64 = 1024;

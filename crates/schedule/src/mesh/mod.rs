@@ -26,7 +26,7 @@ use potluck_proto::{
     Unlink, UnlinkReason,
 };
 use potluck_types::limits::{
-    GROUP_BYTES, MAX_NEIGHBORS, MAX_SEED_NEIGHBORS, SIGNAL_BURST_BYTES, SIGNAL_BYTES_PER_SECOND,
+    GROUP_BYTES, MAX_NEIGHBORS, MAX_SEED_NEIGHBORS, MAX_SESSIONS, SIGNAL_BURST_BYTES, SIGNAL_BYTES_PER_SECOND,
 };
 use potluck_types::{BlobHash, Bucket, Instant, LinkId, SessionId, VolunteerId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -111,6 +111,11 @@ pub(crate) struct State {
     pub(crate) counts: MeshCounts,
 }
 
+/// Links that are remembered: twice what all members together are given. Who comes back may name links that this relay never
+/// assigned; beyond this it is not believed.
+const MAX_LINKS: usize = MAX_SESSIONS * MAX_NEIGHBORS;
+/// Bytes that each signal is charged beside its body: its envelope, so that empty ones do not come for free.
+const SIGNAL_ENVELOPE_BYTES: u64 = 64;
 /// Pairs that are kept apart, and volunteers that were complained about, are remembered; so many of each.
 const MAX_REMEMBERED: usize = 4096;
 
@@ -163,7 +168,7 @@ impl Relay {
         let Neighbor { link: link_id, offers } = kept;
         let at = usize::from(!offers);
         let room = self.mesh.members.get(&id).is_some_and(|member| member.links.len() < member.most());
-        if !room {
+        if !room || self.mesh.links.len() >= MAX_LINKS {
             return;
         }
         // If it is not known, this relay has restarted: the other end will say the same, or the link is forgotten.
@@ -266,7 +271,7 @@ impl Relay {
     /// Passes a signal on to the other end.
     pub(crate) fn signal(&mut self, id: SessionId, signal: Signal) {
         let now = self.now;
-        let bytes = signal.body.len() as u64 + 64;
+        let bytes = signal.body.len() as u64 + SIGNAL_ENVELOPE_BYTES;
         let Some(member) = self.mesh.members.get_mut(&id) else { return };
         if !member.signals.take(now, bytes) {
             self.mesh.counts.signals_refused += 1;
@@ -420,7 +425,12 @@ impl Relay {
         let Some(blob) = blob else { return self.send(id, BlobMissing { hash: request.hash }) };
         // As many bytes as a group, at most.
         let Some(credit) = session.input_credit.checked_sub(GROUP_BYTES as u64) else {
-            return self.refuse(id, RefusalCode::Limit, "trees were fetched too many times", REFUSED_RETRY);
+            return self.refuse(
+                id,
+                RefusalCode::Limit,
+                "trees were fetched too many times: keep what you fetch",
+                REFUSED_RETRY,
+            );
         };
         session.input_credit = credit;
         self.out.push(Output::SendTree { session: id, hash: blob.hash });
@@ -433,10 +443,15 @@ impl Relay {
         }
     }
 
-    /// Now and then: forgets who did not come back, and finds neighbors for those who have few.
+    /// Now and then: ends the links of those whose consent is over, forgets who did not come back, and finds neighbors for those who have few.
     pub(crate) fn tend_mesh(&mut self) {
         self.mesh.armed = false;
         let now = self.now;
+        let consents = |id: &SessionId| self.sessions.get(id).is_some_and(|session| session.consents(now));
+        let ended: Vec<_> = self.mesh.members.keys().filter(|id| !consents(id)).copied().collect();
+        for id in ended {
+            self.leave_mesh(id);
+        }
         let mut over = Vec::new();
         for (id, link) in &mut self.mesh.links {
             for end in &mut link.ends {

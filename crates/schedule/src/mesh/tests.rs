@@ -153,6 +153,30 @@ fn nobody_joins_without_consent_and_all_links_end_with_it() {
 }
 
 #[test]
+fn links_end_when_the_time_that_was_agreed_to_is_over() {
+    let mut world = World::members(2);
+    let link = world.neighbors(1)[0].link;
+    // Both stay connected; the first agrees anew, the second does not.
+    while world.now < Instant(36_000_000 - 40_000) {
+        world.wait(Duration::from_secs(30));
+        for session in [1, 2] {
+            world.say(session, potluck_proto::Ping { nonce: 0 });
+        }
+    }
+    let again = Consent {
+        text_version: 1,
+        origin: "test".into(),
+        preset: Preset::Full,
+        valid_for: Duration::from_secs(36_000),
+    };
+    world.say(1, again);
+    assert!(world.unlinked(1).is_empty());
+    world.wait(Duration::from_secs(50));
+    assert_eq!(world.unlinked(1), [Unlink { link, reason: UnlinkReason::Left }]);
+    assert_eq!(world.relay.mesh.members.keys().collect::<Vec<_>>(), [&SessionId(1)]);
+}
+
+#[test]
 fn signals_pass_between_the_ends_of_a_link_and_nowhere_else() {
     let mut world = World::members(3);
     let link = world.neighbors(1).into_iter().find(|one| one.offers).unwrap().link;
