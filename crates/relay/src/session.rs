@@ -4,7 +4,7 @@ use crate::blobs::Blobs;
 use crate::core::{Command, Core, Outgoing, SessionHandle};
 use axum::extract::ws::{Message as Frame, WebSocket};
 use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use potluck_proto::{
     BlobChunk, BlobMissing, BlobTree, DecodeError, Message, Refusal, RefusalCode, decode, encode,
 };
@@ -81,24 +81,30 @@ async fn write(
     blobs: Blobs,
     cut: Arc<Notify>,
 ) {
-    let patience = tokio::select! {
+    let cut_off = tokio::select! {
+        biased;
+        () = cut.notified() => true,
         sent = forward(&mut sink, &mut queue, &blobs) => {
             if !sent {
                 return;
             }
-            WRITE_TIMEOUT
+            // A queue that is cut off ends like one of a session that was closed: all that it held may have left in
+            // one go, and the reason is still to be told.
+            cut.notified().now_or_never().is_some()
         }
-        () = cut.notified() => {
-            let refusal = Refusal {
-                code: RefusalCode::Limit,
-                message: "too much waits for you: read faster, or ask for less".into(),
-                retry_after: SLOW_RETRY,
-            };
-            if let Ok(frame) = encode(&refusal.into()) {
-                let _ = tokio::time::timeout(GOODBYE, sink.send(Frame::Binary(frame.into()))).await;
-            }
-            GOODBYE
+    };
+    let patience = if cut_off {
+        let refusal = Refusal {
+            code: RefusalCode::Limit,
+            message: "too much waits for you: read faster, or ask for less".into(),
+            retry_after: SLOW_RETRY,
+        };
+        if let Ok(frame) = encode(&refusal.into()) {
+            let _ = tokio::time::timeout(GOODBYE, sink.send(Frame::Binary(frame.into()))).await;
         }
+        GOODBYE
+    } else {
+        WRITE_TIMEOUT
     };
     let _ = tokio::time::timeout(patience, sink.close()).await;
 }
