@@ -4,6 +4,7 @@
 import * as around from "./conditions.js";
 import * as format from "./format.js";
 import * as identity from "./identity.js";
+import * as inputs from "./inputs.js";
 import { Session } from "./session.js";
 import { follow } from "./training.js";
 import * as view from "./view.js";
@@ -53,7 +54,7 @@ function ask() {
   body.dataset.state = "consent";
   at("memory").textContent = identity.wantsNoMemory()
     ? "Your browser asks not to be remembered: the name is forgotten with this tab."
-    : "The name is kept in this browser until you remove it.";
+    : "The name and at most 128 MB of inputs are kept in this browser until you remove them.";
   sheet.showModal();
   at("sheet-title").focus();
   introduce();
@@ -204,6 +205,8 @@ for (const radio of document.getElementsByName("preset-now")) {
 }
 at("forget").addEventListener("click", () => {
   identity.forget();
+  session?.forget();
+  inputs.forget();
   at("forget").hidden = true;
   at("live").textContent = "This browser is forgotten.";
 });

@@ -1,7 +1,7 @@
 // One lending, from consent to its end: owns the Worker, and makes sure that Stop really stops.
 
 /** The version of the consent text on this page. Raise it with every change of what people agree to. */
-export const TEXT_VERSION = 3;
+export const TEXT_VERSION = 4;
 /** Time that the engine has to say goodbye to the relay; then the Worker is ended, whatever it does. */
 const GOODBYE_MS = 200;
 
@@ -31,6 +31,8 @@ export class Session {
       origin: location.origin,
       textVersion: TEXT_VERSION,
       key: key ?? undefined,
+      // Inputs are kept as long as the name is, or not at all.
+      remember: key !== null,
     });
   }
 
@@ -48,6 +50,8 @@ export class Session {
   preset(preset) { this.#post({ kind: "preset", preset }); }
   conditions(conditions) { this.#post({ kind: "conditions", ...conditions }); }
   ignore(ignore) { this.#post({ kind: "ignore", ...ignore }); }
+  /** Nothing more is kept in this browser. */
+  forget() { this.#post({ forget: true }); }
   /** Whether to exchange inputs with peers. Some browsers cannot, or are told not to. */
   peers(on) { this.#post({ kind: "peers", on: on && "RTCPeerConnection" in globalThis }); }
 

@@ -1,6 +1,7 @@
 // The tab's Worker: loads the engine and passes messages between it and the page. All work happens in here, so that
 // the page can end it at any moment.
 
+import * as inputs from "./inputs.js";
 import init, { TabEngine } from "./potluck-web.js";
 
 /** Messages that came before the engine was ready; the page sends a handful at most. */
@@ -8,6 +9,8 @@ const early = [];
 let engine;
 /** Whether the page has the engine's code. */
 let shared = false;
+/** Whether inputs may be kept in this browser. */
+let remember = false;
 
 self.addEventListener("message", ({ data }) => {
   if (engine) take(data);
@@ -40,9 +43,15 @@ function toPage(link, transfer) {
   shared = true;
 }
 
+/** Called by the engine: an input came, or, without bytes, is needed no more. */
+function storage(hash, bytes) {
+  if (remember) inputs.store(hash, bytes);
+}
+
 function take(message) {
   try {
-    if (message.link) engine.link(message.link);
+    if (message.forget) remember = false;
+    else if (message.link) engine.link(message.link);
     else engine.command(message);
   } catch (error) {
     fail(error);
@@ -60,7 +69,10 @@ try {
   const settings = early.shift() ?? (await new Promise((resolve) => {
     self.addEventListener("message", () => resolve(early.shift()), { once: true });
   }));
-  engine = new TabEngine(settings, (view) => self.postMessage({ view }), toPage);
+  remember = settings.remember;
+  delete settings.remember;
+  engine = new TabEngine(settings, (view) => self.postMessage({ view }), toPage, storage);
+  if (remember) inputs.load((bytes) => engine.stored(bytes));
   early.splice(0).forEach(take);
 } catch (error) {
   fail(error);

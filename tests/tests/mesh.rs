@@ -86,13 +86,18 @@ async fn lent(browser: &Browser, api: &Api, script: Option<&str>, more: &str) ->
     if let Some(script) = script {
         tab.inject_into_workers(script).unwrap();
     }
+    lend(&tab, api, more).await;
+    tab
+}
+
+/// A person opens the page, agrees, and lends the tab.
+async fn lend(tab: &Tab, api: &Api, more: &str) {
     let lending = Lending { relay: api.url.clone(), backend: TabBackend::Wasm, preset: PresetArg::Full };
     tab.goto(&format!("{}{more}", lending.address())).await.unwrap();
     tab.click("#lend").await.unwrap();
     tab.click("#agree").await.unwrap();
     let ready = tab.wait_for("document.body.dataset.backend", LIMIT).await;
     assert!(ready.is_ok(), "{ready:?}: {:?}", tab.console());
-    tab
 }
 
 async fn figure(tab: &Tab, name: &str) -> u64 {
@@ -294,3 +299,54 @@ fn transfers_between_peers_go_on_while_the_relay_is_dead_and_everybody_comes_bac
     );
     assert_eq!(status(&first).rejected + status(&second).rejected, 0);
 }
+
+/// The bytes that a tab fetches from the relay for a product.
+async fn fetched_for(browser: &Browser, api: &Api, known: &LowRank, name: &str) -> (Tab, u64) {
+    let tab = lent(browser, api, None, "").await;
+    compute(api, known, name).await;
+    let fetched = figure(&tab, "fromRelay").await;
+    (tab, fetched)
+}
+
+#[test]
+fn a_tab_that_returns_finds_its_inputs_until_the_person_forgets_them() {
+    let _alone = alone();
+    let relay = TestRelay::start();
+    if !has_page(&relay.api) {
+        return;
+    }
+    let api = &relay.api;
+    let known = LowRank::new(SHAPE, 5);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let options = LaunchOptions { gpu: Gpu::Off, ..LaunchOptions::default() };
+        let browser = Browser::launch(&options).await.unwrap();
+        let (tab, first) = fetched_for(&browser, api, &known, "first").await;
+        assert!(first > 8 << 20, "{first} bytes");
+        tab.close().await.unwrap();
+        let (tab, second) = fetched_for(&browser, api, &known, "second").await;
+        assert!(second * 4 < first, "{first} bytes, then {second}");
+        tab.click("#forget").await.unwrap();
+        until("nothing is kept", async || !tab.evaluate::<bool>(HAS_INPUTS).await.unwrap()).await;
+        tab.close().await.unwrap();
+        let (tab, third) = fetched_for(&browser, api, &known, "third").await;
+        assert!(third * 2 > first, "{first} bytes, forgotten, then {third}");
+        tab.close().await.unwrap();
+        browser.close().await;
+
+        // Who asks not to be remembered leaves nothing behind.
+        let browser = Browser::launch(&options).await.unwrap();
+        let tab = browser.new_tab().await.unwrap();
+        tab.inject_into_pages("Object.defineProperty(navigator, 'globalPrivacyControl', { value: true });")
+            .await
+            .unwrap();
+        lend(&tab, api, "").await;
+        compute(api, &known, "unremembered").await;
+        assert!(figure(&tab, "fromRelay").await > 8 << 20);
+        assert!(!tab.evaluate::<bool>(HAS_INPUTS).await.unwrap());
+        browser.close().await;
+    });
+}
+
+/// Whether inputs are kept in this browser.
+const HAS_INPUTS: &str = "caches.has('potluck.inputs')";

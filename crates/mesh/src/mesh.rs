@@ -45,6 +45,10 @@ pub enum Output {
     Done(BlobHash, Arc<Vec<u8>>),
     /// A blob that was wanted is not to be had.
     Failed(BlobHash),
+    /// A blob came and is kept: it may be written down, for [`Mesh::stored`] of a later mesh.
+    Stored(BlobHash, Arc<Vec<u8>>),
+    /// A blob is kept no more.
+    Left(BlobHash),
 }
 
 /// A peer, as this volunteer sees it.
@@ -172,6 +176,11 @@ impl Mesh {
     /// Needs a blob no more.
     pub fn unwant(&mut self, hash: &BlobHash) {
         self.swarm.unwant(hash);
+    }
+
+    /// A blob that an earlier mesh kept. Its name follows from its bytes.
+    pub fn stored(&mut self, bytes: Vec<u8>) {
+        self.swarm.stored(bytes);
     }
 
     /// A part of a blob from the relay.
@@ -387,6 +396,8 @@ impl Mesh {
                 Out::Relay(message) => self.out.push(Output::Relay(message)),
                 Out::Done(hash, bytes) => self.out.push(Output::Done(hash, bytes)),
                 Out::Failed(hash) => self.out.push(Output::Failed(hash)),
+                Out::Stored(hash, bytes) => self.out.push(Output::Stored(hash, bytes)),
+                Out::Left(hash) => self.out.push(Output::Left(hash)),
                 Out::Drop(link, reason) => self.end(link, reason),
             }
         }

@@ -48,17 +48,17 @@ impl Store {
         Some(kept.tree.get_or_insert_with(|| tree_of(&kept.blob)).clone())
     }
 
-    /// Keeps a blob; older ones leave, and are named. One that exceeds the whole limit is not kept.
+    /// Keeps a blob; older ones leave, and are named. `None`: it is kept already, or exceeds the whole limit.
     pub(crate) fn insert(
         &mut self,
         hash: BlobHash,
         blob: &Arc<Vec<u8>>,
         tree: Option<Vec<[u8; 32]>>,
-    ) -> Vec<BlobHash> {
-        let mut left = Vec::new();
+    ) -> Option<Vec<BlobHash>> {
         if blob.len() as u64 > self.limit || self.get(&hash).is_some() {
-            return left;
+            return None;
         }
+        let mut left = Vec::new();
         self.bytes += blob.len() as u64;
         while self.bytes > self.limit {
             let Some((_, oldest)) = self.by_age.pop_first() else { break };
@@ -70,7 +70,7 @@ impl Store {
         self.clock += 1;
         self.by_age.insert(self.clock, hash);
         self.blobs.insert(hash, Kept { age: self.clock, blob: Arc::clone(blob), tree });
-        left
+        Some(left)
     }
 
     /// Hashes, the most recent first.
@@ -93,16 +93,16 @@ mod tests {
         let name = |i: u8| BlobHash([i; 32]);
         let blob = Arc::new(vec![0; 10]);
         for i in 0..3 {
-            assert!(store.insert(name(i), &blob, None).is_empty());
+            assert_eq!(store.insert(name(i), &blob, None), Some(Vec::new()));
         }
         assert!(store.get(&name(0)).is_some());
-        assert_eq!(store.insert(name(3), &blob, None), [name(1)]);
+        assert_eq!(store.insert(name(3), &blob, None), Some(vec![name(1)]));
         assert!(store.get(&name(1)).is_none() && store.get(&name(0)).is_some());
         assert_eq!(store.bytes(), 30);
-        store.insert(name(4), &Arc::new(vec![0; 31]), None);
+        assert_eq!(store.insert(name(4), &Arc::new(vec![0; 31]), None), None);
         assert!(store.get(&name(4)).is_none());
         assert_eq!(store.recent().next(), Some(name(0)));
-        store.insert(name(0), &blob, None);
+        assert_eq!(store.insert(name(0), &blob, None), None);
         assert_eq!(store.bytes(), 30);
         assert_eq!(store.tree(&name(0)), Some(tree_of(&blob)));
         assert_eq!((store.tree(&name(1)), store.length(&name(0))), (None, Some(10)));

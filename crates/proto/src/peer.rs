@@ -22,6 +22,9 @@ pub struct PeerHello {
 pub struct Seek {
     /// The blob.
     pub blob: BlobRef,
+    /// A number that the seeker drew for itself. Of those who seek a blob and know of each other, the one with the largest
+    /// weight for a chunk fetches it from the relay.
+    pub draw: u32,
 }
 
 /// Needs a blob no more.

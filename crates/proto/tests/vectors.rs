@@ -128,7 +128,7 @@ fn peer_examples() -> Vec<PeerMessage> {
     let hash = BlobHash(std::array::from_fn(|i| i as u8));
     vec![
         PeerHello { link: LinkId([0x66; 16]) }.into(),
-        Seek { blob: BlobRef { hash, bytes: 65_536 } }.into(),
+        Seek { blob: BlobRef { hash, bytes: 65_536 }, draw: 0x0102_0304 }.into(),
         Unseek { hash }.into(),
         Holds { hash, groups: vec![0b11] }.into(),
         Gained { hash, first: 1, count: 1 }.into(),

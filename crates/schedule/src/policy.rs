@@ -117,7 +117,7 @@ pub(crate) const GATHER: Duration = Duration::from_secs(3);
 /// A round waits this long for its least number of workers before it opens with fewer, if its run allows that.
 pub(crate) const GRACE: Duration = Duration::from_secs(60);
 
-/// Neighbors that a member of the mesh is given. Others may be given it as well, up to its own limit.
+/// Neighbors that a member of a mesh of more than ten is given. Others may be given it as well, up to its own limit.
 pub(crate) const CONNECT_TO: usize = 6;
 /// Members that are looked at for one neighbor: 256 cost about 0.1 ms.
 pub(crate) const NEIGHBOR_SCAN: usize = 256;

@@ -269,7 +269,7 @@ impl Honest {
                     acts.push(Act::Wake { after_ms, tag: CALIBRATED });
                 }
                 Action::Run(run) => acts.push(self.run(&run)),
-                Action::Link(_) => {}
+                Action::Link(_) | Action::Store(..) | Action::Unstore(_) => {}
                 Action::Cancel(run) => self.running = self.running.filter(|running| *running != run),
             }
         }

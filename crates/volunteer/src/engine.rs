@@ -124,6 +124,7 @@ impl Engine {
             Event::KernelFailed { run, failure } => self.kernel_failed(run, failure),
             Event::Peers(wanted) => self.mesh.want_peers(wanted),
             Event::Link(event) => self.mesh.event(event),
+            Event::Stored(bytes) => self.mesh.stored(bytes),
             Event::Pause | Event::Resume | Event::Tick => {}
         }
         if self.now >= self.agreed_until
@@ -250,6 +251,8 @@ impl Engine {
                     Output::Link(action) => self.out.push(Action::Link(action)),
                     Output::Done(hash, bytes) => self.input_arrived(&hash, &bytes),
                     Output::Failed(hash) => self.input_missing(&hash),
+                    Output::Stored(hash, bytes) => self.out.push(Action::Store(hash, bytes)),
+                    Output::Left(hash) => self.out.push(Action::Unstore(hash)),
                 }
             }
             if self.may_work() {

@@ -4,7 +4,7 @@ use potluck_mesh::{LinkAction, LinkEvent};
 use potluck_proto::{Backend, MatmulTask, Preset, TrainTask};
 pub use potluck_rounds::TrainInputs;
 use potluck_train::streak::Streak;
-use potluck_types::{Duration, VolunteerKey};
+use potluck_types::{BlobHash, Duration, VolunteerKey};
 use std::sync::Arc;
 
 /// What a volunteer is, fixed for its life.
@@ -149,6 +149,8 @@ pub enum Event {
     Peers(bool),
     /// Something happened on a link to a peer.
     Link(LinkEvent),
+    /// An input that an earlier engine had stored. It is named by its bytes, so whoever kept it cannot change it.
+    Stored(Vec<u8>),
     /// The device was measured.
     Calibrated {
         /// What to compute with.
@@ -217,4 +219,8 @@ pub enum Action {
     Cancel(RunId),
     /// Do something with a link to a peer.
     Link(LinkAction),
+    /// An input came and is kept: write it down, if the person allows that, for [`Event::Stored`] of a later engine.
+    Store(BlobHash, Arc<Vec<u8>>),
+    /// An input is kept no more: what was written down can go.
+    Unstore(BlobHash),
 }

@@ -59,6 +59,8 @@ impl World {
                 Action::Calibrate(_) => self.others.push("calibrate"),
                 Action::Cancel(_) => self.others.push("cancel"),
                 Action::Link(action) => self.links.push(action),
+                Action::Store(..) => self.others.push("store"),
+                Action::Unstore(_) => self.others.push("unstore"),
             }
         }
     }

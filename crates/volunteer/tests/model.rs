@@ -352,7 +352,7 @@ impl Model {
                 );
                 self.running = Some(run);
             }
-            Action::Link(_) => {}
+            Action::Link(_) | Action::Store(..) | Action::Unstore(_) => {}
             Action::Cancel(run) => {
                 assert_eq!(self.running.take().map(|running| running.id), Some(run));
                 self.ended.push(run);

@@ -42,6 +42,8 @@ struct Inner {
     on_view: js_sys::Function,
     /// Passes a message about links to the page.
     to_page: js_sys::Function,
+    /// Writes an input down under its hash; without bytes, removes it.
+    storage: js_sys::Function,
     view_timer: Option<Timeout>,
     last_state: Option<potluck_volunteer::State>,
 }
@@ -139,6 +141,14 @@ impl Handle {
                 drop(inner);
                 links.carry_out(action);
             }
+            Action::Store(hash, bytes) => {
+                // The page's script has it written down, or not, as the person allows.
+                let bytes = js_sys::Uint8Array::from(bytes.as_slice());
+                let _ = inner.storage.call2(&JsValue::NULL, &hash.to_string().into(), &bytes);
+            }
+            Action::Unstore(hash) => {
+                let _ = inner.storage.call1(&JsValue::NULL, &hash.to_string().into());
+            }
             Action::Cancel(run) => {
                 if let Some((_, cancel)) = inner.run.take_if(|(current, _)| *current == run) {
                     cancel.store(true, Ordering::Relaxed);
@@ -228,7 +238,8 @@ fn memory_budget() -> u64 {
 #[wasm_bindgen]
 impl TabEngine {
     /// An engine that nobody has started. `on_view` is called with what the page should show; `to_page` with a message
-    /// for [`TabLinks`](crate::TabLinks) and what is transferred along.
+    /// for [`TabLinks`](crate::TabLinks) and what is transferred along; `storage` with the hash of an input and its bytes, to be
+    /// written down, or with the hash alone, to be removed.
     ///
     /// # Errors
     /// Settings that are not what `www/worker.js` sends.
@@ -237,6 +248,7 @@ impl TabEngine {
         settings: JsValue,
         on_view: js_sys::Function,
         to_page: js_sys::Function,
+        storage: js_sys::Function,
     ) -> Result<TabEngine, JsError> {
         let settings: Settings = serde_wasm_bindgen::from_value(settings)?;
         // Before anything is measured: products from here on use the faster micro-kernel.
@@ -276,6 +288,7 @@ impl TabEngine {
             links: None,
             on_view,
             to_page,
+            storage,
             view_timer: None,
             last_state: None,
         };
@@ -295,6 +308,11 @@ impl TabEngine {
     /// The engine's code, compiled: the page makes its [`TabLinks`](crate::TabLinks) of it.
     pub fn module() -> JsValue {
         wasm_bindgen::module()
+    }
+
+    /// Takes in an input that was written down.
+    pub fn stored(&self, bytes: Vec<u8>) {
+        self.handle.feed(Event::Stored(bytes));
     }
 
     /// Takes in what the page's [`TabLinks`](crate::TabLinks) says.

@@ -243,6 +243,8 @@ impl Adapter {
                     Action::Calibrate(choice) => self.kernel.calibrate(choice),
                     Action::Run(run) => self.kernel.run(run),
                     Action::Link(action) => self.links.carry_out(action),
+                    // Memory is enough for a command that stays.
+                    Action::Store(..) | Action::Unstore(_) => {}
                     Action::Cancel(run) => self.kernel.cancel(run),
                 }
             }

@@ -51,6 +51,8 @@ pub(crate) struct Download {
     pub(crate) untold: Vec<u32>,
     /// Peers are too slow for this one; the relay helps.
     pub(crate) slow: bool,
+    /// Since when nothing is under way, and everything that is to be had from the relay is for others to fetch.
+    pub(crate) waits_since: Option<Instant>,
 }
 
 impl Download {
@@ -74,6 +76,7 @@ impl Download {
             ends: None,
             untold: Vec::new(),
             slow: false,
+            waits_since: None,
         })
     }
 
@@ -184,15 +187,21 @@ impl Download {
         !self.have.has(index) && !self.pending.contains_key(&index)
     }
 
-    /// What to ask the relay for next: groups that nobody else is expected to deliver. `held` says what peers hold, `from`
-    /// where to begin to look.
-    pub(crate) fn span(&self, held: impl Fn(u32) -> bool, from: u32, now: Instant) -> Option<(u32, u32)> {
+    /// What to ask the relay for next: groups that nobody else is expected to deliver. `held` says what peers hold, `ours`
+    /// whether this end fetches the span that begins with a group, `from` where to begin to look.
+    pub(crate) fn span(
+        &self,
+        held: impl Fn(u32) -> bool,
+        ours: impl Fn(u32) -> bool,
+        from: u32,
+        now: Instant,
+    ) -> Option<(u32, u32)> {
         let free = |index: u32| self.wants(index) && !held(index) && !self.claimed(index, now);
         let spans = self.groups.div_ceil(SPAN);
         let mut at = (0..spans).map(|step| (from / SPAN + step) % spans * SPAN);
         at.find_map(|start| {
             let end = (start + SPAN).min(self.groups);
-            let first = (start..end).find(|index| free(*index))?;
+            let first = (start..end).find(|index| free(*index)).filter(|_| ours(start))?;
             let count = (first..end).take_while(|index| free(*index)).count() as u32;
             Some((first, count))
         })

@@ -2,9 +2,10 @@
 
 use super::download::Source;
 use super::policy::{
-    END_GAME_AFTER, END_GAME_GROUPS, MAX_STALLS, REST, SHARED_WINDOW, SLOW_AFTER, SPAN, STALL, TREE_TIMEOUT,
+    END_GAME_AFTER, END_GAME_GROUPS, HELP_AFTER, MAX_STALLS, REST, SHARED_WINDOW, SLOW_AFTER,
+    SLOW_BYTES_PER_S, SPAN, STALL, TREE_TIMEOUT,
 };
-use super::{Out, Swarm};
+use super::{Out, Swarm, mix};
 use crate::bits::runs;
 use potluck_proto::{BlobRequest, Fetching, GroupRequest, PeerTreeRequest, TreeRequest, UnlinkReason};
 use potluck_types::limits::{GROUP_BYTES, MAX_NEIGHBORS};
@@ -29,11 +30,12 @@ impl Swarm {
                 self.drop_peer(link, UnlinkReason::Stalled);
             }
         }
+        let rate: u64 = self.peers.values().map(|peer| peer.received.rate(now)).sum();
         for download in self.downloads.values_mut() {
             let late = |(of, since): &(Source, Instant)| {
                 matches!(of, Source::Peer(_)) && now.since(*since) >= SLOW_AFTER
             };
-            download.slow = download.pending.values().flatten().any(late);
+            download.slow = rate < SLOW_BYTES_PER_S && download.pending.values().flatten().any(late);
         }
     }
 
@@ -168,11 +170,23 @@ impl Swarm {
                 }
                 let usable: Vec<_> = self.peers.values().filter(|peer| peer.is_usable(now)).collect();
                 let held = |index: u32| !download.slow && usable.iter().any(|peer| peer.holds(&hash, index));
+                let draws: Vec<u32> =
+                    usable.iter().filter_map(|peer| peer.seeks.get(&hash)).map(|seek| seek.draw).collect();
+                let ours = |start: u32| {
+                    let own = weight(self.draw, start);
+                    download.slow || draws.iter().all(|draw| weight(*draw, start) <= own)
+                };
                 let from = from % download.groups;
-                let found = download.span(held, from, now).or_else(|| self.overdue(&hash));
-                let Some((first, count)) = found else { break };
-                let count = count.min(span);
+                let found = download.span(held, ours, from, now).or_else(|| self.overdue(&hash));
+                // While something comes, what others are to fetch can wait.
+                let busy = found.is_some() || !download.pending.is_empty();
+                let left = if busy { None } else { download.span(held, |_| true, from, now) };
+                let since = left.map(|_| download.waits_since.unwrap_or(now));
+                let help = left.filter(|_| since.is_some_and(|since| now.since(since) >= HELP_AFTER));
                 let Some(download) = self.downloads.get_mut(&hash) else { break };
+                download.waits_since = since;
+                let Some((first, count)) = found.or(help) else { break };
+                let count = count.min(span);
                 let (offset, bytes) = download.bytes_of(first, count);
                 for index in first..first + count {
                     download.pending.entry(index).or_default().push((Source::Relay, now));
@@ -220,6 +234,7 @@ impl Swarm {
         }
         for download in self.downloads.values() {
             consider(download.relay_from);
+            download.waits_since.into_iter().for_each(|since| consider(since + HELP_AFTER));
             download.ends.into_iter().for_each(&mut consider);
             if self.peers.is_empty() {
                 continue;
@@ -237,4 +252,9 @@ impl Swarm {
         }
         wake
     }
+}
+
+/// What a draw is worth for a span: who knows the same draws finds the same one largest.
+const fn weight(draw: u32, span: u32) -> u64 {
+    mix((draw as u64) << 32 | span as u64)
 }

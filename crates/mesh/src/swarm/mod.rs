@@ -42,6 +42,10 @@ pub(crate) enum Out {
     Done(BlobHash, Arc<Vec<u8>>),
     /// A blob that was wanted is not to be had.
     Failed(BlobHash),
+    /// A blob came and is kept.
+    Stored(BlobHash, Arc<Vec<u8>>),
+    /// A blob is kept no more.
+    Left(BlobHash),
     /// A peer is not to be borne any longer.
     Drop(LinkId, UnlinkReason),
 }
@@ -59,6 +63,8 @@ pub(crate) struct Swarm {
     now: Instant,
     /// Where the next choice begins, so that volunteers choose different ones.
     dice: u64,
+    /// What decides who of those who seek a blob fetches which part of it from the relay.
+    draw: u32,
     pub(crate) store: Store,
     peers: BTreeMap<LinkId, Peer>,
     downloads: BTreeMap<BlobHash, Download>,
@@ -85,9 +91,10 @@ impl Swarm {
             let rate = rate.max(MIN_UPLOAD_BYTES_PER_S);
             Bucket::new(Instant(0), rate.max(2 * GROUP_BYTES as u64), rate)
         };
-        Self {
+        let mut swarm = Self {
             now: Instant(0),
             dice: seed,
+            draw: 0,
             store: Store::new(store_bytes),
             peers: BTreeMap::new(),
             downloads: BTreeMap::new(),
@@ -101,7 +108,9 @@ impl Swarm {
             from_relay: Meter::new(Instant(0)),
             past: [0; 2],
             out: Vec::new(),
-        }
+        };
+        swarm.draw = swarm.roll(u32::MAX);
+        swarm
     }
 
     /// Time goes on; it never runs backwards.
@@ -109,13 +118,9 @@ impl Swarm {
         self.now = self.now.max(now);
     }
 
-    /// SplitMix64.
     fn roll(&mut self, below: u32) -> u32 {
         self.dice = self.dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.dice;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) >> 32) as u32 % below.max(1)
+        (mix(self.dice) >> 32) as u32 % below.max(1)
     }
 
     /// Wants a blob. It comes back as [`Out::Done`] or [`Out::Failed`]; at once if it is here.
@@ -145,7 +150,7 @@ impl Swarm {
         self.order.push(blob.hash);
         for (link, peer) in &mut self.peers {
             peer.holds.insert(blob.hash, None);
-            self.out.push(Out::Peer(*link, Seek { blob }.into()));
+            self.out.push(Out::Peer(*link, Seek { blob, draw: self.draw }.into()));
         }
     }
 
@@ -199,7 +204,7 @@ impl Swarm {
         for hash in &self.order {
             if let Some(download) = self.downloads.get(hash) {
                 peer.holds.insert(*hash, None);
-                self.out.push(Out::Peer(link, Seek { blob: download.blob }.into()));
+                self.out.push(Out::Peer(link, Seek { blob: download.blob, draw: self.draw }.into()));
             }
         }
         self.peers.insert(link, peer);
@@ -284,6 +289,21 @@ impl Swarm {
         }
     }
 
+    /// A blob that was kept earlier, and outlived the tab.
+    pub(crate) fn stored(&mut self, bytes: Vec<u8>) {
+        let hash = BlobHash::of(&bytes);
+        let bytes = Arc::new(bytes);
+        if let Some(left) = self.store.insert(hash, &bytes, None) {
+            self.left_store(&left);
+        }
+        let length = bytes.len() as u64;
+        if self.downloads.get(&hash).is_some_and(|download| download.blob.bytes == length)
+            && self.end(&hash).is_some_and(|download| download.ends.is_none())
+        {
+            self.out.push(Out::Done(hash, bytes));
+        }
+    }
+
     /// The relay does not have a blob, or does not give it.
     pub(crate) fn relay_missing(&mut self, hash: &BlobHash) {
         self.fail(hash);
@@ -335,7 +355,7 @@ impl Swarm {
         match message {
             // Said again because the answer was lost.
             PeerMessage::PeerHello(_) => Ok(()),
-            PeerMessage::Seek(Seek { blob }) => self.sought(link, blob),
+            PeerMessage::Seek(seek) => self.sought(link, seek),
             PeerMessage::Unseek(Unseek { hash }) => {
                 peer.seeks.remove(&hash);
                 peer.uploads.retain(|(of, _)| *of != hash);
@@ -458,8 +478,11 @@ impl Swarm {
             return;
         };
         let bytes = Arc::new(bytes);
-        let left = self.store.insert(*hash, &bytes, tree.map(|tree| tree.groups().to_vec()));
-        self.left_store(&left);
+        let tree = tree.map(|tree| tree.groups().to_vec());
+        if let Some(left) = self.store.insert(*hash, &bytes, tree) {
+            self.left_store(&left);
+            self.out.push(Out::Stored(*hash, Arc::clone(&bytes)));
+        }
         if wanted {
             self.out.push(Out::Done(*hash, bytes));
         }
@@ -490,4 +513,11 @@ impl Swarm {
         }
         self.upload();
     }
+}
+
+/// The output of SplitMix64: each bit depends on all of them.
+const fn mix(state: u64) -> u64 {
+    let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }

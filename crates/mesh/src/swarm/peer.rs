@@ -5,7 +5,7 @@ use super::policy::{
 };
 use crate::bits::Bits;
 use crate::meter::Meter;
-use potluck_proto::{BlobRef, UnlinkReason};
+use potluck_proto::{Seek, UnlinkReason};
 use potluck_types::limits::GROUP_BYTES;
 use potluck_types::{BlobHash, Bucket, Instant};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -15,7 +15,7 @@ pub(crate) struct Peer {
     /// Nothing comes through at the moment.
     pub(crate) interrupted: bool,
     /// What it needs.
-    pub(crate) seeks: BTreeMap<BlobHash, BlobRef>,
+    pub(crate) seeks: BTreeMap<BlobHash, Seek>,
     /// What it said to hold of what we need. A hash without bits: it was asked, and has not said.
     pub(crate) holds: BTreeMap<BlobHash, Option<Bits>>,
     /// Groups that it was asked for and has not answered, also those that came from elsewhere meanwhile.

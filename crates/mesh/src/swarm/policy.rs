@@ -5,9 +5,7 @@ use potluck_types::limits::{GROUP_BYTES, MAX_CHUNK_BYTES, MAX_TASK_PANELS};
 
 /// Groups of one request to the relay: a chunk.
 pub(crate) const SPAN: u32 = (MAX_CHUNK_BYTES / GROUP_BYTES) as u32;
-/// Requests to the relay that are under way while peers want the same blobs: two keep its line busy, and leave the rest
-/// for others to fetch. Each volunteer begins at another place; eight of them rarely choose the same chunk before they
-/// have heard of each other's choice.
+/// Requests to the relay that are under way while peers want the same blobs: two keep its line busy.
 pub(crate) const SHARED_WINDOW: usize = 2;
 /// Before the relay is asked, peers have this long to say what they hold: several round trips.
 pub(crate) const ANSWER_WAIT: Duration = Duration(300);
@@ -39,9 +37,14 @@ pub(crate) const TELL_INTERVAL: Duration = Duration(50);
 pub(crate) const END_GAME_GROUPS: usize = 16;
 /// ... if they have been under way for so long.
 pub(crate) const END_GAME_AFTER: Duration = Duration(1000);
-/// A peer owes what it can deliver in half a second. Where a group has been owed for so long, peers are too slow, and the
-/// relay helps.
+/// Who has fetched its own part of a blob from the relay, and gets nothing from peers, waits so long for neighbors to fetch
+/// theirs before it helps: a chunk at 4 Mbit/s.
+pub(crate) const HELP_AFTER: Duration = Duration(500);
+/// A peer owes what it can deliver in half a second. Where a group has been owed for so long ...
 pub(crate) const SLOW_AFTER: Duration = Duration::from_secs(2);
+/// ... and all peers together deliver less than 2 Mbit/s, they are too slow, and the relay helps. It is faster than peers
+/// nearly always; asked whenever it is, it would send nearly everything.
+pub(crate) const SLOW_BYTES_PER_S: u64 = 256 << 10;
 /// A tree that does not come is asked for elsewhere after this time.
 pub(crate) const TREE_TIMEOUT: Duration = Duration::from_secs(3);
 /// While the relay is away, a transfer that nobody needs at the moment goes on for so long: its lease comes back with

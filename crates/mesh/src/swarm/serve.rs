@@ -5,7 +5,7 @@ use super::{Out, Swarm};
 use crate::bits::{Bits, runs};
 use crate::io::SEND_BUFFER_BYTES;
 use crate::tree::{group_count, group_range};
-use potluck_proto::{BlobRef, Gained, Group, GroupRequest, Holds, PeerTree, Refused, UnlinkReason};
+use potluck_proto::{BlobRef, Gained, Group, GroupRequest, Holds, PeerTree, Refused, Seek, UnlinkReason};
 use potluck_types::limits::GROUP_BYTES;
 use potluck_types::{BlobHash, LinkId};
 
@@ -21,13 +21,14 @@ impl Swarm {
     }
 
     /// A peer seeks a blob.
-    pub(super) fn sought(&mut self, link: LinkId, blob: BlobRef) -> Result<(), UnlinkReason> {
+    pub(super) fn sought(&mut self, link: LinkId, seek: Seek) -> Result<(), UnlinkReason> {
+        let blob = seek.blob;
         let held = self.holding(&blob);
         let Some(peer) = self.peers.get_mut(&link) else { return Ok(()) };
         if group_count(blob.bytes).is_none() || peer.seeks.len() >= MAX_SEEKS {
             return peer.nonsense();
         }
-        peer.seeks.insert(blob.hash, blob);
+        peer.seeks.insert(blob.hash, seek);
         let groups = held.map(|bits| bits.bytes().to_vec()).unwrap_or_default();
         self.out.push(Out::Peer(link, Holds { hash: blob.hash, groups }.into()));
         Ok(())
@@ -46,7 +47,7 @@ impl Swarm {
     pub(super) fn requested(&mut self, link: LinkId, request: &GroupRequest) -> Result<(), UnlinkReason> {
         let Some(peer) = self.peers.get_mut(&link) else { return Ok(()) };
         let &GroupRequest { hash, first, count } = request;
-        let known = peer.seeks.get(&hash).and_then(|blob| group_count(blob.bytes));
+        let known = peer.seeks.get(&hash).and_then(|seek| group_count(seek.blob.bytes));
         let fits = known.is_some_and(|groups| first.checked_add(count).is_some_and(|end| end <= groups));
         if !fits || count == 0 {
             return peer.nonsense();
@@ -62,6 +63,7 @@ impl Swarm {
     /// Blobs left the store: who seeks them hears of it before it asks.
     pub(super) fn left_store(&mut self, left: &[BlobHash]) {
         for hash in left {
+            self.out.push(Out::Left(*hash));
             for (link, peer) in &self.peers {
                 if peer.seeks.contains_key(hash) {
                     self.out.push(Out::Peer(*link, Holds { hash: *hash, groups: Vec::new() }.into()));

@@ -29,6 +29,7 @@ struct Node {
     bytes_per_ms: u64,
     done: BTreeSet<BlobHash>,
     failed: BTreeSet<BlobHash>,
+    stored: BTreeMap<BlobHash, Arc<Vec<u8>>>,
     /// Whom it dropped, and why.
     dropped: Vec<(usize, UnlinkReason)>,
 }
@@ -76,6 +77,7 @@ impl Lab {
             bytes_per_ms: 10_000,
             done: BTreeSet::new(),
             failed: BTreeSet::new(),
+            stored: BTreeMap::new(),
             dropped: Vec::new(),
         };
         Self {
@@ -157,6 +159,8 @@ impl Lab {
                     self.nodes[node].done.insert(hash);
                 }
                 Out::Failed(hash) => drop(self.nodes[node].failed.insert(hash)),
+                Out::Stored(hash, bytes) => drop(self.nodes[node].stored.insert(hash, bytes)),
+                Out::Left(hash) => drop(self.nodes[node].stored.remove(&hash)),
                 Out::Drop(link, reason) => {
                     let other = other(link, node);
                     self.nodes[node].dropped.push((other, reason));
@@ -282,6 +286,37 @@ fn a_swarm_takes_each_group_from_the_relay_about_once() {
     assert_eq!(alone.egress, 8 * alone.bytes());
     println!("egress {ratio:.2} x; {took} ms with peers, {without} ms without");
     assert!(took * 3 < without, "{took} ms with peers, {without} ms without");
+}
+
+/// Copies of a blob that leave the relay for eight nodes in a ring, each linked with so many to either side.
+fn copies(reach: usize, relay_bytes_per_ms: u64, node_bytes_per_ms: u64) -> f64 {
+    let mut lab = Lab::new(&[HONEST; 8], 1, 4 << 20);
+    lab.relay_bytes_per_ms = relay_bytes_per_ms;
+    lab.nodes.iter_mut().for_each(|node| node.bytes_per_ms = node_bytes_per_ms);
+    lab.relay_up();
+    for a in 0..8_usize {
+        (0..a).filter(|b| (a - b).min(8 + b - a) <= reach).for_each(|b| lab.connect(b, a));
+    }
+    (0..8).for_each(|node| lab.want_all(node));
+    for node in 0..8 {
+        lab.until_done(node, 5 * MINUTES);
+    }
+    lab.egress as f64 / lab.bytes() as f64
+}
+
+#[test]
+fn a_relay_that_is_faster_than_all_peers_is_spared_all_the_same() {
+    // 800 Mbit/s against 24 and 8 each.
+    for node_bytes_per_ms in [3000, 1000] {
+        let all = copies(4, 100_000, node_bytes_per_ms);
+        assert!(all <= 1.25, "all linked, {node_bytes_per_ms} B/ms: {all}");
+        // Who is not linked does not hear what others fetch.
+        let ring = copies(2, 100_000, node_bytes_per_ms);
+        assert!(ring <= 2.0, "four links each, {node_bytes_per_ms} B/ms: {ring}");
+    }
+    // Peers with less than what counts as slow leave most to the relay.
+    let slow = copies(4, 100_000, 25);
+    assert!(slow >= 3.0, "{slow}");
 }
 
 #[test]
@@ -445,7 +480,7 @@ fn what_leaves_the_store_is_said_before_it_is_asked_for() {
     let (first, second) = (lab.blobs[0].clone(), lab.blobs[1].clone());
     let insert = |lab: &mut Lab, blob: &Arc<Vec<u8>>| {
         let left = lab.nodes[0].swarm.store.insert(BlobHash::of(blob), blob, None);
-        lab.nodes[0].swarm.left_store(&left);
+        lab.nodes[0].swarm.left_store(&left.unwrap_or_default());
         lab.settle(0);
     };
     insert(&mut lab, &first);
@@ -485,7 +520,7 @@ fn message(hashes: [BlobHash; 2]) -> impl Strategy<Value = PeerMessage> {
         move |(kind, which, first, count, data)| {
             let hash = hashes[which];
             match kind {
-                0 => Seek { blob: BlobRef { hash, bytes: first.into() } }.into(),
+                0 => Seek { blob: BlobRef { hash, bytes: first.into() }, draw: count }.into(),
                 1 => Unseek { hash }.into(),
                 2 => Holds { hash, groups: data }.into(),
                 3 => Holds { hash, groups: vec![0xff; 4] }.into(),
@@ -528,6 +563,32 @@ proptest! {
 /// Of 32 groups.
 fn blob(n: u8) -> Vec<u8> {
     (0..1 << 20).map(|i: usize| (i >> 3) as u8 ^ (i >> 13) as u8 ^ n).collect()
+}
+
+#[test]
+fn what_was_stored_is_not_fetched_again_even_if_it_is_read_late() {
+    let mut lab = Lab::new(&[HONEST; 2], 3, 1 << 20);
+    lab.nodes[0].swarm = Swarm::new(0, 2 << 20, None);
+    lab.relay_up();
+    lab.want_all(0);
+    lab.until_done(0, MINUTES);
+    let stored = std::mem::take(&mut lab.nodes[0].stored);
+    assert_eq!(stored.len(), 2, "the oldest left");
+    let egress = lab.egress;
+    // It comes back, and another one with it. The first blob is read before it is wanted, the second one afterwards.
+    let mut stored = stored.into_values().map(Arc::unwrap_or_clone);
+    let again = &mut lab.nodes[1].swarm;
+    again.stored(stored.next().unwrap());
+    lab.relay_is_up = false;
+    lab.want_all(1);
+    assert_eq!(lab.nodes[1].done.len(), 1);
+    lab.nodes[1].swarm.stored(stored.next().unwrap());
+    // Whoever changed what was written down changed its name.
+    lab.nodes[1].swarm.stored(vec![0; 1 << 20]);
+    lab.settle(1);
+    assert_eq!(lab.nodes[1].done.len(), 2);
+    assert!(lab.nodes[1].stored.is_empty(), "it is written down already");
+    assert_eq!(lab.egress, egress);
 }
 
 #[test]

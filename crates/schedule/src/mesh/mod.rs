@@ -9,6 +9,7 @@
 //! Architecture invariant: a signal goes only to the other end of a link that the relay assigned.
 
 mod candidate;
+mod neighbors;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -17,8 +18,8 @@ pub use report::{MeshCounts, MeshLink, MeshMember, MeshPicture};
 
 use crate::io::Output;
 use crate::policy::{
-    COMPLAINTS, CONNECT_TO, MESH_BAN, MESH_INTERVAL, NEIGHBOR_SCAN, QUEUED_SIGNALS, REFUSED_RETRY,
-    RESUME_GRACE, SETTINGS_INTERVAL, SIGNAL_TTL,
+    COMPLAINTS, MESH_BAN, MESH_INTERVAL, NEIGHBOR_SCAN, QUEUED_SIGNALS, REFUSED_RETRY, RESUME_GRACE,
+    SETTINGS_INTERVAL, SIGNAL_TTL,
 };
 use crate::relay::{Relay, Timer};
 use potluck_proto::{
@@ -207,65 +208,6 @@ impl Relay {
         let recent = |since: &&Instant| self.now.since(**since) < MESH_BAN;
         let of = self.mesh.complaints.get(volunteer);
         of.is_some_and(|complaints| complaints.values().filter(recent).count() >= COMPLAINTS)
-    }
-
-    /// Gives a member neighbors, if it has few: every second one by what they have in common.
-    fn assign(&mut self, id: SessionId) {
-        for turn in 0..CONNECT_TO {
-            let Some(member) = self.mesh.members.get(&id) else { return };
-            // Seeds are linked to; they do not look for links themselves.
-            if member.links.len() >= CONNECT_TO || member.seed || self.is_banned(&member.volunteer) {
-                return;
-            }
-            let linked: BTreeSet<SessionId> = member
-                .links
-                .iter()
-                .filter_map(|link| self.mesh.links.get(link))
-                .flat_map(|link| link.ends.iter().filter_map(|end| end.session))
-                .collect();
-            let own = member.volunteer;
-            let by_blobs = turn % 2 == 0;
-            let from = u64::from_le_bytes(self.draw()[..8].try_into().unwrap_or_default());
-            let count = self.mesh.members.len();
-            let start = (from % count.max(1) as u64) as usize;
-            let Some(member) = self.mesh.members.get(&id) else { return };
-            let fits = |(other, them): &(&SessionId, &Member)| {
-                **other != id
-                    && !linked.contains(other)
-                    && them.links.len() < them.most()
-                    && !self.mesh.apart.contains(&pair(own, them.volunteer))
-                    && !self.is_banned(&them.volunteer)
-            };
-            let around = self.mesh.members.iter().skip(start).chain(self.mesh.members.iter().take(start));
-            let candidates = around.filter(fits).take(NEIGHBOR_SCAN);
-            let common = |them: &Member| {
-                let shared = them.blobs.intersection(&member.blobs).count();
-                if by_blobs { shared + usize::from(them.seed) } else { 0 }
-            };
-            // The first of those with most in common: a random one, as the scan begins at random.
-            let best = candidates
-                .map(|(other, them)| (common(them), *other))
-                .reduce(|best, next| if next.0 > best.0 { next } else { best });
-            let Some((_, other)) = best else { return };
-            self.link(id, other);
-        }
-    }
-
-    /// Links two members. The one that was there first offers: it is the more likely to be set up.
-    fn link(&mut self, newcomer: SessionId, other: SessionId) {
-        let id = self.new_link_id();
-        let now = self.now;
-        let volunteer = |relay: &Self, id| relay.mesh.members.get(&id).map(|member| member.volunteer);
-        let ends = [other, newcomer].map(|end| End::new(Some(end), volunteer(self, end), now));
-        let near = self.are_near(newcomer, other);
-        self.mesh.links.insert(id, Link { ends, near });
-        self.mesh.counts.links_assigned += 1;
-        for (end, offers) in [(other, true), (newcomer, false)] {
-            if let Some(member) = self.mesh.members.get_mut(&end) {
-                member.links.insert(id);
-            }
-            self.send(end, Neighbor { link: id, offers });
-        }
     }
 
     /// Passes a signal on to the other end.
@@ -475,11 +417,12 @@ impl Relay {
             by.retain(|_, since| now.since(*since) < MESH_BAN);
             !by.is_empty()
         });
+        let goal = self.wanted_links();
         let few: Vec<_> = self
             .mesh
             .members
             .iter()
-            .filter(|(_, member)| member.links.len() < CONNECT_TO && !member.seed)
+            .filter(|(_, member)| member.links.len() < goal && !member.seed)
             .map(|(id, _)| *id)
             .take(NEIGHBOR_SCAN)
             .collect();

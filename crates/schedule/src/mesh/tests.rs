@@ -137,6 +137,40 @@ fn members_get_neighbors_and_one_end_of_each_link_offers() {
 }
 
 #[test]
+fn few_are_all_linked_and_who_comes_late_to_many_gets_links_as_well() {
+    let mut world = World::members(9);
+    let links = |world: &World, id: u64| world.relay.mesh.members[&SessionId(id)].links.len();
+    assert!((1..=9).all(|id| links(&world, id) == 8));
+    let run = |world: &mut World, id: u64| {
+        for link in world.relay.mesh.members[&SessionId(id)].links.clone() {
+            let path = Some(potluck_proto::LinkPath::Direct);
+            world.say(id, LinkReport { link, path, received: 0, sent: 0 });
+        }
+    };
+    // Nobody has room: the links of others make it, once they run.
+    world.open(10, 10, "198.51.100.10");
+    world.join(10, Vec::new());
+    assert_eq!(links(&world, 10), 0);
+    for id in 10..=40 {
+        (1..id).for_each(|id| run(&mut world, id));
+        if id > 10 {
+            world.open(id, id as u8, &format!("198.51.100.{id}"));
+            world.join(id, Vec::new());
+        }
+        world.wait(Duration::from_secs(6));
+        assert!(links(&world, id) >= 5, "{id}: {}", links(&world, id));
+        assert!((1..=id).all(|id| (5..=8).contains(&links(&world, id))));
+    }
+    let pairs: BTreeSet<_> =
+        world.relay.mesh.links.values().map(|link| link.ends.each_ref().map(|end| end.session)).collect();
+    assert_eq!(pairs.len(), world.relay.mesh.links.len(), "nobody is linked twice");
+    // Once all have enough, nothing is torn any more.
+    let before: Vec<_> = world.relay.mesh.links.keys().copied().collect();
+    world.wait(Duration::from_secs(20));
+    assert_eq!(world.relay.mesh.links.keys().copied().collect::<Vec<_>>(), before);
+}
+
+#[test]
 fn nobody_joins_without_consent_and_all_links_end_with_it() {
     let mut world = World::members(2);
     world.open(3, 3, PUBLIC);
