@@ -1,5 +1,7 @@
 //! Files of the log: paths, appending, going on, and audits that name what is wrong.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where an unwrap does")]
+
 mod common;
 
 use common::{Log, entry};
@@ -157,11 +159,11 @@ fn an_audit_names_the_file_of_any_changed_byte() {
     let log = Log::sized(600);
     let mut files = log.files.clone();
     for (file, bytes) in &log.files {
-        for at in 0..bytes.len() {
+        for (at, byte) in bytes.iter().enumerate() {
             files.get_mut(file).unwrap()[at] ^= 1 << (at % 8);
             let error = audit(&log.head(), &mut files, &mut |_, _| ()).unwrap_err();
             assert_eq!(error.file(), Some(*file), "byte {at} of {file}: {error}");
-            files.get_mut(file).unwrap()[at] = bytes[at];
+            files.get_mut(file).unwrap()[at] = *byte;
         }
         files.remove(file);
         let error = audit(&log.head(), &mut files, &mut |_, _| ()).unwrap_err();

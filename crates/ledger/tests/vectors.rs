@@ -1,5 +1,7 @@
 //! Known answers of others, and golden files of the formats that people keep.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where an unwrap does")]
+
 mod common;
 
 use common::{Log, log_key, open, policy, signed, witness_key};
