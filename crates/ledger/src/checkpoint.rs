@@ -321,15 +321,11 @@ impl Policy {
             return Err(CheckpointError::NotByLog);
         }
         let checkpoint = of_origin(note, &self.origin)?;
-        let mut cosigners: Vec<Cosigner> = signed
-            .iter()
-            .filter_map(|signed| {
-                let witness = signed.key.checked_sub(1)?;
-                let name = self.witnesses[witness].name().to_owned();
-                Some(Cosigner { witness, name, timestamp_s: signed.timestamp_s? })
-            })
-            .collect();
-        cosigners.sort_by_key(|cosigner| cosigner.witness);
+        let cosigned = |(witness, key): (usize, &VerifierKey)| {
+            let timestamp_s = signed.iter().find(|signed| signed.key == witness + 1)?.timestamp_s?;
+            Some(Cosigner { witness, name: key.name().to_owned(), timestamp_s })
+        };
+        let cosigners: Vec<Cosigner> = self.witnesses.iter().enumerate().filter_map(cosigned).collect();
         if cosigners.len() < self.threshold {
             return Err(CheckpointError::TooFewWitnesses { found: cosigners.len(), needed: self.threshold });
         }

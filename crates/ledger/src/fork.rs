@@ -1,18 +1,6 @@
 //! Evidence that a log forked: that it signed two histories. Anybody can check it offline, with the log's key alone.
 //!
-//! What is provable:
-//! - Two notes of the same size with different roots: the log signed both, and one tree has one root.
-//! - Two notes of different sizes, *and* a consistency proof from another root, of the older size, to the newer note's
-//!   root. By that proof, the newer tree begins with other entries than the older note states; a proof for the older
-//!   note's root too would be a collision of SHA-256. Whoever has the newer tree's tiles can make it
-//!   ([`ForkEvidence::from_tiles`]).
-//!
-//! What is not:
-//! - Two notes of different sizes and a proof that fails ([`Suspicion`]). Anybody can give a wrong proof for two notes
-//!   of an honest log. It is a reason to ask the log for the tiles, and to shout if it has none.
-//! - A smaller checkpoint that follows a larger one. Notes arrive late; only the larger one has to begin with it.
-//! - That a log withheld something, or showed it to some only: unless both sides' notes meet somewhere. This is what
-//!   witnesses are for.
+//! What is provable and what is not stands at [`ForkEvidence`].
 //!
 //! Source: RFC 6962, section 5.4 (gossip), and RFC 9162, section 2.1.4, for what the proof shows.
 
@@ -32,6 +20,22 @@ pub const MAX_EVIDENCE_BYTES: usize = 2 * MAX_NOTE_BYTES + 45 * MAX_PROOF_HASHES
 const FIRST_LINE: &str = "potluck-ledger/fork@v1";
 
 /// Two notes of one log that cannot both be true.
+///
+/// # What is provable
+///
+/// - Two notes of the same size with different roots: the log signed both, and one tree has one root.
+/// - Two notes of different sizes, *and* a consistency proof from another root, of the older size, to the newer note's
+///   root. By that proof, the newer tree begins with other entries than the older note states; a proof for the older
+///   note's root too would be a collision of SHA-256. Whoever has the newer tree's tiles can make it
+///   ([`ForkEvidence::from_tiles`]).
+///
+/// # What is not
+///
+/// - Two notes of different sizes and a proof that fails ([`Suspicion`]). Anybody can give a wrong proof for two notes
+///   of an honest log. It is a reason to ask the log for the tiles, and to shout if it has none.
+/// - A smaller checkpoint that follows a larger one. Notes arrive late; only the larger one has to begin with it.
+/// - That a log withheld something, or showed it to some only: unless both sides' notes meet somewhere. This is what
+///   witnesses are for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForkEvidence {
     older: Note,
@@ -46,7 +50,7 @@ struct Prefix {
     proof: Vec<TreeHash>,
 }
 
-/// Two notes of one log and a proof between them that failed. This alone proves nothing: see the module's text.
+/// Two notes of one log and a proof between them that failed. This alone proves nothing: see [`ForkEvidence`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suspicion {
     /// The smaller checkpoint.

@@ -127,7 +127,7 @@ impl Note {
             return Err(NoteError::TooLong { bytes: bytes.len() });
         }
         let all = std::str::from_utf8(bytes).map_err(|_| NoteError::Text)?;
-        let blank = all.rfind("\n\n").ok_or(NoteError::Unsigned)?;
+        let blank = bytes.windows(2).rposition(|pair| pair == b"\n\n").ok_or(NoteError::Unsigned)?;
         let (text, mut rest) = (&all[..=blank], &all[blank + 2..]);
         check_text(text)?;
         let mut signatures = Vec::new();

@@ -36,7 +36,9 @@ pub enum RequestError {
 }
 
 impl AddCheckpoint {
-    /// Reads a request's body. Nothing of it is checked: hand it to [`crate::Witness::offer`].
+    /// Reads a request's body. Nothing of it is checked: hand note and proof to [`crate::Witness::offer`]. If the size
+    /// is not that of [`crate::Witness::head`], the proof starts elsewhere; the specification answers that with status
+    /// 409 and the witness's size.
     ///
     /// # Errors
     /// [`RequestError`] says what is wrong with its form.

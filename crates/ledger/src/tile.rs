@@ -307,8 +307,8 @@ fn parse_path(path: &str) -> Option<LogFile> {
         return None;
     }
     let (level, rest) = path.strip_prefix("tile/")?.split_once('/')?;
-    let (index, width) = match rest.split_once(".p/") {
-        Some((index, width)) => (index, text::decimal(width)?),
+    let (index, width) = match rest.split_once('.') {
+        Some((index, width)) => (index, text::decimal(width.strip_prefix("p/")?)?),
         None => (rest, TILE_WIDTH),
     };
     let mut number = 0_u64;

@@ -391,4 +391,45 @@ proptest! {
         let _ = AddCheckpoint::parse(&bytes);
         let _ = SignedCheckpoint::open(&bytes, ORIGIN, log_key().verifier());
     }
+
+    /// Two histories that share a beginning, checkpoints of both in any order, with right and wrong proofs: what a
+    /// witness accepted always is one history.
+    #[test]
+    fn a_witness_never_accepts_two_histories(
+        shared in 0..40_usize,
+        offers in proptest::collection::vec((any::<bool>(), 0..20_usize, 0..3_u8), 1..30),
+    ) {
+        let mut histories = [(vec![TreeHead::EMPTY], Log::default()), (vec![TreeHead::EMPTY], Log::default())];
+        for (side, (heads, log)) in histories.iter_mut().enumerate() {
+            for index in 0..shared + 20 {
+                let mark = if index < shared { 0 } else { side as u8 };
+                heads.push(log.append(vec![vec![mark, index as u8]]));
+            }
+        }
+        let mut witness = Witness::new(ORIGIN, log_key().verifier().clone());
+        let mut accepted = vec![TreeHead::EMPTY];
+        for (side, ahead, kind) in offers {
+            let before = witness.head();
+            let size = (before.size as usize + ahead).saturating_sub(3).min(shared + 20);
+            let (heads, log) = &mut histories[usize::from(side)];
+            let head = heads[size];
+            let proof = match kind {
+                0 => root_at(before.size.min(head.size), &head, &mut log.files).unwrap().1,
+                1 => prove_consistency(&before, &head, &mut log.files).unwrap_or_default(),
+                _ => vec![],
+            };
+            match witness.offer(&bytes(&signed(head)), &proof, 1) {
+                Ok(new) => accepted.push(new.checkpoint.head()),
+                Err(WitnessError::Fork { evidence, .. }) => {
+                    evidence.verify(ORIGIN, log_key().verifier()).unwrap();
+                }
+                Err(_) => prop_assert_eq!(witness.head(), before),
+            }
+        }
+        let one_history = histories.iter().any(|(heads, _)| {
+            accepted.iter().all(|accepted| heads[accepted.size as usize] == *accepted)
+        });
+        prop_assert!(one_history);
+        prop_assert!(accepted.is_sorted_by_key(|head| head.size));
+    }
 }
