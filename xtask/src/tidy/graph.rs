@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Crates that are pure: nothing below them may touch a clock, a socket, a GPU or a source of randomness.
-const PURE: &[&str] = &["potluck-types", "potluck-schedule", "potluck-verify"];
+const PURE: &[&str] = &["potluck-types", "potluck-ledger", "potluck-schedule", "potluck-verify"];
 /// What that means.
 const IMPURE: &[&str] = &[
     "tokio",
@@ -28,6 +28,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("potluck-types", &[]),
     ("potluck-proto", &["potluck-types"]),
     ("potluck-kernels", &["potluck-types"]),
+    ("potluck-ledger", &[]),
     ("potluck-verify", &["potluck-types"]),
     ("potluck-train", &["potluck-types", "potluck-kernels"]),
     ("potluck-burn", &["potluck-train"]),
