@@ -31,7 +31,7 @@ pub enum Refused {
     #[error("the log has no genesis: its first entry has to name origin, constitution and roles")]
     NoGenesis,
     /// The log has a first entry.
-    #[error("the log has its genesis already: change roles and constitution by proposals")]
+    #[error("only the first entry is a genesis: change roles and constitution by proposals")]
     SecondGenesis,
     /// The entry or statement is out of form.
     #[error("form: {0}")]
