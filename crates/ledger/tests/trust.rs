@@ -126,6 +126,22 @@ fn malleated_signatures_are_refused() {
 }
 
 #[test]
+fn a_cosignature_of_a_time_beyond_all_is_refused_although_it_holds() {
+    use ed25519_dalek::{Signer as _, SigningKey};
+    let note = signed(TreeHead::EMPTY);
+    let key = witness_key(0);
+    for (timestamp_s, holds) in [(MAX_TIMESTAMP_S, true), (MAX_TIMESTAMP_S + 1, false)] {
+        let signature =
+            SigningKey::from_bytes(&[10; 32]).sign(&cosignature_message(note.text(), timestamp_s));
+        let id = key.verifier().id().to_be_bytes();
+        let bytes = [id.as_slice(), &timestamp_s.to_be_bytes(), &signature.to_bytes()].concat();
+        let encoded = base64::engine::general_purpose::STANDARD.encode(bytes);
+        let text = format!("{note}\u{2014} {} {encoded}\n", key.verifier().name());
+        assert_eq!(policy(1, 1).verify(text.as_bytes()).is_ok(), holds);
+    }
+}
+
+#[test]
 fn a_policy_counts_each_witness_once() {
     let mut note = signed(Log::sized(5).head());
     let policy = policy(3, 2);
