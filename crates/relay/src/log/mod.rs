@@ -1,0 +1,284 @@
+//! The public log: what the relay accepts and what people decide, appended in the same transaction as the record itself.
+//!
+//! `mod.rs` gives each entry its index and asks `governance` whether it may follow; `store.rs` keeps entries until they are
+//! published; `publish.rs` writes them into the tree's files and signs checkpoints; `files.rs` is where those lie; `http.rs`
+//! serves them.
+//!
+//! Architecture invariant: an entry that stands for a record is durable exactly when the record is.
+
+mod files;
+pub(crate) mod http;
+mod publish;
+mod store;
+
+pub(crate) use publish::Published;
+
+use crate::db::{Db, DbError, wall_ms};
+use files::Files;
+use potluck_governance::{Body, Constitution, Entry, FormError, Refused, Roles, State, entry};
+use potluck_ledger::{KeyError, KeyKind, SignerKey, VerifierKey};
+use potluck_types::VolunteerId;
+use sqlx::{Sqlite, Transaction};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::sync::{Mutex, MutexGuard, Notify, watch};
+
+/// Why something could not be logged. Nothing of its batch was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum LogError {
+    /// It is not what an entry may be.
+    #[error(transparent)]
+    Form(#[from] FormError),
+    /// The log does not allow it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The database fails.
+    #[error("the database fails: {0}")]
+    Database(#[from] DbError),
+    /// Files of the log cannot be read or written.
+    #[error("the log's files cannot be used: {0}")]
+    Files(#[from] io::Error),
+    /// What is on disk is not a log that this relay signed.
+    #[error("the log in the data folder is damaged: {0}; restore it from a copy, or audit it with `potluck audit`")]
+    Damaged(String),
+    /// Its name or key cannot be used.
+    #[error("the log's name cannot be used: {0}")]
+    Key(#[from] KeyError),
+}
+
+/// The log of a relay.
+#[derive(Debug, Clone)]
+pub(crate) struct Log(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    sequencer: Mutex<Sequencer>,
+    db: Db,
+    files: Files,
+    key: SignerKey,
+    /// Entries wait to be published.
+    written: Notify,
+    published: watch::Sender<Published>,
+}
+
+/// Gives entries their order.
+#[derive(Debug, Default)]
+struct Sequencer {
+    state: State,
+    /// A batch was given up after the state had taken it in: it is derived again before it is used.
+    stale: bool,
+}
+
+/// Entries that become durable together, with whatever they stand for. Others wait meanwhile.
+#[derive(Debug)]
+pub(crate) struct Batch<'a> {
+    log: &'a Inner,
+    sequencer: MutexGuard<'a, Sequencer>,
+    rows: Vec<Row>,
+    settled: bool,
+}
+
+/// An entry that waits to be published.
+#[derive(Debug, Clone)]
+struct Row {
+    index: u64,
+    text: Vec<u8>,
+    /// Whose receipt it is.
+    about: Option<VolunteerId>,
+}
+
+impl Log {
+    /// Opens the log in a folder, or begins one of this name.
+    ///
+    /// # Errors
+    /// Files that cannot be used, or that are not this relay's.
+    pub(crate) async fn open(db: Db, folder: &Path, seed: &[u8; 32], origin: &str) -> Result<Self, LogError> {
+        let key = SignerKey::from_seed(origin, KeyKind::Ed25519, seed)?;
+        let files = Files::open(folder)?;
+        let published = publish::last(&files, &key).await?;
+        let log = Self(Arc::new(Inner {
+            sequencer: Mutex::default(),
+            db,
+            files,
+            key,
+            written: Notify::new(),
+            published: watch::Sender::new(published),
+        }));
+        log.0.sequencer.lock().await.state = log.0.derive().await?;
+        log.begin_if_new(origin).await?;
+        Ok(log)
+    }
+
+    /// The first entry: nobody is in office before an operator names the people.
+    async fn begin_if_new(&self, origin: &str) -> Result<(), LogError> {
+        let mut batch = self.begin().await?;
+        if batch.sequencer.state.next_index() > 0 {
+            let known = batch.sequencer.state.origin();
+            return if known == origin {
+                Ok(())
+            } else {
+                Err(LogError::Damaged(format!("it is called {known}, and this relay's log {origin}")))
+            };
+        }
+        let constitution = Constitution::default();
+        batch.add(entry::Genesis { origin: origin.to_owned(), constitution, roles: Roles::nobody() })?;
+        batch.commit().await
+    }
+
+    /// Publishes what is logged, until the relay ends.
+    pub(crate) fn publish(&self) -> publish::Publisher {
+        publish::start(Arc::clone(&self.0))
+    }
+
+    /// Begins a batch. It waits for the one before.
+    ///
+    /// # Errors
+    /// The state could not be derived again after a batch was given up.
+    pub(crate) async fn begin(&self) -> Result<Batch<'_>, LogError> {
+        let mut sequencer = self.0.sequencer.lock().await;
+        if sequencer.stale {
+            *sequencer = Sequencer { state: self.0.derive().await?, stale: false };
+        }
+        Ok(Batch { log: &self.0, sequencer, rows: Vec::new(), settled: false })
+    }
+
+    /// Logs one entry for itself.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub(crate) async fn append(&self, body: impl Into<Body>) -> Result<u64, LogError> {
+        let mut batch = self.begin().await?;
+        let index = batch.add(body)?;
+        batch.commit().await?;
+        Ok(index)
+    }
+
+    /// What is published.
+    pub(crate) fn published(&self) -> watch::Receiver<Published> {
+        self.0.published.subscribe()
+    }
+
+    /// The key that signs checkpoints.
+    pub(crate) fn verifier(&self) -> &VerifierKey {
+        self.0.key.verifier()
+    }
+
+    /// Looks at what follows from the log.
+    ///
+    /// # Errors
+    /// See [`Self::begin`].
+    pub(crate) async fn state<T>(&self, look: impl FnOnce(&State) -> T) -> Result<T, LogError> {
+        Ok(look(&self.begin().await?.sequencer.state))
+    }
+}
+
+impl Inner {
+    /// The state after all that is durable.
+    async fn derive(&self) -> Result<State, LogError> {
+        let mut state = State::new();
+        let head = self.published.borrow().head;
+        let mut take = |index: u64, text: &[u8]| {
+            let entry = Entry::decode(text).map_err(|error| format!("entry {index}: {error}"))?;
+            state.apply(index, &entry).map_err(|error| format!("entry {index}: {error}"))
+        };
+        let mut index = 0;
+        while index < head.size {
+            let bundle = potluck_ledger::Bundle::containing(index, head.size);
+            let Some(bundle) = bundle else { break };
+            let bytes = self.files.read(&bundle.into()).await?;
+            let entries = bundle.entries(&bytes).map_err(|error| LogError::Damaged(format!("{bundle}: {error}")))?;
+            for text in entries {
+                take(index, text).map_err(LogError::Damaged)?;
+                index += 1;
+            }
+        }
+        loop {
+            let rows = self.db.log_rows(index, publish::MAX_BATCH).await?;
+            if rows.is_empty() {
+                return Ok(state);
+            }
+            for row in rows {
+                take(row.index, &row.text).map_err(LogError::Damaged)?;
+                index = row.index + 1;
+            }
+        }
+    }
+}
+
+impl Batch<'_> {
+    /// Adds an entry, as of now. Its index in the log.
+    ///
+    /// # Errors
+    /// What is no entry, or what the log does not allow. The batch is as it was.
+    pub(crate) fn add(&mut self, body: impl Into<Body>) -> Result<u64, LogError> {
+        let body = body.into();
+        let state = &mut self.sequencer.state;
+        // The clock may have been set back; the log's time never is.
+        let at_ms = (wall_ms().max(0) as u64).max(state.now_ms());
+        let about = about(&body);
+        let entry = Entry::new(at_ms, body);
+        let (index, text) = (state.next_index(), entry.encode()?);
+        state.apply(index, &entry)?;
+        self.rows.push(Row { index, text, about });
+        Ok(index)
+    }
+
+    /// Writes the entries into a transaction. When that is committed, say [`Self::settle`].
+    ///
+    /// # Errors
+    /// What the database says.
+    pub(crate) async fn write(&self, tx: &mut Transaction<'_, Sqlite>) -> Result<(), DbError> {
+        for row in &self.rows {
+            store::insert(tx, row).await?;
+        }
+        Ok(())
+    }
+
+    /// The transaction is committed.
+    pub(crate) fn settle(mut self) {
+        self.settled = true;
+        if !self.rows.is_empty() {
+            self.log.written.notify_one();
+        }
+    }
+
+    /// Makes the entries durable by themselves.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub(crate) async fn commit(self) -> Result<(), LogError> {
+        let mut tx = self.log.db.pool.begin().await?;
+        self.write(&mut tx).await?;
+        tx.commit().await?;
+        self.settle();
+        Ok(())
+    }
+
+    /// What follows from the log and this batch.
+    pub(crate) fn state(&self) -> &State {
+        &self.sequencer.state
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        if !self.settled && !self.rows.is_empty() {
+            self.sequencer.stale = true;
+        }
+    }
+}
+
+/// Whose work an entry is about: who gets a receipt for it.
+fn about(body: &Body) -> Option<VolunteerId> {
+    let key = match body {
+        Body::ResultAccepted(result) => result.volunteer,
+        Body::ResultRejected(result) => result.volunteer,
+        Body::UpdateAccepted(update) => update.volunteer,
+        Body::UpdateRejected(update) => update.volunteer,
+        Body::Audit(audit) => audit.volunteer,
+        _ => return None,
+    };
+    Some(VolunteerId(key.0))
+}

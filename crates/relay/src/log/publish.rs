@@ -1,0 +1,148 @@
+//! From entries that are durable to files and a signed checkpoint, about once a second.
+
+use super::files::{CHECKPOINT, Files};
+use super::{Inner, LogError};
+use potluck_ledger::{Appender, Bundle, Checkpoint, LogFile, SignedCheckpoint, SignerKey, Tile, TreeHash, TreeHead};
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// Entries of one step: 4,096 of 350 bytes are 1.4 MB.
+pub(super) const MAX_BATCH: u32 = 4096;
+/// Time between two checkpoints. Receipts wait for the next one.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Time until publishing is tried again after it failed.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// What everybody can read.
+#[derive(Debug, Clone)]
+pub(crate) struct Published {
+    /// The tree.
+    pub(crate) head: TreeHead,
+    /// The checkpoint, as it is signed; empty before the first one.
+    pub(crate) note: Arc<str>,
+}
+
+/// Publishes until it is told to end.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Publisher {
+    /// Publishes what is durable, then ends.
+    pub(crate) async fn finish(self) {
+        let _ = self.stop.send(());
+        let _ = self.task.await;
+    }
+}
+
+/// The last checkpoint in a folder; that of an empty tree if there is none.
+pub(super) async fn last(files: &Files, key: &SignerKey) -> Result<Published, LogError> {
+    let note = match files.get(CHECKPOINT).await {
+        Ok(note) => note,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let head = TreeHead { size: 0, root: TreeHash::EMPTY };
+            return Ok(Published { head, note: "".into() });
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let origin = key.verifier().name();
+    let signed = SignedCheckpoint::open(&note, origin, key.verifier())
+        .map_err(|error| LogError::Damaged(format!("its checkpoint: {error}")))?;
+    Ok(Published { head: signed.head(), note: signed.note().to_string().into() })
+}
+
+pub(super) fn start(log: Arc<Inner>) -> Publisher {
+    let (stop, mut stopped) = oneshot::channel();
+    let task = tokio::spawn(async move {
+        let mut appender = None;
+        loop {
+            let ends = tokio::select! {
+                () = log.written.notified() => false,
+                _ = &mut stopped => true,
+            };
+            let published = catch_up(&log, &mut appender).await;
+            if let Err(error) = &published {
+                tracing::error!(%error, "the log could not be published; nothing is lost, it is tried again");
+                appender = None;
+                log.written.notify_one();
+            }
+            if ends {
+                return;
+            }
+            let pause = if published.is_ok() { INTERVAL } else { RETRY };
+            if tokio::time::timeout(pause, &mut stopped).await.is_ok() {
+                if let Err(error) = catch_up(&log, &mut appender).await {
+                    tracing::error!(%error, "the log could not be published; it is at the next start");
+                }
+                return;
+            }
+        }
+    });
+    Publisher { stop, task }
+}
+
+/// Publishes all that is durable.
+async fn catch_up(log: &Inner, appender: &mut Option<Appender>) -> Result<(), LogError> {
+    let mut current = match appender.take() {
+        Some(current) => current,
+        None => restore(log).await?,
+    };
+    loop {
+        let before = current.head().size;
+        let rows = log.db.log_rows(before, MAX_BATCH).await?;
+        if rows.is_empty() {
+            *appender = Some(current);
+            return Ok(());
+        }
+        if let Some((row, _)) = rows.iter().zip(before..).find(|(row, index)| row.index != *index) {
+            return Err(LogError::Damaged(format!("entry {} comes after {before} entries", row.index)));
+        }
+        let texts: Vec<_> = rows.into_iter().map(|row| row.text).collect();
+        let appended =
+            current.append(&texts).map_err(|error| LogError::Damaged(format!("from entry {before} on: {error}")))?;
+        for (file, bytes) in appended.files {
+            log.files.put(&file.to_string(), bytes).await?;
+        }
+        let note = sign(&log.key, appended.head)?;
+        log.files.put(CHECKPOINT, note.clone().into_bytes()).await?;
+        log.published.send_replace(Published { head: appended.head, note: note.into() });
+        log.db.forget_log_rows(appended.head.size).await?;
+        for file in edge(before).difference(&edge(appended.head.size)) {
+            // Who reads it at this moment is given the larger one.
+            log.files.remove(file).await?;
+        }
+    }
+}
+
+async fn restore(log: &Inner) -> Result<Appender, LogError> {
+    let head = log.published.borrow().head;
+    let mut files = log.files.blocking(head.size);
+    let restored = tokio::task::spawn_blocking(move || Appender::restore(&head, &mut files)).await;
+    let restored = restored.map_err(io::Error::other)?;
+    restored.map_err(|error| LogError::Damaged(error.to_string()))
+}
+
+fn sign(key: &SignerKey, head: TreeHead) -> Result<String, LogError> {
+    let damaged = |error: &dyn std::error::Error| LogError::Damaged(format!("its checkpoint: {error}"));
+    let checkpoint = Checkpoint::new(key.verifier().name(), head).map_err(|error| damaged(&error))?;
+    let mut note = checkpoint.to_note();
+    note.sign(key).map_err(|error| damaged(&error))?;
+    Ok(note.to_string())
+}
+
+/// The partial files of a tree.
+fn edge(size: u64) -> BTreeSet<LogFile> {
+    let tiles = Tile::right_edge(size).into_iter().map(LogFile::from);
+    let bundle = size.checked_sub(1).and_then(|last| Bundle::containing(last, size)).map(LogFile::from);
+    let is_partial = |file: &LogFile| match file {
+        LogFile::Tile(tile) => !tile.is_full(),
+        LogFile::Bundle(bundle) => u64::from(bundle.width()) < potluck_ledger::TILE_WIDTH,
+    };
+    tiles.chain(bundle).filter(is_partial).collect()
+}
