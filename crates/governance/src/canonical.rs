@@ -201,6 +201,7 @@ pub(crate) mod int {
     use serde::de::Error as _;
     use serde::ser::Error as _;
 
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
     pub(crate) fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
         if *value > MAX_INTEGER {
             return Err(S::Error::custom("a number over 2^53 - 1: JavaScript would read another one"));
@@ -225,6 +226,7 @@ pub(crate) mod signed {
 
     const WRONG: &str = "a number beyond 2^53 - 1: JavaScript would read another one";
 
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
     pub(crate) fn serialize<S: Serializer>(value: &i64, serializer: S) -> Result<S::Ok, S::Error> {
         if value.unsigned_abs() > MAX_INTEGER {
             return Err(S::Error::custom(WRONG));
@@ -260,4 +262,3 @@ pub(crate) mod display {
         String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
-

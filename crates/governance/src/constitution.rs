@@ -219,8 +219,7 @@ impl Default for Constitution {
             quorum: Share::new(0, 1),
             advice: false,
         };
-        let three_to_one =
-            Rule { yes: Share::new(3, 4), advice: true, ..two_thirds(7 * DAY_MS) };
+        let three_to_one = Rule { yes: Share::new(3, 4), advice: true, ..two_thirds(7 * DAY_MS) };
         Self {
             rules: Rules {
                 parameter: Rule {
@@ -301,7 +300,12 @@ impl Constitution {
         let text = |field, problem| Err(FormError::Text { field, problem });
         let mut shares = vec![self.advice_against, self.revoke];
         shares.extend([self.gate.covered, self.gate.failures, self.gate.errors, self.gate.trigger]);
-        shares.extend([self.pause.loss_rise, self.pause.audit_failures, self.pause.cluster, self.pause.stewards]);
+        shares.extend([
+            self.pause.loss_rise,
+            self.pause.audit_failures,
+            self.pause.cluster,
+            self.pause.stewards,
+        ]);
         for rule in self.rules.all() {
             shares.extend([rule.yes, rule.quorum]);
             canonical::within("discussion_ms", rule.discussion_ms, 0, MAX_PROPOSAL_MS)?;

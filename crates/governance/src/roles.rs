@@ -47,7 +47,9 @@ pub enum RolesError {
         most: usize,
     },
     /// A person stands twice.
-    #[error("{name} stands twice in the roles document: one person, one key, and not both steward and auditor")]
+    #[error(
+        "{name} stands twice in the roles document: one person, one key, and not both steward and auditor"
+    )]
     PersonTwice {
         /// The person.
         name: String,

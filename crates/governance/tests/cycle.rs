@@ -30,7 +30,8 @@ fn a_model_is_promoted_paused_resumed_and_rolled_back() {
     assert_eq!(world.state.models()["small"].current().unwrap().candidate, second);
 
     // A steward pauses; a majority resumes.
-    let pause = world.say(3, Pause { scope: Scope::Model("small".to_owned()), reason: "Odd output.".to_owned() });
+    let pause =
+        world.say(3, Pause { scope: Scope::Model("small".to_owned()), reason: "Odd output.".to_owned() });
     assert_eq!(world.state.paused(RUN, world.now).map(|pause| pause.id), Some(pause));
     world.say(1, Resume { pause });
     assert!(world.state.paused(RUN, world.now).is_some());
@@ -127,7 +128,9 @@ fn parameters_change_within_bounds_and_rules_by_three_to_one() {
     let proposal = world.propose(1, ProposalKind::Parameter, "audit_rate_ppm", change(100_000).hash());
     // One of three is under the quorum of half; an abstention makes it.
     world.vote(1, proposal, Ballot::Yes);
-    assert!(matches!(world.state.outcome(&proposal, world.now + SECOND), Some(Outcome::Failed(t)) if !t.quorum_met));
+    assert!(
+        matches!(world.state.outcome(&proposal, world.now + SECOND), Some(Outcome::Failed(t)) if !t.quorum_met)
+    );
     world.vote(2, proposal, Ballot::Abstain);
     world.now += SECOND;
     let set = |value| ParameterSet { proposal, name: "audit_rate_ppm".to_owned(), value };

@@ -42,7 +42,8 @@ fn said() -> Vec<Said> {
 
 fn entries() -> Vec<Body> {
     let proposal = Some(hash(0x70));
-    let vote = Statement { origin: ORIGIN.to_owned(), seq: 7, at_ms: 1_700_000_000_000, said: said()[1].clone() };
+    let vote =
+        Statement { origin: ORIGIN.to_owned(), seq: 7, at_ms: 1_700_000_000_000, said: said()[1].clone() };
     vec![
         Genesis { origin: ORIGIN.to_owned(), constitution: constitution(), roles: roles() }.into(),
         EpochCommitted { incarnation: 3, commitment: commitment(&[7; 32]) }.into(),
@@ -87,10 +88,12 @@ fn entries() -> Vec<Body> {
         .into(),
         Audit { run: RUN, round: 1, worker: 2, volunteer: key(33), verdict: AuditVerdict::Passed }.into(),
         Aggregate { loss: Some(MicroNats(-5)), checkpoint: Some(hash(7)), ..aggregate(1) }.into(),
-        Candidate { rebuilt_without: vec![Source(Target::DataSet("plays".to_owned()))], ..candidate(1) }.into(),
+        Candidate { rebuilt_without: vec![Source(Target::DataSet("plays".to_owned()))], ..candidate(1) }
+            .into(),
         card(hash(0x71), Some(hash(0x73))).into(),
         vote.sign(&secret(1)).unwrap().into(),
-        Promotion { model: "small".to_owned(), candidate: hash(0x71), proposal: hash(0x70), previous: None }.into(),
+        Promotion { model: "small".to_owned(), candidate: hash(0x71), proposal: hash(0x70), previous: None }
+            .into(),
         Rollback { model: "small".to_owned(), to: hash(0x71), proposal: hash(0x70) }.into(),
         NewRoles { proposal: hash(0x70), roles: roles() }.into(),
         Amendment { proposal: hash(0x70), constitution: Constitution::default() }.into(),

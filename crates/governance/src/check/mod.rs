@@ -39,19 +39,25 @@ pub struct Finding {
 #[non_exhaustive]
 pub enum Unchecked {
     /// Results: a log holds their hashes.
-    #[error("{count} results: the log holds their hashes; fetch them and repeat the checks with the epoch's secret")]
+    #[error(
+        "{count} results: the log holds their hashes; fetch them and repeat the checks with the epoch's secret"
+    )]
     Results {
         /// How many.
         count: u64,
     },
     /// Shards may be counted twice.
-    #[error("{count} accepted results: that each shard counts once takes the job's grid, which the log names by hash")]
+    #[error(
+        "{count} accepted results: that each shard counts once takes the job's grid, which the log names by hash"
+    )]
     Shards {
         /// How many.
         count: u64,
     },
     /// Aggregates: a log holds hashes.
-    #[error("{count} aggregates: auditors attest those of promoted candidates; derive others from their updates")]
+    #[error(
+        "{count} aggregates: auditors attest those of promoted candidates; derive others from their updates"
+    )]
     Aggregates {
         /// How many.
         count: u64,
@@ -75,7 +81,9 @@ pub enum Unchecked {
         incarnation: u32,
     },
     /// The people behind keys.
-    #[error("{people} people in the roles document: that they are different people, and who holds their keys")]
+    #[error(
+        "{people} people in the roles document: that they are different people, and who holds their keys"
+    )]
     People {
         /// How many.
         people: usize,
@@ -166,12 +174,16 @@ impl Checker {
             Unchecked::Aggregates { count: count("aggregate") },
             Unchecked::Cards { count: count("card") },
         ];
-        unchecked.retain(|item| !matches!(item,
-            Unchecked::Results { count: 0 }
-                | Unchecked::Shards { count: 0 }
-                | Unchecked::Commits { count: 0 }
-                | Unchecked::Aggregates { count: 0 }
-                | Unchecked::Cards { count: 0 }));
+        unchecked.retain(|item| {
+            !matches!(
+                item,
+                Unchecked::Results { count: 0 }
+                    | Unchecked::Shards { count: 0 }
+                    | Unchecked::Commits { count: 0 }
+                    | Unchecked::Aggregates { count: 0 }
+                    | Unchecked::Cards { count: 0 }
+            )
+        });
         unchecked.extend(self.state.unopened_epochs().map(|incarnation| Unchecked::Epoch { incarnation }));
         let roles = self.state.roles();
         let people = roles.stewards.len() + roles.auditors.len() + roles.operators.len();

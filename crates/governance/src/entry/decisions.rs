@@ -101,7 +101,10 @@ fn origin(text: &str) -> Result<(), FormError> {
     if crate::canonical::is_plain(text) {
         return Ok(());
     }
-    Err(FormError::Text { field: "origin", problem: "use visible ASCII characters without quotes and backslashes" })
+    Err(FormError::Text {
+        field: "origin",
+        problem: "use visible ASCII characters without quotes and backslashes",
+    })
 }
 
 fn roles(roles: &Roles) -> Result<(), FormError> {

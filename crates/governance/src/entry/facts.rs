@@ -6,8 +6,8 @@ use crate::canonical::{FormError, name, visible, within};
 use crate::key::Key;
 use crate::kinds::Fields;
 use crate::limits::{
-    MAX_EVALUATORS, MAX_EXCLUDED, MAX_NAME_BYTES, MAX_REASON_BYTES, MAX_ROUNDS, MAX_RUN_DATA_SETS, MAX_UPDATES,
-    MAX_WORKER,
+    MAX_EVALUATORS, MAX_EXCLUDED, MAX_NAME_BYTES, MAX_REASON_BYTES, MAX_ROUNDS, MAX_RUN_DATA_SETS,
+    MAX_UPDATES, MAX_WORKER,
 };
 use crate::statement::Target;
 use potluck_types::{BlobHash, JobId};

@@ -10,8 +10,8 @@ mod facts;
 pub use decisions::{Amendment, Genesis, Kernel, NewRoles, ParameterSet, Promotion, Rollback, Signed};
 pub use facts::{
     Aggregate, AggregatedUpdate, Audit, AuditVerdict, Candidate, Card, Commits, DataSet, EpochCommitted,
-    EpochOpened, Incident, Job, MicroNats, ResultAccepted, ResultRejected, Run, Source, Trigger, UpdateAccepted,
-    UpdateRejected,
+    EpochOpened, Incident, Job, MicroNats, ResultAccepted, ResultRejected, Run, Source, Trigger,
+    UpdateAccepted, UpdateRejected,
 };
 
 use crate::canonical::{self, Beginning, FormError};

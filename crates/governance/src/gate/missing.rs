@@ -95,20 +95,20 @@ pub enum Missing {
         model: String,
     },
     /// The right predecessor.
-    #[error("the entry has to name the version in use as the one before: {}", show(.current))]
+    #[error("the entry has to name the version in use as the one before: {}", show(*.current))]
     Previous {
         /// The version in use.
         current: Option<BlobHash>,
     },
     /// The right target of a rollback.
-    #[error("a rollback leads one version back: {}", show(.target))]
+    #[error("a rollback leads one version back: {}", show(*.target))]
     Target {
         /// Where it leads.
         target: Option<BlobHash>,
     },
 }
 
-fn show(hash: &Option<BlobHash>) -> String {
+fn show(hash: Option<BlobHash>) -> String {
     hash.map_or_else(|| "there is none".to_owned(), |hash| hash.to_string())
 }
 

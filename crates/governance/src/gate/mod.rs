@@ -181,11 +181,14 @@ fn card_checks(state: &State, candidate: &CandidateState) -> Vec<Check> {
             (None, "the card compares with another version than the one in use: make a new card".to_owned())
         }
         Some(card) => match card.incumbent_loss {
-            Some(incumbent) => (Some(incumbent.0.saturating_sub(card.loss.0)), "than the version in use".to_owned()),
+            Some(incumbent) => {
+                (Some(incumbent.0.saturating_sub(card.loss.0)), "than the version in use".to_owned())
+            }
             None => match first_loss(state, candidate) {
-                Some(first) => {
-                    (Some(first.saturating_sub(card.loss.0)), "first version: than the run's first loss".to_owned())
-                }
+                Some(first) => (
+                    Some(first.saturating_sub(card.loss.0)),
+                    "first version: than the run's first loss".to_owned(),
+                ),
                 None => (None, "first version, and its run logged no earlier loss".to_owned()),
             },
         },
@@ -204,7 +207,7 @@ fn card_checks(state: &State, candidate: &CandidateState) -> Vec<Check> {
     if card.is_none() {
         loss.note = Some("there is no eval card yet".to_owned());
     }
-    let triggers = card.map(|card| u64::from(card.trigger_success_ppm));
+    let triggers = card.map(|card| card.trigger_success_ppm);
     vec![
         loss,
         Check {
@@ -218,11 +221,11 @@ fn card_checks(state: &State, candidate: &CandidateState) -> Vec<Check> {
         },
         Check {
             name: CheckName::Triggers,
-            value: triggers.map(|ppm| ppm as i64),
+            value: triggers.map(i64::from),
             threshold: rules.trigger.ppm(),
             unit: Unit::Ppm,
             need: Need::Below,
-            passed: triggers.is_some_and(|ppm| !rules.trigger.reached(ppm, 1_000_000)),
+            passed: triggers.is_some_and(|ppm| !rules.trigger.reached(ppm.into(), 1_000_000)),
             note: None,
         },
     ]
@@ -245,7 +248,7 @@ fn attestation_check(state: &State, candidate: &BlobHash) -> Check {
     let need = state.constitution().gate.attestations;
     Check {
         name: CheckName::Attestations,
-        value: Some(same.len() as i64),
+        value: Some(i64::from(same.len() as u32)),
         threshold: i64::from(need),
         unit: Unit::Count,
         need: Need::AtLeast,
@@ -257,15 +260,17 @@ fn attestation_check(state: &State, candidate: &BlobHash) -> Check {
 fn quarantine_check(state: &State, candidate: &CandidateState) -> Check {
     let volunteers = state.contributions(&candidate.entry);
     let bad = volunteers.keys().filter(|key| state.quarantined(&Target::Volunteer(**key))).count();
-    let sets = state.runs().get(&candidate.entry.run).map(|run| run.entry.data_sets.as_slice()).unwrap_or_default();
+    let sets =
+        state.runs().get(&candidate.entry.run).map(|run| run.entry.data_sets.as_slice()).unwrap_or_default();
     let left_out = |id: &String| {
         candidate.entry.rebuilt_without.iter().any(|source| source.0 == Target::DataSet(id.clone()))
     };
-    let bad_sets = sets.iter().filter(|id| state.quarantined(&Target::DataSet((*id).clone())) && !left_out(id));
+    let bad_sets =
+        sets.iter().filter(|id| state.quarantined(&Target::DataSet((*id).clone())) && !left_out(id));
     let bad = bad + bad_sets.count();
     Check {
         name: CheckName::Quarantine,
-        value: Some(bad as i64),
+        value: Some(i64::from(bad as u32)),
         threshold: 1,
         unit: Unit::Count,
         need: Need::Below,
@@ -294,7 +299,8 @@ pub fn promotion_ready(state: &State, candidate: &BlobHash, now_ms: u64) -> Resu
         missing.push(Missing::SignOffs { have: signed, need });
     }
     let model = &found.entry.model;
-    if state.models().get(model).and_then(|model| model.current()).is_some_and(|v| v.candidate == *candidate) {
+    if state.models().get(model).and_then(|model| model.current()).is_some_and(|v| v.candidate == *candidate)
+    {
         missing.push(Missing::InUse);
     }
     if let Some(why) = proposal_missing(state, candidate, now_ms) {

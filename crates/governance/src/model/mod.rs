@@ -154,7 +154,8 @@ pub fn model_page(state: &State, name: &str, now_ms: u64) -> Option<ModelPage> {
         })
     });
     let versions: Vec<_> = versions.collect();
-    let promoted = |candidate: &BlobHash| model.versions.iter().any(|version| version.candidate == *candidate);
+    let promoted =
+        |candidate: &BlobHash| model.versions.iter().any(|version| version.candidate == *candidate);
     let mut candidates: Vec<_> = state
         .candidates()
         .values()

@@ -2,8 +2,8 @@
 //! those who decided, so that others decide on an appeal.
 
 use super::{Decision, ModelChange, Refused, State, Version};
-use crate::entry::{Amendment, Kernel, NewRoles, ParameterSet, Promotion, Rollback};
 use crate::constitution::ParameterChange;
+use crate::entry::{Amendment, Kernel, NewRoles, ParameterSet, Promotion, Rollback};
 use crate::gate::{self, Missing};
 use crate::statement::ProposalKind;
 use potluck_types::BlobHash;
@@ -32,7 +32,8 @@ impl State {
         if found.entry.model != *model {
             missing.push(Missing::Model { model: found.entry.model.clone() });
         }
-        let current = self.models.get(model).and_then(|model| model.current()).map(|version| version.candidate);
+        let current =
+            self.models.get(model).and_then(|model| model.current()).map(|version| version.candidate);
         if current != *previous {
             missing.push(Missing::Previous { current });
         }
@@ -61,7 +62,9 @@ impl State {
     pub(super) fn examine_rollback(&self, rollback: &Rollback, now_ms: u64) -> Result<(), Refused> {
         let target = self.models.get(&rollback.model).and_then(|model| model.rollback_target());
         let Some(target) = target.filter(|target| target.candidate == rollback.to) else {
-            return Err(Refused::Unjustified(Missing::Target { target: target.map(|target| target.candidate) }));
+            return Err(Refused::Unjustified(Missing::Target {
+                target: target.map(|target| target.candidate),
+            }));
         };
         let found = self.proposals.get(&rollback.proposal);
         if let Some(appeal) = found.filter(|found| found.kind == ProposalKind::Appeal) {
@@ -151,15 +154,12 @@ impl State {
         let Some(found) = self.proposals.get(&id) else { return };
         let mut deciders: BTreeSet<String> = found.votes.keys().cloned().collect();
         deciders.extend(found.by_name.clone());
-        deciders.extend(self.attestations.get(&found.body).into_iter().flatten().map(|(name, _)| name.clone()));
-        deciders.extend(self.candidates.get(&found.body).into_iter().flat_map(|c| c.sign_offs.keys().cloned()));
-        let decision = Decision {
-            kind: found.kind,
-            subject: found.subject.clone(),
-            body: found.body,
-            at_ms,
-            deciders,
-        };
+        deciders
+            .extend(self.attestations.get(&found.body).into_iter().flatten().map(|(name, _)| name.clone()));
+        deciders
+            .extend(self.candidates.get(&found.body).into_iter().flat_map(|c| c.sign_offs.keys().cloned()));
+        let decision =
+            Decision { kind: found.kind, subject: found.subject.clone(), body: found.body, at_ms, deciders };
         self.decisions.insert(index, decision);
     }
 }

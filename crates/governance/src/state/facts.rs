@@ -334,9 +334,15 @@ impl State {
         }
     }
 
+    /// Pauses a run, unless this entry or this trigger has done so: one pause for one cause.
     fn pause_run(&mut self, index: u64, now_ms: u64, run: JobId, trigger: Trigger, detail: String) {
-        if self.paused(run, now_ms).is_none() {
-            self.pause_automatically(index, now_ms, Scope::Run(run), trigger, detail, BTreeSet::new());
+        let scope = Scope::Run(run);
+        let same = |pause: &Pause| {
+            let cause = matches!(pause.cause, Cause::Automatic { trigger: before, .. } if before == trigger);
+            pause.id == index || (cause && pause.scope == scope)
+        };
+        if !self.pauses.in_force(now_ms).any(same) {
+            self.pause_automatically(index, now_ms, scope, trigger, detail, BTreeSet::new());
         }
     }
 
@@ -387,7 +393,8 @@ impl State {
     /// What contributes to a candidate: all worker-rounds of its run up to its round, but for what it leaves out.
     pub fn contributions(&self, candidate: &Candidate) -> BTreeMap<Key, Contributed> {
         let Some(run) = self.runs.get(&candidate.run) else { return BTreeMap::new() };
-        let without: BTreeSet<_> = candidate.rebuilt_without.iter().map(|source| self.target(&source.0)).collect();
+        let without: BTreeSet<_> =
+            candidate.rebuilt_without.iter().map(|source| self.target(&source.0)).collect();
         let mut all = BTreeMap::new();
         for (&volunteer, contributions) in &run.contributions {
             if without.contains(&crate::statement::Target::Volunteer(volunteer)) {

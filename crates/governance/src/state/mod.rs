@@ -1,13 +1,14 @@
 //! The state that a log gives: derived from its entries alone, in their order, and from nothing else.
 //!
 //! [`State::check`] says whether an entry may follow; [`State::apply`] takes it in. A refused entry changes nothing. Two
-//! replicas that read the same entries are equal. `facts.rs` examines and records what happened, `said.rs` what people
-//! signed, `effects.rs` what took effect; `people.rs`, `proposals.rs`, `pauses.rs` and `runs.rs` hold the parts.
+//! replicas that read the same entries are equal. `facts.rs` examines and records what happened, `said.rs` and
+//! `heard.rs` what people signed, `effects.rs` what took effect; `people.rs`, `proposals.rs`, `pauses.rs` and `runs.rs` hold the parts.
 //!
 //! Results and jobs are kept as counts: their memory does not grow with the log, but with the keys and jobs in it.
 
 mod effects;
 mod facts;
+mod heard;
 mod pauses;
 mod people;
 mod proposals;

@@ -84,13 +84,21 @@ impl Pauses {
 
     /// The first pause in force for which this holds.
     pub(super) fn find(&self, now_ms: u64, applies: impl Fn(&Scope) -> bool) -> Option<&Pause> {
-        self.live.iter().filter_map(|id| self.all.get(id)).find(|p| p.in_force(now_ms) && applies(&p.scope))
+        self.in_force(now_ms).find(|pause| applies(&pause.scope))
+    }
+
+    /// All pauses in force.
+    pub(super) fn in_force(&self, now_ms: u64) -> impl Iterator<Item = &Pause> {
+        self.live.iter().filter_map(|id| self.all.get(id)).filter(move |pause| pause.in_force(now_ms))
     }
 
     /// Auditors who asked for this and whose asking has not expired.
     pub(super) fn askers(&self, scope: &Scope, now_ms: u64, lasts_ms: u64) -> BTreeSet<String> {
         let asked = self.asking.get(scope).into_iter().flatten();
-        asked.filter(|(_, at_ms)| now_ms < at_ms.saturating_add(lasts_ms)).map(|(name, _)| name.clone()).collect()
+        asked
+            .filter(|(_, at_ms)| now_ms < at_ms.saturating_add(lasts_ms))
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 
     pub(super) fn end(&mut self, id: u64, now_ms: u64) {

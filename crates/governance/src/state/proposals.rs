@@ -199,7 +199,8 @@ impl ProposalState {
             Electorate::Panel(panel) => (panel.len(), panel.intersection(&people.all()).cloned().collect()),
         };
         let count = |vote| {
-            self.votes.iter().filter(|(name, cast)| cast.vote == vote && voters.contains(*name)).count() as u32
+            self.votes.iter().filter(|(name, cast)| cast.vote == vote && voters.contains(*name)).count()
+                as u32
         };
         let advice = |vote| self.advice.values().filter(|advice| **advice == vote).count() as u32;
         let (yes, no, abstain) = (count(Ballot::Yes), count(Ballot::No), count(Ballot::Abstain));

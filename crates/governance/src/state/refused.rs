@@ -20,7 +20,9 @@ pub enum Refused {
         found: u64,
     },
     /// Time runs backward.
-    #[error("the entry's time {at_ms} lies before that of the last one, {last_ms}: log with a clock that does not fall")]
+    #[error(
+        "the entry's time {at_ms} lies before that of the last one, {last_ms}: log with a clock that does not fall"
+    )]
     Backward {
         /// Time of the entry.
         at_ms: u64,
@@ -68,7 +70,9 @@ pub enum Refused {
         found: u64,
     },
     /// The times of statement and entry are too far apart.
-    #[error("signed at {signed_ms}, logged at {logged_ms}: more than {skew_ms} ms apart; set the clock and sign anew")]
+    #[error(
+        "signed at {signed_ms}, logged at {logged_ms}: more than {skew_ms} ms apart; set the clock and sign anew"
+    )]
     Skew {
         /// Time in the text.
         signed_ms: u64,
@@ -78,7 +82,9 @@ pub enum Refused {
         skew_ms: u64,
     },
     /// Nobody knows the key.
-    #[error("{key} has no role and no credit here: contribute verified work, or ask for a role by a proposal")]
+    #[error(
+        "{key} has no role and no credit here: contribute verified work, or ask for a role by a proposal"
+    )]
     UnknownKey {
         /// The key.
         key: Key,
@@ -106,7 +112,9 @@ pub enum Refused {
         name: String,
     },
     /// Somebody who decided, on the appeal against that.
-    #[error("{name} is not on this appeal's panel: only stewards and auditors without a part in the decision are")]
+    #[error(
+        "{name} is not on this appeal's panel: only stewards and auditors without a part in the decision are"
+    )]
     NotOnPanel {
         /// Who.
         name: String,
@@ -148,7 +156,9 @@ pub enum Refused {
         why: &'static str,
     },
     /// Too little time to discuss.
-    #[error("a proposal of kind {kind} has to be discussed for {need_ms} ms, and {have_ms} are left: close later")]
+    #[error(
+        "a proposal of kind {kind} has to be discussed for {need_ms} ms, and {have_ms} are left: close later"
+    )]
     ShortDiscussion {
         /// The kind.
         kind: ProposalKind,
@@ -221,7 +231,9 @@ pub enum Refused {
         found: u32,
     },
     /// A secret is not what was committed to.
-    #[error("the secret of epoch {incarnation} does not hash to its commitment: audits drawn from it are void")]
+    #[error(
+        "the secret of epoch {incarnation} does not hash to its commitment: audits drawn from it are void"
+    )]
     Secret {
         /// The epoch.
         incarnation: u32,
@@ -255,7 +267,9 @@ pub enum Refused {
         worker: u32,
     },
     /// A worker-round that did not contribute.
-    #[error("round {round} has no contribution of worker {worker} by {volunteer}: name one that the log holds")]
+    #[error(
+        "round {round} has no contribution of worker {worker} by {volunteer}: name one that the log holds"
+    )]
     UnknownWorker {
         /// The round.
         round: u64,

@@ -121,7 +121,10 @@ impl RunState {
 
     /// A closed round by its number.
     pub fn round(&self, round: u64) -> Option<&Round> {
-        self.rounds.binary_search_by_key(&round, |closed| u64::from(closed.round)).ok().map(|i| &self.rounds[i])
+        self.rounds
+            .binary_search_by_key(&round, |closed| u64::from(closed.round))
+            .ok()
+            .map(|i| &self.rounds[i])
     }
 
     /// Checks that a round and attempt may still change.
@@ -241,7 +244,11 @@ impl RunState {
         }
     }
 
-    pub(super) fn check_aggregate(&self, aggregate: &Aggregate, root: impl Fn(Key) -> Key) -> Result<(), Refused> {
+    pub(super) fn check_aggregate(
+        &self,
+        aggregate: &Aggregate,
+        root: impl Fn(Key) -> Key,
+    ) -> Result<(), Refused> {
         let round = aggregate.round;
         let next = self.next.unwrap_or(round);
         if round != next {
@@ -256,8 +263,11 @@ impl RunState {
         if updates > commits as usize {
             return Err(Refused::Commits { round, updates, commits });
         }
-        let accepted: BTreeSet<_> =
-            open.into_iter().flat_map(|open| open.workers.values()).map(|a| (a.volunteer, a.update)).collect();
+        let accepted: BTreeSet<_> = open
+            .into_iter()
+            .flat_map(|open| open.workers.values())
+            .map(|a| (a.volunteer, a.update))
+            .collect();
         let mut seen = BTreeSet::new();
         for update in &aggregate.updates {
             let claim = (root(update.volunteer), update.update);

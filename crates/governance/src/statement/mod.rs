@@ -8,7 +8,8 @@ mod kinds;
 mod words;
 
 pub use kinds::{
-    Advise, Appeal, Attest, Pause, Propose, Quarantine, RatifyPause, Resume, Revoke, Rotate, Second, SignOff, Vote,
+    Advise, Appeal, Attest, Pause, Propose, Quarantine, RatifyPause, Resume, Revoke, Rotate, Second, SignOff,
+    Vote,
 };
 pub use words::{Ballot, ParseWordError, ProposalKind, Scope, Target};
 
@@ -72,7 +73,10 @@ impl Statement {
     /// [`FormError`] if a field is out of its bounds, or the text over [`MAX_STATEMENT_BYTES`].
     pub fn text(&self) -> Result<String, FormError> {
         if !canonical::is_plain(&self.origin) {
-            return Err(FormError::Text { field: "origin", problem: "use the origin of the log's first entry" });
+            return Err(FormError::Text {
+                field: "origin",
+                problem: "use the origin of the log's first entry",
+            });
         }
         canonical::within("seq", self.seq, 0, MAX_INTEGER)?;
         canonical::within("at_ms", self.at_ms, 0, MAX_INTEGER)?;

@@ -86,7 +86,7 @@ impl World {
     pub fn refused(&mut self, body: impl Into<Body>) -> Refused {
         let before = self.state.clone();
         let entry = Entry::new(self.now, body);
-        let refused = self.state.apply(self.log.len() as u64, &entry).unwrap_err();
+        let refused = self.state.apply(self.log.len() as u64, &entry).expect_err("it has to be refused");
         assert_eq!(self.state, before);
         assert!(!refused.to_string().is_empty());
         refused
@@ -96,7 +96,7 @@ impl World {
         self.seq += 1;
         let statement =
             Statement { origin: ORIGIN.to_owned(), seq: self.seq, at_ms: self.now, said: said.into() };
-        statement.sign(&secret(n)).unwrap()
+        statement.sign(&secret(n)).expect("a statement within bounds")
     }
 
     pub fn say(&mut self, n: u8, said: impl Into<Said>) -> u64 {
@@ -185,7 +185,7 @@ impl World {
     pub fn candidate(&mut self) -> BlobHash {
         self.start_run();
         for round in 0..3 {
-            self.round(round, 4_000_000 - 500_000 * round as i64);
+            self.round(round, 4_000_000 - 500_000 * i64::from(round as u32));
         }
         self.log(candidate(2));
         parameters(2)
