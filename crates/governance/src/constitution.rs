@@ -189,7 +189,7 @@ pub struct Constitution {
     pub reproductions: u32,
     /// Whether a run that trains a model needs a passed proposal.
     pub runs_need_proposal: bool,
-    /// Whether a data set needs a passed proposal.
+    /// Whether the data sets of a run that trains a model need a passed proposal.
     pub data_sets_need_proposal: bool,
     /// Whether a kernel's hash needs a passed proposal.
     pub kernels_need_proposal: bool,

@@ -73,6 +73,19 @@ pub(crate) fn folded(name: &str) -> String {
 }
 
 impl Roles {
+    /// Nobody is in office: how a log may begin. Work goes on, nothing is decided, and an [`entry::Founding`] names the
+    /// people, once.
+    ///
+    /// [`entry::Founding`]: crate::entry::Founding
+    pub const fn nobody() -> Self {
+        Self { stewards: Vec::new(), auditors: Vec::new(), operators: Vec::new() }
+    }
+
+    /// Whether nobody is in office.
+    pub fn is_nobody(&self) -> bool {
+        *self == Self::nobody()
+    }
+
     /// Checks the document by itself.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use potluck_governance::limits::*;
 use potluck_governance::state::Cause;
 use potluck_governance::statement::*;
 use potluck_governance::*;
-use potluck_types::BlobHash;
+use potluck_types::{BlobHash, JobId};
 
 #[test]
 fn no_promotion_without_each_step() {
@@ -283,4 +283,63 @@ fn shares_are_exact_and_constitutions_sane() {
     let mut nothing = Constitution::default();
     nothing.pause.cluster.den = 0;
     assert!(nothing.validate().is_err());
+}
+
+#[test]
+fn a_log_may_begin_with_nobody_in_office_and_is_founded_once() {
+    let mut world = World::new();
+    let founding = Founding { constitution: constitution(), roles: roles() };
+    assert!(matches!(world.refused(founding.clone()), Refused::Founded));
+
+    world.state = State::new();
+    world.log.clear();
+    let genesis = Genesis {
+        origin: ORIGIN.to_owned(),
+        constitution: Constitution::default(),
+        roles: Roles::nobody(),
+    };
+    world.log(genesis);
+    // Work goes on; nothing is decided.
+    world.log(Job { job: JOB, name: String::new(), spec: hash(8), submitter: None });
+    let pause = Pause { scope: Scope::All, reason: "?".to_owned() };
+    assert!(matches!(world.say_refused(1, pause.clone()), Refused::UnknownKey { .. }));
+    let nobody = Founding { constitution: constitution(), roles: Roles::nobody() };
+    world.refused(nobody);
+    world.log(founding.clone());
+    assert_eq!(world.state.roles(), &roles());
+    assert!(matches!(world.refused(founding), Refused::Founded));
+    world.say(1, pause);
+}
+
+#[test]
+fn data_sets_of_models_are_approved_others_are_only_named() {
+    let mut world = World::new();
+    let set = DataSet {
+        id: "poems".to_owned(),
+        name: "poems".to_owned(),
+        manifest: hash(0x44),
+        tokens: 9,
+        source: "a shelf".to_owned(),
+        license: "public domain".to_owned(),
+        proposed_by: None,
+        proposal: None,
+    };
+    world.log(set.clone());
+    let run = Run {
+        run: JobId([0xcc; 16]),
+        name: String::new(),
+        request: hash(0x45),
+        checkpoint: hash(1),
+        parameters: hash(2),
+        data_sets: vec!["poems".to_owned()],
+        model: Some("small".to_owned()),
+        proposal: None,
+    };
+    let refused = world.refused(run.clone());
+    let expected = Missing::Proposal { kind: ProposalKind::DataSet };
+    assert!(matches!(&refused, Refused::Unjustified(missing) if *missing == expected), "{refused}");
+    world.log(Run { model: None, ..run });
+    assert!(matches!(world.refused(set.clone()), Refused::Twice { .. }));
+    let other = DataSet { tokens: 10, proposal: Some(hash(1)), ..set };
+    assert!(matches!(world.refused(other), Refused::Twice { .. }));
 }

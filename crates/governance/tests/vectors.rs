@@ -46,6 +46,7 @@ fn entries() -> Vec<Body> {
         Statement { origin: ORIGIN.to_owned(), seq: 7, at_ms: 1_700_000_000_000, said: said()[1].clone() };
     vec![
         Genesis { origin: ORIGIN.to_owned(), constitution: constitution(), roles: roles() }.into(),
+        Founding { constitution: constitution(), roles: roles() }.into(),
         EpochCommitted { incarnation: 3, commitment: commitment(&[7; 32]) }.into(),
         EpochOpened { incarnation: 3, secret: hash(7) }.into(),
         Job { job: JOB, name: "product".to_owned(), spec: hash(8), submitter: Some(key(40)) }.into(),

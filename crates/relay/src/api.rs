@@ -220,6 +220,60 @@ pub struct Rejection {
     pub count: u64,
 }
 
+/// The public log, as `GET /api/v1/log` tells it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LogInfo {
+    /// Its name, as in its checkpoints.
+    pub origin: String,
+    /// The key that signs its checkpoints, as C2SP signed-note writes it.
+    pub key: String,
+    /// Entries that are published.
+    pub entries: u64,
+    /// Root of the tree of these, in base64.
+    pub root: String,
+    /// The signed checkpoint that says so.
+    pub checkpoint: String,
+}
+
+/// An entry of the public log.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct EntryInfo {
+    /// Its index.
+    pub index: u64,
+    /// What it says.
+    pub entry: serde_json::Value,
+}
+
+/// Entries about a volunteer's work.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Receipts {
+    /// In order.
+    pub entries: Vec<EntryInfo>,
+    /// From where to ask next.
+    pub next: u64,
+    /// Whether more are there already.
+    pub more: bool,
+}
+
+/// A text that a person signed.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewStatement {
+    /// The text.
+    pub body: String,
+    /// The Ed25519 key, 64 hexadecimal digits.
+    pub key: String,
+    /// The signature over the text's bytes, 128 hexadecimal digits.
+    pub signature: String,
+}
+
+/// Something stands in the log.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+pub struct Logged {
+    /// Its index. Its receipt can be had when the next checkpoint is signed.
+    pub index: u64,
+}
+
 /// The mesh, as `GET /api/v1/peers` tells it.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Peers {

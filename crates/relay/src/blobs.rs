@@ -103,7 +103,7 @@ fn path(hash: &BlobHash) -> StorePath {
     StorePath::from(format!("{}/{}", &name[..2], &name[2..]))
 }
 
-fn io_error(error: object_store::Error) -> io::Error {
+pub(crate) fn io_error(error: object_store::Error) -> io::Error {
     let kind = match error {
         object_store::Error::NotFound { .. } => io::ErrorKind::NotFound,
         _ => io::ErrorKind::Other,

@@ -3,6 +3,7 @@
 use crate::blobs::Blobs;
 use crate::core::Command;
 use crate::db::Db;
+use crate::log::Log;
 use futures_util::future::join_all;
 use potluck_schedule::{AcceptedTile, Input, Ticket};
 use std::sync::Arc;
@@ -41,9 +42,9 @@ pub(crate) struct Committer {
 }
 
 impl Committer {
-    pub(crate) fn start(db: Db, blobs: Blobs, done: &mpsc::Sender<Command>) -> Self {
+    pub(crate) fn start(db: Db, log: Log, blobs: Blobs, done: &mpsc::Sender<Command>) -> Self {
         let (queue, waiting) = mpsc::unbounded_channel();
-        let task = tokio::spawn(run(waiting, db, blobs, done.downgrade()));
+        let task = tokio::spawn(run(waiting, db, log, blobs, done.downgrade()));
         Self { queue: Some(queue), task: Some(task) }
     }
 
@@ -66,6 +67,7 @@ impl Committer {
 async fn run(
     mut waiting: mpsc::UnboundedReceiver<ToCommit>,
     db: Db,
+    log: Log,
     blobs: Blobs,
     done: mpsc::WeakSender<Command>,
 ) {
@@ -89,7 +91,7 @@ async fn run(
             .map(|(item, put)| (item.ticket, put.map(|()| (item.tile, item.check_us))))
             .unzip();
         let good: Vec<_> = tiles.iter().filter_map(|tile| tile.as_ref().ok().cloned()).collect();
-        let committed = db.accept(&good).await;
+        let committed = db.accept(&log, &good).await;
         for (ticket, tile) in tickets.into_iter().zip(tiles) {
             let failure = tile.err().map(|error| error.to_string());
             let failure = failure.or_else(|| committed.as_ref().err().map(ToString::to_string));

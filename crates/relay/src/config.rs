@@ -20,6 +20,8 @@ pub struct Config {
     /// A proxy of the operator's stands before the relay and names each volunteer's address, the last one in
     /// `X-Forwarded-For`. Which addresses volunteers may name to each other depends on it.
     pub behind_proxy: bool,
+    /// The public log.
+    pub log: LogConfig,
     /// STUN and TURN servers of volunteers' links.
     pub turn: Option<TurnConfig>,
 }
@@ -32,9 +34,19 @@ impl Default for Config {
             operator: "somebody on this machine".to_owned(),
             contact: String::new(),
             behind_proxy: false,
+            log: LogConfig::default(),
             turn: None,
         }
     }
+}
+
+/// `[log]`: the relay's public log.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// Its name, such as `relay.example.org/log`: an address of the operator's without a scheme. It stands in every
+    /// checkpoint and cannot be changed later. Without one the log is named by its key.
+    pub origin: Option<String>,
 }
 
 /// Why a settings file cannot be used.

@@ -5,6 +5,7 @@ use crate::blobs::Blobs;
 use crate::checks::Checker;
 use crate::commit::{Committer, ToCommit};
 use crate::db::{Db, JobState, wall_ms};
+use crate::log::Log;
 use crate::names;
 use crate::runs::Runs;
 use crate::turn::TurnServers;
@@ -149,6 +150,7 @@ impl Core {
 /// What the core needs to carry outputs out.
 pub(crate) struct Surroundings {
     pub(crate) db: Db,
+    pub(crate) log: Log,
     pub(crate) blobs: Blobs,
     pub(crate) secret: potluck_verify::Secret,
     /// Where runs keep their state.
@@ -162,11 +164,12 @@ pub(crate) fn start(machine: Relay, surroundings: Surroundings) -> (Core, Runs) 
     let (commands, queue) = mpsc::channel(MAX_QUEUED_INPUTS);
     let (changed, changes) = watch::channel(0);
     let core = Core { commands: commands.clone(), changes };
-    let Surroundings { db, blobs, secret, runs, turn } = surroundings;
+    let Surroundings { db, log, blobs, secret, runs, turn } = surroundings;
     let gate = blake3::derive_key("potluck 2026 gate of an epoch v1", &secret.0);
-    let runs = Runs::new(db.clone(), blobs.clone(), runs, gate, commands.downgrade(), changed.clone());
+    let runs =
+        Runs::new(db.clone(), log.clone(), blobs.clone(), runs, gate, commands.downgrade(), changed.clone());
     let checker = Checker::new(blobs.clone(), secret, commands.clone());
-    let committer = Committer::start(db.clone(), blobs.clone(), &commands);
+    let committer = Committer::start(db.clone(), log.clone(), blobs.clone(), &commands);
     let task = Task {
         machine,
         origin: tokio::time::Instant::now(),
@@ -175,6 +178,7 @@ pub(crate) fn start(machine: Relay, surroundings: Surroundings) -> (Core, Runs) 
         checker,
         committer,
         db,
+        log,
         blobs,
         runs: runs.clone(),
         turn,
@@ -193,6 +197,7 @@ struct Task {
     checker: Checker,
     committer: Committer,
     db: Db,
+    log: Log,
     blobs: Blobs,
     runs: Runs,
     turn: TurnServers,
@@ -282,12 +287,13 @@ impl Task {
                 self.committer.commit(ToCommit { ticket, tile, result, check_us });
                 self.changed.send_modify(|count| *count += 1);
             }
-            Output::Rejected { job, shard, volunteer, backend, reason } => {
+            Output::Rejected { job, shard, claim, volunteer, backend, reason } => {
                 tracing::info!(%job, shard, ?volunteer, reason = names::reason(reason), "result rejected");
-                let db = self.db.clone();
+                let (db, log) = (self.db.clone(), self.log.clone());
                 tokio::spawn(async move {
+                    let what = (&job, shard, claim.as_ref());
                     if let Err(error) =
-                        db.reject(&job, shard, &volunteer, names::backend(backend), reason).await
+                        db.reject(&log, what, &volunteer, names::backend(backend), reason).await
                     {
                         tracing::warn!(%error, "a rejection could not be recorded");
                     }

@@ -1,5 +1,6 @@
 //! Records in SQLite. Only what is here survives; leases and sessions do not need to.
 
+use crate::log::{Log, LogError, records};
 use crate::names;
 use crate::runs::store::RUN_BLOBS;
 use potluck_proto::{BlobRef, RejectReason};
@@ -137,10 +138,12 @@ impl Db {
     /// What SQLite says.
     pub(crate) async fn add_job(
         &self,
+        log: &Log,
         job: &JobRow,
         spec: &JobSpec,
         key: Option<&str>,
-    ) -> Result<JobId, DbError> {
+    ) -> Result<JobId, LogError> {
+        let mut batch = log.begin().await?;
         let mut tx = self.pool.begin().await?;
         let inserted = sqlx::query(
             "INSERT INTO jobs (id, name, state, dtype, m, k, n, a, b, transpose_b, idempotency_key, created_ms)
@@ -166,8 +169,9 @@ impl Db {
                 Some(key) => self.job_of_key(key).await?,
                 None => None,
             };
-            return known.ok_or(sqlx::Error::RowNotFound);
+            return known.ok_or(sqlx::Error::RowNotFound.into());
         }
+        batch.add(records::job(job))?;
         for (side, panels) in [(0_i64, &spec.a), (1, &spec.bt)] {
             for (position, panel) in panels.iter().enumerate() {
                 sqlx::query("INSERT INTO panels (job, side, position, hash, bytes) VALUES (?, ?, ?, ?, ?)")
@@ -180,7 +184,9 @@ impl Db {
                     .await?;
             }
         }
+        batch.write(&mut tx).await?;
         tx.commit().await?;
+        batch.settle();
         Ok(job.id)
     }
 
@@ -225,6 +231,20 @@ impl Db {
         rows.iter().map(job_row).collect()
     }
 
+    /// All jobs, the oldest first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn all_jobs(&self) -> Result<Vec<JobRow>, DbError> {
+        let rows = sqlx::query(
+            "SELECT id, name, state, dtype, m, k, n, a, b, transpose_b, created_ms, ended_ms FROM jobs
+             ORDER BY created_ms, id",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(job_row).collect()
+    }
+
     /// Jobs that run.
     ///
     /// # Errors
@@ -260,9 +280,10 @@ impl Db {
     /// Makes accepted tiles durable, all or none.
     ///
     /// # Errors
-    /// What SQLite says; a tile that was accepted before among them.
-    pub(crate) async fn accept(&self, tiles: &[(AcceptedTile, u64)]) -> Result<(), DbError> {
+    /// What SQLite or the log says; a tile that was accepted before among them.
+    pub(crate) async fn accept(&self, log: &Log, tiles: &[(AcceptedTile, u64)]) -> Result<(), LogError> {
         let now = wall_ms();
+        let mut batch = log.begin().await?;
         let mut tx = self.pool.begin().await?;
         for (tile, check_us) in tiles {
             let area = &tile.tile;
@@ -289,22 +310,31 @@ impl Db {
             .execute(&mut *tx)
             .await?;
             count_result(&mut tx, &tile.volunteer, 1, 0).await?;
+            batch.add(records::accepted(tile))?;
         }
-        tx.commit().await
+        batch.write(&mut tx).await?;
+        tx.commit().await?;
+        batch.settle();
+        Ok(())
     }
 
-    /// Records a rejected result.
+    /// Records a rejected result: with what was claimed if it is a matrix job's. Those of runs are logged when their round is
+    /// closed.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What SQLite or the log says.
     pub(crate) async fn reject(
         &self,
-        job: &JobId,
-        shard: u32,
+        log: &Log,
+        (job, shard, claim): (&JobId, u32, Option<&BlobRef>),
         volunteer: &VolunteerId,
         backend: &str,
         reason: RejectReason,
-    ) -> Result<(), DbError> {
+    ) -> Result<(), LogError> {
+        let mut batch = log.begin().await?;
+        if let Some(claim) = claim {
+            batch.add(records::rejected(*job, shard, volunteer, claim, reason))?;
+        }
         let mut tx = self.pool.begin().await?;
         sqlx::query(
             "INSERT INTO rejected (job, shard, volunteer, backend, reason, rejected_ms) VALUES (?, ?, ?, ?, ?, ?)",
@@ -318,7 +348,10 @@ impl Db {
         .execute(&mut *tx)
         .await?;
         count_result(&mut tx, volunteer, 0, 1).await?;
-        tx.commit().await
+        batch.write(&mut tx).await?;
+        tx.commit().await?;
+        batch.settle();
+        Ok(())
     }
 
     /// A job's accepted tiles.
@@ -479,6 +512,22 @@ pub(crate) async fn count_result(
     .execute(&mut **tx)
     .await
     .map(drop)
+}
+
+/// Hash of what a job asks for: shape and type of the product, and the matrices.
+pub(crate) fn job_digest(job: &JobRow) -> BlobHash {
+    let shape = job.shape;
+    let text = format!(
+        "matmul {} {}x{}x{} {} {} {}",
+        job.dtype.name(),
+        shape.m,
+        shape.k,
+        shape.n,
+        job.a,
+        job.b,
+        if job.transpose_b { "transposed" } else { "plain" }
+    );
+    BlobHash::of(text.as_bytes())
 }
 
 pub(crate) fn bytes<const N: usize>(row: &SqliteRow, at: usize) -> Result<[u8; N], DbError> {

@@ -9,6 +9,7 @@ use crate::blobs::Blobs;
 use crate::config::Config;
 use crate::core::{Core, Gone};
 use crate::db::{Db, JobRow, JobState, wall_ms};
+use crate::log::Log;
 use crate::runs::{self, Runs};
 use crate::turn::TurnServers;
 use crate::{metrics, names, session, site, token, uploads};
@@ -54,6 +55,7 @@ const OVERSIZE_BYTES: usize = 64 << 10;
 pub(crate) struct App {
     pub(crate) core: Core,
     pub(crate) db: Db,
+    pub(crate) log: Log,
     pub(crate) blobs: Blobs,
     pub(crate) runs: Runs,
     pub(crate) turn: TurnServers,
@@ -137,6 +139,13 @@ pub(crate) type Answer<T> = Result<Json<T>, ApiError>;
         health,
         get_metrics,
         get_peers,
+        crate::log::http::get_file,
+        crate::log::http::get_log,
+        crate::log::http::get_consistency,
+        crate::log::http::get_receipt,
+        crate::log::http::list_receipts,
+        crate::log::http::say,
+        crate::log::http::found,
         openapi,
         well_known
     )
@@ -157,6 +166,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/v1/peers", get(get_peers))
         .route("/.well-known/potluck.json", get(well_known))
         .merge(runs::http::router())
+        .merge(crate::log::http::router())
         .fallback(site::serve)
         .with_state(app)
 }
@@ -245,7 +255,7 @@ async fn create_job(
         ));
     }
     let (row, spec, held) = uploads::cut(&app, draft.clone()).await?;
-    let id = app.db.add_job(&row, &spec, key).await?;
+    let id = app.db.add_job(&app.log, &row, &spec, key).await?;
     if id != row.id {
         // Another request with the key was first.
         return repeated(&app, &draft, &id).await;

@@ -17,7 +17,9 @@ mod config;
 mod core;
 mod db;
 mod http;
+mod identity;
 mod ingest;
+mod log;
 mod metrics;
 mod names;
 mod npy;
@@ -28,7 +30,7 @@ mod token;
 mod turn;
 mod uploads;
 
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, LogConfig};
 pub use turn::{SharedSecret, TurnConfig, TurnConfigError, TurnServerConfig};
 
 use crate::core::{Core, Surroundings};
@@ -90,6 +92,9 @@ pub enum StartError {
     /// The database fails.
     #[error("the database fails: {0}")]
     Database(#[from] sqlx::Error),
+    /// The public log cannot be used.
+    #[error("the public log cannot be used: {0}")]
+    Log(String),
     /// The system gives no random numbers.
     #[error("the system gives no random numbers")]
     Random,
@@ -104,6 +109,7 @@ pub struct Running {
     pub token_path: PathBuf,
     core: Core,
     db: Db,
+    publisher: Option<log::Publisher>,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<io::Result<()>>,
     turn: Option<turn::Server>,
@@ -125,6 +131,9 @@ impl Running {
     /// Refuses volunteers politely, stores what is verified, ends.
     pub async fn shut_down(mut self) {
         self.core.shut_down().await;
+        if let Some(publisher) = self.publisher.take() {
+            publisher.finish().await;
+        }
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
         }
@@ -187,10 +196,22 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     tracing::info!(incarnation, removed_blobs = removed, "relay starts");
 
     let (turn, turn_server) = turn::start(config.turn.as_ref()).await?;
+    let seed = identity::prepare(&data.join("relay.key")).map_err(failed)?;
+    let origin = config.log.origin.clone().unwrap_or_else(|| identity::origin(&seed));
+    let log_failed = |error: log::LogError| StartError::Log(error.to_string());
+    let log = log::Log::open(db.clone(), &data.join("log"), &seed, &origin).await.map_err(log_failed)?;
+    log.catch_up(incarnation, &potluck_verify::commitment(&secret)).await.map_err(log_failed)?;
+    let publisher = log.publish();
     let machine = Machine::new(potluck_schedule::Config::new(random()?, incarnation));
     let folder = data.join("runs");
-    let surroundings =
-        Surroundings { db: db.clone(), blobs: blobs.clone(), secret, runs: folder, turn: turn.clone() };
+    let surroundings = Surroundings {
+        db: db.clone(),
+        log: log.clone(),
+        blobs: blobs.clone(),
+        secret,
+        runs: folder,
+        turn: turn.clone(),
+    };
     let (core, runs) = core::start(machine, surroundings);
     resume(&core, &db, &blobs, &config.data).await?;
     runs.resume(&core, &config.data).await?;
@@ -202,6 +223,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let app = http::App {
         core: core.clone(),
         db: db.clone(),
+        log,
         blobs,
         runs,
         turn,
@@ -219,7 +241,17 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         let _ = stopped.await;
     });
     let server = tokio::spawn(server.into_future());
-    Ok(Running { address, token_path, core, db, stop: Some(stop), server, turn: turn_server, _lock: lock })
+    Ok(Running {
+        address,
+        token_path,
+        core,
+        db,
+        publisher: Some(publisher),
+        stop: Some(stop),
+        server,
+        turn: turn_server,
+        _lock: lock,
+    })
 }
 
 /// Hands the machine what was there before: volunteers' records, then the jobs that ran.

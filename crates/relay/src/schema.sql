@@ -14,6 +14,19 @@ CREATE TABLE IF NOT EXISTS epochs (
     started_ms BIGINT NOT NULL
 );
 
+-- Entries of the public log that are not in its files yet.
+CREATE TABLE IF NOT EXISTS log_entries (
+    position BIGINT PRIMARY KEY,
+    entry BLOB NOT NULL
+);
+
+-- Which entries are about whom.
+CREATE TABLE IF NOT EXISTS log_receipts (
+    volunteer BLOB NOT NULL,
+    position BIGINT NOT NULL,
+    PRIMARY KEY (volunteer, position)
+);
+
 CREATE TABLE IF NOT EXISTS jobs (
     id BLOB PRIMARY KEY,
     name TEXT NOT NULL,

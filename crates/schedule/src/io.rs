@@ -227,6 +227,8 @@ pub enum Output {
         job: JobId,
         /// The shard, or the worker of the run's round.
         shard: u32,
+        /// What was claimed of a job's shard, if it came so far. What is claimed in a run is told when its round is closed.
+        claim: Option<BlobRef>,
         /// Whose result.
         volunteer: VolunteerId,
         /// With what it was computed.

@@ -114,6 +114,8 @@ pub(crate) struct Blamed {
     pub(crate) session: SessionId,
     pub(crate) lease: LeaseId,
     pub(crate) backend: Backend,
+    /// What was claimed, if it came so far.
+    pub(crate) claim: Option<BlobRef>,
 }
 
 /// Where inputs are.
@@ -417,11 +419,11 @@ impl Relay {
 
     /// Rejects what a lease committed to, with blame.
     pub(crate) fn reject(&mut self, id: LeaseId, reason: RejectReason) {
-        let backend = self.leases.get(&id).map(|lease| match &lease.stage {
-            Stage::Arriving { claim, .. } | Stage::Waiting(claim) => claim.backend,
-            Stage::Computing => lease.backend,
+        let claimed = self.leases.get(&id).map(|lease| match &lease.stage {
+            Stage::Arriving { claim, .. } | Stage::Waiting(claim) => (claim.backend, Some(claim.result)),
+            Stage::Computing => (lease.backend, None),
         });
-        if let (Some(lease), Some(backend)) = (self.end_lease(id), backend) {
+        if let (Some(lease), Some((backend, claim))) = (self.end_lease(id), claimed) {
             if let Some(job) = self.jobs.get_mut(&lease.job) {
                 job.service = job.service.saturating_sub(lease.flops);
             }
@@ -429,22 +431,24 @@ impl Relay {
                 run.service = run.service.saturating_sub(lease.flops);
             }
             let Lease { job, shard, volunteer, session, .. } = lease;
-            self.blame(&Blamed { job, shard, volunteer, session, lease: id, backend }, reason);
+            self.blame(&Blamed { job, shard, volunteer, session, lease: id, backend, claim }, reason);
         }
     }
 
     /// Writes a rejection down everywhere and tells the volunteer.
     pub(crate) fn blame(&mut self, blamed: &Blamed, reason: RejectReason) {
-        let &Blamed { job, shard, volunteer, session, lease, backend } = blamed;
+        let &Blamed { job, shard, volunteer, session, lease, backend, claim } = blamed;
         self.totals.rejected += 1;
         self.standings.rejected(volunteer, self.now);
+        let of_job = self.jobs.contains_key(&job);
         if let Some(job) = self.jobs.get_mut(&job) {
             job.shards_rejected += 1;
         }
         if let Some(run) = self.runs.get_mut(&job) {
             run.rejected += 1;
         }
-        self.out.push(Output::Rejected { job, shard, volunteer, backend, reason });
+        let claim = claim.filter(|_| of_job);
+        self.out.push(Output::Rejected { job, shard, claim, volunteer, backend, reason });
         self.verdict(session, lease, Outcome::Rejected(reason));
     }
 

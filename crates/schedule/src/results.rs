@@ -189,8 +189,8 @@ impl Relay {
                 let Delivered {
                     lease_id, lease: Lease { job, shard, volunteer, session, .. }, claim, ..
                 } = delivered;
-                let backend = claim.backend;
-                self.blame(&Blamed { job, shard, volunteer, session, lease: lease_id, backend }, reason);
+                let (backend, claim) = (claim.backend, Some(claim.result));
+                self.blame(&Blamed { job, shard, volunteer, session, lease: lease_id, backend, claim }, reason);
             }
             CheckVerdict::Undecided => {
                 let Some(delivered) = self.finish_delivery(ticket) else { return };

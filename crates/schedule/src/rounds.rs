@@ -279,7 +279,8 @@ impl Relay {
         self.let_go(update.claim.result.bytes);
         let Update { lease, session, volunteer, claim, .. } = update;
         let (shard, backend) = (worker as u32, claim.backend);
-        self.blame(&Blamed { job: *id, shard, volunteer, session, lease, backend }, reason);
+        let claim = Some(claim.result);
+        self.blame(&Blamed { job: *id, shard, volunteer, session, lease, backend, claim }, reason);
         if let Some(run) = self.runs.get_mut(id) {
             run.forget_streak(&volunteer);
         }

@@ -19,6 +19,13 @@ fields! {
         /// The people.
         roles: Roles,
     }
+    /// The people and rules of a log that began with nobody in office.
+    Founding {
+        /// The rules.
+        constitution: Constitution,
+        /// The people.
+        roles: Roles,
+    }
     /// A statement: exactly the text that a person signed.
     Signed {
         /// The text: canonical JSON, see [`crate::statement`].
@@ -117,6 +124,13 @@ fn roles(roles: &Roles) -> Result<(), FormError> {
 impl Fields for Genesis {
     fn validate(&self) -> Result<(), FormError> {
         origin(&self.origin)?;
+        self.constitution.validate()?;
+        if self.roles.is_nobody() { Ok(()) } else { roles(&self.roles) }
+    }
+}
+
+impl Fields for Founding {
+    fn validate(&self) -> Result<(), FormError> {
         self.constitution.validate()?;
         roles(&self.roles)
     }

@@ -7,7 +7,7 @@
 mod decisions;
 mod facts;
 
-pub use decisions::{Amendment, Genesis, Kernel, NewRoles, ParameterSet, Promotion, Rollback, Signed};
+pub use decisions::{Amendment, Founding, Genesis, Kernel, NewRoles, ParameterSet, Promotion, Rollback, Signed};
 pub use facts::{
     Aggregate, AggregatedUpdate, Audit, AuditVerdict, Candidate, Card, Commits, DataSet, EpochCommitted,
     EpochOpened, Incident, Job, MicroNats, ResultAccepted, ResultRejected, Run, Source, Trigger,
@@ -23,6 +23,8 @@ kinds! {
     Body {
         /// The first entry: origin, rules and people.
         Genesis = "genesis",
+        /// The people and rules of a log that began with nobody in office.
+        Founding = "founding",
         /// The hash of a secret, before anything is drawn from it.
         EpochCommitted = "epoch_committed",
         /// The secret, when nothing is drawn from it any more.

@@ -119,9 +119,14 @@ impl State {
 
     fn examine_run(&self, run: &Run, now_ms: u64) -> Result<(), Refused> {
         self.unused(run.run)?;
+        let approved = self.constitution.data_sets_need_proposal && run.model.is_some();
         for id in &run.data_sets {
-            if !self.data_sets.contains_key(id) {
-                return Err(Refused::Unknown { what: format!("data set {id}") });
+            match self.data_sets.get(id) {
+                None => return Err(Refused::Unknown { what: format!("data set {id}") }),
+                Some(set) if approved && set.proposal.is_none() => {
+                    return Err(Refused::Unjustified(Missing::Proposal { kind: ProposalKind::DataSet }));
+                }
+                Some(_) => {}
             }
         }
         let pause = match &run.model {
@@ -136,11 +141,15 @@ impl State {
     }
 
     fn examine_data_set(&self, set: &DataSet, now_ms: u64) -> Result<(), Refused> {
-        if self.data_sets.contains_key(&set.id) {
+        // One that was not approved may be logged again when it is.
+        let approves = |known: &DataSet| {
+            let approved = DataSet { proposal: set.proposal, ..known.clone() };
+            known.proposal.is_none() && set.proposal.is_some() && approved == *set
+        };
+        if self.data_sets.get(&set.id).is_some_and(|known| !approves(known)) {
             return Err(Refused::Twice { what: format!("data set {}", set.id) });
         }
-        let needed = self.constitution.data_sets_need_proposal;
-        self.allowed((needed, set.proposal), ProposalKind::DataSet, set.manifest, now_ms)
+        self.allowed((false, set.proposal), ProposalKind::DataSet, set.manifest, now_ms)
     }
 
     fn examine_candidate(&self, candidate: &Candidate) -> Result<(), Refused> {
@@ -334,8 +343,12 @@ impl State {
         }
     }
 
-    /// Pauses a run, unless this entry or this trigger has done so: one pause for one cause.
+    /// Pauses a run that trains a model, unless this entry or this trigger has done so: one pause for one cause. Other runs
+    /// are their submitters' affair.
     fn pause_run(&mut self, index: u64, now_ms: u64, run: JobId, trigger: Trigger, detail: String) {
+        if self.runs.get(&run).is_none_or(|state| state.entry.model.is_none()) {
+            return;
+        }
         let scope = Scope::Run(run);
         let same = |pause: &Pause| {
             let cause = matches!(pause.cause, Cause::Automatic { trigger: before, .. } if before == trigger);

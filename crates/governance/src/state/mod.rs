@@ -267,10 +267,18 @@ impl State {
                 if self.next != 0 {
                     return Err(Refused::SecondGenesis);
                 }
-                genesis.roles.validate()?;
+                if !genesis.roles.is_nobody() {
+                    genesis.roles.validate()?;
+                }
                 return Ok(None);
             }
             _ if self.origin.is_empty() => return Err(Refused::NoGenesis),
+            Body::Founding(founding) => {
+                founding.roles.validate()?;
+                if !self.people.roles.is_nobody() {
+                    return Err(Refused::Founded);
+                }
+            }
             Body::Signed(signed) => return self.examine_signed(signed, now_ms).map(Some),
             Body::Kernel(kernel) => self.examine_kernel(kernel, now_ms)?,
             Body::Promotion(promotion) => self.examine_promotion(promotion, now_ms)?,
@@ -290,6 +298,10 @@ impl State {
                 self.origin.clone_from(&genesis.origin);
                 self.constitution = genesis.constitution.clone();
                 self.people.roles = genesis.roles.clone();
+            }
+            Body::Founding(founding) => {
+                self.constitution = founding.constitution.clone();
+                self.people.roles = founding.roles.clone();
             }
             Body::Signed(signed) => {
                 if let Some(statement) = statement {

@@ -81,7 +81,7 @@ impl Signer {
 impl People {
     pub(super) fn new() -> Self {
         Self {
-            roles: Roles { stewards: Vec::new(), auditors: Vec::new(), operators: Vec::new() },
+            roles: Roles::nobody(),
             retired: BTreeSet::new(),
             roots: BTreeMap::new(),
             credit: BTreeMap::new(),

@@ -35,6 +35,9 @@ pub enum Refused {
     /// The log has a first entry.
     #[error("only the first entry is a genesis: change roles and constitution by proposals")]
     SecondGenesis,
+    /// People are in office.
+    #[error("people are in office: change roles and constitution by proposals")]
+    Founded,
     /// The entry or statement is out of form.
     #[error("form: {0}")]
     Form(#[from] FormError),

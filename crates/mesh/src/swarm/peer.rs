@@ -64,7 +64,12 @@ impl Peer {
 
     /// Groups that it may owe at once.
     pub(crate) fn pipeline(&self) -> u32 {
-        let groups = self.received.per_second() * PIPELINE_TIME.0 / 1000 / GROUP_BYTES as u64;
+        let group = GROUP_BYTES as u64;
+        let groups = match self.received.per_second() {
+            // Until its rate is known: one more for each that came, which doubles them in every round trip.
+            0 => u64::from(*PIPELINE.start()) + self.received.total() / group,
+            rate => rate * PIPELINE_TIME.0 / 1000 / group,
+        };
         (groups as u32).clamp(*PIPELINE.start(), *PIPELINE.end())
     }
 

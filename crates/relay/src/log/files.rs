@@ -55,13 +55,15 @@ impl Files {
         let gone = || io::Error::from(io::ErrorKind::NotFound);
         match file {
             LogFile::Tile(tile) => {
-                let now = Tile::containing(tile.level(), tile.index(), size).filter(|now| now.width() > tile.width());
+                let now = Tile::containing(tile.level(), tile.index(), size)
+                    .filter(|now| now.width() > tile.width());
                 let mut bytes = self.read(&now.ok_or_else(gone)?.into()).await?;
                 bytes.truncate(potluck_ledger::HASH_BYTES * usize::from(tile.width()));
                 Ok(bytes)
             }
             LogFile::Bundle(bundle) => {
-                let now = Bundle::containing(bundle.first_entry(), size).filter(|now| now.width() > bundle.width());
+                let now =
+                    Bundle::containing(bundle.first_entry(), size).filter(|now| now.width() > bundle.width());
                 let now = now.ok_or_else(gone)?;
                 let bytes = self.read(&now.into()).await?;
                 let entries = now.entries(&bytes).map_err(io::Error::other)?;

@@ -1,7 +1,7 @@
 //! The log for everybody: files, checkpoint, receipts; and what people say into it.
 
 use super::{LogError, Published};
-use crate::api::{ApiError, EntryInfo, Logged, LogInfo, NewStatement, Receipts};
+use crate::api::{ApiError, EntryInfo, LogInfo, Logged, NewStatement, Receipts};
 use crate::http::{Answer, App, Shared, bad};
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
@@ -47,11 +47,20 @@ impl From<LogError> for ApiError {
 }
 
 fn missing(what: String) -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, "not_in_log", what, "GET /api/v1/log says how many entries are published")
+    ApiError::new(
+        StatusCode::NOT_FOUND,
+        "not_in_log",
+        what,
+        "GET /api/v1/log says how many entries are published",
+    )
 }
 
 fn file_error(error: io::Error, what: &str) -> ApiError {
-    if error.kind() == io::ErrorKind::NotFound { missing(format!("the log has no {what}")) } else { ApiError::internal(error) }
+    if error.kind() == io::ErrorKind::NotFound {
+        missing(format!("the log has no {what}"))
+    } else {
+        ApiError::internal(error)
+    }
 }
 
 fn published(app: &App) -> Published {
@@ -59,7 +68,8 @@ fn published(app: &App) -> Published {
 }
 
 fn text(body: String) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")], body).into_response()
+    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")], body)
+        .into_response()
 }
 
 /// A file of the log in the layout of C2SP tlog-tiles: `checkpoint`, `tile/LEVEL/INDEX`, `tile/entries/INDEX`.
@@ -75,7 +85,8 @@ pub(crate) async fn get_file(State(app): Shared, Path(path): Path<String>) -> Re
         };
     }
     let file: LogFile = path.parse().map_err(|_| missing(format!("{path:?} is no file of a log")))?;
-    let bytes = app.log.0.files.read_of(file, now.head.size).await.map_err(|error| file_error(error, &path))?;
+    let bytes =
+        app.log.0.files.read_of(file, now.head.size).await.map_err(|error| file_error(error, &path))?;
     let headers = [(header::CONTENT_TYPE, "application/octet-stream"), (header::CACHE_CONTROL, FOREVER)];
     Ok((headers, bytes).into_response())
 }
@@ -97,10 +108,14 @@ pub(crate) async fn get_log(State(app): Shared) -> Json<LogInfo> {
 /// The last checkpoint, and the proof that it goes on from the tree of `size` entries: a C2SP tlog-witness request.
 #[utoipa::path(get, path = "/api/v1/log/since/{size}", params(("size" = u64, Path)),
     responses((status = 200, body = String), (status = 404, body = ApiError)))]
-pub(crate) async fn get_consistency(State(app): Shared, size: Result<Path<u64>, axum::extract::rejection::PathRejection>) -> Result<Response, ApiError> {
+pub(crate) async fn get_consistency(
+    State(app): Shared,
+    size: Result<Path<u64>, axum::extract::rejection::PathRejection>,
+) -> Result<Response, ApiError> {
     let Path(old_size) = size.map_err(|error| bad(error.body_text(), "size is a whole number"))?;
     let now = published(&app);
-    let note = Note::parse(now.note.as_bytes()).map_err(|_| missing("the log has no checkpoint yet".into()))?;
+    let note =
+        Note::parse(now.note.as_bytes()).map_err(|_| missing("the log has no checkpoint yet".into()))?;
     if old_size > now.head.size {
         return Err(missing(format!("{} entries are published, not {old_size}", now.head.size)));
     }
@@ -117,7 +132,10 @@ pub(crate) async fn get_consistency(State(app): Shared, size: Result<Path<u64>, 
 /// The receipt of an entry: the entry, and the proof that it is in the log, as C2SP tlog-proof.
 #[utoipa::path(get, path = "/api/v1/log/receipts/{index}", params(("index" = u64, Path)),
     responses((status = 200, body = String), (status = 404, body = ApiError)))]
-pub(crate) async fn get_receipt(State(app): Shared, index: Result<Path<u64>, axum::extract::rejection::PathRejection>) -> Result<Response, ApiError> {
+pub(crate) async fn get_receipt(
+    State(app): Shared,
+    index: Result<Path<u64>, axum::extract::rejection::PathRejection>,
+) -> Result<Response, ApiError> {
     let Path(index) = index.map_err(|error| bad(error.body_text(), "index is a whole number"))?;
     let now = published(&app);
     let entry = read_entry(&app, &now, index).await?;
@@ -138,7 +156,7 @@ async fn read_entry(app: &App, now: &Published, index: u64) -> Result<Vec<u8>, A
 }
 
 #[derive(Debug, Deserialize)]
-pub(crate) struct From {
+pub(crate) struct Begin {
     from: Option<u64>,
 }
 
@@ -148,11 +166,12 @@ pub(crate) struct From {
 pub(crate) async fn list_receipts(
     State(app): Shared,
     Path(id): Path<String>,
-    query: Result<Query<From>, QueryRejection>,
+    query: Result<Query<Begin>, QueryRejection>,
 ) -> Answer<Receipts> {
-    let Query(From { from }) = query.map_err(|error| bad(error.body_text(), "from is a whole number"))?;
-    let volunteer: VolunteerId =
-        id.parse().map_err(|_| bad("that is no volunteer".into(), "a volunteer is named by 64 hexadecimal digits"))?;
+    let Query(Begin { from }) = query.map_err(|error| bad(error.body_text(), "from is a whole number"))?;
+    let volunteer: VolunteerId = id
+        .parse()
+        .map_err(|_| bad("that is no volunteer".into(), "a volunteer is named by 64 hexadecimal digits"))?;
     let now = published(&app);
     let indices = app.db.receipts_of(&volunteer, from.unwrap_or(0), MAX_RECEIPTS).await?;
     let mut entries = Vec::new();
@@ -176,7 +195,9 @@ pub(crate) async fn say(
     body: Result<Json<NewStatement>, JsonRejection>,
 ) -> Result<Response, ApiError> {
     let Json(new) = body.map_err(|error| bad(error.body_text(), "send body, key and signature"))?;
-    let hex = |what: &str| bad(format!("the {what} is not lower-case hexadecimal of the right length"), "see PROTOCOL.md");
+    let hex = |what: &str| {
+        bad(format!("the {what} is not lower-case hexadecimal of the right length"), "see PROTOCOL.md")
+    };
     let signed = entry::Signed {
         body: new.body,
         key: new.key.parse().map_err(|_| hex("key"))?,
@@ -196,9 +217,9 @@ pub(crate) async fn found(
     body: String,
 ) -> Result<Response, ApiError> {
     app.authorize(&headers)?;
-    let roles: Roles = serde_json::from_str(&body)
-        .map_err(|error| bad(format!("that is no roles document: {error}"), "`potluck governance found --help` shows one"))?;
+    let roles: Roles = serde_json::from_str(&body).map_err(|error| {
+        bad(format!("that is no roles document: {error}"), "`potluck governance found --help` shows one")
+    })?;
     let index = app.log.append(entry::Founding { roles }).await?;
     Ok((StatusCode::CREATED, Json(Logged { index })).into_response())
 }
-

@@ -9,15 +9,16 @@
 mod files;
 pub(crate) mod http;
 mod publish;
+pub(crate) mod records;
 mod store;
 
-pub(crate) use publish::Published;
+pub(crate) use publish::{Published, Publisher};
 
 use crate::db::{Db, DbError, wall_ms};
 use files::Files;
 use potluck_governance::{Body, Constitution, Entry, FormError, Refused, Roles, State, entry};
 use potluck_ledger::{KeyError, KeyKind, SignerKey, VerifierKey};
-use potluck_types::VolunteerId;
+use potluck_types::{BlobHash, VolunteerId};
 use sqlx::{Sqlite, Transaction};
 use std::io;
 use std::path::Path;
@@ -41,7 +42,9 @@ pub(crate) enum LogError {
     #[error("the log's files cannot be used: {0}")]
     Files(#[from] io::Error),
     /// What is on disk is not a log that this relay signed.
-    #[error("the log in the data folder is damaged: {0}; restore it from a copy, or audit it with `potluck audit`")]
+    #[error(
+        "the log in the data folder is damaged: {0}; restore it from a copy, or audit it with `potluck audit`"
+    )]
     Damaged(String),
     /// Its name or key cannot be used.
     #[error("the log's name cannot be used: {0}")]
@@ -127,8 +130,31 @@ impl Log {
         batch.commit().await
     }
 
+    /// Logs what a start of the relay means: the commitment to its epoch's secret, and jobs and data sets that were there
+    /// before there was a log. Runs follow when they go on.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub(crate) async fn catch_up(&self, incarnation: u32, commitment: &[u8; 32]) -> Result<(), LogError> {
+        let jobs = self.0.db.all_jobs().await?;
+        let sets = self.0.db.all_datasets().await?;
+        let mut batch = self.begin().await?;
+        batch.add(entry::EpochCommitted { incarnation, commitment: BlobHash(*commitment) })?;
+        for job in &jobs {
+            if !batch.state().jobs().contains_key(&job.id) {
+                batch.add(records::job(job))?;
+            }
+        }
+        for set in &sets {
+            if !batch.state().data_sets().contains_key(&set.id.to_string()) {
+                batch.add(records::data_set(set))?;
+            }
+        }
+        batch.commit().await
+    }
+
     /// Publishes what is logged, until the relay ends.
-    pub(crate) fn publish(&self) -> publish::Publisher {
+    pub(crate) fn publish(&self) -> Publisher {
         publish::start(Arc::clone(&self.0))
     }
 
@@ -188,7 +214,8 @@ impl Inner {
             let bundle = potluck_ledger::Bundle::containing(index, head.size);
             let Some(bundle) = bundle else { break };
             let bytes = self.files.read(&bundle.into()).await?;
-            let entries = bundle.entries(&bytes).map_err(|error| LogError::Damaged(format!("{bundle}: {error}")))?;
+            let entries =
+                bundle.entries(&bytes).map_err(|error| LogError::Damaged(format!("{bundle}: {error}")))?;
             for text in entries {
                 take(index, text).map_err(LogError::Damaged)?;
                 index += 1;

@@ -2,7 +2,9 @@
 
 use super::files::{CHECKPOINT, Files};
 use super::{Inner, LogError};
-use potluck_ledger::{Appender, Bundle, Checkpoint, LogFile, SignedCheckpoint, SignerKey, Tile, TreeHash, TreeHead};
+use potluck_ledger::{
+    Appender, Bundle, Checkpoint, LogFile, SignedCheckpoint, SignerKey, Tile, TreeHash, TreeHead,
+};
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
@@ -104,8 +106,9 @@ async fn catch_up(log: &Inner, appender: &mut Option<Appender>) -> Result<(), Lo
             return Err(LogError::Damaged(format!("entry {} comes after {before} entries", row.index)));
         }
         let texts: Vec<_> = rows.into_iter().map(|row| row.text).collect();
-        let appended =
-            current.append(&texts).map_err(|error| LogError::Damaged(format!("from entry {before} on: {error}")))?;
+        let appended = current
+            .append(&texts)
+            .map_err(|error| LogError::Damaged(format!("from entry {before} on: {error}")))?;
         for (file, bytes) in appended.files {
             log.files.put(&file.to_string(), bytes).await?;
         }

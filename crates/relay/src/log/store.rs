@@ -1,7 +1,7 @@
 //! Entries that wait to be published, and whose they are.
 
 use super::Row;
-use crate::db::{Db, DbError, bytes};
+use crate::db::{Db, DbError};
 use potluck_types::VolunteerId;
 use sqlx::{Row as _, Sqlite, Transaction};
 
@@ -28,11 +28,13 @@ impl Db {
     /// # Errors
     /// What SQLite says.
     pub(super) async fn log_rows(&self, from: u64, most: u32) -> Result<Vec<Row>, DbError> {
-        let rows = sqlx::query("SELECT position, entry FROM log_entries WHERE position >= ? ORDER BY position LIMIT ?")
-            .bind(from.cast_signed())
-            .bind(i64::from(most))
-            .fetch_all(&self.pool)
-            .await?;
+        let rows = sqlx::query(
+            "SELECT position, entry FROM log_entries WHERE position >= ? ORDER BY position LIMIT ?",
+        )
+        .bind(from.cast_signed())
+        .bind(i64::from(most))
+        .fetch_all(&self.pool)
+        .await?;
         rows.iter()
             .map(|row| {
                 let index = row.try_get::<i64, _>(0)?.cast_unsigned();
@@ -72,12 +74,5 @@ impl Db {
         .fetch_all(&self.pool)
         .await?;
         rows.iter().map(|row| Ok(row.try_get::<i64, _>(0)?.cast_unsigned())).collect()
-    }
-
-    /// Whose receipts there are: for tests of the store.
-    #[cfg(test)]
-    pub(super) async fn receipt_holders(&self) -> Result<Vec<VolunteerId>, DbError> {
-        let rows = sqlx::query("SELECT DISTINCT volunteer FROM log_receipts").fetch_all(&self.pool).await?;
-        rows.iter().map(|row| bytes(row, 0).map(VolunteerId)).collect()
     }
 }

@@ -8,6 +8,7 @@ use crate::blobs::Blobs;
 use crate::core::Core;
 use crate::db::Db;
 use crate::http::App;
+use crate::log::records;
 use crate::uploads::{Received, to_disk};
 use axum::body::Body;
 use axum::http::StatusCode;
@@ -100,7 +101,7 @@ pub(crate) async fn receive_dataset(app: &App, vocabulary: u32, body: Body) -> R
     put_blocks(&app.blobs, &set).await.map_err(ApiError::internal)?;
     let spec = *set.spec();
     let row = DataSetRow { id, vocabulary, tokens: spec.tokens };
-    app.db.add_dataset(&row, set.names()).await?;
+    app.db.add_dataset(&app.log, &row, set.names()).await?;
     Ok(DataSetInfo { id: id.to_string(), tokens: spec.tokens, vocabulary, blocks: spec.blocks() })
 }
 
@@ -407,7 +408,8 @@ pub(crate) async fn create(app: &App, new: NewRun, key: Option<&str>) -> Result<
         tokenizer,
         round: 0,
     };
-    let recorded = app.db.add_run(&row, key).await?;
+    let parameters = parameters_hash(host.parameters());
+    let recorded = app.db.add_run(&app.log, &row, parameters, key).await?;
     if recorded != id {
         // Another request with the key was first.
         return Ok(recorded);
@@ -475,9 +477,13 @@ impl Runs {
             Host::resume(terms, &state, inputs, secret, checkpoint, steps)
         });
         let host = host.await.map_err(ApiError::internal)??;
-        let found = BlobHash(*blake3::hash(&le_bytes(host.parameters())).as_bytes());
+        let found = parameters_hash(host.parameters());
         if host.round() != row.round || expected.is_some_and(|expected| expected != found) {
             return Err(ApiError::internal("the stored state is not that of the last closed round"));
+        }
+        // A run that was there before the log.
+        if !self.0.log.state(|state| state.runs().contains_key(&row.id)).await? {
+            self.0.log.append(records::run(row, found)).await?;
         }
         let spec = run_spec(row.id, &row.request, &draft, &host)?;
         self.admit(row.id, host, &draft.terms);
@@ -491,6 +497,11 @@ impl Runs {
         }
         Ok(())
     }
+}
+
+/// The name of parameters.
+fn parameters_hash(parameters: &[f32]) -> BlobHash {
+    BlobHash::of(&le_bytes(parameters))
 }
 
 /// Values as they are hashed and sent.

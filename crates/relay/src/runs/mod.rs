@@ -14,7 +14,8 @@ pub(crate) mod store;
 
 use crate::blobs::Blobs;
 use crate::core::Command;
-use crate::db::{Db, DbError};
+use crate::db::Db;
+use crate::log::Log;
 use api::RoundInfo;
 use potluck_proto::{BlobRef, RejectReason};
 use potluck_rounds::{Auditor, Closed, Fault, Host, Submitted, named};
@@ -36,6 +37,7 @@ pub(crate) struct Runs(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     db: Db,
+    log: Log,
     blobs: Blobs,
     /// A folder for each run's state.
     folder: PathBuf,
@@ -88,6 +90,7 @@ type Failure = String;
 impl Runs {
     pub(crate) fn new(
         db: Db,
+        log: Log,
         blobs: Blobs,
         folder: PathBuf,
         secret: [u8; 32],
@@ -96,7 +99,17 @@ impl Runs {
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let cores = Semaphore::new(cores);
-        Self(Arc::new(Inner { db, blobs, folder, secret, commands, changed, cores, open: Mutex::default() }))
+        Self(Arc::new(Inner {
+            db,
+            log,
+            blobs,
+            folder,
+            secret,
+            commands,
+            changed,
+            cores,
+            open: Mutex::default(),
+        }))
     }
 
     /// Starts what the machine asks for. How much of it waits is bounded by the machine's limits on runs and on
@@ -398,8 +411,8 @@ impl Runs {
             info,
             combined,
         };
-        let stored = self.0.db.close_round(&run, &record, &rows).await;
-        stored.map_err(|cause: DbError| format!("the round could not be recorded: {cause}"))
+        let stored = self.0.db.close_round(&self.0.log, &run, &record, &rows).await;
+        stored.map_err(|cause| format!("the round could not be recorded: {cause}"))
     }
 
     /// Stores a blob of a run.

@@ -2,6 +2,7 @@
 
 use super::api::{NewRun, RoundInfo};
 use crate::db::{Db, DbError, bytes, count_result, wall_ms};
+use crate::log::{Log, LogError, records};
 use crate::names;
 use potluck_proto::{Backend, BlobRef};
 use potluck_types::limits::MAX_LISTED_JOBS;
@@ -138,7 +139,16 @@ impl Db {
     ///
     /// # Errors
     /// What SQLite says.
-    pub(crate) async fn add_dataset(&self, row: &DataSetRow, blocks: &[BlobHash]) -> Result<(), DbError> {
+    pub(crate) async fn add_dataset(
+        &self,
+        log: &Log,
+        row: &DataSetRow,
+        blocks: &[BlobHash],
+    ) -> Result<(), LogError> {
+        let mut batch = log.begin().await?;
+        if !batch.state().data_sets().contains_key(&row.id.to_string()) {
+            batch.add(records::data_set(row))?;
+        }
         let mut tx = self.pool.begin().await?;
         sqlx::query("INSERT INTO datasets (id, vocabulary, tokens, created_ms) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")
             .bind(&row.id.0[..])
@@ -157,7 +167,27 @@ impl Db {
             .execute(&mut *tx)
             .await?;
         }
-        tx.commit().await
+        batch.write(&mut tx).await?;
+        tx.commit().await?;
+        batch.settle();
+        Ok(())
+    }
+
+    /// All data sets.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn all_datasets(&self) -> Result<Vec<DataSetRow>, DbError> {
+        let rows = sqlx::query("SELECT id, vocabulary, tokens FROM datasets ORDER BY created_ms, id")
+            .fetch_all(&self.pool)
+            .await?;
+        let number = |row: &SqliteRow, at: usize| row.try_get::<i64, _>(at);
+        rows.iter()
+            .map(|row| {
+                let (vocabulary, tokens) = (number(row, 1)? as u32, number(row, 2)? as u64);
+                Ok(DataSetRow { id: BlobHash(bytes(row, 0)?), vocabulary, tokens })
+            })
+            .collect()
     }
 
     /// One data set.
@@ -193,7 +223,15 @@ impl Db {
     ///
     /// # Errors
     /// What SQLite says.
-    pub(crate) async fn add_run(&self, run: &RunRow, key: Option<&str>) -> Result<JobId, DbError> {
+    pub(crate) async fn add_run(
+        &self,
+        log: &Log,
+        run: &RunRow,
+        parameters: BlobHash,
+        key: Option<&str>,
+    ) -> Result<JobId, LogError> {
+        let mut batch = log.begin().await?;
+        let mut tx = self.pool.begin().await?;
         let request = serde_json::to_string(&run.request).map_err(decode_error)?;
         let inserted = sqlx::query(
             "INSERT INTO runs (id, name, state, reason, request, checkpoint, checkpoint_bytes, tokenizer,
@@ -209,12 +247,17 @@ impl Db {
         .bind(run.tokenizer.as_ref().map(|hash| &hash.0[..]))
         .bind(key)
         .bind(wall_ms())
-        .execute(&self.pool)
+        .execute(&mut *tx)
         .await?;
-        match (inserted.rows_affected(), key) {
-            (0, Some(key)) => self.run_of_key(key).await?.ok_or(sqlx::Error::RowNotFound),
-            _ => Ok(run.id),
+        if let (0, Some(key)) = (inserted.rows_affected(), key) {
+            tx.rollback().await?;
+            return self.run_of_key(key).await?.ok_or(sqlx::Error::RowNotFound.into());
         }
+        batch.add(records::run(run, parameters))?;
+        batch.write(&mut tx).await?;
+        tx.commit().await?;
+        batch.settle();
+        Ok(run.id)
     }
 
     /// The run that was created under a key.
@@ -308,10 +351,12 @@ impl Db {
     /// What SQLite says; a round that was closed before among it.
     pub(crate) async fn close_round(
         &self,
+        log: &Log,
         run: &JobId,
         round: &RoundRow,
         updates: &[UpdateRow],
-    ) -> Result<(), DbError> {
+    ) -> Result<(), LogError> {
+        let mut batch = log.begin().await?;
         let mut tx = self.pool.begin().await?;
         sqlx::query(
             "INSERT INTO rounds (run, round, parameters, next_parameters, step, step_bytes, checkpoint,
@@ -353,7 +398,13 @@ impl Db {
                 count_result(&mut tx, &update.volunteer, 1, 0).await?;
             }
         }
-        tx.commit().await
+        for body in records::round(*run, round, updates) {
+            batch.add(body)?;
+        }
+        batch.write(&mut tx).await?;
+        tx.commit().await?;
+        batch.settle();
+        Ok(())
     }
 
     /// Closed rounds of a run from a number on, in order.

@@ -1,0 +1,164 @@
+//! The relay's records as entries of the log.
+
+use crate::db::{JobRow, job_digest};
+use crate::names;
+use crate::runs::store::{ACCEPTED, DataSetRow, RoundRow, RunRow, UpdateRow};
+use potluck_governance::{Body, Key, entry};
+use potluck_proto::{BlobRef, RejectReason};
+use potluck_schedule::AcceptedTile;
+use potluck_types::{BlobHash, JobId, VolunteerId};
+use std::collections::BTreeMap;
+
+/// How results of matrix jobs are checked.
+const FREIVALDS: &str = "freivalds";
+/// Where a data set is from, unless somebody proposed it.
+const UNKNOWN: &str = "not stated";
+
+fn key(volunteer: &VolunteerId) -> Key {
+    Key(volunteer.0)
+}
+
+/// A submitter's words, without what an entry cannot hold.
+fn words(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect::<String>().trim().to_owned()
+}
+
+/// A job that came in.
+pub(crate) fn job(row: &JobRow) -> entry::Job {
+    entry::Job { job: row.id, name: words(&row.name), spec: job_digest(row), submitter: None }
+}
+
+/// A data set that came in.
+pub(crate) fn data_set(row: &DataSetRow) -> entry::DataSet {
+    entry::DataSet {
+        id: row.id.to_string(),
+        name: format!("tokens of {} kinds", row.vocabulary),
+        manifest: row.id,
+        tokens: row.tokens,
+        source: UNKNOWN.to_owned(),
+        license: UNKNOWN.to_owned(),
+        proposed_by: None,
+        proposal: None,
+    }
+}
+
+/// A run that came in.
+pub(crate) fn run(row: &RunRow, parameters: BlobHash) -> entry::Run {
+    let request = serde_json::to_vec(&row.request).unwrap_or_default();
+    let mut data_sets = vec![row.request.train.clone(), row.request.validation.clone()];
+    data_sets.dedup();
+    entry::Run {
+        run: row.id,
+        name: words(&row.request.name),
+        request: BlobHash::of(&request),
+        checkpoint: row.checkpoint.hash,
+        parameters,
+        data_sets,
+        model: None,
+        proposal: None,
+    }
+}
+
+/// A result of a matrix job that counts.
+pub(crate) fn accepted(tile: &AcceptedTile) -> entry::ResultAccepted {
+    entry::ResultAccepted {
+        volunteer: key(&tile.volunteer),
+        job: tile.job,
+        shard: tile.shard.to_string(),
+        result: tile.result.hash,
+        bytes: tile.result.bytes,
+        check: FREIVALDS.to_owned(),
+    }
+}
+
+/// A result of a matrix job that does not.
+pub(crate) fn rejected(
+    job: JobId,
+    shard: u32,
+    volunteer: &VolunteerId,
+    claim: &BlobRef,
+    reason: RejectReason,
+) -> entry::ResultRejected {
+    entry::ResultRejected {
+        volunteer: key(volunteer),
+        job,
+        shard: shard.to_string(),
+        result: claim.hash,
+        bytes: claim.bytes,
+        check: FREIVALDS.to_owned(),
+        reason: names::reason(reason).to_owned(),
+    }
+}
+
+/// A closed round: its commits, what became of each update, and what they made of the parameters.
+pub(crate) fn round(run: JobId, round: &RoundRow, updates: &[UpdateRow]) -> Vec<Body> {
+    let number = round.round;
+    let mut commits = blake3::Hasher::new();
+    let mut by_worker: Vec<&UpdateRow> = updates.iter().collect();
+    by_worker.sort_by_key(|update| (update.worker, update.volunteer));
+    for update in &by_worker {
+        commits
+            .update(&update.worker.to_le_bytes())
+            .update(&update.volunteer.0)
+            .update(&update.result.hash.0);
+    }
+    let commits = BlobHash(*commits.finalize().as_bytes());
+    let mut bodies =
+        vec![entry::Commits { run, round: number, attempt: 0, count: updates.len() as u32, commits }.into()];
+    // The relay gives an address block and class of devices one vote when it deals; here each volunteer stands for itself.
+    let mut clusters = BTreeMap::new();
+    for update in &by_worker {
+        let (volunteer, worker, update_hash) = (key(&update.volunteer), update.worker, update.result.hash);
+        let next = clusters.len() as u32;
+        let cluster = *clusters.entry(update.volunteer).or_insert(next);
+        bodies.push(if update.verdict == ACCEPTED {
+            entry::UpdateAccepted {
+                run,
+                round: number,
+                attempt: 0,
+                worker,
+                volunteer,
+                update: update_hash,
+                weight_ppm: update.weight,
+                audited: update.audited,
+                cluster,
+            }
+            .into()
+        } else {
+            entry::UpdateRejected {
+                run,
+                round: number,
+                attempt: 0,
+                worker,
+                volunteer,
+                update: update_hash,
+                audited: update.audited,
+                reason: words(&update.verdict),
+            }
+            .into()
+        });
+    }
+    let counted = updates.iter().filter(|update| update.verdict == ACCEPTED);
+    let loss = round.info.validation_loss;
+    bodies.push(
+        entry::Aggregate {
+            run,
+            round: number,
+            parameters: round.parameters,
+            next_parameters: round.next_parameters,
+            step: round.step.hash,
+            checkpoint: round.checkpoint.map(|checkpoint| checkpoint.hash),
+            loss: loss.is_finite().then(|| entry::MicroNats((loss * 1e6).round() as i64)),
+            finite: loss.is_finite() && round.info.train_loss.is_finite(),
+            updates: counted
+                .map(|update| entry::AggregatedUpdate {
+                    volunteer: key(&update.volunteer),
+                    update: update.result.hash,
+                    weight_ppm: update.weight,
+                })
+                .collect(),
+        }
+        .into(),
+    );
+    bodies
+}
