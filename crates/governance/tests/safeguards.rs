@@ -6,7 +6,7 @@ use potluck_governance::constitution::Share;
 use potluck_governance::entry::*;
 use potluck_governance::gate::{CheckName, Missing, promotion_ready};
 use potluck_governance::limits::*;
-use potluck_governance::state::Cause;
+use potluck_governance::state::{Cause, Cover};
 use potluck_governance::statement::*;
 use potluck_governance::*;
 use potluck_types::BlobHash;
@@ -161,6 +161,31 @@ fn unaudited_rounds_and_late_failures_turn_the_gate_red() {
     assert!(!check(&world, CheckName::Quarantine).passed);
     let checks = gate::gate(&world.state, &hash(90));
     assert!(checks.iter().find(|check| check.name == CheckName::Quarantine).unwrap().passed);
+}
+
+#[test]
+fn a_failure_takes_what_was_counted_on_credibility() {
+    let mut world = World::new();
+    world.start_run();
+    for round in 0..7 {
+        world.log(Commits { run: RUN, round, attempt: 0, count: 4, commits: hash(3) });
+        for worker in 0..4 {
+            world.log(UpdateAccepted { audited: round < 5, ..update(round, worker, worker) });
+        }
+        world.log(aggregate(round));
+    }
+    let covers = |world: &World, n| -> Vec<Cover> {
+        world.state.runs()[&RUN].contributions[&key(n)].iter().map(|one| one.cover).collect()
+    };
+    assert_eq!(covers(&world, 31)[4..], [Cover::Passed, Cover::Credible, Cover::Credible]);
+    world.log(Audit { run: RUN, round: 6, worker: 0, volunteer: key(31), verdict: AuditVerdict::Failed });
+    assert_eq!(covers(&world, 31)[4..], [Cover::Passed, Cover::Bare, Cover::Failed]);
+    assert_eq!(covers(&world, 32)[4..], [Cover::Passed, Cover::Credible, Cover::Credible]);
+    // The second replay clears it: the last verdict counts, and credibility has to be earned again.
+    world.log(Audit { run: RUN, round: 6, worker: 0, volunteer: key(31), verdict: AuditVerdict::Passed });
+    assert_eq!(covers(&world, 31)[4..], [Cover::Passed, Cover::Bare, Cover::Passed]);
+    let credit = world.state.credit(key(31)).expect("it contributed");
+    assert_eq!((credit.audits_passed, credit.audits_failed, credit.streak), (6, 0, 1));
 }
 
 #[test]
