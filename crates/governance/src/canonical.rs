@@ -220,7 +220,10 @@ pub(crate) mod int {
     use serde::de::Error as _;
     use serde::ser::Error as _;
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
+    #[cfg_attr(
+        target_pointer_width = "64",
+        expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")
+    )]
     pub(crate) fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
         if *value > MAX_INTEGER {
             return Err(S::Error::custom("a number over 2^53 - 1: JavaScript would read another one"));
@@ -245,7 +248,10 @@ pub(crate) mod signed {
 
     const WRONG: &str = "a number beyond 2^53 - 1: JavaScript would read another one";
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
+    #[cfg_attr(
+        target_pointer_width = "64",
+        expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")
+    )]
     pub(crate) fn serialize<S: Serializer>(value: &i64, serializer: S) -> Result<S::Ok, S::Error> {
         if value.unsigned_abs() > MAX_INTEGER {
             return Err(S::Error::custom(WRONG));
