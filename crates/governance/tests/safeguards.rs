@@ -83,7 +83,18 @@ fn one_person_does_not_sign_off_twice_and_cards_cannot_be_swapped() {
     // A new card, and the signatures under the old one are void.
     world.log(Card { card: hash(66), ..card(candidate, None) });
     let missing = promotion_ready(&world.state, &candidate, world.now).unwrap_err();
-    assert!(matches!(missing[..], [Missing::SignOffs { have: 0, need: 2 }]));
+    assert!(matches!(missing[..], [Missing::SignOffs { have: 0, need: 2 }, Missing::LateCard { .. }]));
+    // Two signatures under the new card do not make up for votes on the old one.
+    for n in [2, 11] {
+        world.say(n, SignOff { candidate, card: hash(66), note: None });
+    }
+    let refused = world.refused(world.promotion(candidate, proposal));
+    assert!(
+        matches!(&refused, Refused::NotReady { missing } if matches!(missing[..], [Missing::LateCard { .. }]))
+    );
+    let again = world.pass(ProposalKind::Promote, "small", candidate);
+    assert!(matches!(world.refused(world.promotion(candidate, proposal)), Refused::NotReady { .. }));
+    world.log(world.promotion(candidate, again));
 }
 
 #[test]

@@ -29,6 +29,12 @@ impl State {
         {
             missing.push(why);
         }
+        // Another proposal may have passed with this card; the one that is named has to be one of those.
+        let older = self.proposals.get(proposal).is_some_and(|named| named.index < found.card_index);
+        let late = Missing::LateCard { proposal: *proposal };
+        if older && !missing.contains(&late) {
+            missing.push(late);
+        }
         if found.entry.model != *model {
             missing.push(Missing::Model { model: found.entry.model.clone() });
         }

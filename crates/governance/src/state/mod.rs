@@ -77,6 +77,8 @@ pub struct CandidateState {
     pub at_ms: u64,
     /// Its eval card: the last one.
     pub card: Option<Card>,
+    /// Index of that card's entry; 0 without one.
+    pub card_index: u64,
     /// Who signed which card, by folded name.
     pub sign_offs: BTreeMap<String, SignedOff>,
 }
