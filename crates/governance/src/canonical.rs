@@ -156,24 +156,43 @@ pub(crate) fn is_plain(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
 }
 
+/// Whether a character is invisible, or changes the order in which others are shown.
+fn hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Makes a text that strangers sent (a job's name, a reason) fit for an entry: one line without hidden characters, of at
+/// most `limit` bytes. May come out empty.
+pub fn readable(text: &str, limit: usize) -> String {
+    let visible = text.chars().map(|c| if c.is_whitespace() { ' ' } else { c }).filter(|c| !hidden(*c));
+    let mut out = String::new();
+    for c in visible {
+        if out.len() + c.len_utf8() > limit {
+            break;
+        }
+        if !(out.is_empty() && c == ' ') {
+            out.push(c);
+        }
+    }
+    out.truncate(out.trim_end().len());
+    out
+}
+
 /// Checks a text that people read before they sign: what they see has to be what it says.
 ///
 /// # Errors
 /// [`FormError::Text`] if it is empty or too long, begins or ends with white space, or holds characters that are
 /// invisible or reorder others. Line breaks are allowed where `lines` is set.
 pub(crate) fn visible(field: &'static str, text: &str, limit: usize, lines: bool) -> Result<(), FormError> {
-    let hidden = |c: char| {
-        (c.is_control() && !(lines && c == '\n'))
-            || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
-    };
     let problem = if text.is_empty() {
         "it is empty: say something"
     } else if text.len() > limit {
         "it is too long: shorten it, and put the rest into a document named by its hash"
     } else if text.trim().len() != text.len() {
         "it begins or ends with white space: remove that"
-    } else if text.chars().any(hidden) {
+    } else if text.chars().any(|c| hidden(c) && !(lines && c == '\n')) {
         "it has characters that are invisible or reorder others: write plain text"
     } else {
         return Ok(());
@@ -201,7 +220,10 @@ pub(crate) mod int {
     use serde::de::Error as _;
     use serde::ser::Error as _;
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
+    #[cfg_attr(
+        target_pointer_width = "64",
+        expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")
+    )]
     pub(crate) fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
         if *value > MAX_INTEGER {
             return Err(S::Error::custom("a number over 2^53 - 1: JavaScript would read another one"));
@@ -226,7 +248,10 @@ pub(crate) mod signed {
 
     const WRONG: &str = "a number beyond 2^53 - 1: JavaScript would read another one";
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
+    #[cfg_attr(
+        target_pointer_width = "64",
+        expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")
+    )]
     pub(crate) fn serialize<S: Serializer>(value: &i64, serializer: S) -> Result<S::Ok, S::Error> {
         if value.unsigned_abs() > MAX_INTEGER {
             return Err(S::Error::custom(WRONG));
@@ -260,5 +285,23 @@ pub(crate) mod display {
         D: Deserializer<'de>,
     {
         String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readable_texts_are_visible() {
+        assert_eq!(readable(" a\tb\u{202e}c\n", 80), "a bc");
+        assert_eq!(readable("éé", 3), "é");
+        assert_eq!(readable("\u{200b} \n", 80), "");
+        for text in ["x\u{0}y", "  long long  ", "\u{feff}z", "a b"] {
+            for limit in 1..8 {
+                let out = readable(text, limit);
+                assert!(out.is_empty() || visible("text", &out, limit, false).is_ok(), "{out:?}");
+            }
+        }
     }
 }

@@ -123,7 +123,7 @@ pub struct GateRules {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PauseRules {
-    /// Rise of the validation loss in a round, as a share of the one before: pauses when exceeded.
+    /// Rise of the validation loss after a round, as a share of the last one measured before: pauses when exceeded.
     pub loss_rise: Share,
     /// Failed audits as a share of a round's workers: pauses when exceeded.
     pub audit_failures: Share,

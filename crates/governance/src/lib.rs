@@ -56,7 +56,7 @@ pub mod roles;
 pub mod state;
 pub mod statement;
 
-pub use canonical::FormError;
+pub use canonical::{FormError, readable};
 pub use check::Checker;
 pub use constitution::Constitution;
 pub use ed25519_dalek::SigningKey;

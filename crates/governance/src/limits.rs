@@ -8,8 +8,8 @@ pub const MAX_ENTRY_BYTES: usize = 65_535;
 pub const MAX_STATEMENT_BYTES: usize = 16 * 1024;
 /// Largest integer of an entry: what a double holds exactly, so that JavaScript and `jq` read the same number.
 pub const MAX_INTEGER: u64 = (1 << 53) - 1;
-/// Longest name of a person, model, run, job or data set, in bytes.
-pub const MAX_NAME_BYTES: usize = 128;
+/// Longest name of a person, model, run, job or data set, in bytes: 80 characters, which is what jobs may have, of 4.
+pub const MAX_NAME_BYTES: usize = 4 * potluck_types::limits::MAX_JOB_NAME_CHARS;
 /// Longest reason, detail, source or license, in bytes.
 pub const MAX_REASON_BYTES: usize = 1024;
 /// Longest rationale or diff of a proposal, in bytes: two pages that people will read.

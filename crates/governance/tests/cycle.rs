@@ -29,6 +29,9 @@ fn a_model_is_promoted_paused_resumed_and_rolled_back() {
     world.log(world.promotion(second, proposal));
     assert_eq!(world.state.models()["small"].current().unwrap().candidate, second);
 
+    // A later card changes nothing of what was read before the vote.
+    world.log(Card { card: hash(66), ..card(second, Some(first)) });
+
     // A steward pauses; a majority resumes.
     let pause =
         world.say(3, Pause { scope: Scope::Model("small".to_owned()), reason: "Odd output.".to_owned() });
@@ -47,6 +50,9 @@ fn a_model_is_promoted_paused_resumed_and_rolled_back() {
     let version = &page.versions[1];
     assert_eq!(version.rollback_target, Some(first));
     assert_eq!(version.dissent[0].name, "Cy");
+    assert_eq!(version.approvals.iter().map(|voice| voice.name.as_str()).collect::<Vec<_>>(), ["Ada", "Bo"]);
+    assert_eq!((version.signed_off.len(), version.lineage.signed_off.len()), (2, 0));
+    assert_eq!(version.signed_off[0].reason.as_deref(), Some("Reads well."));
     assert_eq!(version.dissent[0].reason.as_deref(), Some("Too early."));
     assert_eq!(version.lineage.contributors.len(), 4);
     assert_eq!(version.lineage.contributors[0].sum.rounds, 6);

@@ -129,7 +129,8 @@ fn two_keys_of_one_person() {
     few.stewards.pop();
     assert!(matches!(few.validate(), Err(RolesError::Count { .. })));
     let genesis = Genesis { origin: ORIGIN.to_owned(), constitution: constitution(), roles: few };
-    assert!(State::new().apply(0, &Entry::new(0, genesis)).is_err());
+    let refused = State::new().apply(0, &Entry::new(0, genesis));
+    assert!(matches!(refused, Err(Refused::Roles(RolesError::Count { found: 2, .. }))));
 }
 
 #[test]
@@ -166,6 +167,12 @@ fn revoked_keys_count_for_the_base_and_not_for_the_vote() {
     assert!(matches!(world.say_refused(11, revoke.clone()), Refused::WrongRole { .. }));
     world.say(1, revoke.clone());
     assert!(matches!(world.say_refused(1, revoke.clone()), Refused::Said { .. }));
+    // Whoever holds the stolen key makes a new one of it, and is not rid of those who want it out of use.
+    let mut fled = world.clone();
+    let proof = Signature::sign(&secret(50), rotation_text(ORIGIN, &key(3), &key(50)).as_bytes());
+    fled.say(3, Rotate { new_key: key(50), proof });
+    fled.say(2, Revoke { revoked: key(50), reason: "Stolen.".to_owned() });
+    assert!(matches!(fled.say_refused(50, yes(proposal)), Refused::RetiredKey { .. }));
     world.say(2, revoke);
     assert!(matches!(world.say_refused(3, yes(proposal)), Refused::RetiredKey { .. }));
     let Some(Outcome::Open(tally)) = world.state.outcome(&proposal, world.now) else { panic!() };

@@ -22,9 +22,9 @@ struct Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step =
-        (0_u8..28, 0_u8..12, 0_u8..6, 0_u8..4, prop_oneof![3 => Just(0), 2 => 1_u16..300, 1 => Just(1000)])
+        (0_u8..35, 0_u8..12, 0_u8..6, 0_u8..4, prop_oneof![3 => Just(0), 2 => 1_u16..300, 1 => Just(1000)])
             .prop_map(|(what, who, a, b, wait_ms)| Step { what, who, a, b, wait_ms });
-    proptest::collection::vec(step, 0..120)
+    proptest::collection::vec(step, 0..160)
 }
 
 /// Stewards, auditors, an operator, volunteers with and without credit, strangers, and a key that follows another.
@@ -33,9 +33,10 @@ const WHO: [u8; 12] = [1, 2, 3, 11, 12, 21, 31, 32, 40, 99, 50, 4];
 fn body(world: &mut World, proposals: &[BlobHash], step: &Step) -> Body {
     let who = WHO[usize::from(step.who)];
     let (a, b) = (step.a, step.b);
-    let proposal = proposals.get(usize::from(a)).copied().unwrap_or(hash(0x70));
+    let latest = proposals.len().checked_sub(1 + usize::from(a / 2));
+    let proposal = latest.map_or(hash(0x70), |place| proposals[place]);
     let ballot = [Ballot::Yes, Ballot::Yes, Ballot::No, Ballot::Abstain][usize::from(b)];
-    let (round, worker) = (u64::from(a), u32::from(b));
+    let (round, worker) = (2 + u64::from(a / 2), u32::from(b));
     let candidate_hash = parameters(round);
     let small = || "small".to_owned();
     let reason = || "because".to_owned();
@@ -68,12 +69,15 @@ fn body(world: &mut World, proposals: &[BlobHash], step: &Step) -> Body {
         }
         8 => candidate(round).into(),
         9 => card(candidate_hash, (b == 0).then(|| parameters(0))).into(),
-        10 => Promotion { model: small(), candidate: candidate_hash, proposal, previous: None }.into(),
+        10 => {
+            let body = world.state.proposals().get(&proposal).map_or(candidate_hash, |found| found.body);
+            Promotion { previous: None, ..world.promotion(body, proposal) }.into()
+        }
         11 => Rollback { model: small(), to: candidate_hash, proposal }.into(),
         12 => NewRoles { proposal, roles: roles() }.into(),
         13 => Amendment { proposal, constitution: constitution() }.into(),
         14 => Incident {
-            trigger: if b == 0 { Trigger::Fork } else { Trigger::Other },
+            trigger: if b == 0 && a == 0 { Trigger::Fork } else { Trigger::Other },
             run: None,
             operator: Some(key(21)),
             detail: reason(),
@@ -100,6 +104,7 @@ fn body(world: &mut World, proposals: &[BlobHash], step: &Step) -> Body {
                 }
                 22 => Advise { proposal, vote: ballot }.into(),
                 23 => Second { proposal }.into(),
+                24 if a < 3 => Second { proposal }.into(),
                 24 => Pause { scope: if b == 0 { Scope::All } else { Scope::Run(RUN) }, reason: reason() }
                     .into(),
                 25 if b < 2 => RatifyPause { pause }.into(),
@@ -119,8 +124,44 @@ fn body(world: &mut World, proposals: &[BlobHash], step: &Step) -> Body {
     }
 }
 
+/// What a step logs: one thing that somebody tries, or what several people do who agree.
+fn bodies(world: &mut World, proposals: &[BlobHash], step: &Step) -> Vec<Body> {
+    let latest = proposals.last().copied().unwrap_or(hash(0x70));
+    let round = world.state.runs()[&RUN].rounds.len() as u64;
+    let about = world.state.proposals().get(&latest).map_or(parameters(2), |found| found.body);
+    match step.what {
+        28 | 29 => {
+            let mut all: Vec<Body> =
+                vec![Commits { run: RUN, round, attempt: 1, count: 4, commits: hash(3) }.into()];
+            all.extend(
+                (0..4).map(|worker| UpdateAccepted { attempt: 1, ..update(round, worker, worker) }.into()),
+            );
+            all.push(Aggregate { loss: Some(MicroNats(3_000_000)), ..aggregate(round) }.into());
+            all
+        }
+        30 => {
+            let propose =
+                world.proposal(ProposalKind::Promote, "small", parameters(2 + u64::from(step.a / 2)));
+            vec![world.sign(1, propose).into()]
+        }
+        31 | 32 => [1, 2, 3]
+            .map(|n| world.sign(n, Vote { proposal: latest, vote: Ballot::Yes, reason: None }).into())
+            .into(),
+        33 => {
+            let sign = SignOff { candidate: about, card: BlobHash::of(&about.0), note: None };
+            let attest = Attest { subject: about, reproduces: true };
+            let mut all = vec![card(about, None).into()];
+            all.extend([11, 12].map(|n| world.sign(n, attest.clone()).into()));
+            all.extend([2, 11].map(|n| world.sign(n, sign.clone()).into()));
+            all
+        }
+        34 => vec![world.promotion(about, latest).into()],
+        _ => vec![body(world, proposals, step)],
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn refused_entries_change_nothing_and_replicas_agree(steps in steps()) {
@@ -128,7 +169,7 @@ proptest! {
         let mut proposals = Vec::new();
         for step in &steps {
             world.now += u64::from(step.wait_ms);
-            let body = body(&mut world, &proposals, step);
+            for body in bodies(&mut world, &proposals, step) {
             let entry = Entry::new(world.now, body);
             let before = world.state.clone();
             let index = world.log.len() as u64;
@@ -150,6 +191,7 @@ proptest! {
             }
             for proposal in &proposals {
                 prop_assert!(timeline(&world.state, proposal, world.now).is_some());
+            }
             }
             prop_assert!(model_page(&world.state, "small", world.now).is_some());
         }

@@ -6,7 +6,7 @@ use potluck_governance::constitution::Share;
 use potluck_governance::entry::*;
 use potluck_governance::gate::{CheckName, Missing, promotion_ready};
 use potluck_governance::limits::*;
-use potluck_governance::state::Cause;
+use potluck_governance::state::{Cause, Cover};
 use potluck_governance::statement::*;
 use potluck_governance::*;
 use potluck_types::{BlobHash, JobId};
@@ -83,7 +83,18 @@ fn one_person_does_not_sign_off_twice_and_cards_cannot_be_swapped() {
     // A new card, and the signatures under the old one are void.
     world.log(Card { card: hash(66), ..card(candidate, None) });
     let missing = promotion_ready(&world.state, &candidate, world.now).unwrap_err();
-    assert!(matches!(missing[..], [Missing::SignOffs { have: 0, need: 2 }]));
+    assert!(matches!(missing[..], [Missing::SignOffs { have: 0, need: 2 }, Missing::LateCard { .. }]));
+    // Two signatures under the new card do not make up for votes on the old one.
+    for n in [2, 11] {
+        world.say(n, SignOff { candidate, card: hash(66), note: None });
+    }
+    let refused = world.refused(world.promotion(candidate, proposal));
+    assert!(
+        matches!(&refused, Refused::NotReady { missing } if matches!(missing[..], [Missing::LateCard { .. }]))
+    );
+    let again = world.pass(ProposalKind::Promote, "small", candidate);
+    assert!(matches!(world.refused(world.promotion(candidate, proposal)), Refused::NotReady { .. }));
+    world.log(world.promotion(candidate, again));
 }
 
 #[test]
@@ -161,6 +172,31 @@ fn unaudited_rounds_and_late_failures_turn_the_gate_red() {
     assert!(!check(&world, CheckName::Quarantine).passed);
     let checks = gate::gate(&world.state, &hash(90));
     assert!(checks.iter().find(|check| check.name == CheckName::Quarantine).unwrap().passed);
+}
+
+#[test]
+fn a_failure_takes_what_was_counted_on_credibility() {
+    let mut world = World::new();
+    world.start_run();
+    for round in 0..7 {
+        world.log(Commits { run: RUN, round, attempt: 0, count: 4, commits: hash(3) });
+        for worker in 0..4 {
+            world.log(UpdateAccepted { audited: round < 5, ..update(round, worker, worker) });
+        }
+        world.log(aggregate(round));
+    }
+    let covers = |world: &World, n| -> Vec<Cover> {
+        world.state.runs()[&RUN].contributions[&key(n)].iter().map(|one| one.cover).collect()
+    };
+    assert_eq!(covers(&world, 31)[4..], [Cover::Passed, Cover::Credible, Cover::Credible]);
+    world.log(Audit { run: RUN, round: 6, worker: 0, volunteer: key(31), verdict: AuditVerdict::Failed });
+    assert_eq!(covers(&world, 31)[4..], [Cover::Passed, Cover::Bare, Cover::Failed]);
+    assert_eq!(covers(&world, 32)[4..], [Cover::Passed, Cover::Credible, Cover::Credible]);
+    // The second replay clears it: the last verdict counts, and credibility has to be earned again.
+    world.log(Audit { run: RUN, round: 6, worker: 0, volunteer: key(31), verdict: AuditVerdict::Passed });
+    assert_eq!(covers(&world, 31)[4..], [Cover::Passed, Cover::Bare, Cover::Passed]);
+    let credit = world.state.credit(key(31)).expect("it contributed");
+    assert_eq!((credit.audits_passed, credit.audits_failed, credit.streak), (6, 0, 1));
 }
 
 #[test]
@@ -293,11 +329,8 @@ fn a_log_may_begin_with_nobody_in_office_and_is_founded_once() {
 
     world.state = State::new();
     world.log.clear();
-    let genesis = Genesis {
-        origin: ORIGIN.to_owned(),
-        constitution: Constitution::default(),
-        roles: Roles::nobody(),
-    };
+    let genesis =
+        Genesis { origin: ORIGIN.to_owned(), constitution: Constitution::default(), roles: Roles::nobody() };
     world.log(genesis);
     // Work goes on; nothing is decided.
     world.log(Job { job: JOB, name: String::new(), spec: hash(8), submitter: None });

@@ -92,7 +92,7 @@ fn entries() -> Vec<Body> {
         Candidate { rebuilt_without: vec![Source(Target::DataSet("plays".to_owned()))], ..candidate(1) }
             .into(),
         card(hash(0x71), Some(hash(0x73))).into(),
-        vote.sign(&secret(1)).unwrap().into(),
+        vote.sign(&secret(1)).expect("a good statement").into(),
         Promotion { model: "small".to_owned(), candidate: hash(0x71), proposal: hash(0x70), previous: None }
             .into(),
         Rollback { model: "small".to_owned(), to: hash(0x71), proposal: hash(0x70) }.into(),
@@ -112,7 +112,7 @@ fn entries() -> Vec<Body> {
 fn golden(name: &str, text: &[u8]) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("vectors/v1").join(format!("{name}.json"));
     if std::env::var_os("POTLUCK_BLESS").is_some() {
-        std::fs::write(&path, [text, b"\n"].concat()).unwrap();
+        std::fs::write(&path, [text, b"\n"].concat()).expect("a folder for the golden texts");
     }
     let golden = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     assert_eq!(String::from_utf8_lossy(text), golden.trim_end_matches('\n'), "{name}");

@@ -190,7 +190,10 @@ impl Relay {
                     lease_id, lease: Lease { job, shard, volunteer, session, .. }, claim, ..
                 } = delivered;
                 let (backend, claim) = (claim.backend, Some(claim.result));
-                self.blame(&Blamed { job, shard, volunteer, session, lease: lease_id, backend, claim }, reason);
+                self.blame(
+                    &Blamed { job, shard, volunteer, session, lease: lease_id, backend, claim },
+                    reason,
+                );
             }
             CheckVerdict::Undecided => {
                 let Some(delivered) = self.finish_delivery(ticket) else { return };

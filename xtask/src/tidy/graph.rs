@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::Command;
 
 /// Crates that are pure: nothing below them may touch a clock, a socket, a GPU or a source of randomness.
-const PURE: &[&str] = &["potluck-types", "potluck-ledger", "potluck-schedule", "potluck-verify"];
+const PURE: &[&str] =
+    &["potluck-types", "potluck-ledger", "potluck-schedule", "potluck-verify", "potluck-governance"];
 /// What that means.
 const IMPURE: &[&str] = &[
     "tokio",
@@ -30,6 +31,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("potluck-kernels", &["potluck-types"]),
     ("potluck-ledger", &[]),
     ("potluck-verify", &["potluck-types"]),
+    ("potluck-governance", &["potluck-types"]),
     ("potluck-train", &["potluck-types", "potluck-kernels"]),
     ("potluck-burn", &["potluck-train"]),
     ("potluck-web-burn", &["potluck-burn", "potluck-train"]),
@@ -91,6 +93,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 /// Crates that stand at a boundary and may serialize.
 const SERIALIZING: &[&str] = &[
     "potluck-proto",
+    "potluck-governance",
     "potluck-relay",
     "potluck-cli",
     "potluck-mesh",

@@ -7,7 +7,9 @@
 mod decisions;
 mod facts;
 
-pub use decisions::{Amendment, Founding, Genesis, Kernel, NewRoles, ParameterSet, Promotion, Rollback, Signed};
+pub use decisions::{
+    Amendment, Founding, Genesis, Kernel, NewRoles, ParameterSet, Promotion, Rollback, Signed,
+};
 pub use facts::{
     Aggregate, AggregatedUpdate, Audit, AuditVerdict, Candidate, Card, Commits, DataSet, EpochCommitted,
     EpochOpened, Incident, Job, MicroNats, ResultAccepted, ResultRejected, Run, Source, Trigger,

@@ -57,6 +57,14 @@ pub enum Missing {
         /// The proposal.
         proposal: BlobHash,
     },
+    /// A proposal younger than the card.
+    #[error(
+        "the eval card was logged after proposal {proposal}: people vote on what they can read, so propose again"
+    )]
+    LateCard {
+        /// The proposal.
+        proposal: BlobHash,
+    },
     /// Seconds.
     #[error("the proposal has {have} of {need} seconds")]
     Seconds {

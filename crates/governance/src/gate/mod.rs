@@ -16,7 +16,7 @@ mod missing;
 
 pub use missing::Missing;
 
-use crate::state::{CandidateState, State};
+use crate::state::{CandidateState, Outcome, State};
 use crate::statement::{ProposalKind, Target};
 use potluck_types::BlobHash;
 use std::fmt;
@@ -321,12 +321,18 @@ fn proposal_missing(state: &State, candidate: &BlobHash, now_ms: u64) -> Option<
     let mut index = None;
     for proposal in proposals.filter(|proposal| proposal.applied.is_none()) {
         let Some(outcome) = state.outcome(&proposal.id, now_ms) else { continue };
-        if matches!(outcome, crate::state::Outcome::Passed(_)) {
+        let late = state.candidates().get(candidate).is_some_and(|found| found.card_index > proposal.index);
+        let passed = matches!(outcome, Outcome::Passed(_));
+        if passed && !late {
             return None;
         }
         if Some(proposal.index) > index {
             index = Some(proposal.index);
-            latest = Missing::from_outcome(proposal, &outcome);
+            latest = if passed {
+                Missing::LateCard { proposal: proposal.id }
+            } else {
+                Missing::from_outcome(proposal, &outcome)
+            };
         }
     }
     Some(latest)

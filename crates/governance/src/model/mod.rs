@@ -10,7 +10,7 @@ pub use timeline::{Event, Timeline, What, timeline};
 use crate::entry::{Card, DataSet, Source};
 use crate::gate::{Check, gate};
 use crate::key::Key;
-use crate::state::{Contributed, ModelChange, Pause, State};
+use crate::state::{Contributed, ModelChange, Pause, SignedOff, State};
 use crate::statement::Ballot;
 use potluck_types::{BlobHash, JobId};
 
@@ -59,7 +59,7 @@ pub struct Lineage {
     pub card: Option<Card>,
     /// The gate as it is now: attestations and quarantines may have changed since a promotion.
     pub checks: Vec<Check>,
-    /// Who read and tried the card.
+    /// Who read and tried the card as it is now.
     pub signed_off: Vec<Voice>,
     /// Auditors who derived the same parameters.
     pub reproduced_by: Vec<String>,
@@ -80,6 +80,8 @@ pub struct VersionPage {
     pub proposal: BlobHash,
     /// The card that was read before the vote.
     pub card_read: BlobHash,
+    /// Who had read and tried that card.
+    pub signed_off: Vec<Voice>,
     /// Stewards for it.
     pub approvals: Vec<Voice>,
     /// Stewards against it.
@@ -144,6 +146,7 @@ pub fn model_page(state: &State, name: &str, now_ms: u64) -> Option<ModelPage> {
             promoted_ms: version.at_ms,
             proposal: version.proposal,
             card_read: version.card,
+            signed_off: voices(state, version.signed_off.iter()),
             approvals,
             dissent,
             abstained,
@@ -221,12 +224,18 @@ pub fn lineage(state: &State, candidate: &BlobHash) -> Option<Lineage> {
         contributors,
         card: found.card.clone(),
         checks: gate(state, candidate),
-        signed_off: signed
-            .map(|(name, signed)| Voice { name: state.display_name(name), reason: signed.note.clone() })
-            .collect(),
+        signed_off: voices(state, signed),
         reproduced_by: names(same),
         differed_for: names(other),
     })
+}
+
+fn voices<'a>(state: &State, signed: impl Iterator<Item = (&'a String, &'a SignedOff)>) -> Vec<Voice> {
+    let voice = |(name, signed): (&String, &SignedOff)| Voice {
+        name: state.display_name(name),
+        reason: signed.note.clone(),
+    };
+    signed.map(voice).collect()
 }
 
 fn votes(state: &State, proposal: &BlobHash) -> (Vec<Voice>, Vec<Voice>, Vec<Voice>) {

@@ -29,6 +29,12 @@ impl State {
         {
             missing.push(why);
         }
+        // Another proposal may have passed with this card; the one that is named has to be one of those.
+        let older = self.proposals.get(proposal).is_some_and(|named| named.index < found.card_index);
+        let late = Missing::LateCard { proposal: *proposal };
+        if older && !missing.contains(&late) {
+            missing.push(late);
+        }
         if found.entry.model != *model {
             missing.push(Missing::Model { model: found.entry.model.clone() });
         }
@@ -41,14 +47,17 @@ impl State {
     }
 
     pub(super) fn record_promotion(&mut self, index: u64, now_ms: u64, promotion: &Promotion) {
-        let card = self.candidates.get(&promotion.candidate).and_then(|found| found.card.as_ref());
-        let card = card.map_or(BlobHash([0; 32]), |card| card.card);
+        let Some(candidate) = self.candidates.get(&promotion.candidate) else { return };
+        let Some(card) = candidate.card.as_ref().map(|card| card.card) else { return };
+        let signed = candidate.sign_offs.iter().filter(|(_, signed)| signed.card == card);
+        let signed_off = signed.map(|(name, signed)| (name.clone(), signed.clone())).collect();
         let model = self.models.entry(promotion.model.clone()).or_default();
         model.versions.push(Version {
             candidate: promotion.candidate,
             previous: model.current,
             proposal: promotion.proposal,
             card,
+            signed_off,
             index,
             at_ms: now_ms,
         });
@@ -150,8 +159,8 @@ impl State {
     /// Notes that a proposal took effect, and who had a part in it: proposed, voted, attested or signed the card.
     pub(super) fn decide(&mut self, index: u64, at_ms: u64, proposal: Option<BlobHash>) {
         let Some(id) = proposal else { return };
-        self.use_proposal(Some(id), index);
-        let Some(found) = self.proposals.get(&id) else { return };
+        let Some(found) = self.proposals.get_mut(&id) else { return };
+        found.applied = Some(index);
         let mut deciders: BTreeSet<String> = found.votes.keys().cloned().collect();
         deciders.extend(found.by_name.clone());
         deciders

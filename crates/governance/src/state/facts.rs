@@ -254,6 +254,7 @@ impl State {
                     index,
                     at_ms: now_ms,
                     card: None,
+                    card_index: 0,
                     sign_offs: BTreeMap::new(),
                 };
                 self.candidates.insert(entry.parameters, candidate);
@@ -261,6 +262,7 @@ impl State {
             Body::Card(card) => {
                 if let Some(candidate) = self.candidates.get_mut(&card.candidate) {
                     candidate.card = Some(card.clone());
+                    candidate.card_index = index;
                 }
             }
             Body::Incident(incident) => self.record_incident(index, now_ms, incident),

@@ -77,6 +77,8 @@ pub struct CandidateState {
     pub at_ms: u64,
     /// Its eval card: the last one.
     pub card: Option<Card>,
+    /// Index of that card's entry; 0 without one.
+    pub card_index: u64,
     /// Who signed which card, by folded name.
     pub sign_offs: BTreeMap<String, SignedOff>,
 }
@@ -92,6 +94,8 @@ pub struct Version {
     pub proposal: BlobHash,
     /// The eval card that was read.
     pub card: BlobHash,
+    /// Who had signed that card then, by folded name.
+    pub signed_off: BTreeMap<String, SignedOff>,
     /// Index of its promotion.
     pub index: u64,
     /// Time of its promotion.
@@ -310,7 +314,7 @@ impl State {
             }
             Body::Kernel(kernel) => {
                 self.kernels.insert(kernel.hash, kernel.clone());
-                self.use_proposal(kernel.proposal, index);
+                self.decide(index, now_ms, kernel.proposal);
             }
             Body::Promotion(promotion) => self.record_promotion(index, now_ms, promotion),
             Body::Rollback(rollback) => self.record_rollback(index, now_ms, rollback),
@@ -499,11 +503,5 @@ impl State {
             proposal.settle(people, constitution.advice_against, now_ms);
             now_ms < proposal.closes
         });
-    }
-
-    fn use_proposal(&mut self, proposal: Option<BlobHash>, index: u64) {
-        if let Some(found) = proposal.and_then(|id| self.proposals.get_mut(&id)) {
-            found.applied = Some(index);
-        }
     }
 }

@@ -160,7 +160,10 @@ impl People {
         let root = self.root(old);
         self.roots.insert(new, root);
         self.retired.insert(old);
-        self.revoking.remove(&old);
+        // Who flees from a revocation with a stolen key does not get away from those who wanted it.
+        if let Some(names) = self.revoking.remove(&old) {
+            self.revoking.insert(new, names);
+        }
         for person in self.roles.people_mut() {
             if person.key == old {
                 person.key = new;

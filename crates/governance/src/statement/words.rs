@@ -28,7 +28,8 @@ pub enum ProposalKind {
     Roles,
     /// A new constitution: thresholds and clocks.
     Constitution,
-    /// That a decision was wrong. Opened by an appeal, never proposed.
+    /// That a decision was wrong. Opened by an appeal, never proposed. Upheld against the promotion of the version in
+    /// use, it justifies the rollback; against anything else it is a public verdict on which others may act.
     Appeal,
 }
 

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use potluck_governance::{Roles, entry};
+use potluck_governance::{Constitution, Roles, entry};
 use potluck_ledger::{AddCheckpoint, Bundle, LogFile, Note, Receipt, root_at};
 use potluck_types::VolunteerId;
 use serde::Deserialize;
@@ -155,6 +155,15 @@ async fn read_entry(app: &App, now: &Published, index: u64) -> Result<Vec<u8>, A
     entries.get((index - bundle.first_entry()) as usize).map(|entry| entry.to_vec()).ok_or_else(unpublished)
 }
 
+/// Who decides, and by which rules.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct People {
+    #[serde(default)]
+    constitution: Constitution,
+    roles: Roles,
+}
+
 #[derive(Debug, Deserialize)]
 pub(crate) struct Begin {
     from: Option<u64>,
@@ -217,9 +226,13 @@ pub(crate) async fn found(
     body: String,
 ) -> Result<Response, ApiError> {
     app.authorize(&headers)?;
-    let roles: Roles = serde_json::from_str(&body).map_err(|error| {
-        bad(format!("that is no roles document: {error}"), "`potluck governance found --help` shows one")
+    let people: People = serde_json::from_str(&body).map_err(|error| {
+        bad(
+            format!("that names no people: {error}"),
+            "send roles and, unless the usual rules are to hold, constitution",
+        )
     })?;
-    let index = app.log.append(entry::Founding { roles }).await?;
+    let founding = entry::Founding { constitution: people.constitution, roles: people.roles };
+    let index = app.log.append(founding).await?;
     Ok((StatusCode::CREATED, Json(Logged { index })).into_response())
 }

@@ -3,7 +3,8 @@
 use crate::db::{JobRow, job_digest};
 use crate::names;
 use crate::runs::store::{ACCEPTED, DataSetRow, RoundRow, RunRow, UpdateRow};
-use potluck_governance::{Body, Key, entry};
+use potluck_governance::limits::{MAX_NAME_BYTES, MAX_REASON_BYTES};
+use potluck_governance::{Body, Key, entry, readable};
 use potluck_proto::{BlobRef, RejectReason};
 use potluck_schedule::AcceptedTile;
 use potluck_types::{BlobHash, JobId, VolunteerId};
@@ -18,14 +19,14 @@ fn key(volunteer: &VolunteerId) -> Key {
     Key(volunteer.0)
 }
 
-/// A submitter's words, without what an entry cannot hold.
-fn words(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).collect::<String>().trim().to_owned()
-}
-
 /// A job that came in.
 pub(crate) fn job(row: &JobRow) -> entry::Job {
-    entry::Job { job: row.id, name: words(&row.name), spec: job_digest(row), submitter: None }
+    entry::Job {
+        job: row.id,
+        name: readable(&row.name, MAX_NAME_BYTES),
+        spec: job_digest(row),
+        submitter: None,
+    }
 }
 
 /// A data set that came in.
@@ -49,7 +50,7 @@ pub(crate) fn run(row: &RunRow, parameters: BlobHash) -> entry::Run {
     data_sets.dedup();
     entry::Run {
         run: row.id,
-        name: words(&row.request.name),
+        name: readable(&row.request.name, MAX_NAME_BYTES),
         request: BlobHash::of(&request),
         checkpoint: row.checkpoint.hash,
         parameters,
@@ -133,7 +134,7 @@ pub(crate) fn round(run: JobId, round: &RoundRow, updates: &[UpdateRow]) -> Vec<
                 volunteer,
                 update: update_hash,
                 audited: update.audited,
-                reason: words(&update.verdict),
+                reason: readable(&update.verdict, MAX_REASON_BYTES),
             }
             .into()
         });
