@@ -237,9 +237,23 @@ impl TestRelay {
     /// # Panics
     /// It does not start.
     pub fn restart(&mut self) {
+        self.restart_after(|_| {});
+    }
+
+    /// Where the relay keeps everything.
+    pub fn data(&self) -> &std::path::Path {
+        self.data.path()
+    }
+
+    /// Stops the relay, does something to its data, and starts another one on them.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn restart_after(&mut self, meanwhile: impl FnOnce(&std::path::Path)) {
         let Some(running) = self.running.take() else { return };
         let config = config(running.address, &self.data);
         self.runtime.block_on(running.shut_down());
+        meanwhile(self.data.path());
         let running = self.runtime.block_on(potluck_relay::start(config)).expect("the relay starts again");
         self.running = Some(running);
     }

@@ -79,6 +79,18 @@ On a terminal the view redraws; otherwise each round is a line. Leaving does not
 
 Everything it needs is public; each piece is checked by its hash. Ends with exit code 1 if an update is refuted.")]
     Replay(ReplayArgs),
+    /// Check a relay's public log: signature, every hash, and that each decision follows from what people signed
+    #[command(after_help = "Examples:
+  potluck audit https://relay.example.org
+  potluck audit copy-of-the-log
+  potluck audit copy-of-the-log --key example.org/log+…
+
+The relay is asked for the log's files and for nothing else: a copy of them in a folder does as well, with the relay gone. \
+What was checked is remembered, so that a log that shows another history later is found out. Ends with exit code 1 if \
+something is wrong.")]
+    Audit(AuditArgs),
+    /// One entry of the public log, with the proof that it stands there
+    Receipt(ReceiptArgs),
     /// Use models as folders in Hugging Face's GPT-2 layout
     Model(ModelArgs),
     /// Lend this machine without a browser
@@ -313,6 +325,69 @@ pub struct PeersArgs {
     pub token: TokenArgs,
 }
 
+/// `potluck audit`.
+#[derive(Debug, Clone, Args)]
+pub struct AuditArgs {
+    /// A relay's address, or a folder with a copy of the log's files
+    #[arg(value_name = "RELAY_OR_FOLDER")]
+    pub source: String,
+    /// The log's key, NAME+HASH+BASE64; without it, the one that was seen first
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
+    /// Folder where logs are remembered
+    #[arg(long, value_name = "FOLDER")]
+    pub remember: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `potluck receipt`.
+#[derive(Debug, Clone, Args)]
+pub struct ReceiptArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: ReceiptCommand,
+}
+
+/// What to do with a receipt.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ReceiptCommand {
+    /// Check a receipt without asking anybody
+    Verify(ReceiptVerifyArgs),
+    /// Fetch the receipt of an entry
+    Fetch(ReceiptFetchArgs),
+}
+
+/// `potluck receipt verify`.
+#[derive(Debug, Clone, Args)]
+pub struct ReceiptVerifyArgs {
+    /// The receipt
+    pub file: PathBuf,
+    /// The log's key, NAME+HASH+BASE64; without it, the one that `potluck audit` saw first
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
+    /// Folder where logs are remembered
+    #[arg(long, value_name = "FOLDER")]
+    pub remember: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `potluck receipt fetch`.
+#[derive(Debug, Clone, Args)]
+pub struct ReceiptFetchArgs {
+    /// The entry's index
+    pub index: u64,
+    /// File to write
+    #[arg(long, short, value_name = "FILE")]
+    pub out: PathBuf,
+    /// The relay.
+    #[command(flatten)]
+    pub relay: RelayAddress,
+}
+
 /// How much of the machine is lent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PresetArg {
@@ -480,6 +555,9 @@ mod tests {
             "potluck submit train run.toml --watch --name n --json",
             "potluck watch 3F2a --json --relay http://x:1",
             "potluck peers",
+            "potluck audit http://x:1 --key k --remember d --json",
+            "potluck receipt verify r.txt --key k",
+            "potluck receipt fetch 7 --out r.txt --relay http://x:1",
             "potluck peers 3F2a --watch --json --token t",
             "potluck runs --json",
             "potluck pause 3f2a --token t",
@@ -510,6 +588,9 @@ mod tests {
             ("potluck jobs --token a --token-file b", Kind::ArgumentConflict),
             ("potluck status xyz", Kind::ValueValidation),
             ("potluck peers xyz", Kind::ValueValidation),
+            ("potluck audit", Kind::MissingRequiredArgument),
+            ("potluck receipt", Kind::DisplayHelpOnMissingArgumentOrSubcommand),
+            ("potluck receipt fetch x --out r", Kind::ValueValidation),
             ("potluck tabs --count 0", Kind::ValueValidation),
             ("potluck submit train", Kind::MissingRequiredArgument),
             ("potluck watch xyz", Kind::ValueValidation),

@@ -14,6 +14,7 @@ pub mod error;
 pub mod generate;
 pub mod job;
 pub mod jobs;
+pub mod ledger;
 pub mod model;
 pub mod npy;
 pub mod peers;
@@ -26,7 +27,7 @@ pub mod submit;
 pub mod tabs;
 pub mod volunteer;
 
-use args::{Cli, Command, ModelCommand, SubmitJob, TokenArgs};
+use args::{Cli, Command, ModelCommand, ReceiptCommand, SubmitJob, TokenArgs};
 use clap::CommandFactory as _;
 use client::Client;
 use error::CliError;
@@ -109,6 +110,13 @@ pub fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Replay(args) => {
             public(&args.relay.relay).and_then(|client| runs::replay::command(args, &client))
         }
+        Command::Audit(args) => ledger::audit::command(args, public),
+        Command::Receipt(receipt) => match &receipt.command {
+            ReceiptCommand::Verify(args) => ledger::receipt::verify(args),
+            ReceiptCommand::Fetch(args) => {
+                public(&args.relay.relay).and_then(|client| ledger::receipt::fetch(args, &client))
+            }
+        },
         Command::Model(model) => match &model.command {
             ModelCommand::Generate(args) => generate::generate(args, &stop),
             ModelCommand::Logits(args) => generate::logits(args, &stop),
@@ -140,6 +148,11 @@ pub fn wants_json(cli: &Cli) -> bool {
         Command::Pause(args) | Command::Resume(args) => args.json,
         Command::Watch(args) => args.json,
         Command::Replay(args) => args.json,
+        Command::Audit(args) => args.json,
+        Command::Receipt(receipt) => match &receipt.command {
+            ReceiptCommand::Verify(args) => args.json,
+            ReceiptCommand::Fetch(_) => false,
+        },
         Command::Model(model) => match &model.command {
             ModelCommand::Generate(args) => args.json,
             ModelCommand::Logits(args) => args.json,

@@ -59,6 +59,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "potluck-proto",
             "potluck-schedule",
             "potluck-verify",
+            "potluck-ledger",
+            "potluck-governance",
             "potluck-mesh",
             "potluck-rounds",
             "potluck-train",

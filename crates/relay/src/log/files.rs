@@ -12,6 +12,8 @@ use tokio::runtime::Handle;
 
 /// The latest checkpoint.
 pub(super) const CHECKPOINT: &str = "checkpoint";
+/// The key that signs it, for whoever has a copy and nothing else.
+pub(super) const KEY: &str = "key";
 
 /// The files of a log.
 #[derive(Debug, Clone)]

@@ -72,7 +72,8 @@ fn text(body: String) -> Response {
         .into_response()
 }
 
-/// A file of the log in the layout of C2SP tlog-tiles: `checkpoint`, `tile/LEVEL/INDEX`, `tile/entries/INDEX`.
+/// A file of the log in the layout of C2SP tlog-tiles: `checkpoint`, `tile/LEVEL/INDEX`, `tile/entries/INDEX`; and
+/// `key`.
 #[utoipa::path(get, path = "/log/{path}", params(("path" = String, Path)),
     responses((status = 200, body = Vec<u8>), (status = 404, body = ApiError)))]
 pub(crate) async fn get_file(State(app): Shared, Path(path): Path<String>) -> Result<Response, ApiError> {
@@ -83,6 +84,9 @@ pub(crate) async fn get_file(State(app): Shared, Path(path): Path<String>) -> Re
         } else {
             Ok(text(now.note.to_string()))
         };
+    }
+    if path == super::files::KEY {
+        return Ok(text(format!("{}\n", app.log.verifier())));
     }
     let file: LogFile = path.parse().map_err(|_| missing(format!("{path:?} is no file of a log")))?;
     let bytes =

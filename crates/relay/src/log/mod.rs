@@ -101,6 +101,7 @@ impl Log {
         let key = SignerKey::from_seed(origin, KeyKind::Ed25519, seed)?;
         let files = Files::open(folder)?;
         let published = publish::last(&files, &key).await?;
+        files.put(files::KEY, format!("{}\n", key.verifier()).into_bytes()).await?;
         let log = Self(Arc::new(Inner {
             sequencer: Mutex::default(),
             db,

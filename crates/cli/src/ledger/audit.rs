@@ -1,0 +1,197 @@
+//! `potluck audit`: everything that a log claims, derived again from its files.
+
+use super::known::{self, Known};
+use super::source::{Reader, Source};
+use crate::args::AuditArgs;
+use crate::client::Client;
+use crate::error::CliError;
+use crate::progress::Progress;
+use potluck_governance::Checker;
+use potluck_ledger::{Checkpoint, Note, SignedCheckpoint, VerifierKey, prove_consistency, root_at};
+use serde_json::{Value, json};
+
+/// Entries between two looks at the progress.
+const LOOK_EVERY: u64 = 4096;
+
+/// Checks a whole log, and says what it checked and what it could not.
+///
+/// # Errors
+/// The log cannot be read, or something in it is wrong; the message names it.
+pub fn command(
+    args: &AuditArgs,
+    open: impl FnOnce(&str) -> Result<Client, CliError>,
+) -> Result<(), CliError> {
+    let client;
+    let folder = std::path::Path::new(&args.source);
+    let source = if folder.is_dir() {
+        Source::Folder(folder.to_owned())
+    } else {
+        client = open(&args.source)?;
+        Source::Relay(&client)
+    };
+    let root = args.remember.clone().unwrap_or_else(known::usual_root);
+    let mut report = Report { json: args.json, lines: Vec::new() };
+
+    let note = source.checkpoint()?;
+    let origin = origin_of(&note)?;
+    let known = Known::read(&root, &origin)?;
+    let (key, trust) = believed_key(args.key.as_deref(), &known, &source)?;
+    let signed = SignedCheckpoint::open(&note, &origin, &key).map_err(|error| wrong("checkpoint", &error))?;
+    let head = signed.head();
+    report.checked("signature", &format!("of {origin} over {} entries, by {trust}", head.size));
+
+    let checker = read_all(&source, &signed)?;
+    let found = checker.report();
+    report.checked("tree", &format!("all {} entries and every hash above them lead to the root", head.size));
+    against_last(&known, &origin, &key, &signed, &source, &mut report)?;
+    let kinds: Vec<String> = found.kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    if !found.clean() {
+        for finding in &found.errors {
+            report.wrong("entries", &finding.to_string());
+        }
+        let first = found.errors.first().map(ToString::to_string).unwrap_or_default();
+        report.end(false, &origin, head.size);
+        return Err(CliError::Record {
+            what: format!("{} entries do not follow", found.error_count),
+            cause: first,
+        });
+    }
+    report.checked("entries", &format!("each follows from those before: {}", kinds.join(", ")));
+    report.checked("signatures", &format!("{} of people, with their votes counted again", found.signatures));
+    for unchecked in &found.unchecked {
+        report.open("not checked", &unchecked.to_string());
+    }
+    known.remember(&key, &signed)?;
+    report.end(true, &origin, head.size);
+    Ok(())
+}
+
+/// The name that a checkpoint claims; nothing of it is believed yet.
+fn origin_of(note: &[u8]) -> Result<String, CliError> {
+    let note = Note::parse(note).map_err(|error| wrong("checkpoint", &error))?;
+    let checkpoint: Checkpoint = note.text().parse().map_err(|error| wrong("checkpoint", &error))?;
+    Ok(checkpoint.origin().to_owned())
+}
+
+/// The key that the person gave, or that was seen first, or that the log's holder names.
+fn believed_key(
+    given: Option<&str>,
+    known: &Known,
+    source: &Source<'_>,
+) -> Result<(VerifierKey, &'static str), CliError> {
+    let (text, trust) = match (given, &known.key) {
+        (Some(given), _) => (given.to_owned(), "the key that you gave"),
+        (None, Some(seen)) => (seen.clone(), "the key that was seen first"),
+        (None, None) => (source.key()?, "the key that comes with it, seen for the first time"),
+    };
+    let key = text.parse::<VerifierKey>().map_err(|error| CliError::Usage {
+        message: format!("{text:?} is not a log's key: {error}"),
+        hint: "a key is written NAME+HASH+BASE64; GET /api/v1/log of the relay has it".into(),
+    })?;
+    Ok((key, trust))
+}
+
+/// The log has to go on from what was seen last.
+fn against_last(
+    known: &Known,
+    origin: &str,
+    key: &VerifierKey,
+    signed: &SignedCheckpoint,
+    source: &Source<'_>,
+    report: &mut Report,
+) -> Result<(), CliError> {
+    let Some(last) = &known.checkpoint else { return Ok(()) };
+    let last =
+        SignedCheckpoint::open(last, origin, key).map_err(|error| wrong("remembered checkpoint", &error))?;
+    let (old, new) = (last.head(), signed.head());
+    let mut reader = Reader { source, failed: None };
+    if new.size < old.size {
+        // An older copy of the same log is fine, and says so.
+        report.open(
+            "rolled back",
+            &format!("{} entries were seen before, and here are {}", old.size, new.size),
+        );
+        return Ok(());
+    }
+    if old.size == 0 {
+        return Ok(());
+    }
+    let found = root_at(old.size, &new, &mut reader)
+        .map_err(|error| unreadable(reader.failed.take(), "consistency", &error))?;
+    if found.0 != old {
+        return Err(CliError::Record {
+            what: "the log was forked or rewritten".into(),
+            cause: format!(
+                "its first {} entries had the root {} when they were seen last, and have {} now; both are signed by {origin}",
+                old.size, old.root, found.0.root
+            ),
+        });
+    }
+    let mut reader = Reader { source, failed: None };
+    prove_consistency(&old, &new, &mut reader)
+        .map_err(|error| unreadable(reader.failed.take(), "consistency", &error))?;
+    report.checked("consistency", &format!("it goes on from the {} entries that were seen last", old.size));
+    Ok(())
+}
+
+fn read_all(source: &Source<'_>, signed: &SignedCheckpoint) -> Result<Checker, CliError> {
+    let head = signed.head();
+    let progress = Progress::parts("audit", head.size);
+    let mut checker = Checker::new();
+    let mut reader = Reader { source, failed: None };
+    let audited = potluck_ledger::audit(&head, &mut reader, &mut |index, entry| {
+        checker.read(entry);
+        if index.is_multiple_of(LOOK_EVERY) {
+            progress.set(index, &format!("{index} of {} entries", head.size));
+        }
+    });
+    audited.map_err(|error| unreadable(reader.failed.take(), "files", &error))?;
+    progress.finish(&format!("{} entries", head.size));
+    Ok(checker)
+}
+
+fn wrong(what: &str, error: &dyn std::error::Error) -> CliError {
+    CliError::Record { what: what.to_owned(), cause: error.to_string() }
+}
+
+/// A file that cannot be read is one thing, one that is wrong another.
+fn unreadable(failed: Option<CliError>, what: &str, error: &dyn std::error::Error) -> CliError {
+    failed.unwrap_or_else(|| wrong(what, error))
+}
+
+/// What is told, as lines or at the end as one object.
+struct Report {
+    json: bool,
+    lines: Vec<Value>,
+}
+
+impl Report {
+    fn say(&mut self, sign: &str, state: &str, what: &str, text: &str) {
+        if self.json {
+            self.lines.push(json!({ "what": what, "state": state, "text": text }));
+        } else {
+            println!("{sign} {what}: {text}");
+        }
+    }
+
+    fn checked(&mut self, what: &str, text: &str) {
+        self.say("ok   ", "checked", what, text);
+    }
+
+    fn open(&mut self, what: &str, text: &str) {
+        self.say("open ", "open", what, text);
+    }
+
+    fn wrong(&mut self, what: &str, text: &str) {
+        self.say("WRONG", "wrong", what, text);
+    }
+
+    fn end(self, good: bool, origin: &str, entries: u64) {
+        if self.json {
+            println!(
+                "{}",
+                json!({ "origin": origin, "entries": entries, "good": good, "checks": self.lines })
+            );
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! What this machine remembers of each log: its key, and the last checkpoint that it saw. A log that shows another history
+//! later is found out.
+
+use crate::error::CliError;
+use potluck_ledger::{SignedCheckpoint, VerifierKey};
+use std::path::{Path, PathBuf};
+
+/// What is remembered of one log.
+pub(super) struct Known {
+    folder: PathBuf,
+    /// Its key, as it was when it was first seen.
+    pub(super) key: Option<String>,
+    /// The last checkpoint that was checked.
+    pub(super) checkpoint: Option<Vec<u8>>,
+}
+
+impl Known {
+    /// What is remembered in a folder of the log with this name.
+    pub(super) fn read(root: &Path, origin: &str) -> Result<Self, CliError> {
+        let folder = root.join(potluck_types::BlobHash::of(origin.as_bytes()).to_string());
+        let read = |name: &str| {
+            let path = folder.join(name);
+            match std::fs::read(&path) {
+                Ok(bytes) => Ok(Some(bytes)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(CliError::file(&path, "read", error)),
+            }
+        };
+        let key = read("key")?.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned());
+        Ok(Self { key, checkpoint: read("checkpoint")?, folder })
+    }
+
+    /// Remembers a checkpoint that was checked.
+    pub(super) fn remember(&self, key: &VerifierKey, checkpoint: &SignedCheckpoint) -> Result<(), CliError> {
+        std::fs::create_dir_all(&self.folder)
+            .map_err(|error| CliError::file(&self.folder, "created", error))?;
+        for (name, text) in [("key", format!("{key}\n")), ("checkpoint", checkpoint.note().to_string())] {
+            let path = self.folder.join(name);
+            let written = tempfile::NamedTempFile::new_in(&self.folder).and_then(|mut file| {
+                std::io::Write::write_all(&mut file, text.as_bytes())?;
+                file.persist(&path).map_err(Into::into)
+            });
+            written.map_err(|error| CliError::file(&path, "written", error))?;
+        }
+        Ok(())
+    }
+}
+
+/// Where logs are remembered, unless the person says otherwise.
+pub(super) fn usual_root() -> PathBuf {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).or_else(home);
+    state.unwrap_or_else(|| PathBuf::from(".")).join("potluck/logs")
+}
