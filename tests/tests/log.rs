@@ -138,6 +138,16 @@ fn a_relay_that_goes_on_from_an_old_backup_is_found_out() {
     compute_with_one(&api, 1);
     published(&api, 4);
     relay.restart_after(|data| copy(data, &backup));
+    // The epoch that is over was opened.
+    let opened = |api: &Api| {
+        let bundle = api.get("/log/tile/entries/000.p/4").body;
+        assert!(!bundle.is_empty());
+        let size = api.get("/api/v1/log").json()["entries"].as_u64().unwrap();
+        let all = api.get(&format!("/log/tile/entries/000.p/{size}")).body;
+        String::from_utf8_lossy(&all).contains("epoch_opened")
+    };
+    published(&api, 6);
+    assert!(opened(&api));
     compute_with_one(&api, 2);
     compute_with_one(&api, 3);
     let seen = published(&api, 9);

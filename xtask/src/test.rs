@@ -1,7 +1,7 @@
 //! Every test there is, in stages. Later stages run even if an earlier one failed.
 
 use crate::run::{cargo, root};
-use crate::setup::{self, Ready, browser, network, wasm};
+use crate::setup::{self, Ready, browser, go, network, wasm};
 use crate::{site, tidy};
 use anyhow::Result;
 use std::process::Command;
@@ -11,6 +11,8 @@ use std::time::Instant;
 const FOR_WASM: &[&str] = &[
     "potluck-types",
     "potluck-proto",
+    "potluck-ledger",
+    "potluck-governance",
     "potluck-kernels",
     "potluck-train",
     "potluck-mesh",
@@ -54,9 +56,11 @@ impl Stages {
 pub(crate) fn run() -> bool {
     let mut stages = Stages { results: Vec::new() };
     let mut ready = None;
+    let mut has_go = false;
     stages.run("set-up", || {
         ready = Some(setup::everything()?);
         browser::firefox();
+        has_go = go::ready();
         network::namespaces();
         crate::data::corpus()?;
         Ok(true)
@@ -72,6 +76,9 @@ pub(crate) fn run() -> bool {
         let mut test = cargo();
         // Browsers share two cores with everything else: one suite after the other.
         test.args(["test", "--workspace", "--no-fail-fast"]).env("CHROME", &ready.chromium);
+        if has_go {
+            test.env("POTLUCK_REQUIRE_GO", "1");
+        }
         if std::env::var_os(PROPERTY_SEED).is_none() {
             test.env(PROPERTY_SEED, "1");
         }

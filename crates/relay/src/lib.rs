@@ -16,6 +16,7 @@ mod commit;
 mod config;
 mod core;
 mod db;
+mod epochs;
 mod http;
 mod identity;
 mod ingest;
@@ -200,7 +201,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let origin = config.log.origin.clone().unwrap_or_else(|| identity::origin(&seed));
     let log_failed = |error: log::LogError| StartError::Log(error.to_string());
     let log = log::Log::open(db.clone(), &data.join("log"), &seed, &origin).await.map_err(log_failed)?;
-    log.catch_up(incarnation, &potluck_verify::commitment(&secret)).await.map_err(log_failed)?;
+    let epochs = data.join("epochs");
+    epochs::keep(&epochs, incarnation, &secret).map_err(failed)?;
+    log.catch_up(incarnation, &potluck_verify::commitment(&secret), &epochs).await.map_err(log_failed)?;
     let publisher = log.publish();
     let machine = Machine::new(potluck_schedule::Config::new(random()?, incarnation));
     let folder = data.join("runs");

@@ -119,7 +119,17 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     };
     drop(tabs);
     drop(relay);
-    outcome
+    Ok(outcome? && audit(&potluck, folder.path())?)
+}
+
+/// Checks the log of all that, with the relay gone: its files are enough.
+fn audit(potluck: &Path, folder: &Path) -> Result<bool> {
+    println!(
+        "\n  What was accepted, refused and trained stands in a public log. Its audit, without the relay:\n"
+    );
+    let mut command = Command::new(potluck);
+    command.arg("audit").arg(folder.join("relay/log")).arg("--remember").arg(folder.join("known-logs"));
+    Ok(command.status().context("cannot audit the log")?.success())
 }
 
 /// Serves until the relay ends: Ctrl-C reaches it as well.

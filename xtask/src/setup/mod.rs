@@ -3,6 +3,7 @@
 
 pub(crate) mod apt;
 pub(crate) mod browser;
+pub(crate) mod go;
 pub(crate) mod network;
 pub(crate) mod tools;
 pub(crate) mod wasm;

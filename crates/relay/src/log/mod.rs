@@ -15,6 +15,7 @@ mod store;
 pub(crate) use publish::{Published, Publisher};
 
 use crate::db::{Db, DbError, wall_ms};
+use crate::epochs;
 use files::Files;
 use potluck_governance::{Body, Constitution, Entry, FormError, Refused, Roles, State, entry};
 use potluck_ledger::{KeyError, KeyKind, SignerKey, VerifierKey};
@@ -131,15 +132,26 @@ impl Log {
         batch.commit().await
     }
 
-    /// Logs what a start of the relay means: the commitment to its epoch's secret, and jobs and data sets that were there
+    /// Logs what a start of the relay means: secrets of epochs that are over, the commitment to that of this one, and jobs and data sets that were there
     /// before there was a log. Runs follow when they go on.
     ///
     /// # Errors
     /// See [`LogError`].
-    pub(crate) async fn catch_up(&self, incarnation: u32, commitment: &[u8; 32]) -> Result<(), LogError> {
+    pub(crate) async fn catch_up(
+        &self,
+        incarnation: u32,
+        commitment: &[u8; 32],
+        epochs: &Path,
+    ) -> Result<(), LogError> {
         let jobs = self.0.db.all_jobs().await?;
         let sets = self.0.db.all_datasets().await?;
         let mut batch = self.begin().await?;
+        let over: Vec<u32> = batch.state().unopened_epochs().collect();
+        for incarnation in &over {
+            if let Some(secret) = epochs::secret(epochs, *incarnation)? {
+                batch.add(entry::EpochOpened { incarnation: *incarnation, secret: BlobHash(secret.0) })?;
+            }
+        }
         batch.add(entry::EpochCommitted { incarnation, commitment: BlobHash(*commitment) })?;
         for job in &jobs {
             if !batch.state().jobs().contains_key(&job.id) {
@@ -151,7 +163,11 @@ impl Log {
                 batch.add(records::data_set(set))?;
             }
         }
-        batch.commit().await
+        batch.commit().await?;
+        for incarnation in over {
+            epochs::forget(epochs, incarnation)?;
+        }
+        Ok(())
     }
 
     /// Publishes what is logged, until the relay ends.
