@@ -8,6 +8,7 @@
 
 pub mod bytes_as;
 pub mod codec;
+pub mod identity;
 pub mod message;
 pub mod peer;
 pub mod signal;
