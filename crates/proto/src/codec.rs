@@ -1,8 +1,8 @@
 //! Frames to messages and back. Never panics, never allocates beyond a frame's limit.
 
 use crate::message::{
-    BlobChunk, BlobMissing, BlobRequest, Challenge, Commit, Consent, ConsentGranted, Hello, Lease, LeaseRequest, NoWork,
-    Picture, Ping, Pong, Refusal, Release, Revoke, Verdict, Welcome, Withdraw,
+    BlobChunk, BlobMissing, BlobRequest, Challenge, Commit, Consent, ConsentGranted, Hello, Lease,
+    LeaseRequest, NoWork, Picture, Ping, Pong, Refusal, Release, Revoke, Verdict, Welcome, Withdraw,
 };
 use crate::peer::{
     Fetching, Gained, Group, GroupRequest, Holds, PeerHello, PeerTree, PeerTreeRequest, Refused, Seek, Unseek,

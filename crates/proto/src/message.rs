@@ -6,9 +6,7 @@
 //! result in a [`Commit`], serves the relay's [`BlobRequest`]s for it, and gets a [`Verdict`].
 
 use crate::bytes_as;
-use potluck_types::{
-    BlobHash, ConsentToken, DType, Duration, Fence, JobId, LeaseId, SessionId, VolunteerId,
-};
+use potluck_types::{BlobHash, ConsentToken, DType, Duration, Fence, JobId, LeaseId, SessionId, VolunteerId};
 use serde::{Deserialize, Serialize};
 
 /// Names a blob and its length.

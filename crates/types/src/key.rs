@@ -25,15 +25,20 @@ pub struct VolunteerKey(pub [u8; SEED_BYTES]);
 #[error("the signature does not fit the key")]
 pub struct WrongSignature;
 
+/// The public key that belongs to a seed.
+pub fn public_key(seed: &[u8; SEED_BYTES]) -> [u8; 32] {
+    SigningKey::from_bytes(seed).verifying_key().to_bytes()
+}
+
 impl VolunteerKey {
     /// The public name that belongs to this key.
     pub fn id(&self) -> VolunteerId {
-        VolunteerId(self.signing().verifying_key().to_bytes())
+        VolunteerId(public_key(&self.0))
     }
 
     /// Signs a message. The same message has the same signature each time.
     pub fn sign(&self, message: &[u8]) -> [u8; SIGNATURE_BYTES] {
-        self.signing().sign(message).to_bytes()
+        SigningKey::from_bytes(&self.0).sign(message).to_bytes()
     }
 
     /// The 64 hexadecimal digits under which the key is kept. There is no `Display`, so that a secret is not printed
@@ -45,10 +50,6 @@ impl VolunteerKey {
             let _ = write!(text, "{byte:02x}");
         }
         text
-    }
-
-    fn signing(&self) -> SigningKey {
-        SigningKey::from_bytes(&self.0)
     }
 }
 
