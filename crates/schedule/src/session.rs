@@ -10,8 +10,9 @@ use crate::policy::{
 use crate::relay::{PlantedBug, Relay, Timer};
 use crate::round::Run;
 use potluck_proto::{
-    BlobMissing, BlobRequest, Challenge, Consent, ConsentGranted, DecodeError, Hello, Message, OLDEST_VERSION,
-    PROTOCOL_VERSION, Picture, Pong, Preset, Refusal, RefusalCode, Release, ReleaseReason, Welcome,
+    BlobMissing, BlobRequest, Challenge, Consent, ConsentGranted, DecodeError, Hello, Message,
+    OLDEST_VERSION, PROTOCOL_VERSION, Picture, Pong, Preset, Refusal, RefusalCode, Release, ReleaseReason,
+    Welcome,
 };
 use potluck_types::limits::{
     HANDSHAKE_TIMEOUT, MAX_CHUNK_BYTES, MAX_CHUNKS_IN_FLIGHT, MAX_CONSENT, MAX_SESSIONS, MESSAGE_BURST,

@@ -4,9 +4,9 @@ use crate::grid::Grid;
 use crate::io::{AcceptedTile, CheckVerdict, Input, JobSpec, Output, Record, Ticket};
 use crate::relay::{Config, Relay};
 use potluck_proto::{
-    Backend, BlobChunk, BlobRef, BlobRequest, Challenge, Commit, Consent, DecodeError, Hello, Lease, LeaseRequest,
-    Message, NoWorkReason, Outcome, Ping, Preset, RefusalCode, RejectReason, Release, ReleaseReason,
-    RevokeReason, Task, Withdraw, cell,
+    Backend, BlobChunk, BlobRef, BlobRequest, Challenge, Commit, Consent, DecodeError, Hello, Lease,
+    LeaseRequest, Message, NoWorkReason, Outcome, Ping, Preset, RefusalCode, RejectReason, Release,
+    ReleaseReason, RevokeReason, Task, Withdraw, cell,
 };
 use potluck_types::limits::{MAX_LEASES_PER_SESSION, MAX_SLICE_DEPTH, MESSAGE_BURST, SESSION_TIMEOUT};
 use potluck_types::{
@@ -48,7 +48,9 @@ pub(crate) fn greet(
 
 fn challenge_in(out: &[Output], to: SessionId) -> Option<Challenge> {
     out.iter().rev().find_map(|output| match output {
-        Output::Send { session, message: Message::Challenge(challenge) } if *session == to => Some(*challenge),
+        Output::Send { session, message: Message::Challenge(challenge) } if *session == to => {
+            Some(*challenge)
+        }
         _ => None,
     })
 }
@@ -383,7 +385,8 @@ fn a_restart_takes_up_what_was_accepted_and_old_fences_are_dead() {
     let tile = world.accept(S1, &lease);
     let old = world.request(S1, token, 1000).unwrap();
 
-    let mut world = World { relay: Relay::new(Config::new([8; 32], 2, RELAY)), now: Instant(0), out: Vec::new() };
+    let mut world =
+        World { relay: Relay::new(Config::new([8; 32], 2, RELAY)), now: Instant(0), out: Vec::new() };
     world.input(Input::JobAdded { job: job(1, 128, 64, 128), accepted: vec![tile.clone(), tile.clone()] });
     let progress = world.relay.progress(&JobId([1; 16])).unwrap();
     assert!(progress.accepted > 0 && progress.accepted + progress.free == progress.units);

@@ -7,8 +7,9 @@ use crate::limits::{
 };
 use crate::work::{Device, Stage};
 use potluck_proto::{
-    BlobMissing, BlobRequest, Challenge, Consent, Hello, LeaseRequest, Message, NoWork, NoWorkReason, OLDEST_VERSION,
-    PROTOCOL_VERSION, Picture, Ping, Refusal, RefusalCode, Welcome, Withdraw, cell, decode, encode,
+    BlobMissing, BlobRequest, Challenge, Consent, Hello, LeaseRequest, Message, NoWork, NoWorkReason,
+    OLDEST_VERSION, PROTOCOL_VERSION, Picture, Ping, Refusal, RefusalCode, Welcome, Withdraw, cell, decode,
+    encode,
 };
 use potluck_types::limits::{
     MAX_CHUNK_BYTES, MAX_CHUNKS_IN_FLIGHT, MAX_HELD_BLOBS, MAX_LEASES_PER_SESSION, PICTURE_SIDE,

@@ -4,9 +4,9 @@
 #![cfg(not(target_arch = "wasm32"))]
 
 use potluck_proto::{
-    Backend, BlobChunk, BlobMissing, BlobRef, BlobRequest, Challenge, Commit, ConsentGranted, Lease, MatmulTask,
-    Message, NoWork, NoWorkReason, Outcome, Preset, Revoke, RevokeReason, Task, TrainTask, Verdict, Welcome,
-    decode, encode,
+    Backend, BlobChunk, BlobMissing, BlobRef, BlobRequest, Challenge, Commit, ConsentGranted, Lease,
+    MatmulTask, Message, NoWork, NoWorkReason, Outcome, Preset, Revoke, RevokeReason, Task, TrainTask,
+    Verdict, Welcome, decode, encode,
 };
 use potluck_train::gpt::GptConfig;
 use potluck_types::{

@@ -7,6 +7,9 @@ use potluck_types::limits::HANDSHAKE_TIMEOUT;
 
 const KEY: VolunteerKey = VolunteerKey([1; 32]);
 
+/// What is tried, and the Hello that tries it.
+type Attack<'a> = (&'a str, &'a dyn Fn(&Challenge) -> Hello);
+
 fn answer(challenge: &Challenge, key: &VolunteerKey) -> Hello {
     Hello::answer(challenge, key, String::new())
 }
@@ -57,7 +60,7 @@ fn a_signature_counts_for_one_key_one_session_and_one_relay() {
     let said = answer(&first, &KEY);
     assert_eq!(world.hello(S1, said.clone()), None);
     let other = VolunteerKey([2; 32]);
-    let attacks: [(&str, &dyn Fn(&Challenge) -> Hello); 7] = [
+    let attacks: [Attack<'_>; 7] = [
         ("what was overheard in another session", &|_| said.clone()),
         ("another's key", &|challenge| Hello { volunteer: KEY.id(), ..answer(challenge, &other) }),
         ("one's own key, another's signature", &|_| Hello { volunteer: other.id(), ..said.clone() }),
