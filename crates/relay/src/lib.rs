@@ -1,7 +1,7 @@
 //! The relay: HTTP API, sockets, store and site around the pure state machine of `potluck-schedule`.
 //!
 //! Where to look: `core.rs` owns the machine and carries its outputs out; `session.rs` is one volunteer's
-//! socket; `checks.rs` and `commit.rs` verify and store off the async threads; `http.rs` is the API;
+//! socket; `identity.rs` keeps the relay's own key; `checks.rs` and `commit.rs` verify and store off the async threads; `http.rs` is the API;
 //! `ingest.rs` turns `.npy` files into panels and `assemble.rs` turns tiles into a `.npy`; `runs` holds training runs;
 //! `turn` is what volunteers reach each other with.
 //!
@@ -17,6 +17,7 @@ mod config;
 mod core;
 mod db;
 mod http;
+pub mod identity;
 mod ingest;
 mod metrics;
 mod names;
@@ -29,6 +30,7 @@ mod turn;
 mod uploads;
 
 pub use config::{Config, ConfigError};
+pub use identity::Identity;
 pub use turn::{SharedSecret, TurnConfig, TurnConfigError, TurnServerConfig};
 
 use crate::core::{Core, Surroundings};
@@ -58,6 +60,17 @@ pub enum StartError {
     #[error("the data folder {path} cannot be used: {cause}")]
     Data {
         /// Which folder.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// The relay's own key cannot be read or made, or its file holds something else.
+    #[error(
+        "the relay's key in {path} cannot be used: {cause}. Put its copy back, or move the file away: a new key is made \
+         then, and to others this is a new relay"
+    )]
+    Identity {
+        /// Which file.
         path: PathBuf,
         /// Why.
         cause: io::Error,
@@ -102,6 +115,8 @@ pub struct Running {
     pub address: SocketAddr,
     /// Where the submitter's token lies.
     pub token_path: PathBuf,
+    /// The relay's public key.
+    pub identity: [u8; 32],
     core: Core,
     db: Db,
     stop: Option<oneshot::Sender<()>>,
@@ -179,15 +194,16 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let lock = prepare_folders(&data)?;
     let token_path = data.join("token");
     let token = token::prepare(&token_path, &data.join("token.hash")).map_err(failed)?;
+    let identity = identity::prepare(&data.join(identity::FILE))?;
     let db = Db::open(&data.join("potluck.db")).await?;
     let blobs = blobs::Blobs::open(&data.join("blobs")).map_err(failed)?;
     let secret = potluck_verify::Secret(random()?);
     let incarnation = db.next_incarnation(&potluck_verify::commitment(&secret)).await?;
     let removed = blobs.keep_only(&db.needed_blobs().await?).await.map_err(failed)?;
-    tracing::info!(incarnation, removed_blobs = removed, "relay starts");
+    tracing::info!(incarnation, removed_blobs = removed, identity = %identity, "relay starts");
 
     let (turn, turn_server) = turn::start(config.turn.as_ref()).await?;
-    let machine = Machine::new(potluck_schedule::Config::new(random()?, incarnation));
+    let machine = Machine::new(potluck_schedule::Config::new(random()?, incarnation, identity.public()));
     let folder = data.join("runs");
     let surroundings =
         Surroundings { db: db.clone(), blobs: blobs.clone(), secret, runs: folder, turn: turn.clone() };
@@ -219,7 +235,17 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         let _ = stopped.await;
     });
     let server = tokio::spawn(server.into_future());
-    Ok(Running { address, token_path, core, db, stop: Some(stop), server, turn: turn_server, _lock: lock })
+    Ok(Running {
+        address,
+        token_path,
+        identity: identity.public(),
+        core,
+        db,
+        stop: Some(stop),
+        server,
+        turn: turn_server,
+        _lock: lock,
+    })
 }
 
 /// Hands the machine what was there before: volunteers' records, then the jobs that ran.

@@ -44,7 +44,7 @@ pub(crate) fn prepare(token_path: &Path, hash_path: &Path) -> io::Result<blake3:
 }
 
 /// Writes a file that only its owner can read, at once or not at all.
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     // Temporary files are created with mode 0600.
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
