@@ -1,5 +1,5 @@
-// The volunteer's key: a random secret to which credit and credibility belong. It never leaves this browser except to
-// the relay, which keeps only its hash.
+// The volunteer's key: a random secret to which credit and credibility belong. It never leaves this browser: the
+// engine signs with it, and the relay knows the public key that belongs to it.
 
 const NAME = "potluck.key";
 

@@ -3,9 +3,9 @@
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use potluck_proto::{
-    Backend, BlobChunk, BlobMissing, BlobRef, BlobRequest, Commit, Consent, Hello, Lease, LeaseRequest,
-    MatmulTask, Message, NoWorkReason, Outcome, PROTOCOL_VERSION, Ping, Pong, Preset, Refusal, RefusalCode,
-    RejectReason, Task, Verdict, Withdraw, decode, encode,
+    Backend, BlobChunk, BlobMissing, BlobRef, BlobRequest, Challenge, Commit, Consent, Hello, Lease,
+    LeaseRequest, MatmulTask, Message, NoWorkReason, Outcome, PROTOCOL_VERSION, Ping, Pong, Preset, Refusal,
+    RefusalCode, RejectReason, Task, Verdict, Withdraw, decode, encode,
 };
 use potluck_tests::npy::{LowRank, f32_file, header, raw};
 use potluck_tests::{Api, TestRelay, Volunteer, memory, wait_until};
@@ -43,13 +43,28 @@ const SLOW_READER_BYTES: u64 = 16 << 20;
 /// A socket that says whatever it wants.
 struct Attacker {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// What the relay wants signed.
+    challenge: Challenge,
     token: ConsentToken,
 }
 
 impl Attacker {
     async fn connect(url: &str) -> Self {
         let (socket, _) = connect_async(url).await.unwrap();
-        Self { socket, token: ConsentToken([0; 16]) }
+        let challenge = Challenge { nonce: [0; 32], relay: [0; 32] };
+        let mut attacker = Self { socket, challenge, token: ConsentToken([0; 16]) };
+        attacker.challenge = attacker
+            .expect("a challenge", |message| match message {
+                Message::Challenge(challenge) => Some(challenge),
+                _ => None,
+            })
+            .await;
+        attacker
+    }
+
+    /// The Hello with which a volunteer answers this session's challenge.
+    fn answer(&self, name: u64) -> Hello {
+        Hello::answer(&self.challenge, &key(name), "hostile".into())
     }
 
     /// Connects and says hello under a key of its own.
@@ -60,7 +75,7 @@ impl Attacker {
 
     async fn hello_as(url: &str, name: u64) -> Self {
         let mut attacker = Self::connect(url).await;
-        attacker.send(hello(name)).await;
+        attacker.send(attacker.answer(name)).await;
         attacker.expect("a welcome", |message| matches!(message, Message::Welcome(_)).then_some(())).await;
         attacker
     }
@@ -260,15 +275,10 @@ impl Attacker {
     }
 }
 
-fn hello(name: u64) -> Hello {
-    let mut key = [0; 32];
-    key[..8].copy_from_slice(&name.to_le_bytes());
-    Hello {
-        oldest_version: PROTOCOL_VERSION,
-        newest_version: PROTOCOL_VERSION,
-        key: VolunteerKey(key),
-        agent: "hostile".into(),
-    }
+fn key(name: u64) -> VolunteerKey {
+    let mut seed = [0; 32];
+    seed[..8].copy_from_slice(&name.to_le_bytes());
+    VolunteerKey(seed)
 }
 
 fn consent(valid_for: potluck_types::Duration) -> Consent {
@@ -330,7 +340,7 @@ async fn garbage(url: &str) {
         attacker.refused(code).await;
     }
     let mut attacker = Attacker::connect(url).await;
-    attacker.send(Hello { oldest_version: 7, newest_version: 9, ..hello(99) }).await;
+    attacker.send(Hello { oldest_version: 7, newest_version: 9, ..attacker.answer(99) }).await;
     let refusal = attacker.refused(RefusalCode::Version).await;
     assert!(refusal.message.contains("7 to 9") && refusal.message.contains("update"), "{}", refusal.message);
     assert_eq!(refusal.retry_after.0, 0, "coming back does not help");
@@ -363,8 +373,11 @@ async fn out_of_order(url: &str) {
         attacker.send(message).await;
         attacker.refused(RefusalCode::OutOfOrder).await;
     }
+    let mut attacker = Attacker::hello(url).await;
+    attacker.send(attacker.answer(98)).await;
+    attacker.refused(RefusalCode::OutOfOrder).await;
     let late: [Message; 3] = [
-        hello(98).into(),
+        attacker.challenge.into(),
         Pong { nonce: 1 }.into(),
         Verdict { lease: LeaseId(1), outcome: Outcome::Accepted }.into(),
     ];
@@ -373,6 +386,43 @@ async fn out_of_order(url: &str) {
         attacker.send(message).await;
         attacker.refused(RefusalCode::OutOfOrder).await;
     }
+}
+
+/// Names that are not proven, or proven with what was overheard.
+async fn false_names(url: &str) {
+    let (victim, own) = (97, 96);
+    let mut honest = Attacker::hello_as(url, victim).await;
+    let overheard = honest.answer(victim);
+    let attacks: [&dyn Fn(&Attacker) -> Hello; 6] = [
+        // Another's name, with a signature of one's own, and with none.
+        &|attacker| Hello { volunteer: key(victim).id(), ..attacker.answer(own) },
+        &|attacker| Hello { signature: [0; 64], ..attacker.answer(victim) },
+        // What was said in another session, as it was and under one's own name.
+        &|_| overheard.clone(),
+        &|_| Hello { volunteer: key(own).id(), ..overheard.clone() },
+        // What the victim would sign for another relay that passes this one's nonce on.
+        &|attacker| {
+            let passed_on = Challenge { relay: [7; 32], ..attacker.challenge };
+            Hello::answer(&passed_on, &key(victim), "hostile".into())
+        },
+        // A key of small order: this signature fits any message unless it is checked strictly.
+        &|attacker| {
+            let mut hello = attacker.answer(own);
+            (hello.volunteer.0, hello.signature) = ([0; 32], [0; 64]);
+            (hello.volunteer.0[0], hello.signature[0]) = (1, 1);
+            hello
+        },
+    ];
+    for attack in attacks {
+        let mut attacker = Attacker::connect(url).await;
+        assert_ne!(attacker.challenge.nonce, honest.challenge.nonce);
+        assert_eq!(attacker.challenge.relay, honest.challenge.relay);
+        let hello = attack(&attacker);
+        attacker.send(hello).await;
+        let refusal = attacker.refused(RefusalCode::Identity).await;
+        assert!(refusal.message.contains("signature"), "{}", refusal.message);
+    }
+    honest.is_served().await;
 }
 
 /// No work without consent: none given, made up, another's, withdrawn, or over at once.
@@ -435,7 +485,7 @@ async fn wrong_results(url: &str, api: &Api) {
     let refusal = second.refused(RefusalCode::NotTrusted).await;
     assert!(refusal.retry_after.0 > 0);
     let mut again = Attacker::connect(url).await;
-    again.send(hello(name)).await;
+    again.send(again.answer(name)).await;
     again.refused(RefusalCode::NotTrusted).await;
     let rejections = api.metric("results_rejected_total");
     assert_eq!(rejections, 3);
@@ -649,6 +699,7 @@ fn attackers_are_refused_and_honest_work_goes_on() {
             garbage(&url).await;
             oversized(&url).await;
             out_of_order(&url).await;
+            false_names(&url).await;
             without_consent(&url).await;
             wrong_results(&url, &api).await;
             not_delivered(&url).await;

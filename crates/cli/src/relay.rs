@@ -71,6 +71,7 @@ fn not_started(error: &StartError) -> CliError {
     let hint = match error {
         StartError::Data { .. } => "name a folder that may be written with --data",
         StartError::InUse { .. } => "stop the other relay, or name another folder with --data",
+        StartError::Identity { .. } => "its file is relay.key in the data folder: 64 hexadecimal digits",
         StartError::Listen { .. } => "choose another address with --listen; port 0 takes a free one",
         StartError::Turn { .. } => "choose another `listen` under [turn] of the settings file, or remove it",
         StartError::TurnSettings(_) => "change [turn] of the settings file",

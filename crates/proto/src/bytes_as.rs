@@ -48,7 +48,7 @@ macro_rules! counter {
 
 array!(hash, potluck_types::BlobHash, 32, "[`potluck_types::BlobHash`] as 32 bytes.");
 array!(job_id, potluck_types::JobId, 16, "[`potluck_types::JobId`] as 16 bytes.");
-array!(key, potluck_types::VolunteerKey, 32, "[`potluck_types::VolunteerKey`] as 32 bytes.");
+array!(volunteer, potluck_types::VolunteerId, 32, "[`potluck_types::VolunteerId`] as 32 bytes.");
 array!(link_id, potluck_types::LinkId, 16, "[`potluck_types::LinkId`] as 16 bytes.");
 array!(consent, potluck_types::ConsentToken, 16, "[`potluck_types::ConsentToken`] as 16 bytes.");
 counter!(lease_id, potluck_types::LeaseId, "[`potluck_types::LeaseId`] as a varint.");
@@ -80,6 +80,27 @@ pub mod dtype {
             1 => Ok(DType::Int8),
             other => Err(D::Error::custom(format_args!("dtype {other}"))),
         }
+    }
+}
+
+/// A signature as 64 bytes: two halves, since serde reads arrays of at most 32.
+pub mod signature {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    /// Writes the raw bytes, without a length.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(value: &[u8; 64], serializer: S) -> Result<S::Ok, S::Error> {
+        let half = |at: usize| -> [u8; 32] { std::array::from_fn(|i| value[at + i]) };
+        [half(0), half(32)].serialize(serializer)
+    }
+    /// Reads the raw bytes.
+    ///
+    /// # Errors
+    /// Those of the deserializer.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 64], D::Error> {
+        let halves = <[[u8; 32]; 2]>::deserialize(deserializer)?;
+        Ok(std::array::from_fn(|i| halves[i / 32][i % 32]))
     }
 }
 

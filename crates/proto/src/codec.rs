@@ -1,8 +1,8 @@
 //! Frames to messages and back. Never panics, never allocates beyond a frame's limit.
 
 use crate::message::{
-    BlobChunk, BlobMissing, BlobRequest, Commit, Consent, ConsentGranted, Hello, Lease, LeaseRequest, NoWork,
-    Picture, Ping, Pong, Refusal, Release, Revoke, Verdict, Welcome, Withdraw,
+    BlobChunk, BlobMissing, BlobRequest, Challenge, Commit, Consent, ConsentGranted, Hello, Lease,
+    LeaseRequest, NoWork, Picture, Ping, Pong, Refusal, Release, Revoke, Verdict, Welcome, Withdraw,
 };
 use crate::peer::{
     Fetching, Gained, Group, GroupRequest, Holds, PeerHello, PeerTree, PeerTreeRequest, Refused, Seek, Unseek,
@@ -211,6 +211,7 @@ messages! {
     0x4a MeshSettings,
     0x4b Neighbor,
     0x4c BlobTree,
+    0x4d Challenge,
     0x81 BlobRequest,
     0x82 BlobChunk,
     0x83 BlobMissing,

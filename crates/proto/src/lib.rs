@@ -3,11 +3,12 @@
 //! A frame is one binary WebSocket message: `[version: u8][kind: u8][body: postcard]`. The two bytes in
 //! front are ours rather than postcard's enum index, so that an unknown version or kind is told apart from
 //! garbage and gets a clear refusal. PROTOCOL.md at the repository's root describes every message; the hash
-//! of `message.rs` stands in it, so that the wire cannot change without its page. Golden frames lie in
+//! of their source stands in it, so that the wire cannot change without its page. Golden frames lie in
 //! `vectors/v1/`.
 
 pub mod bytes_as;
 pub mod codec;
+pub mod identity;
 pub mod message;
 pub mod peer;
 pub mod signal;

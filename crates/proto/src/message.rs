@@ -1,14 +1,12 @@
 //! Every message of protocol version 1.
 //!
-//! Order of a session: the volunteer says [`Hello`], the relay answers [`Welcome`]; after a person agreed
-//! the volunteer sends [`Consent`] and gets a [`ConsentGranted`]; it asks with [`LeaseRequest`] and gets a
+//! Order of a session: the relay sends a [`Challenge`], the volunteer signs it in its [`Hello`], the relay answers
+//! [`Welcome`]; after a person agreed the volunteer sends [`Consent`] and gets a [`ConsentGranted`]; it asks with [`LeaseRequest`] and gets a
 //! [`Lease`] or [`NoWork`]; it pulls the inputs that it lacks with [`BlobRequest`]; it computes, names its
 //! result in a [`Commit`], serves the relay's [`BlobRequest`]s for it, and gets a [`Verdict`].
 
 use crate::bytes_as;
-use potluck_types::{
-    BlobHash, ConsentToken, DType, Duration, Fence, JobId, LeaseId, SessionId, VolunteerKey,
-};
+use potluck_types::{BlobHash, ConsentToken, DType, Duration, Fence, JobId, LeaseId, SessionId, VolunteerId};
 use serde::{Deserialize, Serialize};
 
 /// Names a blob and its length.
@@ -46,16 +44,28 @@ pub enum Preset {
     Full,
 }
 
-/// First message of a session. Volunteer to relay.
+/// First message of a session: what a volunteer has to sign. Relay to volunteer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Challenge {
+    /// Drawn for this session, and good for one [`Hello`].
+    pub nonce: [u8; 32],
+    /// The relay's own Ed25519 public key, which signs its log. A signature made for one relay counts at no other.
+    pub relay: [u8; 32],
+}
+
+/// Who the volunteer is, and the proof of it. Answers [`Challenge`]. Volunteer to relay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// Oldest protocol version that the volunteer speaks.
     pub oldest_version: u8,
     /// Newest protocol version that the volunteer speaks.
     pub newest_version: u8,
-    /// The volunteer's secret; the relay keeps only its hash.
-    #[serde(with = "bytes_as::key")]
-    pub key: VolunteerKey,
+    /// The volunteer's name: its public key.
+    #[serde(with = "bytes_as::volunteer")]
+    pub volunteer: VolunteerId,
+    /// Signature of [`Challenge::text`] under that key.
+    #[serde(with = "bytes_as::signature")]
+    pub signature: [u8; 64],
     /// Software name and version, for the operator's statistics.
     #[serde(with = "bytes_as::text")]
     pub agent: String,
@@ -552,6 +562,8 @@ pub enum RefusalCode {
     TimedOut,
     /// The relay is shutting down: reconnect soon.
     ShuttingDown,
+    /// The signature of a [`Hello`] does not fit its key and this session's [`Challenge`].
+    Identity,
 }
 
 /// Last message of a session that the relay closes. Relay to volunteer.

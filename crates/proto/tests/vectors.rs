@@ -8,19 +8,15 @@ use potluck_types::*;
 use proptest::prelude::*;
 use std::path::PathBuf;
 
+const CHALLENGE: Challenge = Challenge { nonce: [0x88; 32], relay: [0x99; 32] };
+
 fn examples() -> Vec<Message> {
     let hash = BlobHash(std::array::from_fn(|i| i as u8));
     let blob = BlobRef { hash, bytes: 65_536 };
     let (lease, fence, job) = (LeaseId(300), Fence(0x2_0000_012c), JobId([0xab; 16]));
     let link = LinkId([0x66; 16]);
     vec![
-        Hello {
-            oldest_version: 1,
-            newest_version: 1,
-            key: VolunteerKey([0x11; 32]),
-            agent: "potluck/0.1".into(),
-        }
-        .into(),
+        Hello::answer(&CHALLENGE, &VolunteerKey([0x11; 32]), "potluck/0.1".into()).into(),
         Consent {
             text_version: 1,
             origin: "https://relay.example".into(),
@@ -121,6 +117,7 @@ fn examples() -> Vec<Message> {
         LinkReport { link, path: Some(LinkPath::Turn), received: 65_536, sent: 0 }.into(),
         TreeRequest { hash }.into(),
         BlobTree { hash, groups: vec![[0x77; 32]; 2] }.into(),
+        CHALLENGE.into(),
     ]
 }
 
@@ -207,7 +204,7 @@ fn frames_match_their_golden_vectors() {
         assert!(decode(&frame).is_err(), "a peer's frame is none of a relay's");
         kinds.insert(message.kind());
     }
-    assert_eq!(kinds.len(), 19 + 9 + 11, "each message has an example");
+    assert_eq!(kinds.len(), 20 + 9 + 11, "each message has an example");
     let files = std::fs::read_dir(&folder).unwrap().count();
     assert_eq!(files, examples().len() + peer_examples().len(), "each file has an example");
 }
@@ -241,7 +238,7 @@ fn lists_and_texts_are_bounded() {
     };
     refused(request.into());
     let agent = "x".repeat(limits::MAX_TEXT_BYTES + 1);
-    refused(Hello { oldest_version: 1, newest_version: 1, key: VolunteerKey([0; 32]), agent }.into());
+    refused(Hello::answer(&CHALLENGE, &VolunteerKey([0; 32]), agent).into());
     let blob = BlobRef { hash, bytes: 0 };
     let lease = |task| {
         let (lease, fence, job) = (LeaseId(0), Fence(0), JobId([0; 16]));

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 pub struct Config {
     /// Address to listen on. Port 0 takes any free one.
     pub listen: SocketAddr,
-    /// Folder for database, blobs and token. Created if it is missing.
+    /// Folder for database, blobs, token and the relay's key. Created if it is missing.
     pub data: PathBuf,
     /// Who runs the relay, as volunteers see it.
     pub operator: String,

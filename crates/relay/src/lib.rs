@@ -1,7 +1,7 @@
 //! The relay: HTTP API, sockets, store and site around the pure state machine of `potluck-schedule`.
 //!
 //! Where to look: `core.rs` owns the machine and carries its outputs out; `session.rs` is one volunteer's
-//! socket; `checks.rs` and `commit.rs` verify and store off the async threads; `http.rs` is the API;
+//! socket; `identity.rs` keeps the relay's own key; `checks.rs` and `commit.rs` verify and store off the async threads; `http.rs` is the API;
 //! `ingest.rs` turns `.npy` files into panels and `assemble.rs` turns tiles into a `.npy`; `runs` holds training runs;
 //! `turn` is what volunteers reach each other with.
 //!
@@ -18,7 +18,7 @@ mod core;
 mod db;
 mod epochs;
 mod http;
-mod identity;
+pub mod identity;
 mod ingest;
 mod log;
 mod metrics;
@@ -32,6 +32,7 @@ mod turn;
 mod uploads;
 
 pub use config::{Config, ConfigError, LogConfig};
+pub use identity::Identity;
 pub use turn::{SharedSecret, TurnConfig, TurnConfigError, TurnServerConfig};
 
 use crate::core::{Core, Surroundings};
@@ -61,6 +62,17 @@ pub enum StartError {
     #[error("the data folder {path} cannot be used: {cause}")]
     Data {
         /// Which folder.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// The relay's own key cannot be read or made, or its file holds something else.
+    #[error(
+        "the relay's key in {path} cannot be used: {cause}. Put its copy back, or move the file away: a new key is made \
+         then, and to others this is a new relay"
+    )]
+    Identity {
+        /// Which file.
         path: PathBuf,
         /// Why.
         cause: io::Error,
@@ -108,6 +120,8 @@ pub struct Running {
     pub address: SocketAddr,
     /// Where the submitter's token lies.
     pub token_path: PathBuf,
+    /// The relay's public key.
+    pub identity: [u8; 32],
     core: Core,
     db: Db,
     publisher: Option<log::Publisher>,
@@ -189,23 +203,24 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let lock = prepare_folders(&data)?;
     let token_path = data.join("token");
     let token = token::prepare(&token_path, &data.join("token.hash")).map_err(failed)?;
+    let identity = identity::prepare(&data.join(identity::FILE))?;
     let db = Db::open(&data.join("potluck.db")).await?;
     let blobs = blobs::Blobs::open(&data.join("blobs")).map_err(failed)?;
     let secret = potluck_verify::Secret(random()?);
     let incarnation = db.next_incarnation(&potluck_verify::commitment(&secret)).await?;
     let removed = blobs.keep_only(&db.needed_blobs().await?).await.map_err(failed)?;
-    tracing::info!(incarnation, removed_blobs = removed, "relay starts");
+    tracing::info!(incarnation, removed_blobs = removed, identity = %identity, "relay starts");
 
     let (turn, turn_server) = turn::start(config.turn.as_ref()).await?;
-    let seed = identity::prepare(&data.join("relay.key")).map_err(failed)?;
-    let origin = config.log.origin.clone().unwrap_or_else(|| identity::origin(&seed));
+    let origin = config.log.origin.clone().unwrap_or_else(|| log::origin(&identity));
     let log_failed = |error: log::LogError| StartError::Log(error.to_string());
-    let log = log::Log::open(db.clone(), &data.join("log"), &seed, &origin).await.map_err(log_failed)?;
+    let log =
+        log::Log::open(db.clone(), &data.join("log"), identity.seed(), &origin).await.map_err(log_failed)?;
     let epochs = data.join("epochs");
     epochs::keep(&epochs, incarnation, &secret).map_err(failed)?;
     log.catch_up(incarnation, &potluck_verify::commitment(&secret), &epochs).await.map_err(log_failed)?;
     let publisher = log.publish();
-    let machine = Machine::new(potluck_schedule::Config::new(random()?, incarnation));
+    let machine = Machine::new(potluck_schedule::Config::new(random()?, incarnation, identity.public()));
     let folder = data.join("runs");
     let surroundings = Surroundings {
         db: db.clone(),
@@ -247,6 +262,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     Ok(Running {
         address,
         token_path,
+        identity: identity.public(),
         core,
         db,
         publisher: Some(publisher),

@@ -8,6 +8,7 @@
 //! `rounds.rs` how it goes on. `mesh/` says who links to whom.
 //!
 //! Architecture invariant: no output leases a shard to a session without a valid consent.
+//! Architecture invariant: a session is a volunteer's only after a signature of its key over this session's challenge.
 //! Architecture invariant: whose updates are replayed is drawn only after all commits of the round are closed.
 //! Architecture invariant: a unit of work is accepted exactly once, and only after [`Input::Stored`]; a
 //! round only after [`RunInput::Stored`].

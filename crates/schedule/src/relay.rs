@@ -10,15 +10,17 @@ use crate::results::Delivered;
 use crate::round::Run;
 use crate::run::RunProgress;
 use crate::session::Session;
-use potluck_proto::RevokeReason;
+use potluck_proto::{Challenge, RevokeReason};
 use potluck_types::{ConsentToken, Instant, JobId, LeaseId, SessionId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What differs between relays.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Secret from which consent tokens are derived; drawn anew at every start.
+    /// Secret from which consent tokens and challenges are derived; drawn anew at every start.
     pub seed: [u8; 32],
+    /// The relay's own public key: part of what volunteers sign. The same at every start.
+    pub identity: [u8; 32],
     /// Grows by one at every start of the relay: the upper half of every fencing token.
     pub incarnation: u32,
     /// A bug to plant, for the simulator's own tests.
@@ -28,9 +30,10 @@ pub struct Config {
 
 impl Config {
     /// A relay's configuration.
-    pub fn new(seed: [u8; 32], incarnation: u32) -> Self {
+    pub fn new(seed: [u8; 32], incarnation: u32, identity: [u8; 32]) -> Self {
         Self {
             seed,
+            identity,
             incarnation,
             #[cfg(feature = "planted-bugs")]
             planted: None,
@@ -53,6 +56,8 @@ pub enum PlantedBug {
     CountUnchecked,
     /// Who is replayed is drawn once a quorum has committed, while others still compute and may commit.
     DrawEarly,
+    /// The signature of a Hello is not checked: whoever names a volunteer is it.
+    BelieveNames,
 }
 
 /// What a timer is for.
@@ -94,6 +99,7 @@ pub struct Relay {
     next_lease: u64,
     next_ticket: u64,
     tokens_issued: u64,
+    challenges_issued: u64,
     pub(crate) out: Vec<Output>,
 }
 
@@ -121,6 +127,7 @@ impl Relay {
             next_lease: 1,
             next_ticket: 1,
             tokens_issued: 0,
+            challenges_issued: 0,
             out: Vec::new(),
         }
     }
@@ -280,6 +287,13 @@ impl Relay {
         let mut token = [0; 16];
         token.copy_from_slice(&hash.as_bytes()[..16]);
         ConsentToken(token)
+    }
+
+    pub(crate) fn new_challenge(&mut self) -> Challenge {
+        self.challenges_issued += 1;
+        let mut hasher = blake3::Hasher::new_keyed(&self.config.seed);
+        hasher.update(b"challenge").update(&self.challenges_issued.to_le_bytes());
+        Challenge { nonce: *hasher.finalize().as_bytes(), relay: self.config.identity }
     }
 
     /// Whether a bug is planted. Always `false` without the feature, so the compiler removes the branch.

@@ -8,8 +8,9 @@ use crate::run::{
     AcceptedUpdate, AuditPolicy, CheckUpdate, PauseReason, RunError, RunInput, RunOutput, RunPhase,
     RunProgress, RunSpec, SparsePolicy, UpdateVerdict,
 };
+use crate::tests::{RELAY, greet};
 use potluck_proto::{
-    Backend, BlobChunk, BlobRef, BlobRequest, Commit, Consent, DataSetSpec, Hello, Kept, LearningRate, Lease,
+    Backend, BlobChunk, BlobRef, BlobRequest, Commit, Consent, DataSetSpec, Kept, LearningRate, Lease,
     LeaseRequest, Message, ModelSizes, NoWorkReason, Outcome, Ping, Preset, RejectReason, Release,
     ReleaseReason, RevokeReason, Task, TokenBlock, TrainTask, UpdateCodec, Withdraw, cell,
 };
@@ -125,7 +126,7 @@ impl World {
     }
 
     fn of(incarnation: u32) -> Self {
-        let relay = Relay::new(Config::new([7; 32], incarnation));
+        let relay = Relay::new(Config::new([7; 32], incarnation, RELAY));
         Self {
             relay,
             now: Instant(0),
@@ -192,10 +193,12 @@ impl World {
     }
 
     fn join(&mut self, session: u64, key: u8) {
-        self.input(Input::Opened { session: SessionId(session), address: None });
-        let key = VolunteerKey([key; 32]);
-        self.say(session, Hello { oldest_version: 1, newest_version: 1, key, agent: String::new() });
+        self.greet(session, key);
         self.agree(session);
+    }
+
+    fn greet(&mut self, session: u64, key: u8) {
+        self.out.extend(greet(&mut self.relay, self.now, SessionId(session), None, key));
     }
 
     fn agree(&mut self, session: u64) {

@@ -10,8 +10,9 @@ use crate::policy::{
 use crate::relay::{PlantedBug, Relay, Timer};
 use crate::round::Run;
 use potluck_proto::{
-    BlobMissing, BlobRequest, Consent, ConsentGranted, DecodeError, Hello, Message, OLDEST_VERSION,
-    PROTOCOL_VERSION, Picture, Pong, Preset, Refusal, RefusalCode, Release, ReleaseReason, Welcome,
+    BlobMissing, BlobRequest, Challenge, Consent, ConsentGranted, DecodeError, Hello, Message,
+    OLDEST_VERSION, PROTOCOL_VERSION, Picture, Pong, Preset, Refusal, RefusalCode, Release, ReleaseReason,
+    Welcome,
 };
 use potluck_types::limits::{
     HANDSHAKE_TIMEOUT, MAX_CHUNK_BYTES, MAX_CHUNKS_IN_FLIGHT, MAX_CONSENT, MAX_SESSIONS, MESSAGE_BURST,
@@ -35,6 +36,8 @@ struct Granted {
 pub(crate) struct Session {
     /// `None` until hello.
     pub(crate) volunteer: Option<VolunteerId>,
+    /// What a Hello has to answer. Taken by the first one: it is good for no second.
+    challenge: Option<Challenge>,
     consent: Option<Granted>,
     /// Where it comes from.
     pub(crate) address: Option<IpAddr>,
@@ -80,6 +83,7 @@ impl Relay {
             session,
             Session {
                 volunteer: None,
+                challenge: None,
                 consent: None,
                 address: None,
                 leases: Vec::new(),
@@ -100,6 +104,11 @@ impl Relay {
         } else if self.sessions.len() > MAX_SESSIONS {
             self.refuse(session, RefusalCode::Full, "the relay is full: come back later", REFUSED_RETRY);
         } else {
+            let challenge = self.new_challenge();
+            if let Some(opened) = self.sessions.get_mut(&session) {
+                opened.challenge = Some(challenge);
+            }
+            self.send(session, challenge);
             self.arm(self.now + HANDSHAKE_TIMEOUT, Timer::Session(session));
         }
     }
@@ -149,7 +158,7 @@ impl Relay {
     }
 
     fn hello(&mut self, id: SessionId, hello: &Hello) {
-        let volunteer = hello.key.id();
+        let volunteer = hello.volunteer;
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if session.volunteer.is_some() {
             return self.out_of_order(id, "Hello", "it was said before");
@@ -162,10 +171,20 @@ impl Relay {
             );
             return self.refuse(id, RefusalCode::Version, &message, Duration(0));
         }
+        let challenge = session.challenge.take();
+        let proven = challenge.is_some_and(|challenge| hello.verify(&challenge).is_ok());
+        if !proven && !self.planted(PlantedBug::BelieveNames) {
+            let message = "the signature does not fit the key: sign the nonce and the relay's key of this session's \
+                           Challenge, with the key that Hello names";
+            return self.refuse(id, RefusalCode::Identity, message, REFUSED_RETRY);
+        }
+        // After the proof: a volunteer's standing is nobody else's to ask for.
         if self.standings.is_refused(&volunteer, self.now) {
             return self.refuse_untrusted(id, volunteer);
         }
-        session.volunteer = Some(volunteer);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.volunteer = Some(volunteer);
+        }
         // The timer of the handshake goes on as the timer of silence.
         self.send(
             id,

@@ -4,15 +4,18 @@ use crate::grid::Grid;
 use crate::io::{AcceptedTile, CheckVerdict, Input, JobSpec, Output, Record, Ticket};
 use crate::relay::{Config, Relay};
 use potluck_proto::{
-    Backend, BlobChunk, BlobRef, BlobRequest, Commit, Consent, DecodeError, Hello, Lease, LeaseRequest,
-    Message, NoWorkReason, Outcome, Ping, Preset, RefusalCode, RejectReason, Release, ReleaseReason,
-    RevokeReason, Task, Withdraw, cell,
+    Backend, BlobChunk, BlobRef, BlobRequest, Challenge, Commit, Consent, DecodeError, Hello, Lease,
+    LeaseRequest, Message, NoWorkReason, Outcome, Ping, Preset, RefusalCode, RejectReason, Release,
+    ReleaseReason, RevokeReason, Task, Withdraw, cell,
 };
 use potluck_types::limits::{MAX_LEASES_PER_SESSION, MAX_SLICE_DEPTH, MESSAGE_BURST, SESSION_TIMEOUT};
 use potluck_types::{
     BlobHash, ConsentToken, DType, Duration, Fence, Instant, JobId, MatmulShape, SessionId, VolunteerKey,
 };
 use proptest::prelude::*;
+use std::net::IpAddr;
+
+mod identity;
 
 /// A relay, the time, and everything that came out of it so far and was not taken yet.
 struct World {
@@ -23,6 +26,34 @@ struct World {
 
 const S1: SessionId = SessionId(1);
 const S2: SessionId = SessionId(2);
+/// The public key of the tests' relays.
+pub(crate) const RELAY: [u8; 32] = [6; 32];
+
+/// Opens a session and says the Hello of a volunteer that holds its key.
+pub(crate) fn greet(
+    relay: &mut Relay,
+    now: Instant,
+    session: SessionId,
+    address: Option<IpAddr>,
+    key: u8,
+) -> Vec<Output> {
+    let mut out = relay.step(now, Input::Opened { session, address });
+    // A relay that is full or shuts down asks for nothing.
+    if let Some(challenge) = challenge_in(&out, session) {
+        let hello = Hello::answer(&challenge, &VolunteerKey([key; 32]), String::new());
+        out.extend(relay.step(now, Input::Message { session, message: hello.into() }));
+    }
+    out
+}
+
+fn challenge_in(out: &[Output], to: SessionId) -> Option<Challenge> {
+    out.iter().rev().find_map(|output| match output {
+        Output::Send { session, message: Message::Challenge(challenge) } if *session == to => {
+            Some(*challenge)
+        }
+        _ => None,
+    })
+}
 
 fn blob(tag: u32, bytes: u64) -> BlobRef {
     BlobRef { hash: BlobHash::of(&tag.to_le_bytes()), bytes }
@@ -44,7 +75,7 @@ fn job(id: u8, m: u32, k: u32, n: u32) -> JobSpec {
 
 impl World {
     fn new() -> Self {
-        Self { relay: Relay::new(Config::new([7; 32], 1)), now: Instant(0), out: Vec::new() }
+        Self { relay: Relay::new(Config::new([7; 32], 1, RELAY)), now: Instant(0), out: Vec::new() }
     }
 
     fn input(&mut self, input: Input) {
@@ -72,14 +103,7 @@ impl World {
 
     /// A session that said hello and agreed.
     fn join(&mut self, session: SessionId, key: u8) -> ConsentToken {
-        self.input(Input::Opened { session, address: None });
-        let hello = Hello {
-            oldest_version: 1,
-            newest_version: 1,
-            key: VolunteerKey([key; 32]),
-            agent: String::new(),
-        };
-        self.say(session, hello);
+        self.out.extend(greet(&mut self.relay, self.now, session, None, key));
         self.agree(session, Duration::from_secs(3600))
     }
 
@@ -298,9 +322,7 @@ fn a_wrong_result_is_leased_again_and_the_liar_waits() {
     );
     assert_eq!(world.refusal(S1), Some(RefusalCode::NotTrusted));
     // It comes back under the same key, and has to wait still.
-    world.input(Input::Opened { session: S2, address: None });
-    let key = VolunteerKey([1; 32]);
-    world.say(S2, Hello { oldest_version: 1, newest_version: 1, key, agent: String::new() });
+    world.out.extend(greet(&mut world.relay, world.now, S2, None, 1));
     assert_eq!(world.refusal(S2), Some(RefusalCode::NotTrusted));
 }
 
@@ -363,7 +385,8 @@ fn a_restart_takes_up_what_was_accepted_and_old_fences_are_dead() {
     let tile = world.accept(S1, &lease);
     let old = world.request(S1, token, 1000).unwrap();
 
-    let mut world = World { relay: Relay::new(Config::new([8; 32], 2)), now: Instant(0), out: Vec::new() };
+    let mut world =
+        World { relay: Relay::new(Config::new([8; 32], 2, RELAY)), now: Instant(0), out: Vec::new() };
     world.input(Input::JobAdded { job: job(1, 128, 64, 128), accepted: vec![tile.clone(), tile.clone()] });
     let progress = world.relay.progress(&JobId([1; 16])).unwrap();
     assert!(progress.accepted > 0 && progress.accepted + progress.free == progress.units);
@@ -482,9 +505,8 @@ fn hostile_sessions_are_refused_with_a_reason() {
         });
     });
     check(RefusalCode::OutOfOrder, &|world| {
-        let hello =
-            Hello { oldest_version: 1, newest_version: 1, key: VolunteerKey([1; 32]), agent: String::new() };
-        world.say(S1, hello);
+        let challenge = challenge_in(&world.out, S1).unwrap();
+        world.say(S1, Hello::answer(&challenge, &VolunteerKey([1; 32]), String::new()));
     });
     check(RefusalCode::TimedOut, &|world| {
         world.now += Duration(SESSION_TIMEOUT.0 - 1000);

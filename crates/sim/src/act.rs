@@ -4,7 +4,7 @@ use crate::product::{Order, Product, multiply};
 use crate::run::{inputs, work};
 use crate::store::Blobs;
 use crate::watch::Products;
-use potluck_proto::{BlobRef, MatmulTask, Task, TrainTask};
+use potluck_proto::{BlobRef, Hello, MatmulTask, Task, TrainTask};
 use potluck_types::BlobHash;
 use std::sync::Arc;
 
@@ -46,13 +46,16 @@ pub enum Failure {
     BadTask,
 }
 
-/// All inputs of all jobs: what an adversary may know who fetched every blob before.
+/// What an adversary may know who fetched every blob before and listened on the network: all inputs of all jobs, and how
+/// somebody else proved its name.
 #[derive(Debug, Clone, Copy)]
 pub struct Library<'a> {
     /// Jobs.
     pub products: &'a Products,
     /// What the relay has stored for runs.
     pub blobs: &'a Blobs,
+    /// The Hello of an honest session, the latest that reached the relay.
+    pub overheard: Option<&'a Hello>,
 }
 
 impl Library<'_> {

@@ -76,7 +76,11 @@ impl World {
             return Ok(());
         }
         self.trace.note(now, b'w', client as u64, &tag.to_le_bytes(), || format!("client {client} wakes"));
-        let library = Library { products: &self.products, blobs: &self.store.blobs };
+        let library = Library {
+            products: &self.products,
+            blobs: &self.store.blobs,
+            overheard: self.overheard.as_ref(),
+        };
         let acts = slot.driver.woken(now, tag, library);
         self.perform(client, acts)
     }

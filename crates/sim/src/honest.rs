@@ -55,7 +55,7 @@ impl Honest {
         let small = !stays && rng.permille(250);
         let cache_bytes = if rng.permille(300) { rng.within(0..=40_000) } else { DEFAULT_CACHE_BYTES };
         Self {
-            engine: Engine::new(options(key, small, cache_bytes, &mut rng)),
+            engine: Engine::new(options(key.clone(), small, cache_bytes, &mut rng)),
             key,
             device: planned.device,
             defect: match planned.nature {
@@ -92,7 +92,7 @@ impl Honest {
         if new_name {
             self.key = VolunteerKey(self.rng.bytes());
         }
-        self.engine = Engine::new(options(self.key, self.small, self.cache_bytes, &mut self.rng));
+        self.engine = Engine::new(options(self.key.clone(), self.small, self.cache_bytes, &mut self.rng));
         (self.running, self.armed, self.agreed, self.open) = (None, None, false, false);
     }
 

@@ -1,6 +1,5 @@
 //! The relay process: carries out what the machine says through links, checks and store; dies and starts again.
 
-use crate::act::Library;
 use crate::link::{ConnId, Item, Side};
 use crate::rounds::Open;
 use crate::store::Pending;
@@ -15,6 +14,9 @@ use potluck_types::limits::MAX_QUEUED_FRAMES;
 use potluck_types::{BlobHash, DType, Duration, Instant, JobId, MatmulShape, SessionId};
 use potluck_verify::{Params, Secret, Verdict, check_blob, check_bytes, probe_seed};
 use std::collections::{BTreeMap, VecDeque};
+
+/// The relay's public key, the same in all of its lives.
+const RELAY: [u8; 32] = [0xfe; 32];
 
 /// One life of the relay.
 pub(crate) struct Host {
@@ -198,7 +200,7 @@ impl World {
             return Ok(());
         }
         let unreadable = !self.calm && self.rng.permille(self.plan.faults.unreadable);
-        let library = Library { products: &self.products, blobs: &self.store.blobs };
+        let library = self.library();
         let blob = library.blob(&request.hash);
         let (from, to) = (request.offset as usize, request.offset as usize + request.bytes as usize);
         let data = blob.and_then(|blob| blob.get(from..to)).filter(|_| !unreadable);
@@ -223,7 +225,7 @@ impl World {
             return Ok(());
         }
         let unreadable = !self.calm && self.rng.permille(self.plan.faults.unreadable);
-        let library = Library { products: &self.products, blobs: &self.store.blobs };
+        let library = self.library();
         let message = match library.blob(hash).filter(|_| !unreadable) {
             Some(blob) => BlobTree { hash: *hash, groups: tree_of(blob) }.into(),
             None => Message::from(BlobMissing { hash: *hash }),
@@ -364,7 +366,8 @@ impl World {
         (link.session, link.start, link.relay_open) = (Some(session), self.start, true);
         self.trace
             .note(now, b'O', session.0, &[], || format!("relay: client {client} opens session {session}"));
-        self.watch.opened(session, honest);
+        let holds = self.slots[client].driver.id();
+        self.watch.opened(session, honest, holds);
         self.put(conn, Side::Client, Item::Start);
         self.step(Input::Opened { session, address: None })
     }
@@ -392,6 +395,11 @@ impl World {
                         Ok(message) => format!("session {session} -> {}", brief(message)),
                         Err(error) => format!("session {session} -> garbage: {error}"),
                     });
+                    if let Ok(Message::Hello(hello)) = &decoded
+                        && self.slots[self.conns[conn].client].driver.is_engine()
+                    {
+                        self.overheard = Some(hello.clone());
+                    }
                     match decoded {
                         Ok(message) => self.step(Input::Message { session, message })?,
                         Err(error) => self.step(Input::Undecodable { session, error })?,
@@ -452,7 +460,7 @@ impl World {
         }
         let now = self.queue.now();
         self.start += 1;
-        let mut config = Config::new(self.rng.bytes(), self.start);
+        let mut config = Config::new(self.rng.bytes(), self.start, RELAY);
         (self.options.configure)(&mut config);
         self.trace.note(now, b'*', u64::from(self.start), &[], || {
             format!("-- the relay starts, number {}", self.start)

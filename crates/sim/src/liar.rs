@@ -5,9 +5,9 @@ use crate::product::Order;
 use crate::rng::Rng;
 use crate::run;
 use potluck_proto::{
-    Backend, BlobChunk, BlobMissing, BlobRef, BlobRequest, Commit, Consent, Hello, Lease, LeaseRequest,
-    Message, Outcome, PROTOCOL_VERSION, Ping, Preset, Release, ReleaseReason, Task, TrainTask, Welcome,
-    Withdraw, decode, encode,
+    Backend, BlobChunk, BlobMissing, BlobRef, BlobRequest, Challenge, Commit, Consent, Hello, Lease,
+    LeaseRequest, Message, Outcome, PROTOCOL_VERSION, Ping, Preset, Release, ReleaseReason, Task, TrainTask,
+    Welcome, Withdraw, decode, encode,
 };
 use potluck_types::limits::{MAX_CHUNK_BYTES, MAX_CHUNKS_IN_FLIGHT, MAX_FRAME_BYTES};
 use potluck_types::{
@@ -60,10 +60,12 @@ pub enum Trick {
     Fishing,
     /// Connects and says nothing.
     Mute,
+    /// Says to be somebody else, or proves it with what proves nothing.
+    FalseName,
 }
 
 /// Every trick.
-pub const TRICKS: [Trick; 21] = [
+pub const TRICKS: [Trick; 22] = [
     Trick::Nothing,
     Trick::FlipElement,
     Trick::Zeros,
@@ -85,6 +87,7 @@ pub const TRICKS: [Trick; 21] = [
     Trick::OutOfOrder,
     Trick::Fishing,
     Trick::Mute,
+    Trick::FalseName,
 ];
 
 #[derive(Debug)]
@@ -103,6 +106,10 @@ pub struct Liar {
     sybil: bool,
     rng: Rng,
     key: VolunteerKey,
+    /// What the relay of this connection wants signed.
+    challenge: Option<Challenge>,
+    /// What it said last, in this session or in one before.
+    last_hello: Option<Hello>,
     token: Option<ConsentToken>,
     open: bool,
     epoch: u64,
@@ -121,6 +128,7 @@ enum Step {
     Ask,
     Finish(LeaseId),
     Ping,
+    Pretend,
 }
 
 impl Liar {
@@ -134,6 +142,8 @@ impl Liar {
             sybil,
             rng,
             key,
+            challenge: None,
+            last_hello: None,
             token: None,
             open: false,
             epoch: 0,
@@ -163,14 +173,15 @@ impl Liar {
         self.epoch += 1;
         let mut acts = Vec::new();
         match self.trick {
-            Trick::Mute => {}
             Trick::OutOfOrder if self.rng.permille(300) => {
                 send(&mut acts, Withdraw {});
             }
-            _ => {
-                let key = self.key;
-                send(&mut acts, Hello { oldest_version: 1, newest_version: 9, key, agent: "liar".into() });
+            // Does not wait for the challenge, and signs one of its own making.
+            Trick::FalseName if self.rng.permille(200) => {
+                let challenge = Challenge { nonce: self.rng.bytes(), relay: self.rng.bytes() };
+                send(&mut acts, Hello::answer(&challenge, &self.key, "liar".into()));
             }
+            _ => {}
         }
         acts.push(self.later(20_000, Step::Ping));
         acts
@@ -179,6 +190,7 @@ impl Liar {
     /// Its connection ended.
     pub fn closed(&mut self) -> Vec<Act> {
         self.open = false;
+        self.challenge = None;
         self.token = None;
         self.held.clear();
         self.steps.clear();
@@ -193,6 +205,19 @@ impl Liar {
     pub fn frame(&mut self, now: u64, frame: &[u8]) -> Vec<Act> {
         let mut acts = Vec::new();
         match decode(frame) {
+            Ok(Message::Challenge(challenge)) => {
+                self.challenge = Some(challenge);
+                let lies = self.trick == Trick::FalseName && self.lies();
+                match self.trick {
+                    Trick::Mute => {}
+                    _ if lies => acts.push(self.later(1, Step::Pretend)),
+                    _ => {
+                        let hello = Hello::answer(&challenge, &self.key, "liar".into());
+                        self.last_hello = Some(hello.clone());
+                        send(&mut acts, Hello { newest_version: 9, ..hello });
+                    }
+                }
+            }
             Ok(Message::Welcome(_)) => {
                 let valid_for = match self.trick {
                     Trick::StaleConsent => Duration(self.rng.within(1..=4_000)),
@@ -253,6 +278,7 @@ impl Liar {
                 self.misbehave(&mut acts);
                 acts.push(self.later(20_000, Step::Ping));
             }
+            Some(Step::Pretend) if self.open => self.pretend(library, &mut acts),
             Some(Step::Ask) if self.open => {
                 if let Some(consent) = self.token {
                     let held = self.serves.keys().copied().take(64).collect();
@@ -447,6 +473,36 @@ impl Liar {
         }
     }
 
+    /// Says to be who it is not, or proves who it is with what it must not count.
+    fn pretend(&mut self, library: Library<'_>, acts: &mut Vec<Act>) {
+        let Some(challenge) = self.challenge else { return };
+        let own = Hello::answer(&challenge, &self.key, "liar".into());
+        let other = library.overheard.cloned();
+        let hello = match self.rng.below(5) {
+            // Another's proof, of another session.
+            0 => other,
+            // Another's name, with a signature of its own.
+            1 => other.map(|other| Hello { volunteer: other.volunteer, ..own }),
+            // Its own proof of an earlier session.
+            2 => self.last_hello.take(),
+            // Its own proof, made for another relay.
+            3 => {
+                let relay = self.rng.bytes();
+                Some(Hello::answer(&Challenge { relay, ..challenge }, &self.key, "liar".into()))
+            }
+            // The neutral element as key and signature: they fit any message unless they are checked strictly.
+            _ => {
+                let (mut neutral, mut signature) = ([0; 32], [0; 64]);
+                (neutral[0], signature[0]) = (1, 1);
+                Some(Hello { volunteer: VolunteerId(neutral), signature, ..own })
+            }
+        };
+        match hello {
+            Some(hello) => send(acts, hello),
+            None => acts.push(Act::Close),
+        }
+    }
+
     /// Tricks that need no lease.
     fn misbehave(&mut self, acts: &mut Vec<Act>) {
         if !self.lies() {
@@ -489,11 +545,9 @@ impl Liar {
                         },
                     ),
                     _ => {
-                        let key = self.key;
-                        send(
-                            acts,
-                            Hello { oldest_version: 1, newest_version: 1, key, agent: "again".into() },
-                        );
+                        if let Some(challenge) = self.challenge {
+                            send(acts, Hello::answer(&challenge, &self.key, "again".into()));
+                        }
                     }
                 }
             }

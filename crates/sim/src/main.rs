@@ -105,6 +105,7 @@ struct Sums {
     rejected: u64,
     late_commits: u64,
     honest_undelivered: u64,
+    impostors: u64,
     crashes: u64,
     simulated_ms: u64,
     slowest_liveness_ms: u64,
@@ -123,6 +124,7 @@ impl Sums {
         self.rejected += outcome.rejected;
         self.late_commits += outcome.late_commits;
         self.honest_undelivered += outcome.honest_undelivered;
+        self.impostors += outcome.impostors;
         self.crashes += outcome.crashes;
         self.simulated_ms += outcome.simulated_ms;
         self.slowest_liveness_ms = self.slowest_liveness_ms.max(outcome.liveness_ms);
@@ -210,6 +212,7 @@ fn print_table(seeds: u64, sums: &Sums, elapsed_s: f64) {
         ("results rejected", sums.rejected),
         ("late or fenced commits", sums.late_commits),
         ("honest, not delivered", sums.honest_undelivered),
+        ("impostors refused", sums.impostors),
         ("relay killed or stopped", sums.crashes),
     ] {
         println!("  {name:<26}{value:>11}");

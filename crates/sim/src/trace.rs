@@ -80,6 +80,12 @@ pub fn brief(message: &potluck_proto::Message) -> String {
                 lease.lease, lease.fence.0, lease.shard, lease.deadline
             )
         }
+        Message::Challenge(challenge) => {
+            format!("Challenge {:02x?}…", &challenge.nonce[..4])
+        }
+        Message::Hello(hello) => {
+            format!("Hello {:?} signature {:02x?}…", hello.volunteer, &hello.signature[..4])
+        }
         Message::LeaseRequest(request) => {
             format!(
                 "LeaseRequest {:?} {} Mflop/s, {} held",

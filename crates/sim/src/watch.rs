@@ -43,6 +43,9 @@ struct WireLease {
 #[derive(Debug, Default)]
 struct Seen {
     honest: bool,
+    /// Whose key the client holds, whatever it says.
+    holds: Option<VolunteerId>,
+    /// Who it says it is.
     volunteer: Option<VolunteerId>,
     consent: Option<(ConsentToken, u64)>,
     shown: Option<ConsentToken>,
@@ -62,6 +65,8 @@ pub struct Watch {
     shards: BTreeMap<(JobId, u32), Tile>,
     ended: BTreeSet<JobId>,
     result_bytes: BTreeMap<Ticket, u64>,
+    /// Whose key the client holds that delivered a result.
+    earned: BTreeMap<Ticket, VolunteerId>,
     /// Whose message is being handled.
     speaking: Option<SessionId>,
     // Across restarts:
@@ -75,6 +80,8 @@ pub struct Watch {
     pub rejected: u64,
     /// Rejections of honest volunteers because a broken link kept their bytes from arriving in time.
     pub honest_undelivered: u64,
+    /// Sessions refused because of a name that they cannot prove.
+    pub impostors: u64,
     /// Commits with an ended lease or a wrong fence.
     pub late_commits: u64,
     /// What was observed of runs.
@@ -89,13 +96,14 @@ impl Watch {
         self.shards.clear();
         self.ended.clear();
         self.result_bytes.clear();
+        self.earned.clear();
         self.speaking = None;
         self.referee.relay_died();
     }
 
-    /// A session opened.
-    pub fn opened(&mut self, session: SessionId, honest: bool) {
-        self.sessions.insert(session, Seen { honest, ..Seen::default() });
+    /// A session opened, by a client that holds this volunteer's key and no other.
+    pub fn opened(&mut self, session: SessionId, honest: bool, holds: VolunteerId) {
+        self.sessions.insert(session, Seen { honest, holds: Some(holds), ..Seen::default() });
     }
 
     /// Sees what goes into the relay.
@@ -135,7 +143,7 @@ impl Watch {
         let Some(seen) = self.sessions.get_mut(&session) else { return };
         match message {
             Message::Hello(hello) => {
-                seen.volunteer.get_or_insert(hello.key.id());
+                seen.volunteer.get_or_insert(hello.volunteer);
             }
             Message::LeaseRequest(request) => {
                 seen.asked += 1;
@@ -228,15 +236,18 @@ impl Watch {
                     let fits =
                         |lease: &&WireLease| lease.job == check.job && lease.committed == Some(check.claim);
                     let held = seen.leases.iter().find(|(_, lease)| fits(lease));
-                    held.map(|(id, lease)| (*session, *id, lease.job, lease.shard))
+                    held.map(|(id, lease)| (*session, *id, lease.job, lease.shard, seen.holds))
                 });
-                let Some((session, lease, job, shard)) = committed else {
+                let Some((session, lease, job, shard, holds)) = committed else {
                     return Err(format!(
                         "late fence: a result of job {:?} ({:?}) is checked, but its session made no such commit \
                          under a current lease and fence",
                         check.job, check.claim.hash
                     ));
                 };
+                if let Some(holds) = holds {
+                    self.earned.insert(check.ticket, holds);
+                }
                 if let Some(seen) = self.sessions.get_mut(&session) {
                     seen.leases.remove(&lease);
                     seen.delivered.insert(lease, (job, shard));
@@ -255,6 +266,13 @@ impl Watch {
                 let verdict = self.tickets.remove(ticket).flatten();
                 if !matches!(verdict, Some(CheckVerdict::Right { .. })) {
                     return Err(format!("ticket {} is stored after the verdict {verdict:?}", ticket.0));
+                }
+                let earned = self.earned.remove(ticket);
+                if earned != Some(tile.volunteer) {
+                    return Err(format!(
+                        "false name: {:?} gets credit for a result of {earned:?}",
+                        tile.volunteer
+                    ));
                 }
                 match self.shards.get(&(tile.job, tile.shard)) {
                     Some(leased) if *leased == tile.tile => Ok(()),
@@ -327,6 +345,10 @@ impl Watch {
             return Err(format!("event storm: session {session} is sent {} messages in a second", seen.sent));
         }
         match message {
+            Message::Welcome(_) if seen.volunteer != seen.holds => Err(format!(
+                "false name: session {session} is welcomed as {:?}, its client holds the key of {:?}",
+                seen.volunteer, seen.holds
+            )),
             Message::ConsentGranted(granted) => self.consented(now, session, granted),
             Message::Lease(lease) => self.leased(now, session, lease, products),
             Message::NoWork(_) => {
@@ -349,7 +371,11 @@ impl Watch {
                 }
                 Ok(())
             }
-            Message::Refusal(refusal) if seen.honest => match refusal.code {
+            Message::Refusal(refusal) if !seen.honest => {
+                self.impostors += u64::from(refusal.code == RefusalCode::Identity);
+                Ok(())
+            }
+            Message::Refusal(refusal) => match refusal.code {
                 RefusalCode::TimedOut | RefusalCode::ShuttingDown | RefusalCode::Full => Ok(()),
                 // Results that a broken link kept from arriving count against a volunteer, honest or not.
                 RefusalCode::NotTrusted if self.honest_undelivered > 0 => Ok(()),
@@ -402,7 +428,7 @@ impl Watch {
         }
         match &lease.task {
             Task::Train(task) => {
-                self.referee.leased(&lease.job, lease.shard, lease.lease, seen.volunteer, task)?;
+                self.referee.leased(&lease.job, lease.shard, lease.lease, seen.holds, task)?;
             }
             Task::Matmul(task) => {
                 let product = products.get(&lease.job).ok_or("a lease of an unknown job")?;
@@ -449,9 +475,8 @@ impl Watch {
         }
         let durable = held.is_some_and(|(job, shard)| {
             if let Some(run) = store.runs.get(&job) {
-                let theirs = |update: &AcceptedUpdate| {
-                    update.worker == shard && Some(update.volunteer) == seen.volunteer
-                };
+                let theirs =
+                    |update: &AcceptedUpdate| update.worker == shard && Some(update.volunteer) == seen.holds;
                 return run.rounds.last().is_some_and(|round| round.updates.iter().any(theirs));
             }
             let tile = self.shards.get(&(job, shard));

@@ -3,7 +3,7 @@
 //! `world.rs` holds the state and routes events; `host.rs` carries out what the relay's machine says;
 //! `crowd.rs` carries out what clients say; `watch.rs` looks on.
 
-use crate::act::Failure;
+use crate::act::{Failure, Library};
 use crate::driver::{Driver, PersonEvent};
 use crate::host::Host;
 use crate::link::{ConnId, Item, Pipe, Side};
@@ -16,7 +16,7 @@ use crate::run::{Runs, Training};
 use crate::store::{RunRows, Store};
 use crate::trace::{Sink, Trace, TraceHash};
 use crate::watch::{Products, Watch};
-use potluck_proto::BlobRequest;
+use potluck_proto::{BlobRequest, Hello};
 use potluck_schedule::{AcceptedUpdate, CheckVerdict, Config, Input, RunInput, Ticket};
 use potluck_types::{BlobHash, JobId, SessionId};
 use std::sync::Arc;
@@ -71,6 +71,8 @@ pub struct RunOutcome {
     pub honest_undelivered: u64,
     /// Commits under an ended lease or a wrong fence.
     pub late_commits: u64,
+    /// Sessions refused because somebody said to be whom it cannot prove to be.
+    pub impostors: u64,
     /// Times the relay was killed.
     pub crashes: u64,
     /// Simulated time, in milliseconds.
@@ -188,6 +190,8 @@ pub(crate) struct World {
     pub(crate) start: u32,
     pub(crate) conns: Vec<Conn>,
     pub(crate) slots: Vec<Slot>,
+    /// What a listener on the network has of an honest session.
+    pub(crate) overheard: Option<Hello>,
     pub(crate) watch: Watch,
     pub(crate) trace: Trace,
     pub(crate) calm: bool,
@@ -273,6 +277,7 @@ impl World {
             start: 0,
             conns: Vec::new(),
             slots,
+            overheard: None,
             watch: Watch::default(),
             trace: Trace::new(options.sink),
             calm: false,
@@ -295,6 +300,7 @@ impl World {
             rejected: self.watch.rejected,
             honest_undelivered: self.watch.honest_undelivered,
             late_commits: self.watch.late_commits,
+            impostors: self.watch.impostors,
             crashes: self.crashes,
             simulated_ms: self.queue.now(),
             liveness_ms: self.done_at.map_or(0, |at| at.saturating_sub(self.plan.safety_ms)),
@@ -376,6 +382,11 @@ impl World {
             Event::TimeIsUp => self.time_is_up(),
             Event::Finish => self.finish(),
         }
+    }
+
+    /// What an adversary may know.
+    pub(crate) fn library(&self) -> Library<'_> {
+        Library { products: &self.products, blobs: &self.store.blobs, overheard: self.overheard.as_ref() }
     }
 
     fn lives(&self, start: u32) -> bool {

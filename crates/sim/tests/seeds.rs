@@ -26,6 +26,7 @@ fn the_seeds_reach_what_they_are_meant_to_test() {
     assert!(sum(|o| o.leases) > 10 * SEEDS);
     assert!(sum(|o| o.rejected) > SEEDS / 5);
     assert!(sum(|o| o.late_commits) > SEEDS / 5);
+    assert!(sum(|o| o.impostors) > SEEDS / 20);
     assert!(sum(|o| o.crashes) > SEEDS / 2);
     assert!(sum(|o| o.rounds) > SEEDS);
     assert!(sum(|o| o.updates) > SEEDS);
@@ -88,6 +89,11 @@ fn an_update_that_counts_unchecked_is_caught() {
         |config| config.planted = Some(PlantedBug::CountUnchecked),
         &["an unchecked update counts"],
     );
+}
+
+#[test]
+fn a_name_that_is_believed_unproven_is_caught() {
+    caught("BelieveNames", |config| config.planted = Some(PlantedBug::BelieveNames), &["false name"]);
 }
 
 #[test]

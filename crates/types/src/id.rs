@@ -80,12 +80,9 @@ byte_id!(
     JobId, 16
 );
 byte_id!(
-    /// The public name of a volunteer: the hash of a [`VolunteerKey`].
+    /// The public name of a volunteer: its Ed25519 public key. Credibility belongs to it, and whoever has the
+    /// [`VolunteerKey`](crate::VolunteerKey).
     VolunteerId, 32
-);
-byte_id!(
-    /// The secret that a volunteer keeps and shows when it connects. Credibility belongs to it.
-    VolunteerKey, 32
 );
 byte_id!(
     /// Proof that a person agreed, issued by the relay for one session and needed for every lease.
@@ -110,13 +107,6 @@ counter_id!(
     Fence
 );
 
-impl VolunteerKey {
-    /// The public name that belongs to this key.
-    pub fn id(&self) -> VolunteerId {
-        VolunteerId(blake3::derive_key("potluck 2026 volunteer id v1", &self.0))
-    }
-}
-
 macro_rules! short_debug {
     ($($name:ident),*) => {$(
         impl fmt::Debug for $name {
@@ -129,16 +119,11 @@ macro_rules! short_debug {
 }
 short_debug!(JobId, VolunteerId, LinkId);
 
-macro_rules! secret_debug {
-    ($($name:ident),*) => {$(
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(concat!(stringify!($name), "(secret)"))
-            }
-        }
-    )*};
+impl fmt::Debug for ConsentToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ConsentToken(secret)")
+    }
 }
-secret_debug!(VolunteerKey, ConsentToken);
 
 #[cfg(test)]
 mod tests {
@@ -155,6 +140,6 @@ mod tests {
 
     #[test]
     fn secrets_are_not_printed() {
-        assert_eq!(format!("{:?}", VolunteerKey([7; 32])), "VolunteerKey(secret)");
+        assert_eq!(format!("{:?}", ConsentToken([7; 16])), "ConsentToken(secret)");
     }
 }

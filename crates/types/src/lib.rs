@@ -5,14 +5,14 @@
 pub mod bucket;
 pub mod hash;
 pub mod id;
+pub mod key;
 pub mod limits;
 pub mod matrix;
 pub mod time;
 
 pub use bucket::Bucket;
 pub use hash::BlobHash;
-pub use id::{
-    ConsentToken, Fence, JobId, LeaseId, LinkId, ParseIdError, SessionId, VolunteerId, VolunteerKey,
-};
+pub use id::{ConsentToken, Fence, JobId, LeaseId, LinkId, ParseIdError, SessionId, VolunteerId};
+pub use key::{VolunteerKey, WrongSignature};
 pub use matrix::{DType, MatmulShape, Tile};
 pub use time::{Duration, Instant};

@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// What a volunteer is, fixed for its life.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The volunteer's secret.
+    /// The volunteer's secret: it signs, and is not sent.
     pub key: VolunteerKey,
     /// Software name and version, shown to the relay.
     pub agent: String,

@@ -15,7 +15,7 @@ pub(crate) const RESULT_TTL: Duration = Duration::from_secs(600);
 pub(crate) const RECONNECT: Duration = Duration(1000);
 /// Longest wait before reconnecting.
 pub(crate) const MAX_RECONNECT: Duration = Duration::from_secs(60);
-/// A socket that is not open, or said no welcome, by then is given up.
+/// A socket that is not open, or on which no challenge and welcome came, by then is given up.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// An unanswered request for a lease is repeated after this time, on a connection that lives.
 pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(20);

@@ -7,8 +7,9 @@ use crate::limits::{
 };
 use crate::work::{Device, Stage};
 use potluck_proto::{
-    BlobMissing, BlobRequest, Consent, Hello, LeaseRequest, Message, NoWork, NoWorkReason, OLDEST_VERSION,
-    PROTOCOL_VERSION, Picture, Ping, Refusal, RefusalCode, Welcome, Withdraw, cell, decode, encode,
+    BlobMissing, BlobRequest, Challenge, Consent, Hello, LeaseRequest, Message, NoWork, NoWorkReason,
+    OLDEST_VERSION, PROTOCOL_VERSION, Picture, Ping, Refusal, RefusalCode, Welcome, Withdraw, cell, decode,
+    encode,
 };
 use potluck_types::limits::{
     MAX_CHUNK_BYTES, MAX_CHUNKS_IN_FLIGHT, MAX_HELD_BLOBS, MAX_LEASES_PER_SESSION, PICTURE_SIDE,
@@ -41,6 +42,8 @@ enum Agreed {
 pub(crate) struct Session {
     failures: u32,
     since: Instant,
+    /// The relay's public key, as its challenge named it; `None` until that came and was answered.
+    pub(crate) relay: Option<[u8; 32]>,
     welcomed: bool,
     agreed: Agreed,
     asked: Option<Instant>,
@@ -81,6 +84,7 @@ impl Engine {
         self.link = Link::Up(Session {
             failures,
             since: now,
+            relay: None,
             welcomed: false,
             agreed: Agreed::No,
             asked: None,
@@ -88,8 +92,14 @@ impl Engine {
             last_ping: now,
             timeout: SESSION_TIMEOUT,
         });
-        let (key, agent) = (self.options.key, self.options.agent.clone());
-        self.send(Hello { oldest_version: OLDEST_VERSION, newest_version: PROTOCOL_VERSION, key, agent });
+    }
+
+    /// Says who this is, and proves it for this session and this relay alone.
+    fn challenged(&mut self, challenge: &Challenge) {
+        if let Some(session) = self.session_mut() {
+            session.relay = Some(challenge.relay);
+            self.send(Hello::answer(challenge, &self.options.key, self.options.agent.clone()));
+        }
     }
 
     /// The connection is gone, and the leases with it.
@@ -122,11 +132,12 @@ impl Engine {
         let now = self.now;
         let Some(session) = self.session_mut() else { return };
         session.last_heard = now;
-        let welcomed = session.welcomed;
+        let (challenged, welcomed) = (session.relay.is_some(), session.welcomed);
         self.counters.bytes_in += frame.len() as u64;
         let Ok(message) = decode(frame) else { return self.give_up() };
         match message {
-            Message::Welcome(welcome) if !welcomed => self.welcome(&welcome),
+            Message::Challenge(challenge) if !challenged => self.challenged(&challenge),
+            Message::Welcome(welcome) if challenged && !welcomed => self.welcome(&welcome),
             Message::Refusal(refusal) => self.refused(refusal),
             _ if !welcomed => self.give_up(),
             Message::ConsentGranted(granted) => {
@@ -158,7 +169,7 @@ impl Engine {
             Message::Signal(signal) => self.mesh.signal(signal),
             Message::Unlink(unlink) => self.mesh.unlinked(unlink),
             Message::Pong(_) => {}
-            // A volunteer's message, or a second welcome.
+            // A volunteer's message, a second challenge, or a second welcome.
             _ => self.give_up(),
         }
     }

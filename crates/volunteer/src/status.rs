@@ -119,6 +119,8 @@ pub struct Status {
     pub superseded: u64,
     /// Why the last rejected result was rejected.
     pub last_rejection: Option<RejectReason>,
+    /// The public key that the relay of the present connection says is its own: it signs the relay's log.
+    pub relay: Option<[u8; 32]>,
     /// Text of the relay's last refusal.
     pub refusal: Option<String>,
     /// Rows, columns and depth of the tile that is being computed.
@@ -214,6 +216,10 @@ impl Engine {
             rejected: counters.rejected,
             superseded: counters.superseded,
             last_rejection: counters.last_rejection,
+            relay: match &self.link {
+                Link::Up(session) => session.relay,
+                _ => None,
+            },
             refusal: counters.refusal.as_ref().map(|(_, message)| message.clone()),
             tile,
             training,

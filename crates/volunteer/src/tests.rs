@@ -23,6 +23,7 @@ struct World {
 }
 
 const TOKEN: ConsentToken = ConsentToken([9; 16]);
+const CHALLENGE: Challenge = Challenge { nonce: [4; 32], relay: [5; 32] };
 
 impl World {
     fn new() -> Self {
@@ -84,6 +85,12 @@ impl World {
         self.event(Event::Start { preset, choice: Choice::Auto, valid_for: Duration(3_600_000) });
     }
 
+    fn connected(&mut self) {
+        self.event(Event::Connected);
+        self.hear(CHALLENGE);
+        self.welcome();
+    }
+
     fn welcome(&mut self) {
         self.hear(Welcome {
             version: 1,
@@ -99,8 +106,7 @@ impl World {
         let mut world = Self::new();
         world.start(Preset::Full);
         world.event(Event::Calibrated { backend: Backend::WasmSimd, mflops: 1000 });
-        world.event(Event::Connected);
-        world.welcome();
+        world.connected();
         world.hear(ConsentGranted { token: TOKEN, valid_for: Duration(3_600_000) });
         world
     }
@@ -213,6 +219,59 @@ fn nothing_happens_before_a_person_agrees() {
     assert!(world.sent.is_empty() && world.others.is_empty());
     assert_eq!(world.engine.state(), State::Idle);
     assert_eq!(world.engine.next_wake(), None);
+}
+
+#[test]
+fn hello_waits_for_the_challenge_and_proves_the_key_to_this_relay() {
+    let mut world = World::new();
+    world.start(Preset::Full);
+    world.event(Event::Calibrated { backend: Backend::WasmSimd, mflops: 1000 });
+    world.event(Event::Connected);
+    world.wait(5_000);
+    assert!(world.sent.is_empty(), "the relay speaks first");
+    assert_eq!(world.engine.status().relay, None);
+    world.hear(CHALLENGE);
+    let Some(Message::Hello(hello)) = world.sent.pop_front() else { panic!("a Hello was expected") };
+    assert_eq!(hello.volunteer, VolunteerKey([1; 32]).id());
+    assert_eq!(hello.verify(&CHALLENGE), Ok(()));
+    assert!(hello.verify(&Challenge { relay: [6; 32], ..CHALLENGE }).is_err());
+    assert!(world.sent.is_empty());
+    assert_eq!(world.engine.status().relay, Some(CHALLENGE.relay));
+    world.welcome();
+    assert!(world.said(|m| matches!(m, Message::Consent(_)).then_some(())).is_some());
+    // Nobody has a second text signed in a session.
+    world.others.clear();
+    world.hear(Challenge { nonce: [6; 32], ..CHALLENGE });
+    assert!(world.sent.is_empty());
+    assert_eq!(world.others, ["disconnect"]);
+    assert_eq!(world.engine.status().relay, None);
+}
+
+#[test]
+fn a_relay_that_does_not_challenge_is_given_up() {
+    let speaks = [
+        Welcome {
+            version: 1,
+            session: SessionId(1),
+            session_timeout: Duration(60_000),
+            max_chunk_bytes: MAX_CHUNK_BYTES as u32,
+            max_chunks_in_flight: MAX_CHUNKS_IN_FLIGHT as u8,
+        }
+        .into(),
+        Message::from(Pong { nonce: 1 }),
+    ];
+    for first in [None].into_iter().chain(speaks.map(Some)) {
+        let mut world = World::new();
+        world.start(Preset::Full);
+        world.event(Event::Connected);
+        world.others.clear();
+        match first {
+            None => world.wait(15_000),
+            Some(message) => world.hear(message),
+        }
+        assert_eq!(world.others, ["disconnect"]);
+        assert!(world.sent.is_empty());
+    }
 }
 
 #[test]
@@ -384,8 +443,7 @@ fn a_device_that_fails_backs_off_and_then_falls_back_to_the_cpu() {
         }
     }
     world.event(Event::Calibrated { backend: Backend::WasmSimd, mflops: 1 });
-    world.event(Event::Connected);
-    world.welcome();
+    world.connected();
     world.hear(ConsentGranted { token: TOKEN, valid_for: Duration(3_600_000) });
     for id in 1..=3 {
         let (task, blobs, _) = task();
@@ -448,7 +506,7 @@ proptest! {
     /// A relay that says anything at any time: no panic, bounded memory, and silence after Stop.
     #[test]
     fn a_hostile_relay_does_no_harm(
-        steps in prop::collection::vec((0u8..12, any::<u64>(), prop::collection::vec(any::<u8>(), 0..40)), 1..80)
+        steps in prop::collection::vec((0u8..13, any::<u64>(), prop::collection::vec(any::<u8>(), 0..40)), 1..80)
     ) {
         let mut world = World::lending();
         let (good, blobs, _) = task();
@@ -474,9 +532,9 @@ proptest! {
                     volunteers: 0,
                 }),
                 10 => world.wait(number % 30_000),
+                11 => world.hear(CHALLENGE),
                 _ => {
-                    world.event(Event::Connected);
-                    world.welcome();
+                    world.connected();
                     world.hear(ConsentGranted { token: TOKEN, valid_for: Duration(number) });
                 }
             }

@@ -4,9 +4,9 @@
 #![cfg(not(target_arch = "wasm32"))]
 
 use potluck_proto::{
-    Backend, BlobChunk, BlobMissing, BlobRef, BlobRequest, Commit, ConsentGranted, Lease, MatmulTask,
-    Message, NoWork, NoWorkReason, Outcome, Preset, Revoke, RevokeReason, Task, TrainTask, Verdict, Welcome,
-    decode, encode,
+    Backend, BlobChunk, BlobMissing, BlobRef, BlobRequest, Challenge, Commit, ConsentGranted, Lease,
+    MatmulTask, Message, NoWork, NoWorkReason, Outcome, Preset, Revoke, RevokeReason, Task, TrainTask,
+    Verdict, Welcome, decode, encode,
 };
 use potluck_train::gpt::GptConfig;
 use potluck_types::{
@@ -27,6 +27,7 @@ const CACHE_BYTES: u64 = 12_000;
 const CHUNK_BYTES: u32 = potluck_types::limits::GROUP_BYTES as u32;
 const WINDOW: u8 = 3;
 const CONSENT: Duration = Duration(600_000);
+const CHALLENGE: Challenge = Challenge { nonce: [4; 32], relay: [5; 32] };
 const LEASE: Duration = Duration(30_000);
 /// A result is let go if its verdict takes so long.
 const RESULT: Duration = Duration(600_000);
@@ -46,6 +47,7 @@ enum Op {
     MeasureFails,
     Open,
     Drop,
+    Challenge,
     Welcome,
     Grant(u8),
     Lease(usize),
@@ -97,6 +99,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::MeasureFails),
         6 => Just(Op::Open),
         1 => Just(Op::Drop),
+        6 => Just(Op::Challenge),
         6 => Just(Op::Welcome),
         6 => any::<u8>().prop_map(Op::Grant),
         9 => (0..TASKS).prop_map(Op::Lease),
@@ -224,6 +227,7 @@ struct Held {
 #[expect(clippy::struct_excessive_bools, reason = "each is a step of the protocol that came or not")]
 struct Connection {
     open: bool,
+    challenged: bool,
     hello: bool,
     welcomed: bool,
     agreeing: bool,
@@ -368,7 +372,10 @@ impl Model {
         let connection = self.connection.as_mut().expect("frames need a connection");
         assert!(connection.open);
         match message {
-            Message::Hello(_) => assert!(!std::mem::replace(&mut connection.hello, true)),
+            Message::Hello(hello) => {
+                assert!(connection.challenged && !std::mem::replace(&mut connection.hello, true));
+                assert_eq!(hello.verify(&CHALLENGE), Ok(()));
+            }
             Message::Ping(_) => assert!(connection.welcomed),
             Message::Consent(consent) => {
                 assert!(connection.welcomed && may_work && connection.token.is_none());
@@ -512,6 +519,7 @@ impl Model {
                     assert!(kept.is_none() || self.running.is_none(), "leases end with the connection");
                 }
             }
+            Op::Challenge => self.challenge(),
             Op::Welcome => self.welcome(),
             Op::Grant(number) => self.grant(number),
             Op::Lease(index) => self.lease(index),
@@ -597,7 +605,14 @@ impl Model {
     }
 
     fn go(&mut self, index: usize) {
-        let steps = [Op::Measure(Backend::WasmSimd), Op::Open, Op::Welcome, Op::Grant(1), Op::Lease(index)];
+        let steps = [
+            Op::Measure(Backend::WasmSimd),
+            Op::Open,
+            Op::Challenge,
+            Op::Welcome,
+            Op::Grant(1),
+            Op::Lease(index),
+        ];
         for op in steps {
             self.step(op);
         }
@@ -606,6 +621,13 @@ impl Model {
 
     fn forget(&mut self, lease: LeaseId) -> Option<Held> {
         self.connection.as_mut()?.leases.remove(&lease)
+    }
+
+    fn challenge(&mut self) {
+        let fresh = |one: &&mut Connection| one.open && !one.challenged;
+        let Some(connection) = self.connection.as_mut().filter(fresh) else { return };
+        connection.challenged = true;
+        self.hear(CHALLENGE);
     }
 
     fn welcome(&mut self) {

@@ -55,7 +55,7 @@ pub(super) fn check(root: &Path) -> Result<Findings> {
     }
     findings.extend(limits(&fs::read_to_string(root.join("crates/types/src/limits.rs"))?));
     let mut source = String::new();
-    for file in ["message.rs", "signal.rs", "peer.rs"] {
+    for file in ["message.rs", "signal.rs", "peer.rs", "identity.rs"] {
         source += &fs::read_to_string(root.join("crates/proto/src").join(file))?;
     }
     findings.extend(protocol(&source, &fs::read_to_string(root.join("PROTOCOL.md"))?));
@@ -133,7 +133,7 @@ fn protocol(source: &str, page: &str) -> Findings {
         return Vec::new();
     }
     vec![format!(
-        "PROTOCOL.md does not name the hash of message.rs, signal.rs and peer.rs in crates/proto/src: update the page, then write `{hash}`"
+        "PROTOCOL.md does not name the hash of message.rs, signal.rs, peer.rs and identity.rs in crates/proto/src: update the page, then write `{hash}`"
     )]
 }
 

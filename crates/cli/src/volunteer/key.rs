@@ -1,4 +1,4 @@
-//! The volunteer's secret: made once, kept in the user's data folder, readable by nobody else.
+//! The volunteer's secret, the seed of its Ed25519 key: made once, kept in the user's data folder, readable by nobody else.
 
 use crate::error::CliError;
 use potluck_types::VolunteerKey;
@@ -69,7 +69,8 @@ fn create(path: &Path) -> Result<VolunteerKey, CliError> {
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     match options.open(path) {
         Ok(mut file) => {
-            file.write_all(format!("{key}\n").as_bytes()).and_then(|()| file.sync_all()).map_err(written)?;
+            let lines = [key.to_hex().as_bytes(), b"\n"].concat();
+            file.write_all(&lines).and_then(|()| file.sync_all()).map_err(written)?;
             Ok(key)
         }
         // Another volunteer was quicker: use its key.

@@ -196,7 +196,7 @@ impl Adapter {
             jitter = u64::from(std::process::id()).to_le_bytes();
         }
         let engine = Engine::new(Options {
-            key: lending.key,
+            key: lending.key.clone(),
             agent: concat!("potluck/", env!("CARGO_PKG_VERSION"), " native").to_owned(),
             origin: "native".to_owned(),
             text_version: CONSENT_TEXT_VERSION,

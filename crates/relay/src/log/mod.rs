@@ -16,6 +16,7 @@ pub(crate) use publish::{Published, Publisher};
 
 use crate::db::{Db, DbError, wall_ms};
 use crate::epochs;
+use crate::identity::Identity;
 use files::Files;
 use potluck_governance::{Body, Constitution, Entry, FormError, Refused, Roles, State, entry};
 use potluck_ledger::{KeyError, KeyKind, SignerKey, VerifierKey};
@@ -50,6 +51,11 @@ pub(crate) enum LogError {
     /// Its name or key cannot be used.
     #[error("the log's name cannot be used: {0}")]
     Key(#[from] KeyError),
+}
+
+/// The name of a log that its operator has not named.
+pub(crate) fn origin(identity: &Identity) -> String {
+    format!("potluck/{}", &identity.to_string()[..16])
 }
 
 /// The log of a relay.

@@ -3,7 +3,8 @@
 use super::*;
 use crate::io::Input;
 use crate::relay::Config;
-use potluck_proto::{Consent, Hello, JoinMesh, LeaveMesh, Message, Preset, Withdraw};
+use crate::tests::{RELAY, greet};
+use potluck_proto::{Consent, JoinMesh, LeaveMesh, Message, Preset, Withdraw};
 use potluck_types::{ConsentToken, Duration, VolunteerKey};
 
 struct World {
@@ -19,7 +20,7 @@ const PUBLIC: &str = "203.0.113.7";
 impl World {
     fn new(seed: u8) -> Self {
         Self {
-            relay: Relay::new(Config::new([seed; 32], 1)),
+            relay: Relay::new(Config::new([seed; 32], 1, RELAY)),
             now: Instant(0),
             sent: Vec::new(),
             settings: 0,
@@ -28,7 +29,12 @@ impl World {
     }
 
     fn input(&mut self, input: Input) {
-        for output in self.relay.step(self.now, input) {
+        let out = self.relay.step(self.now, input);
+        self.keep(out);
+    }
+
+    fn keep(&mut self, out: Vec<Output>) {
+        for output in out {
             match output {
                 Output::Send { session, message } => self.sent.push((session, message)),
                 Output::MeshSettings { .. } => self.settings += 1,
@@ -77,9 +83,8 @@ impl World {
 
     fn open(&mut self, session: u64, volunteer: u8, address: &str) {
         let id = SessionId(session);
-        self.input(Input::Opened { session: id, address: address.parse().ok() });
-        let key = VolunteerKey([volunteer; 32]);
-        self.say(session, Hello { oldest_version: 1, newest_version: 1, key, agent: String::new() });
+        let out = greet(&mut self.relay, self.now, id, address.parse().ok(), volunteer);
+        self.keep(out);
         let consent = Consent {
             text_version: 1,
             origin: "test".into(),

@@ -76,9 +76,7 @@ proptest! {
                 Op::Open(s, key) if !open.contains_key(&s) => {
                     next += 1;
                     ids.insert(s, next);
-                    world.input(Input::Opened { session: SessionId(next), address: None });
-                    let key = VolunteerKey([key; 32]);
-                    world.say(next, Hello { oldest_version: 1, newest_version: 1, key, agent: String::new() });
+                    world.greet(next, key);
                     if world.relay.sessions.contains_key(&SessionId(next)) {
                         world.agree(next);
                         open.insert(s, (true, Vec::new()));

@@ -92,8 +92,7 @@ fn a_round_is_computed_with_what_was_measured_unless_the_adapter_says_another() 
             let mut world = World::new();
             world.start(Preset::Full);
             world.event(Event::Calibrated { backend: measured, mflops: 1000 });
-            world.event(Event::Connected);
-            world.welcome();
+            world.connected();
             world.hear(ConsentGranted { token: TOKEN, valid_for: Duration(3_600_000) });
             let example = round();
             world.lease(1, example.task.clone());
