@@ -47,7 +47,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Benchmarks against named peers: browser, step, verify, overhead, memory, train, attacks, drift, mesh, all
+    /// Benchmarks against named peers: browser, step, verify, overhead, memory, train, attacks, drift, mesh, ledger, all
     Bench(Rest),
 }
 

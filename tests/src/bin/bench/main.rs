@@ -11,6 +11,7 @@ mod artifacts;
 mod browser;
 mod clock;
 mod contest;
+mod ledger;
 mod matrix;
 mod memory;
 mod mesh;
@@ -65,14 +66,17 @@ enum Name {
     Drift,
     /// What exchanging inputs spares the relay, how fast it is, and what it costs volunteers.
     Mesh,
+    /// The audit of a long public log, and a receipt.
+    Ledger,
     /// Everything.
     All,
 }
 
 impl Name {
-    const EACH: [Self; 9] = [
+    const EACH: [Self; 10] = [
         // First: one of its figures is this process's memory.
         Self::Mesh,
+        Self::Ledger,
         Self::Verify,
         Self::Overhead,
         Self::Memory,
@@ -95,6 +99,7 @@ impl Name {
             Self::Attacks => train::attacks::run(report, training),
             Self::Drift => train::drift::run(report, training),
             Self::Mesh => mesh::run(report, &args.mesh),
+            Self::Ledger => ledger::run(report),
             Self::All => Ok(()),
         }
     }
