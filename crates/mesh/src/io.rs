@@ -4,9 +4,10 @@ use potluck_proto::{IceServer, LinkPath, SignalKind};
 use potluck_types::LinkId;
 use std::sync::Arc;
 
-/// Bytes that a link's channel may hold that have not left yet: a round trip of 0.1 s at 80 Mbit/s. The machine sends no
-/// more groups until it hears [`LinkEvent::Drained`].
-pub const SEND_BUFFER_BYTES: u64 = 1 << 20;
+/// Bytes that a link's channel may hold that have not left yet: 0.1 s at 320 Mbit/s, which a busy browser takes to say that
+/// there is room. Slow links hold less, as their other ends ask for less. The machine sends no more groups until it hears
+/// [`LinkEvent::Drained`].
+pub const SEND_BUFFER_BYTES: u64 = 4 << 20;
 /// A link says [`LinkEvent::Drained`] when its channel holds no more than this, after it held more.
 pub const SEND_LOW_BYTES: u64 = SEND_BUFFER_BYTES / 2;
 /// Label of the data channel.

@@ -25,7 +25,7 @@ use webrtc::peer_connection::{
 
 /// Events that may wait for whoever reads them, of all links together; then the links wait.
 pub const EVENT_QUEUE: usize = 256;
-/// Frames of one link that may wait for its channel: the groups of [`SEND_BUFFER_BYTES`] are 32, and in the 15 s until a
+/// Frames of one link that may wait for its channel: the groups of [`SEND_BUFFER_BYTES`] are 128, and in the 15 s until a
 /// link that nothing comes through has failed, 60 pieces of news a second still fit. At most 33 MiB.
 const FRAME_QUEUE: usize = 1024;
 /// Signals and restarts of one link that may wait: what a peer says in two attempts.

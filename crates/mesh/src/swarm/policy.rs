@@ -13,8 +13,8 @@ pub(crate) const ANSWER_WAIT: Duration = Duration(300);
 pub(crate) const CONNECT_WAIT: Duration = Duration(2000);
 /// A blob smaller than this does not wait for links: from the relay it takes less than half a second at 20 Mbit/s.
 pub(crate) const LARGE_BYTES: u64 = 1 << 20;
-/// Groups that a peer may be asked for at once: the first, and the most. 2 MiB fill 160 Mbit/s at 100 ms.
-pub(crate) const PIPELINE: std::ops::RangeInclusive<u32> = 8..=64;
+/// Groups that a peer may be asked for at once: the first, and the most. 4 MiB fill 320 Mbit/s at 100 ms.
+pub(crate) const PIPELINE: std::ops::RangeInclusive<u32> = 8..=128;
 /// ... as many as it delivers in this time.
 pub(crate) const PIPELINE_TIME: Duration = Duration(500);
 /// A peer that delivers nothing for so long is asked for nothing more for a while, and others are asked instead ...
@@ -26,7 +26,7 @@ pub(crate) const MAX_STALLS: u32 = 2;
 /// Times that a peer may refuse what it said to hold.
 pub(crate) const MAX_LIES: u32 = 4;
 /// Bytes of groups that nobody asked for: as many as may come late from a peer that was given up.
-pub(crate) const MAX_UNASKED_BYTES: u64 = 2 << 20;
+pub(crate) const MAX_UNASKED_BYTES: u64 = 4 << 20;
 /// Times that a peer may send what makes no sense.
 pub(crate) const MAX_NONSENSE: u32 = 8;
 /// A neighbor's word that it fetches something from the relay holds for so long.

@@ -505,9 +505,9 @@ fn floods_end_the_link() {
                 return;
             }
         }
-        panic!("{message:?} goes on");
+        panic!("{} bytes go on", encode_peer(&message).unwrap().len());
     };
-    flood(Group { hash, index: 0, data: vec![0; GROUP_BYTES] }.into(), 66);
+    flood(Group { hash, index: 0, data: vec![0; GROUP_BYTES] }.into(), 130);
     flood(GroupRequest { hash, first: 0, count: 1 }.into(), 9);
     flood(PeerTreeRequest { hash }.into(), 1001);
     flood(Unseek { hash }.into(), 1001);
