@@ -23,7 +23,7 @@ use crate::row::{Goal, Report, Row, median};
 use crate::runtime;
 
 /// Turns of blob and bare channel.
-const ROUNDS: u8 = 3;
+const ROUNDS: u8 = 5;
 /// Sequences of a batch that every volunteer has room for, and of one that only those have that seek.
 pub(crate) const SMALL: u32 = 1;
 pub(crate) const LARGE: u32 = 16;
