@@ -93,7 +93,7 @@ pub(crate) fn rejected(
 
 /// A loss in the unit of entries; one beyond what they can hold becomes the largest that they can.
 fn micro_nats(loss: f64) -> entry::MicroNats {
-    let most = MAX_INTEGER as i64;
+    let most = MAX_INTEGER.cast_signed();
     entry::MicroNats(((loss * 1e6).round() as i64).clamp(-most, most))
 }
 
