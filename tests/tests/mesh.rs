@@ -300,12 +300,11 @@ fn transfers_between_peers_go_on_while_the_relay_is_dead_and_everybody_comes_bac
     assert_eq!(status(&first).rejected + status(&second).rejected, 0);
 }
 
-/// The bytes that a tab fetches from the relay for a product.
-async fn fetched_for(browser: &Browser, api: &Api, known: &LowRank, name: &str) -> (Tab, u64) {
-    let tab = lent(browser, api, None, "").await;
+/// The bytes that a tab fetches from the relay for a product, once it has come back to the page.
+async fn fetched_for(tab: &Tab, api: &Api, known: &LowRank, name: &str) -> u64 {
+    lend(tab, api, "").await;
     compute(api, known, name).await;
-    let fetched = figure(&tab, "fromRelay").await;
-    (tab, fetched)
+    figure(tab, "fromRelay").await
 }
 
 #[test]
@@ -321,17 +320,15 @@ fn a_tab_that_returns_finds_its_inputs_until_the_person_forgets_them() {
     runtime.block_on(async {
         let options = LaunchOptions { gpu: Gpu::Off, ..LaunchOptions::default() };
         let browser = Browser::launch(&options).await.unwrap();
-        let (tab, first) = fetched_for(&browser, api, &known, "first").await;
+        let tab = browser.new_tab().await.unwrap();
+        let first = fetched_for(&tab, api, &known, "first").await;
         assert!(first > 8 << 20, "{first} bytes");
-        tab.close().await.unwrap();
-        let (tab, second) = fetched_for(&browser, api, &known, "second").await;
+        let second = fetched_for(&tab, api, &known, "second").await;
         assert!(second * 4 < first, "{first} bytes, then {second}");
         tab.click("#forget").await.unwrap();
         until("nothing is kept", async || !tab.evaluate::<bool>(HAS_INPUTS).await.unwrap()).await;
-        tab.close().await.unwrap();
-        let (tab, third) = fetched_for(&browser, api, &known, "third").await;
+        let third = fetched_for(&tab, api, &known, "third").await;
         assert!(third * 2 > first, "{first} bytes, forgotten, then {third}");
-        tab.close().await.unwrap();
         browser.close().await;
 
         // Who asks not to be remembered leaves nothing behind.

@@ -106,6 +106,8 @@ pub(crate) struct Run {
     pub(crate) spec: RunSpec,
     pub(crate) round: u64,
     pub(crate) attempt: u32,
+    /// The round whose tasks were asked for and have not come.
+    pub(crate) preparing: Option<u64>,
     pub(crate) phase: Phase,
     pub(crate) slots: Vec<Slot>,
     pub(crate) asking: BTreeMap<VolunteerId, Asking>,
@@ -142,6 +144,7 @@ impl Run {
             spec,
             round,
             attempt: 0,
+            preparing: None,
             phase: Phase::Preparing,
             slots: Vec::new(),
             asking: BTreeMap::new(),

@@ -90,6 +90,10 @@ impl Relay {
         if run.round < run.spec.rounds {
             run.phase = Phase::Preparing;
             let (round, workers) = (run.round, run.spec.max_workers);
+            // Who pauses and goes on meanwhile waits for the first answer: a second one would come into the middle of the round.
+            if run.preparing.replace(round) == Some(round) {
+                return;
+            }
             return self.tell_run(RunOutput::PrepareRound { run: *id, round, workers });
         }
         run.phase = Phase::Paused;
@@ -102,6 +106,7 @@ impl Relay {
 
     fn round_ready(&mut self, id: &JobId, round: u64, tasks: Vec<TrainTask>) {
         let Some(run) = self.runs.get_mut(id) else { return };
+        run.preparing.take_if(|asked| *asked == round);
         if !matches!(run.phase, Phase::Preparing) || run.round != round {
             return;
         }
@@ -115,7 +120,8 @@ impl Relay {
     }
 
     fn round_failed(&mut self, id: &JobId, round: u64, reason: String) {
-        let Some(run) = self.runs.get(id) else { return };
+        let Some(run) = self.runs.get_mut(id) else { return };
+        run.preparing.take_if(|asked| *asked == round);
         if !matches!(run.phase, Phase::Paused) && run.round == round {
             self.give_up_round(id, RevokeReason::JobCanceled);
             self.rest(id, failed(reason));

@@ -48,6 +48,27 @@ fn a_pause_gives_the_round_up_and_a_failure_pauses() {
 }
 
 #[test]
+fn who_pauses_and_goes_on_while_tasks_are_made_asks_for_them_once() {
+    let spec = spec(3);
+    let mut world = World::with(&spec, 3);
+    world.run(RunInput::Paused { run: RUN });
+    world.run(RunInput::Resumed { run: RUN });
+    world.run(RunInput::Paused { run: RUN });
+    world.run(RunInput::Resumed { run: RUN });
+    assert_eq!(world.prepare(&spec), Some(0));
+    assert_eq!(world.prepare(&spec), None, "they were asked for already");
+    assert_eq!(world.deal(&[1, 2, 3]).len(), 3);
+    // An answer that comes while the run pauses is for nothing: the next one is asked for.
+    world.run(RunInput::Paused { run: RUN });
+    world.run(RunInput::Resumed { run: RUN });
+    world.run(RunInput::Paused { run: RUN });
+    assert_eq!(world.prepare(&spec), Some(0));
+    world.run(RunInput::Resumed { run: RUN });
+    assert_eq!(world.prepare(&spec), Some(0));
+    assert_eq!(world.deal(&[1, 2, 3]).len(), 3);
+}
+
+#[test]
 fn who_resumes_while_a_round_closes_takes_the_pause_back() {
     let spec = spec(3);
     let mut world = World::with(&spec, 3);
