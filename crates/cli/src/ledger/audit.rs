@@ -43,7 +43,14 @@ pub fn command(
     let checker = read_all(&source, &signed)?;
     let found = checker.report();
     report.checked("tree", &format!("all {} entries and every hash above them lead to the root", head.size));
-    against_last(&known, &origin, &key, &signed, &source, &mut report)?;
+    let goes_on = against_last(&known, &origin, &key, &signed, &source, &mut report)?;
+    let named = checker.state().origin();
+    if named != origin {
+        return Err(CliError::Record {
+            what: format!("the checkpoint is of {origin}"),
+            cause: format!("the first entry begins a log called {named:?}"),
+        });
+    }
     let kinds: Vec<String> = found.kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
     if !found.clean() {
         for finding in &found.errors {
@@ -61,7 +68,10 @@ pub fn command(
     for unchecked in &found.unchecked {
         report.open("not checked", &unchecked.to_string());
     }
-    known.remember(&key, &signed)?;
+    // An older copy does not make this machine forget what it saw: a fork could hide behind it.
+    if goes_on {
+        known.remember(&key, &signed)?;
+    }
     report.end(true, &origin, head.size);
     Ok(())
 }
@@ -91,7 +101,7 @@ fn believed_key(
     Ok((key, trust))
 }
 
-/// The log has to go on from what was seen last.
+/// The log has to go on from what was seen last; whether it does, or is an older copy.
 fn against_last(
     known: &Known,
     origin: &str,
@@ -99,8 +109,8 @@ fn against_last(
     signed: &SignedCheckpoint,
     source: &Source<'_>,
     report: &mut Report,
-) -> Result<(), CliError> {
-    let Some(last) = &known.checkpoint else { return Ok(()) };
+) -> Result<bool, CliError> {
+    let Some(last) = &known.checkpoint else { return Ok(true) };
     let last =
         SignedCheckpoint::open(last, origin, key).map_err(|error| wrong("remembered checkpoint", &error))?;
     let (old, new) = (last.head(), signed.head());
@@ -111,10 +121,10 @@ fn against_last(
             "rolled back",
             &format!("{} entries were seen before, and here are {}", old.size, new.size),
         );
-        return Ok(());
+        return Ok(false);
     }
     if old.size == 0 {
-        return Ok(());
+        return Ok(true);
     }
     let found = root_at(old.size, &new, &mut reader)
         .map_err(|error| unreadable(reader.failed.take(), "consistency", &error))?;
@@ -131,7 +141,7 @@ fn against_last(
     prove_consistency(&old, &new, &mut reader)
         .map_err(|error| unreadable(reader.failed.take(), "consistency", &error))?;
     report.checked("consistency", &format!("it goes on from the {} entries that were seen last", old.size));
-    Ok(())
+    Ok(true)
 }
 
 fn read_all(source: &Source<'_>, signed: &SignedCheckpoint) -> Result<Checker, CliError> {

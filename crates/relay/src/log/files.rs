@@ -57,8 +57,9 @@ impl Files {
         let gone = || io::Error::from(io::ErrorKind::NotFound);
         match file {
             LogFile::Tile(tile) => {
-                let now = Tile::containing(tile.level(), tile.index(), size)
-                    .filter(|now| now.width() > tile.width());
+                let first = tile.index() * potluck_ledger::TILE_WIDTH;
+                let now =
+                    Tile::containing(tile.level(), first, size).filter(|now| now.width() > tile.width());
                 let mut bytes = self.read(&now.ok_or_else(gone)?.into()).await?;
                 bytes.truncate(potluck_ledger::HASH_BYTES * usize::from(tile.width()));
                 Ok(bytes)
@@ -91,5 +92,42 @@ struct Blocking {
 impl ReadFiles for Blocking {
     fn read(&mut self, file: LogFile) -> io::Result<Cow<'_, [u8]>> {
         self.runtime.block_on(self.files.read_of(file, self.size)).map(Cow::Owned)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use potluck_ledger::Appender;
+
+    #[tokio::test]
+    async fn partial_files_that_are_gone_are_read_from_larger_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::open(folder.path()).unwrap();
+        let mut appender = Appender::new();
+        let entries: Vec<String> = (0..1000).map(|index| format!("entry {index}")).collect();
+        let mut old = Vec::new();
+        // Within the first tile, the second and the third; then the last one is what there is.
+        for end in [100, 300, 520, 1000] {
+            let from = appender.head().size as usize;
+            let made = appender.append(&entries[from..end]).unwrap().files;
+            for (file, bytes) in &made {
+                files.put(&file.to_string(), bytes.clone()).await.unwrap();
+            }
+            old.push(made);
+        }
+        let size = appender.head().size;
+        let last = old.pop().unwrap();
+        for (file, bytes) in
+            old.iter().flatten().filter(|(file, _)| !last.iter().any(|(kept, _)| kept == file))
+        {
+            if file.to_string().contains(".p/") {
+                files.remove(file).await.unwrap();
+                assert!(files.read(file).await.is_err());
+            }
+            assert_eq!(files.read_of(*file, size).await.unwrap(), *bytes, "{file}");
+        }
+        let beyond = Bundle::new(9, 3).unwrap();
+        assert_eq!(files.read_of(beyond.into(), size).await.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }
