@@ -99,6 +99,7 @@ something is wrong.")]
 ends.
 Inputs are exchanged with other volunteers where that works, which spares the relay; they see this machine's network \
 address. With --relay-only they do not, and everything comes from the relay.
+Each result, and whether it was accepted, stays public in the relay's log, under this machine's key.
 The first Ctrl-C finishes the shard at hand, the second stops at once.
 
 Examples:

@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// The version of the text that starting the command agrees to: the one in `potluck volunteer --help`.
-const CONSENT_TEXT_VERSION: u16 = 2;
+const CONSENT_TEXT_VERSION: u16 = 3;
 /// Memory for one shard or one part of a round: a step of `small` with two sequences fits.
 const MEMORY_BYTES: u64 = 1 << 30;
 /// Memory for inputs that may be needed again.
