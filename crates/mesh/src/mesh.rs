@@ -389,7 +389,10 @@ impl Mesh {
         let being_made = self.links.values().filter(|link| link.is_new());
         let until = being_made.map(|link| link.assigned + CONNECT_WAIT).max().unwrap_or(now);
         self.swarm.connecting(until);
-        self.swarm.advance();
+        // Whoever wanted what failed may want the rest no more: nothing is asked for before it knows.
+        if !self.swarm.out.iter().any(|out| matches!(out, Out::Failed(_))) {
+            self.swarm.advance();
+        }
         for out in std::mem::take(&mut self.swarm.out) {
             match out {
                 Out::Peer(link, message) => self.transmit(link, &message),
