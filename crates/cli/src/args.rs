@@ -459,6 +459,12 @@ pub struct VolunteerArgs {
     /// Most that other volunteers get of this machine's network, like 500kB/s or 2MiB/s [default: no limit of its own]
     #[arg(long, value_name = "RATE", value_parser = size::rate, conflicts_with = "relay_only")]
     pub upload: Option<u64>,
+    /// Key of a witness that has to have signed the relay's log as well before a run is worked on; may be repeated
+    #[arg(long, value_name = "KEY")]
+    pub witness: Vec<potluck_ledger::VerifierKey>,
+    /// How many of the witnesses have to have signed [default: all]
+    #[arg(long, value_name = "N", requires = "witness")]
+    pub witness_quorum: Option<usize>,
     /// Print one JSON object an event
     #[arg(long)]
     pub json: bool,

@@ -93,6 +93,11 @@ impl Checker {
         Ok(Self { model: model(config, parameters)? })
     }
 
+    /// The model's sizes.
+    pub const fn config(&self) -> &GptConfig {
+        self.model.config()
+    }
+
     /// Computes the items of `which` again, in that order. The caller draws them from a secret that the volunteer does not
     /// know. Work: [`Item::check_flops`] of each.
     ///

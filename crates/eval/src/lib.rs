@@ -16,9 +16,11 @@ pub mod check;
 pub mod error;
 pub mod items;
 pub mod run;
+pub mod settle;
 
 pub use answers::{Answer, Answers};
 pub use check::{CheckError, Checker, check, compare};
 pub use error::EvalError;
 pub use items::{Item, Items};
 pub use run::{Evaluation, Progress, parameters};
+pub use settle::{draw, settle};

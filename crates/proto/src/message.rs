@@ -319,6 +319,26 @@ pub struct TrainTask {
     pub parameters: BlobHash,
 }
 
+/// A shard of an eval: questions whose answers follow from a model's parameters.
+///
+/// The result is the answers in the order of the questions: for a text its negative log-likelihood (i64, little-endian,
+/// millionths of a nat), for a prompt the tokens that follow (u32, little-endian).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvalTask {
+    /// The model.
+    pub model: ModelSpec,
+    /// Its parameters, f32, little-endian: their hash is what the public log calls the candidate.
+    pub parameters: BlobRef,
+    /// The questions, as `potluck-eval` encodes them.
+    pub items: BlobRef,
+    /// Length of the result.
+    pub result_bytes: u32,
+    /// Memory that it takes, inputs among it, in bytes.
+    pub memory_bytes: u64,
+    /// Floating-point operations: an estimate, for deadlines.
+    pub flops: u64,
+}
+
 /// The work of a shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Task {
@@ -326,6 +346,8 @@ pub enum Task {
     Matmul(MatmulTask),
     /// One worker's inner steps of a training round. Boxed: it is ten times as large.
     Train(Box<TrainTask>),
+    /// Questions to a model.
+    Eval(EvalTask),
 }
 
 /// Hands out a shard. Relay to volunteer.
@@ -436,6 +458,8 @@ pub enum ReleaseReason {
     InputMissing,
     /// The kernel cannot do this task.
     Unsupported,
+    /// No proof came that what the task belongs to stands in the public log.
+    Unproven,
 }
 
 /// Gives a lease back. Volunteer to relay.
@@ -461,6 +485,8 @@ pub enum RejectReason {
     NotDelivered,
     /// The update is not what the round's steps give, or holds a value that it may not hold.
     WrongUpdate,
+    /// The answers of an eval shard are not what the model gives.
+    WrongAnswer,
 }
 
 /// What became of a result.

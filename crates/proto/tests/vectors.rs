@@ -71,6 +71,22 @@ fn examples() -> Vec<Message> {
             task: Task::Train(Box::new(train(blob))),
         }
         .into(),
+        Lease {
+            lease,
+            fence,
+            job,
+            shard: 7,
+            deadline: Duration(60_000),
+            task: Task::Eval(EvalTask {
+                model: train(blob).model,
+                parameters: blob,
+                items: blob,
+                result_bytes: 96,
+                memory_bytes: 5_000_000,
+                flops: 1_000_000_000,
+            }),
+        }
+        .into(),
         NoWork { reason: NoWorkReason::Idle, retry_after: Duration(2000) }.into(),
         Verdict { lease, outcome: Outcome::Rejected(RejectReason::WrongProduct) }.into(),
         Revoke { lease, reason: RevokeReason::Superseded }.into(),
@@ -166,6 +182,7 @@ fn train(blob: BlobRef) -> TrainTask {
 fn file_name(message: &Message) -> String {
     let task = match message {
         Message::Lease(Lease { task: Task::Train(_), .. }) => "-Train",
+        Message::Lease(Lease { task: Task::Eval(_), .. }) => "-Eval",
         _ => "",
     };
     format!("{:02x}-{}{task}.hex", message.kind(), message.name())

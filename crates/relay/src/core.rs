@@ -5,13 +5,14 @@ use crate::blobs::Blobs;
 use crate::checks::Checker;
 use crate::commit::{Committer, ToCommit};
 use crate::db::{Db, JobState, wall_ms};
+use crate::evals::Evals;
 use crate::log::Log;
 use crate::names;
 use crate::runs::Runs;
 use crate::turn::TurnServers;
 use potluck_proto::{BlobRequest, MeshSettings, Message};
 use potluck_schedule::{
-    CheckVerdict, Input, JobProgress, MeshPicture, Output, Relay, RunError, RunInput, RunProgress, RunSpec,
+    CheckVerdict, EvalError, EvalInput, EvalProgress, EvalSpec, Input, JobProgress, MeshPicture, Output, Relay, RunError, RunInput, RunProgress, RunSpec,
     Ticket, Totals,
 };
 use potluck_types::limits::MAX_QUEUED_FRAMES;
@@ -79,6 +80,16 @@ pub(crate) enum Command {
         run: JobId,
         reply: oneshot::Sender<Option<RunProgress>>,
     },
+    /// An eval begins or goes on, if it can be held.
+    AddEval {
+        spec: Box<EvalSpec>,
+        done: Vec<u32>,
+        reply: oneshot::Sender<Result<(), EvalError>>,
+    },
+    EvalProgress {
+        eval: JobId,
+        reply: oneshot::Sender<Option<EvalProgress>>,
+    },
     ShutDown {
         done: oneshot::Sender<()>,
     },
@@ -138,6 +149,19 @@ impl Core {
         answer.await.map_err(|_| Gone)
     }
 
+    /// Adds an eval, of which these shards are durable, or says why it cannot be held.
+    pub(crate) async fn add_eval(&self, spec: EvalSpec, done: Vec<u32>) -> Result<Result<(), EvalError>, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::AddEval { spec: Box::new(spec), done, reply }).await?;
+        answer.await.map_err(|_| Gone)
+    }
+
+    pub(crate) async fn eval_progress(&self, eval: JobId) -> Result<Option<EvalProgress>, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::EvalProgress { eval, reply }).await?;
+        answer.await.map_err(|_| Gone)
+    }
+
     /// Refuses all sessions politely and ends the core.
     pub(crate) async fn shut_down(&self) {
         let (done, ended) = oneshot::channel();
@@ -160,7 +184,7 @@ pub(crate) struct Surroundings {
 }
 
 /// Starts the core.
-pub(crate) fn start(machine: Relay, surroundings: Surroundings) -> (Core, Runs) {
+pub(crate) fn start(machine: Relay, surroundings: Surroundings) -> (Core, Runs, Evals) {
     let (commands, queue) = mpsc::channel(MAX_QUEUED_INPUTS);
     let (changed, changes) = watch::channel(0);
     let core = Core { commands: commands.clone(), changes };
@@ -168,6 +192,7 @@ pub(crate) fn start(machine: Relay, surroundings: Surroundings) -> (Core, Runs) 
     let gate = blake3::derive_key("potluck 2026 gate of an epoch v1", &secret.0);
     let runs =
         Runs::new(db.clone(), log.clone(), blobs.clone(), runs, gate, commands.downgrade(), changed.clone());
+    let evals = Evals::new(db.clone(), log.clone(), blobs.clone(), commands.downgrade(), changed.clone());
     let checker = Checker::new(blobs.clone(), secret, commands.clone());
     let committer = Committer::start(db.clone(), log.clone(), blobs.clone(), &commands);
     let task = Task {
@@ -181,11 +206,12 @@ pub(crate) fn start(machine: Relay, surroundings: Surroundings) -> (Core, Runs) 
         log,
         blobs,
         runs: runs.clone(),
+        evals: evals.clone(),
         turn,
         changed,
     };
     tokio::spawn(task.run(queue));
-    (core, runs)
+    (core, runs, evals)
 }
 
 struct Task {
@@ -200,6 +226,7 @@ struct Task {
     log: Log,
     blobs: Blobs,
     runs: Runs,
+    evals: Evals,
     turn: TurnServers,
     changed: watch::Sender<u64>,
 }
@@ -243,6 +270,16 @@ impl Task {
                 }
                 Command::RunProgress { run, reply } => {
                     let _ = reply.send(self.machine.run_progress(&run));
+                }
+                Command::AddEval { spec, done, reply } => {
+                    let fits = self.machine.eval_fits(&spec);
+                    if fits.is_ok() {
+                        self.step(Input::Eval(EvalInput::Added { spec, done }));
+                    }
+                    let _ = reply.send(fits);
+                }
+                Command::EvalProgress { eval, reply } => {
+                    let _ = reply.send(self.machine.eval_progress(&eval));
                 }
                 Command::ShutDown { done } => {
                     self.step(Input::ShuttingDown);
@@ -301,6 +338,7 @@ impl Task {
                 self.changed.send_modify(|count| *count += 1);
             }
             Output::Run(output) => self.runs.carry_out(output),
+            Output::Eval(output) => self.evals.carry_out(output),
             Output::JobCompleted { job } => {
                 self.blobs.release(&job);
                 let (db, changed) = (self.db.clone(), self.changed.clone());

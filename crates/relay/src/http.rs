@@ -9,6 +9,7 @@ use crate::blobs::Blobs;
 use crate::config::Config;
 use crate::core::{Core, Gone};
 use crate::db::{Db, JobRow, JobState, wall_ms};
+use crate::evals::Evals;
 use crate::log::Log;
 use crate::runs::{self, Runs};
 use crate::turn::TurnServers;
@@ -58,6 +59,7 @@ pub(crate) struct App {
     pub(crate) log: Log,
     pub(crate) blobs: Blobs,
     pub(crate) runs: Runs,
+    pub(crate) evals: Evals,
     pub(crate) turn: TurnServers,
     pub(crate) config: Config,
     pub(crate) token: blake3::Hash,
@@ -135,6 +137,10 @@ pub(crate) type Answer<T> = Result<Json<T>, ApiError>;
         runs::http::get_parameters,
         runs::http::get_tokenizer,
         runs::http::get_blob,
+        crate::evals::http::create_candidate,
+        crate::evals::http::list_candidates,
+        crate::evals::http::get_candidate,
+        crate::evals::http::sample_candidate,
         volunteer,
         health,
         get_metrics,
@@ -166,6 +172,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/v1/peers", get(get_peers))
         .route("/.well-known/potluck.json", get(well_known))
         .merge(runs::http::router())
+        .merge(crate::evals::http::router())
         .merge(crate::log::http::router())
         .fallback(site::serve)
         .with_state(app)

@@ -17,6 +17,7 @@ mod config;
 mod core;
 mod db;
 mod epochs;
+pub mod evals;
 mod http;
 pub mod identity;
 mod ingest;
@@ -230,9 +231,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         runs: folder,
         turn: turn.clone(),
     };
-    let (core, runs) = core::start(machine, surroundings);
+    let (core, runs, evals) = core::start(machine, surroundings);
     resume(&core, &db, &blobs, &config.data).await?;
     runs.resume(&core, &config.data).await?;
+    evals.resume(&core, &config.data).await?;
 
     let listen = config.listen;
     let listener =
@@ -244,6 +246,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         log,
         blobs,
         runs,
+        evals,
         turn,
         config,
         token,

@@ -34,5 +34,6 @@ pub(crate) const fn reason(reason: RejectReason) -> &'static str {
         RejectReason::WrongProduct => "wrong_product",
         RejectReason::NotDelivered => "not_delivered",
         RejectReason::WrongUpdate => "wrong_update",
+        RejectReason::WrongAnswer => "wrong_answer",
     }
 }

@@ -152,3 +152,32 @@ CREATE TABLE IF NOT EXISTS updates (
     PRIMARY KEY (run, round, position)
 );
 CREATE INDEX IF NOT EXISTS updates_by_hash ON updates (hash);
+
+-- Candidates: parameters that may become a version of a model, and how far their evaluation is.
+CREATE TABLE IF NOT EXISTS candidates (
+    parameters BLOB PRIMARY KEY,     -- hash of the parameters, f32: the candidate's name
+    bytes BIGINT NOT NULL,
+    model TEXT NOT NULL,
+    run BLOB NOT NULL,
+    round BIGINT NOT NULL,
+    without TEXT NOT NULL,           -- what it was made again without, as a JSON list of texts
+    eval BLOB NOT NULL UNIQUE,
+    incumbent BLOB,                  -- the version that it is compared with
+    secret BLOB NOT NULL,            -- what windows and spot checks are drawn from
+    state TEXT NOT NULL,             -- evaluating, done, failed
+    reason TEXT,                     -- why it failed
+    card BLOB,                       -- hash of the eval card
+    created_ms BIGINT NOT NULL
+);
+
+-- Shards of evals, as they were cut.
+CREATE TABLE IF NOT EXISTS eval_shards (
+    eval BLOB NOT NULL,
+    shard BIGINT NOT NULL,
+    parameters BLOB NOT NULL,
+    items BLOB NOT NULL,
+    answers BLOB,                    -- the result that counts, once all agree
+    volunteers TEXT,                 -- who computed it, as JSON
+    PRIMARY KEY (eval, shard)
+);
+CREATE INDEX IF NOT EXISTS eval_shards_by_items ON eval_shards (items);

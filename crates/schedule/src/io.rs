@@ -1,6 +1,7 @@
 //! What goes into the relay's state machine and what comes out. The adapter (sockets, store, threads, or the
 //! simulator) feeds each [`Input`] with the time and carries out each [`Output`] in order.
 
+use crate::eval::{EvalInput, EvalOutput};
 use crate::grid::Grid;
 use crate::mesh::MeshCounts;
 use crate::run::{RunInput, RunOutput};
@@ -145,6 +146,8 @@ pub enum Input {
     },
     /// Something happened to a run.
     Run(RunInput),
+    /// Something happened to an eval.
+    Eval(EvalInput),
     /// What is durably known of a volunteer's key (once at start, before its sessions).
     VolunteerKnown {
         /// Whose.
@@ -223,11 +226,12 @@ pub enum Output {
     },
     /// A result was rejected. Best effort: the volunteer's record and the reason.
     Rejected {
-        /// The job or run.
+        /// The job, run or eval.
         job: JobId,
         /// The shard, or the worker of the run's round.
         shard: u32,
-        /// What was claimed of a job's shard, if it came so far. What is claimed in a run is told when its round is closed.
+        /// What was claimed of a job's or an eval's shard, if it came so far. What is claimed in a run is told when its round
+        /// is closed.
         claim: Option<BlobRef>,
         /// Whose result.
         volunteer: VolunteerId,
@@ -238,6 +242,8 @@ pub enum Output {
     },
     /// Something is to be done for a run.
     Run(RunOutput),
+    /// Something is to be done for an eval.
+    Eval(EvalOutput),
     /// Every tile of the job is durable. Emitted once; after a restart again if it was not recorded.
     JobCompleted {
         /// The job.

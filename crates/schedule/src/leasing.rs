@@ -10,8 +10,8 @@ use crate::policy::{
 };
 use crate::relay::{PlantedBug, Relay, Timer};
 use potluck_proto::{
-    Backend, BlobRef, LeaseRequest, MatmulTask, NoWork, NoWorkReason, Outcome, RejectReason, Revoke,
-    RevokeReason, Task, TrainTask, Verdict,
+    Backend, BlobRef, EvalTask, LeaseRequest, MatmulTask, NoWork, NoWorkReason, Outcome, RejectReason,
+    Revoke, RevokeReason, Task, TrainTask, Verdict,
 };
 use potluck_types::limits::MAX_LEASES_PER_SESSION;
 use potluck_types::{BlobHash, Duration, Fence, Instant, JobId, LeaseId, SessionId, VolunteerId};
@@ -51,21 +51,25 @@ pub(crate) enum Work {
     Tile { block: Block, task: MatmulTask },
     /// A worker slot of a run's round.
     Round { task: Arc<TrainTask>, result_bytes: u64 },
+    /// A shard of an eval.
+    Eval { task: EvalTask },
 }
 
 impl Work {
     /// The blobs that the work needs.
     pub(crate) fn inputs(&self) -> impl Iterator<Item = BlobRef> + '_ {
-        let (tile, round) = match self {
-            Self::Tile { task, .. } => (Some(task), None),
-            Self::Round { task, .. } => (None, Some(task)),
+        let (tile, round, eval) = match self {
+            Self::Tile { task, .. } => (Some(task), None, None),
+            Self::Round { task, .. } => (None, Some(task), None),
+            Self::Eval { task } => (None, None, Some(task)),
         };
         let tile = tile.into_iter().flat_map(|task| task.a.iter().chain(&task.bt).copied());
         let round = round.into_iter().flat_map(|task| {
             let blocks = task.blocks.iter().map(|block| block.blob);
             blocks.chain(task.outer_steps.iter().copied()).chain([task.checkpoint])
         });
-        tile.chain(round)
+        let eval = eval.into_iter().flat_map(|task| [task.parameters, task.items]);
+        tile.chain(round).chain(eval)
     }
 
     /// Length of a right result.
@@ -75,13 +79,20 @@ impl Work {
                 u64::from(task.rows) * u64::from(task.cols) * task.dtype.result_bytes() as u64
             }
             Self::Round { result_bytes, .. } => *result_bytes,
+            Self::Eval { task } => task.result_bytes.into(),
         }
+    }
+
+    /// Whether it goes at the speed of training: passes through a model, not bare products.
+    pub(crate) const fn is_training(&self) -> bool {
+        matches!(self, Self::Round { .. } | Self::Eval { .. })
     }
 
     fn to_task(&self) -> Task {
         match self {
             Self::Tile { task, .. } => Task::Matmul(task.clone()),
             Self::Round { task, .. } => Task::Train(Box::new(TrainTask::clone(task))),
+            Self::Eval { task } => Task::Eval(*task),
         }
     }
 }
@@ -173,6 +184,10 @@ impl Relay {
         let held = &near.held;
         if let Some((run, worker)) = self.find_slot(id, volunteer, request, held) {
             return self.grant_slot(id, volunteer, &run, worker, request, held);
+        }
+        // A few seconds each, and people wait for the card.
+        if let Some(shard) = self.find_eval(&volunteer, request.memory_bytes) {
+            return self.grant_eval(id, volunteer, shard, request, held);
         }
         let found = self
             .carve_somewhere(&volunteer, speed, request.memory_bytes, &near)
@@ -356,6 +371,9 @@ impl Relay {
                 run.remember_lost(lease.volunteer, lease.shard, task);
             }
         }
+        if let Some(eval) = self.evals.get_mut(&lease.job) {
+            eval.unlease(lease.shard, id);
+        }
         if let Stage::Arriving { claim, .. } = &lease.stage {
             self.let_go(claim.result.bytes);
         }
@@ -440,14 +458,14 @@ impl Relay {
         let &Blamed { job, shard, volunteer, session, lease, backend, claim } = blamed;
         self.totals.rejected += 1;
         self.standings.rejected(volunteer, self.now);
-        let of_job = self.jobs.contains_key(&job);
+        let of_shard = !self.runs.contains_key(&job);
         if let Some(job) = self.jobs.get_mut(&job) {
             job.shards_rejected += 1;
         }
         if let Some(run) = self.runs.get_mut(&job) {
             run.rejected += 1;
         }
-        let claim = claim.filter(|_| of_job);
+        let claim = claim.filter(|_| of_shard);
         self.out.push(Output::Rejected { job, shard, claim, volunteer, backend, reason });
         self.verdict(session, lease, Outcome::Rejected(reason));
     }
@@ -465,7 +483,7 @@ impl Relay {
         let Some(lease) = self.leases.get(&id) else { return };
         let elapsed_s = self.now.since(lease.granted).0.max(1) as f64 / 1e3;
         let bound = lease.flops as f64 / elapsed_s * crate::policy::OVERDUE_SPEED;
-        let training = matches!(lease.work, Work::Round { .. });
+        let training = lease.work.is_training();
         if let Some(session) = self.sessions.get_mut(&lease.session) {
             let speed = session.speed_at(training);
             let bounded = speed.map_or(bound, |speed| speed.min(bound));

@@ -5,16 +5,19 @@
 //! `leasing.rs` decides who gets which shard; `results.rs` takes results in; `job.rs` is one job's map of
 //! units; `grid.rs` cuts products; `credibility.rs` says what a record is worth; `picture.rs` draws. Training:
 //! `run.rs` is what goes in and out, `round.rs` the state of one run's round, `dealing.rs` who gets its slots,
-//! `rounds.rs` how it goes on. `mesh/` says who links to whom.
+//! `rounds.rs` how it goes on. Evals: `eval.rs` has the state of one, `evals.rs` how it goes on. `mesh/` says who links to
+//! whom.
 //!
 //! Architecture invariant: no output leases a shard to a session without a valid consent.
 //! Architecture invariant: a session is a volunteer's only after a signature of its key over this session's challenge.
 //! Architecture invariant: whose updates are replayed is drawn only after all commits of the round are closed.
 //! Architecture invariant: a unit of work is accepted exactly once, and only after [`Input::Stored`]; a
-//! round only after [`RunInput::Stored`].
+//! round only after [`RunInput::Stored`]; an eval's shard only after [`EvalInput::Settled`].
 
 mod credibility;
 mod dealing;
+pub mod eval;
+mod evals;
 pub mod grid;
 pub mod io;
 mod job;
@@ -34,6 +37,7 @@ mod session;
 mod tests;
 
 pub use credibility::credibility;
+pub use eval::{EvalAnswer, EvalError, EvalInput, EvalOutput, EvalProgress, EvalSpec};
 pub use grid::{Grid, GridError};
 pub use io::{
     AcceptedTile, Check, CheckVerdict, Input, JobProgress, JobSpec, Output, Record, Ticket, Totals,

@@ -1,5 +1,6 @@
 //! The small picture of a job or a run that volunteers see.
 
+use crate::eval::Eval;
 use crate::job::{Job, Unit};
 use crate::round::{Phase, Run, SlotState};
 use potluck_proto::{Picture, cell};
@@ -78,6 +79,29 @@ pub(crate) fn draw_run(run: &Run, viewer: &VolunteerId) -> Picture {
         accepted_permille: (u128::from(run.round) * 1000 / u128::from(run.spec.rounds.max(1))).min(1000)
             as u16,
         volunteers: run.leased(),
+    }
+}
+
+/// Draws an eval for one volunteer: one cell for each shard.
+pub(crate) fn draw_eval(eval: &Eval, viewer: &VolunteerId) -> Picture {
+    let cells = eval.shards.iter().map(|shard| {
+        let own = shard.leases.values().any(|volunteer| volunteer == viewer)
+            || shard.answers.iter().any(|answer| answer.volunteer == *viewer);
+        match (shard.done, own) {
+            (true, _) => cell::ACCEPTED,
+            (false, true) => cell::YOURS_LEASED,
+            (false, false) if shard.leases.is_empty() && shard.answers.is_empty() => cell::FREE,
+            (false, false) => cell::LEASED,
+        }
+    });
+    let progress = eval.progress();
+    Picture {
+        job: eval.spec.id,
+        name: truncated(&eval.spec.name),
+        columns: eval.shards.len().min(RUN_COLUMNS) as u16,
+        cells: cells.collect(),
+        accepted_permille: (u64::from(progress.done) * 1000 / u64::from(progress.shards.max(1))) as u16,
+        volunteers: progress.leased,
     }
 }
 

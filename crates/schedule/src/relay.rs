@@ -1,6 +1,7 @@
 //! The state of the relay, and the routing of inputs to the modules that handle them.
 
 use crate::credibility::Standings;
+use crate::eval::Eval;
 use crate::io::{AcceptedTile, Input, JobProgress, JobSpec, Output, Ticket, Totals};
 use crate::job::Job;
 use crate::leasing::Lease;
@@ -83,6 +84,7 @@ pub struct Relay {
     pub(crate) sessions: BTreeMap<SessionId, Session>,
     pub(crate) jobs: BTreeMap<JobId, Job>,
     pub(crate) runs: BTreeMap<JobId, Run>,
+    pub(crate) evals: BTreeMap<JobId, Eval>,
     pub(crate) leases: BTreeMap<LeaseId, Lease>,
     pub(crate) delivered: BTreeMap<Ticket, Delivered>,
     /// Committed leases whose results wait for memory, first come, first served.
@@ -112,6 +114,7 @@ impl Relay {
             sessions: BTreeMap::new(),
             jobs: BTreeMap::new(),
             runs: BTreeMap::new(),
+            evals: BTreeMap::new(),
             leases: BTreeMap::new(),
             delivered: BTreeMap::new(),
             waiting: VecDeque::new(),
@@ -146,6 +149,7 @@ impl Relay {
             Input::JobAdded { job, accepted } => self.add_job(job, &accepted),
             Input::JobCanceled { job } => self.cancel_job(&job),
             Input::Run(input) => self.run_input(input),
+            Input::Eval(input) => self.eval_input(input),
             Input::VolunteerKnown { volunteer, record } => self.standings.know(volunteer, record),
             Input::Checked { ticket, verdict } => self.checked(ticket, verdict),
             Input::Stored { ticket } => self.stored(ticket),
@@ -190,7 +194,7 @@ impl Relay {
 
     fn add_job(&mut self, spec: JobSpec, accepted: &[AcceptedTile]) {
         let id = spec.id;
-        if self.jobs.contains_key(&id) || self.runs.contains_key(&id) || !spec.panels_fit() {
+        if self.is_taken(&id) || !spec.panels_fit() {
             return;
         }
         // A new job starts level with the least served one: it neither starves nor is starved.
@@ -202,6 +206,11 @@ impl Relay {
         self.jobs.insert(id, job);
         self.finish_if_complete(&id);
         self.announce_work(&id);
+    }
+
+    /// Whether a job, run or eval of this name is under way.
+    pub(crate) fn is_taken(&self, id: &JobId) -> bool {
+        self.jobs.contains_key(id) || self.runs.contains_key(id) || self.evals.contains_key(id)
     }
 
     /// The service of whatever was served least: where new jobs and runs start.

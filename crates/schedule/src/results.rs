@@ -38,7 +38,7 @@ impl Relay {
             return self.out_of_order(id, "Commit", "the lease was committed before");
         }
         let expected = lease.work.result_bytes();
-        let training = matches!(lease.work, Work::Round { .. });
+        let training = lease.work.is_training();
         let flops = lease.flops;
         let claim = Claim { result: commit.result, compute_ms: commit.compute_ms, backend: commit.backend };
         lease.stage = Stage::Waiting(claim);
@@ -162,6 +162,7 @@ impl Relay {
         let task = match &lease.work {
             Work::Tile { task, .. } => task.clone(),
             Work::Round { .. } => return self.update_delivered(ticket, id, &lease, claim, bytes),
+            Work::Eval { .. } => return self.eval_delivered(ticket, id, &lease, claim, bytes),
         };
         let widened = self.standings.widened(&lease.volunteer);
         self.out.push(Output::Check(Check {

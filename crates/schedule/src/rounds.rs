@@ -69,7 +69,7 @@ impl Relay {
     /// Why not.
     pub fn run_fits(&self, spec: &RunSpec) -> Result<(), RunError> {
         spec.check()?;
-        if self.runs.contains_key(&spec.id) || self.jobs.contains_key(&spec.id) {
+        if self.is_taken(&spec.id) {
             return Err(RunError::Taken);
         }
         if self.runs.len() >= MAX_RUNS {
@@ -125,6 +125,14 @@ impl Relay {
         if !matches!(run.phase, Phase::Paused) && run.round == round {
             self.give_up_round(id, RevokeReason::JobCanceled);
             self.rest(id, failed(reason));
+        }
+    }
+
+    /// A volunteer will not work on a run for a while.
+    pub(crate) fn excuse(&mut self, id: &JobId, volunteer: VolunteerId) {
+        let now = self.now;
+        if let Some(run) = self.runs.get_mut(id) {
+            run.excuse(volunteer, now);
         }
     }
 

@@ -158,8 +158,8 @@ pub enum RunError {
         /// Runs under way.
         runs: usize,
     },
-    /// A job or run of this name is there.
-    #[error("a job or run with this id is under way")]
+    /// A job, run or eval of this name is there.
+    #[error("a job, run or eval with this id is under way")]
     Taken,
 }
 

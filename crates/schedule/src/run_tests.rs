@@ -20,6 +20,7 @@ use potluck_types::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
+mod evals;
 mod model;
 mod rules;
 mod streaks;
@@ -112,6 +113,7 @@ fn result_of(lease: &Lease, salt: u8) -> Vec<u8> {
         Task::Matmul(task) => u64::from(task.rows) * u64::from(task.cols) * 4,
         Task::Train(task) if task.codec == UpdateCodec::TopK => u64::from(task.steps) * 4 + SPARSE,
         Task::Train(task) => u64::from(task.steps) * 4 + UPDATE,
+        Task::Eval(task) => task.result_bytes.into(),
     };
     vec![lease.lease.0 as u8 ^ salt; len as usize]
 }
@@ -214,23 +216,28 @@ impl World {
         self.tokens.insert(session, token.expect("consent is granted"));
     }
 
-    fn request_with(&mut self, session: u64, mflops: u32, memory_bytes: u64) -> Result<Lease, NoWorkReason> {
-        let consent = self.tokens[&session];
-        let request = LeaseRequest {
-            consent,
+    fn lease_request(&self, session: u64, mflops: u32, memory_bytes: u64) -> LeaseRequest {
+        LeaseRequest {
+            consent: self.tokens[&session],
             backend: Backend::WebGpu,
             mflops,
             memory_bytes,
             held: Vec::new(),
             kept: self.kept.get(&session).cloned().unwrap_or_default(),
-        };
-        self.say(session, request);
+        }
+    }
+
+    fn request_with(&mut self, session: u64, mflops: u32, memory_bytes: u64) -> Result<Lease, NoWorkReason> {
+        self.say(session, self.lease_request(session, mflops, memory_bytes));
+        self.answer(session).expect("a request is answered")
+    }
+
+    fn answer(&mut self, session: u64) -> Option<Result<Lease, NoWorkReason>> {
         self.heard(session, |m| match m {
             Message::Lease(lease) => Some(Ok(lease.clone())),
             Message::NoWork(none) => Some(Err(none.reason)),
             _ => None,
         })
-        .expect("a request is answered")
     }
 
     fn request(&mut self, session: u64) -> Result<Lease, NoWorkReason> {
@@ -695,6 +702,7 @@ fn a_job_and_a_run_share_volunteers() {
             world.deliver(session, &lease);
             match &lease.task {
                 Task::Train(_) => rounds += 1,
+                Task::Eval(_) => unreachable!("there is no eval"),
                 Task::Matmul(task) => {
                     tiles += u64::from(task.rows * task.cols);
                     let ticket = world

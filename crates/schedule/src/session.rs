@@ -1,5 +1,6 @@
 //! Sessions: the order of messages, consent, limits, and how a session ends.
 
+use crate::eval::Eval;
 use crate::io::Output;
 use crate::job::Job;
 use crate::leasing::Work;
@@ -233,9 +234,14 @@ impl Relay {
     fn release(&mut self, id: SessionId, release: &Release) {
         // A lease that just ended is released in good faith: nothing to do then.
         let Some(held) = self.leases.get(&release.lease).filter(|held| held.session == id) else { return };
-        if release.reason == ReleaseReason::Unsupported && matches!(held.work, Work::Round { .. }) {
-            let (run, worker, volunteer) = (held.job, held.shard, held.volunteer);
-            self.doubt(&run, worker, volunteer);
+        let (job, shard, volunteer) = (held.job, held.shard, held.volunteer);
+        match (&held.work, release.reason) {
+            (Work::Round { .. }, ReleaseReason::Unsupported) => self.doubt(&job, shard, volunteer),
+            (Work::Round { .. }, ReleaseReason::Unproven) => self.excuse(&job, volunteer),
+            (Work::Eval { .. }, ReleaseReason::Unsupported | ReleaseReason::Unproven) => {
+                self.pass_over(&job, shard, volunteer);
+            }
+            _ => {}
         }
         self.lose(release.lease);
     }
@@ -349,7 +355,7 @@ impl Relay {
 
     /// New work: idle volunteers see its picture, and ask.
     pub(crate) fn announce_work(&mut self, job: &JobId) {
-        if !self.jobs.contains_key(job) && !self.runs.contains_key(job) {
+        if !self.is_taken(job) {
             return;
         }
         for session in self.sessions.values_mut() {
@@ -363,7 +369,7 @@ impl Relay {
 
     /// Somebody who just agreed sees a job before the first lease.
     fn show_some_job(&mut self, id: SessionId) {
-        let job = self.jobs.keys().chain(self.runs.keys()).next().copied();
+        let job = self.jobs.keys().chain(self.runs.keys()).chain(self.evals.keys()).next().copied();
         if let Some(session) = self.sessions.get_mut(&id) {
             session.viewing = session.viewing.or(job);
         }
@@ -371,7 +377,7 @@ impl Relay {
     }
 
     pub(crate) fn arm_pictures(&mut self) {
-        let something = !self.jobs.is_empty() || !self.runs.is_empty();
+        let something = !(self.jobs.is_empty() && self.runs.is_empty() && self.evals.is_empty());
         if something && !self.pictures_armed {
             self.pictures_armed = true;
             self.arm(self.now + PICTURE_INTERVAL, Timer::Pictures);
@@ -395,6 +401,10 @@ impl Relay {
                 show(&mut self.sessions, &mut self.out, self.now, id, |viewer| {
                     picture::draw_run(run, viewer)
                 });
+            } else if let Some(eval) = self.evals.get(&job) {
+                show(&mut self.sessions, &mut self.out, self.now, id, |viewer| {
+                    picture::draw_eval(eval, viewer)
+                });
             }
         }
         self.arm_pictures();
@@ -413,6 +423,14 @@ impl Relay {
         let viewers = self.sessions.iter().filter(|(_, session)| session.viewing == Some(run.id()));
         for id in viewers.map(|(id, _)| *id).take(PICTURES_PER_INTERVAL).collect::<Vec<_>>() {
             show(&mut self.sessions, &mut self.out, self.now, id, |viewer| picture::draw_run(run, viewer));
+        }
+    }
+
+    /// Everybody who watched an eval sees it finished.
+    pub(crate) fn last_eval_picture(&mut self, eval: &Eval) {
+        let viewers = self.sessions.iter().filter(|(_, session)| session.viewing == Some(eval.spec.id));
+        for id in viewers.map(|(id, _)| *id).take(PICTURES_PER_INTERVAL).collect::<Vec<_>>() {
+            show(&mut self.sessions, &mut self.out, self.now, id, |viewer| picture::draw_eval(eval, viewer));
         }
     }
 }

@@ -4,8 +4,9 @@ use crate::product::{Order, Product, multiply};
 use crate::run::{inputs, work};
 use crate::store::Blobs;
 use crate::watch::Products;
-use potluck_proto::{BlobRef, Hello, MatmulTask, Task, TrainTask};
+use potluck_proto::{BlobRef, EvalTask, Hello, MatmulTask, Task, TrainTask};
 use potluck_types::BlobHash;
+use potluck_volunteer::eval;
 use std::sync::Arc;
 
 /// What a client does.
@@ -70,6 +71,7 @@ impl Library<'_> {
         match task {
             Task::Matmul(task) => self.tile(task, order),
             Task::Train(task) => self.update(task),
+            Task::Eval(task) => self.answers(task),
         }
     }
 
@@ -77,6 +79,15 @@ impl Library<'_> {
     pub fn update(&self, task: &TrainTask) -> Vec<u8> {
         let inputs = inputs(task, |hash| self.blob(hash).cloned());
         inputs.and_then(|inputs| work(task, inputs, None).ok()).map_or_else(Vec::new, |done| done.result)
+    }
+
+    /// The right answers to a shard of an eval; empty if an input is unknown.
+    fn answers(&self, task: &EvalTask) -> Vec<u8> {
+        let inputs = self.blob(&task.parameters.hash).zip(self.blob(&task.items.hash));
+        let answers = inputs.and_then(|(parameters, items)| {
+            eval::prepare(task, parameters, items).and_then(eval::Evaluation::run).ok()
+        });
+        answers.unwrap_or_default()
     }
 
     fn tile(&self, task: &MatmulTask, order: Order) -> Vec<u8> {

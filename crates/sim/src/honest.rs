@@ -9,9 +9,10 @@ use crate::plan::{Defect, Device, Nature, PlannedVolunteer};
 use crate::product::multiply;
 use crate::rng::Rng;
 use crate::run::work;
-use potluck_proto::{Backend, MatmulTask, Preset, TrainTask};
+use potluck_proto::{Backend, EvalTask, MatmulTask, Preset, TrainTask};
 use potluck_train::streak::Streak;
 use potluck_types::{Duration, Instant, VolunteerId, VolunteerKey};
+use potluck_volunteer::eval;
 use potluck_volunteer::{
     Action, Choice, Conditions, DEFAULT_CACHE_BYTES, DEFAULT_MEMORY_BYTES, Engine, Event, Failure, Options,
     Run, RunId, State, TrainInputs, Workload, train,
@@ -270,6 +271,9 @@ impl Honest {
                 }
                 Action::Run(run) => acts.push(self.run(&run)),
                 Action::Link(_) | Action::Store(..) | Action::Unstore(_) => {}
+                Action::Prove { subject, .. } => {
+                    self.accuse(format!("it demands proof of {subject:?}, which it was not to"));
+                }
                 Action::Cancel(run) => self.running = self.running.filter(|running| *running != run),
             }
         }
@@ -289,6 +293,7 @@ impl Honest {
                 2 * u64::from(task.rows) * u64::from(task.cols) * u64::from(task.depth)
             }
             Workload::Train { task, .. } => train::Plan::of(task).map_or(0, |plan| plan.flops()),
+            Workload::Eval { task, .. } => task.flops,
         };
         let busy_ms = flops as f64 / self.device.flops_per_ms as f64;
         let hiccup_ms = if self.rng.permille(250) { self.device.hiccup_ms } else { 0 };
@@ -300,6 +305,7 @@ impl Honest {
             defect => match &run.work {
                 Workload::Matmul { task, a, bt } => Ok(self.tile(task, a, bt)),
                 Workload::Train { task, inputs } => self.update(run.id, task, inputs.clone()),
+                Workload::Eval { task, parameters, items } => self.answers(task, parameters, items),
             }
             .map(|right| if defect == Some(Defect::Zeros) { vec![0; right.len()] } else { right }),
         };
@@ -321,6 +327,13 @@ impl Honest {
         })?;
         self.keeps = done.kept.map(|kept| (run, kept));
         Ok(done.result)
+    }
+
+    fn answers(&mut self, task: &EvalTask, parameters: &[u8], items: &[u8]) -> Result<Vec<u8>, Broken> {
+        eval::prepare(task, parameters, items).and_then(eval::Evaluation::run).map_err(|error| {
+            self.accuse(format!("a shard of an eval cannot be done: {error}"));
+            Broken::BadTask
+        })
     }
 
     fn arm(&mut self, now: u64) -> Vec<Act> {
@@ -345,6 +358,7 @@ fn options(key: VolunteerKey, small: bool, cache_bytes: u64, rng: &mut Rng) -> O
         jitter: rng.bits(),
         relay_host: String::new(),
         upload_bytes_per_s: None,
+        demand_proof: false,
         seed: false,
     }
 }

@@ -149,6 +149,7 @@ impl World {
                 Ok(())
             }
             Output::Run(output) => self.carry_out_run(output),
+            Output::Eval(output) => Err(format!("there is no eval in this world: {output:?}")),
             Output::JobCompleted { job } => {
                 self.trace.note(now, b'J', 0, &job.0, || format!("relay: job {job:?} is complete"));
                 self.queue.after(self.rng.within(0..=200), Event::RecordCompleted { start, job });

@@ -352,6 +352,7 @@ impl Liar {
                 Some(other) => (other.clone(), other),
                 None => self.falsify(lie, truth.clone(), DType::Int8),
             },
+            Task::Eval(_) => self.falsify(lie, truth.clone(), DType::Int8),
         };
         self.last_truth = truth;
         let result = BlobRef { hash: BlobHash::of(&claimed), bytes: claimed.len() as u64 };

@@ -154,6 +154,7 @@ pub fn refs(task: &Task) -> Vec<BlobRef> {
             let blocks = task.blocks.iter().map(|block| block.blob);
             [task.checkpoint].into_iter().chain(task.outer_steps.iter().copied()).chain(blocks).collect()
         }
+        Task::Eval(task) => vec![task.parameters, task.items],
     }
 }
 

@@ -74,6 +74,7 @@ pub fn brief(message: &potluck_proto::Message) -> String {
             let what = match &lease.task {
                 Task::Matmul(task) => format!("{}x{}x{}", task.rows, task.depth, task.cols),
                 Task::Train(task) => format!("round {} of {:?}", task.round, lease.job),
+                Task::Eval(task) => format!("questions of {} bytes", task.items.bytes),
             };
             format!(
                 "Lease {} fence {:#x} shard {} ({what}) for {}",

@@ -295,6 +295,7 @@ impl Watch {
                 }
                 Ok(())
             }
+            Output::Eval(_) => Ok(()),
             Output::Run(output) => {
                 if let RunOutput::Completed { run } = output {
                     self.ended.insert(*run);
@@ -427,6 +428,7 @@ impl Watch {
             return Err(format!("lease {} of job {:?}, which has ended", lease.lease, lease.job));
         }
         match &lease.task {
+            Task::Eval(_) => return Err(format!("lease {} of an eval, of which there is none", lease.lease)),
             Task::Train(task) => {
                 self.referee.leased(&lease.job, lease.shard, lease.lease, seen.holds, task)?;
             }

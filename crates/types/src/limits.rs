@@ -15,6 +15,8 @@ pub const MAX_CHUNKS_IN_FLIGHT: usize = 8;
 pub const MAX_BLOB_BYTES: usize = 16 * MIB;
 /// Largest checkpoint or outer step of a training run that travels to a volunteer: f16 of 16.7 million parameters.
 pub const MAX_CHECKPOINT_BYTES: usize = 32 * MIB;
+/// Longest result of an eval shard: some thousand scores or tokens.
+pub const MAX_EVAL_RESULT_BYTES: usize = 64 * KIB;
 /// Panels of either operand in one shard's task.
 pub const MAX_TASK_PANELS: usize = 64;
 /// Blocks of the data set in one round's task: 64 x 16,384 tokens.

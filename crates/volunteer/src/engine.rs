@@ -4,11 +4,13 @@ use crate::io::{Action, Choice, Conditions, Event, Failure, Options, RunId};
 use crate::keep::Keep;
 use crate::limits::{DEVICE_RETRY, MAX_FAILURES};
 use crate::link::Link;
+use crate::proof::{Proof, Subject};
 use crate::status::Counters;
 use crate::work::{Device, Stage, Work};
 use potluck_mesh::{Mesh, MeshOptions, Output};
 use potluck_proto::{Backend, NoWorkReason, Preset, Release, ReleaseReason};
 use potluck_types::{Duration, Instant};
+use std::collections::BTreeMap;
 
 /// What the person wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub struct Engine {
     pub(crate) mesh: Mesh,
     /// Where rounds of codec S can go on.
     pub(crate) keep: Keep,
+    /// What was asked to stand in the log.
+    pub(crate) proofs: BTreeMap<Subject, Proof>,
     pub(crate) no_work: Option<NoWorkReason>,
     pub(crate) ask_at: Instant,
     pub(crate) next_run: u64,
@@ -78,6 +82,7 @@ impl Engine {
             work: Vec::new(),
             mesh,
             keep: Keep::default(),
+            proofs: BTreeMap::new(),
             no_work: None,
             ask_at: Instant(0),
             next_run: 1,
@@ -125,6 +130,7 @@ impl Engine {
             Event::Peers(wanted) => self.mesh.want_peers(wanted),
             Event::Link(event) => self.mesh.event(event),
             Event::Stored(bytes) => self.mesh.stored(bytes),
+            Event::Proven { subject, outcome } => self.proven(subject, outcome),
             Event::Pause | Event::Resume | Event::Tick => {}
         }
         if self.now >= self.agreed_until

@@ -1,7 +1,8 @@
 //! What goes into the engine and what comes out.
 
+use crate::proof::Subject;
 use potluck_mesh::{LinkAction, LinkEvent};
-use potluck_proto::{Backend, MatmulTask, Preset, TrainTask};
+use potluck_proto::{Backend, EvalTask, MatmulTask, Preset, TrainTask};
 pub use potluck_rounds::TrainInputs;
 use potluck_train::streak::Streak;
 use potluck_types::{BlobHash, Duration, VolunteerKey};
@@ -28,6 +29,8 @@ pub struct Options {
     pub relay_host: String,
     /// Bytes per second that peers may get in all; `None` for no limit of its own.
     pub upload_bytes_per_s: Option<u64>,
+    /// Whether a run, and parameters that are evaluated, must stand in the relay's public log: [`Action::Prove`].
+    pub demand_proof: bool,
     /// Stays for others' sake: links to more peers than its own inputs need, and keeps what passes.
     pub seed: bool,
 }
@@ -103,6 +106,15 @@ pub enum Workload {
         task: Box<TrainTask>,
         /// Its inputs.
         inputs: TrainInputs,
+    },
+    /// A shard of an eval: see [`eval`](crate::eval).
+    Eval {
+        /// The task.
+        task: EvalTask,
+        /// The parameters, f32.
+        parameters: Arc<Vec<u8>>,
+        /// The questions.
+        items: Arc<Vec<u8>>,
     },
 }
 
@@ -198,6 +210,13 @@ pub enum Event {
         /// How.
         failure: Failure,
     },
+    /// What came of [`Action::Prove`].
+    Proven {
+        /// Of what.
+        subject: Subject,
+        /// Why there is no proof, for people.
+        outcome: Result<(), String>,
+    },
     /// Nothing but time. Due at [`Engine::next_wake`](crate::Engine::next_wake) at the latest.
     Tick,
 }
@@ -215,6 +234,14 @@ pub enum Action {
     Calibrate(Choice),
     /// Start a kernel.
     Run(Run),
+    /// Fetch the receipt of this from the relay's public log, check it, and say [`Event::Proven`]. What was logged a moment
+    /// ago is published within seconds: ask more than once.
+    Prove {
+        /// What has to stand there.
+        subject: Subject,
+        /// The public key that the relay says is its own: it signs the log, too.
+        relay: [u8; 32],
+    },
     /// Stop a kernel; its events are ignored from now on.
     Cancel(RunId),
     /// Do something with a link to a peer.

@@ -5,7 +5,8 @@
 //! talks to the person; `link.rs` speaks the protocol; `work.rs` takes leases through inputs, kernel, commit;
 //! `task.rs` says
 //! what a task needs; `status.rs` says what a person sees; `compute.rs` turns panels into a
-//! product, `train.rs` a checkpoint and tokens into an update; `trainer.rs` chooses CPU or GPU for it.
+//! product, `train.rs` a checkpoint and tokens into an update, `eval.rs` parameters and questions into answers; `trainer.rs` chooses CPU or GPU for it; `proof.rs` says what
+//! has to stand in the public log before anything is computed for it.
 //!
 //! Architecture invariant: nothing connects before [`Event::Start`], and after [`Event::Stop`] nothing is sent.
 //! Architecture invariant: a relay is not trusted; hashes, sizes and lists are checked, memory is bounded.
@@ -17,10 +18,12 @@ extern crate self as potluck_volunteer;
 
 pub mod compute;
 mod engine;
+pub mod eval;
 pub mod io;
 mod keep;
 mod limits;
 mod link;
+pub mod proof;
 mod status;
 mod task;
 #[cfg(test)]
@@ -35,4 +38,5 @@ pub use engine::Engine;
 pub use io::{Action, Choice, Conditions, Event, Failure, Options, Run, RunId, TrainInputs, Workload};
 pub use limits::{DEFAULT_CACHE_BYTES, DEFAULT_MEMORY_BYTES};
 pub use potluck_mesh::{LinkAction, LinkEvent, Peer};
+pub use proof::Subject;
 pub use status::{State, Status, Training, WaitReason};

@@ -27,6 +27,10 @@ pub(crate) const MAX_FAILURES: u32 = 3;
 pub(crate) const DEVICE_RETRY: Duration = Duration(1000);
 /// Pings go out this often at least, whatever timeout the relay names.
 pub(crate) const MIN_PING: Duration = Duration(1000);
+/// Proofs that are remembered: a few runs and candidates at a time.
+pub(crate) const MAX_PROOFS: usize = 64;
+/// A proof that failed is not asked for again for so long.
+pub(crate) const PROOF_RETRY: Duration = Duration::from_secs(60);
 /// Share of the device that each preset lends.
 pub(crate) const fn share(preset: potluck_proto::Preset) -> f64 {
     match preset {

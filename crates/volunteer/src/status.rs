@@ -30,6 +30,8 @@ pub enum WaitReason {
     CoolingDown,
     /// Every shard needs more memory than this device offers.
     TooLittleMemory,
+    /// What the relay offers does not stand in its public log.
+    Unproven,
     /// The device failed; it is tried again.
     DeviceFailed,
     /// The tab is hidden.
@@ -53,6 +55,7 @@ impl WaitReason {
             Self::NoWork => "There is no work at the moment.",
             Self::AwaitingVerdict => "Results are being verified.",
             Self::CoolingDown => "Results of this device were rejected. The relay asks to wait.",
+            Self::Unproven => "The relay did not prove that this work stands in its public log.",
             Self::TooLittleMemory => "Every shard needs more memory than this device offers.",
             Self::DeviceFailed => "The device failed. Trying again.",
             Self::Hidden => "Waiting until this tab is visible.",
@@ -121,12 +124,16 @@ pub struct Status {
     pub last_rejection: Option<RejectReason>,
     /// The public key that the relay of the present connection says is its own: it signs the relay's log.
     pub relay: Option<[u8; 32]>,
+    /// Why a run or parameters were not proven to stand in the public log.
+    pub unproven: Option<String>,
     /// Text of the relay's last refusal.
     pub refusal: Option<String>,
     /// Rows, columns and depth of the tile that is being computed.
     pub tile: Option<(u32, u32, u32)>,
     /// The part of a training round that is being computed.
     pub training: Option<Training>,
+    /// Whether questions to a model are being answered.
+    pub evaluating: bool,
     /// Seconds that the device was busy.
     pub busy_s: f64,
     /// Part of the time since the start that the device was busy.
@@ -163,6 +170,7 @@ pub(crate) struct Counters {
     pub(crate) superseded: u64,
     pub(crate) last_rejection: Option<RejectReason>,
     pub(crate) refusal: Option<(RefusalCode, String)>,
+    pub(crate) unproven: Option<String>,
     pub(crate) busy_ms: u64,
     pub(crate) lending_ms: u64,
     pub(crate) accepted_flops: u64,
@@ -196,7 +204,7 @@ impl Engine {
             _ => (None, 0),
         };
         let [from_relay, from_peers, to_peers] = self.mesh.totals();
-        let (mut tile, mut training) = (None, None);
+        let (mut tile, mut training, mut evaluating) = (None, None, false);
         for work in &self.work {
             if let Stage::Running { steps: done, .. } = work.stage {
                 match &work.task {
@@ -205,6 +213,7 @@ impl Engine {
                         let step = done.saturating_add(1).min(task.steps);
                         training = Some(Training { round: task.round, step, steps: task.steps });
                     }
+                    Task::Eval(_) => evaluating = true,
                 }
             }
         }
@@ -223,6 +232,8 @@ impl Engine {
             refusal: counters.refusal.as_ref().map(|(_, message)| message.clone()),
             tile,
             training,
+            evaluating,
+            unproven: counters.unproven.clone(),
             busy_s: counters.busy_ms as f64 / 1e3,
             measured_share: counters.busy_ms as f64 / counters.lending_ms.max(1) as f64,
             allowed_share: crate::limits::share(self.preset),
@@ -293,6 +304,7 @@ impl Engine {
                 Some(NoWorkReason::CoolingDown) => WaitReason::CoolingDown,
                 Some(NoWorkReason::TooLittleMemory) => WaitReason::TooLittleMemory,
                 _ if !self.work.is_empty() => WaitReason::AwaitingVerdict,
+                _ if self.counters.unproven.is_some() => WaitReason::Unproven,
                 Some(NoWorkReason::Idle) => WaitReason::NoWork,
                 _ => WaitReason::AskingForWork,
             },

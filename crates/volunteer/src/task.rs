@@ -2,17 +2,18 @@
 
 use crate::io::{TrainInputs, Workload};
 use crate::train::Plan;
-use potluck_proto::{BlobRef, MatmulTask, Task, TrainTask};
+use potluck_proto::{BlobRef, EvalTask, MatmulTask, ModelSpec, Task, TrainTask};
+use potluck_rounds::sizes;
 use potluck_train::streak::Streak;
 use potluck_types::BlobHash;
-use potluck_types::limits::{MAX_BLOB_BYTES, MAX_CHECKPOINT_BYTES};
+use potluck_types::limits::{MAX_BLOB_BYTES, MAX_CHECKPOINT_BYTES, MAX_EVAL_RESULT_BYTES};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What a task needs, and what has to come out.
 #[derive(Debug)]
 pub(crate) struct Needs {
-    /// Blobs to fetch, of at most [`MAX_BLOB_BYTES`] each, or [`MAX_CHECKPOINT_BYTES`] for a round.
+    /// Blobs to fetch, of at most [`MAX_BLOB_BYTES`] each, or [`MAX_CHECKPOINT_BYTES`] for a round or an eval.
     pub(crate) inputs: Vec<BlobRef>,
     /// Length of the result.
     pub(crate) result_bytes: u64,
@@ -26,6 +27,7 @@ impl Needs {
         let ((needs, memory), largest) = match task {
             Task::Matmul(task) => (tile(task)?, MAX_BLOB_BYTES),
             Task::Train(task) => (round(task)?, MAX_CHECKPOINT_BYTES),
+            Task::Eval(task) => (shard(task)?, MAX_CHECKPOINT_BYTES),
         };
         let small = needs.inputs.iter().all(|input| (1..=largest as u64).contains(&input.bytes));
         (small && needs.result_bytes <= MAX_BLOB_BYTES as u64 && memory <= memory_bytes).then_some(needs)
@@ -61,6 +63,20 @@ fn round(task: &TrainTask) -> Option<(Needs, u64)> {
     Some((Needs { inputs, result_bytes: plan.result_bytes(), flops: plan.flops() }, memory))
 }
 
+/// Needs of a shard of an eval and its memory, if model and sizes agree. Parameters are held twice: as they came, and as the
+/// model has them.
+fn shard(task: &EvalTask) -> Option<(Needs, u64)> {
+    let ModelSpec::Gpt(_) = task.model else { return None };
+    let model = sizes::model(&task.model);
+    model.check().ok()?;
+    let fits = task.parameters.bytes == 4 * model.parameters() as u64
+        && (1..=MAX_EVAL_RESULT_BYTES as u32).contains(&task.result_bytes);
+    let held = task.parameters.bytes.checked_mul(2)?.checked_add(task.items.bytes)?;
+    let inputs = vec![task.parameters, task.items];
+    let needs = Needs { inputs, result_bytes: task.result_bytes.into(), flops: task.flops };
+    fits.then_some((needs, held.max(task.memory_bytes)))
+}
+
 /// A task with its inputs.
 pub(crate) fn workload(
     task: &Task,
@@ -80,6 +96,9 @@ pub(crate) fn workload(
                 kept,
             };
             Workload::Train { task: task.clone(), inputs }
+        }
+        Task::Eval(task) => {
+            Workload::Eval { task: *task, parameters: one(&task.parameters), items: one(&task.items) }
         }
     }
 }

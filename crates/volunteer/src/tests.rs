@@ -1,7 +1,7 @@
 //! The engine against a relay that is played by hand, honest or not.
 
 use crate::io::{Action, Choice, Conditions, Event, Failure, Options, Run, Workload};
-use crate::{Engine, LinkAction, State, WaitReason, compute};
+use crate::{Engine, LinkAction, State, Subject, WaitReason, compute};
 use potluck_proto::*;
 use potluck_types::limits::{MAX_CHUNK_BYTES, MAX_CHUNKS_IN_FLIGHT};
 use potluck_types::{
@@ -10,6 +10,7 @@ use potluck_types::{
 use proptest::prelude::*;
 use std::collections::VecDeque;
 
+mod proof;
 mod train;
 
 /// An engine, the time, and what it did.
@@ -20,6 +21,7 @@ struct World {
     runs: VecDeque<Run>,
     others: Vec<&'static str>,
     links: Vec<LinkAction>,
+    demanded: Vec<Subject>,
 }
 
 const TOKEN: ConsentToken = ConsentToken([9; 16]);
@@ -27,6 +29,11 @@ const CHALLENGE: Challenge = Challenge { nonce: [4; 32], relay: [5; 32] };
 
 impl World {
     fn new() -> Self {
+        Self::with(false)
+    }
+
+    /// One that demands proofs, or does not.
+    fn with(demand_proof: bool) -> Self {
         let options = Options {
             key: VolunteerKey([1; 32]),
             agent: "test".into(),
@@ -37,6 +44,7 @@ impl World {
             jitter: 7,
             relay_host: String::new(),
             upload_bytes_per_s: None,
+            demand_proof,
             seed: false,
         };
         let (sent, runs) = (VecDeque::new(), VecDeque::new());
@@ -47,6 +55,7 @@ impl World {
             runs,
             others: Vec::new(),
             links: Vec::new(),
+            demanded: Vec::new(),
         }
     }
 
@@ -62,6 +71,10 @@ impl World {
                 Action::Link(action) => self.links.push(action),
                 Action::Store(..) => self.others.push("store"),
                 Action::Unstore(_) => self.others.push("unstore"),
+                Action::Prove { subject, relay } => {
+                    assert_eq!(relay, CHALLENGE.relay, "the log is signed by whom the session is signed for");
+                    self.demanded.push(subject);
+                }
             }
         }
     }
@@ -103,7 +116,11 @@ impl World {
 
     /// Started, measured, connected, agreed, and asking for work.
     fn lending() -> Self {
-        let mut world = Self::new();
+        Self::lending_with(false)
+    }
+
+    fn lending_with(demand_proof: bool) -> Self {
+        let mut world = Self::with(demand_proof);
         world.start(Preset::Full);
         world.event(Event::Calibrated { backend: Backend::WasmSimd, mflops: 1000 });
         world.connected();
@@ -166,6 +183,12 @@ impl From<MatmulTask> for Offer {
     }
 }
 
+impl From<EvalTask> for Offer {
+    fn from(task: EvalTask) -> Self {
+        Self(Task::Eval(task))
+    }
+}
+
 impl From<TrainTask> for Offer {
     fn from(task: TrainTask) -> Self {
         Self(Task::Train(Box::new(task)))
@@ -177,6 +200,7 @@ fn computed(run: &Run) -> Vec<u8> {
     match run.work.clone() {
         Workload::Matmul { task, a, bt } => compute::on_cpu(&task, &a, &bt).unwrap(),
         Workload::Train { task, inputs } => train::trained(&task, inputs).unwrap(),
+        Workload::Eval { task, .. } => vec![7; task.result_bytes as usize],
     }
 }
 

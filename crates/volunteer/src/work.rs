@@ -4,6 +4,7 @@ use crate::engine::Engine;
 use crate::io::{Action, Choice, Run, RunId};
 use crate::keep::{self, Entry};
 use crate::limits::{RESULT_TTL, share};
+use crate::proof::Subject;
 use crate::task::{Needs, workload};
 use potluck_proto::{
     Backend, BlobChunk, BlobRef, Commit, Kept, Lease, Outcome, Release, ReleaseReason, Task, Verdict,
@@ -58,6 +59,8 @@ pub(crate) struct Work {
     fence: Fence,
     pub(crate) task: Task,
     needs: Needs,
+    /// What has to stand in the public log before it runs.
+    pub(crate) subject: Option<Subject>,
     /// The lease's deadline, later the time until which the result is kept.
     pub(crate) until: Instant,
     /// What was kept after the last round of the task's streak.
@@ -81,12 +84,17 @@ impl Engine {
         let (Some(needs), Some(kept)) = (needs, self.kept_for(run, &task)) else {
             return self.send(Release { lease, reason: ReleaseReason::Unsupported });
         };
+        let subject = Subject::of(run, &task).filter(|_| self.options.demand_proof);
+        if subject.is_some_and(|subject| !self.demand_proof(subject)) {
+            return self.send(Release { lease, reason: ReleaseReason::Unproven });
+        }
         let work = Work {
             lease,
             run,
             fence,
             task,
             needs,
+            subject,
             until: self.now + deadline,
             kept,
             inputs: BTreeMap::new(),
@@ -161,7 +169,9 @@ impl Engine {
         if self.work.iter().any(|work| matches!(work.stage, Stage::Running { .. })) {
             return;
         }
-        let Some(work) = self.work.iter_mut().find(|work| matches!(work.stage, Stage::Ready)) else { return };
+        let ready = |work: &Work| matches!(work.stage, Stage::Ready) && self.is_proven(work);
+        let Some(at) = self.work.iter().position(ready) else { return };
+        let work = &mut self.work[at];
         let id = RunId(self.next_run);
         self.next_run += 1;
         let (inputs, kept) = (std::mem::take(&mut work.inputs), work.kept.take());

@@ -176,6 +176,7 @@ fn inputs(task: &Task) -> Vec<BlobRef> {
             .chain(task.blocks.iter().map(|block| &block.blob))
             .copied()
             .collect(),
+        Task::Eval(task) => vec![task.parameters, task.items],
     }
 }
 
@@ -193,6 +194,7 @@ fn expected(task: &Task) -> Vec<u8> {
             compute::on_cpu(task, &blobs(&task.a), &blobs(&task.bt)).expect("operands that fit")
         }
         Task::Train(task) => known(task).1.clone(),
+        Task::Eval(_) => unreachable!("this relay asks no model"),
     }
 }
 
@@ -211,6 +213,7 @@ fn computed(run: &Run) -> Vec<u8> {
             });
             result.expect("a finite loss")
         }
+        Workload::Eval { .. } => unreachable!("this relay asks no model"),
     }
 }
 
@@ -274,6 +277,7 @@ impl Model {
             jitter: 5,
             relay_host: String::new(),
             upload_bytes_per_s: None,
+            demand_proof: false,
             seed: false,
         });
         Self {
@@ -357,6 +361,7 @@ impl Model {
                 self.running = Some(run);
             }
             Action::Link(_) | Action::Store(..) | Action::Unstore(_) => {}
+            Action::Prove { subject, .. } => unreachable!("nothing was demanded, and {subject:?} is"),
             Action::Cancel(run) => {
                 assert_eq!(self.running.take().map(|running| running.id), Some(run));
                 self.ended.push(run);

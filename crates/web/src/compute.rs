@@ -1,5 +1,6 @@
 //! Kernels in the tab: measured once, then run in slices, so that the Worker hears a Stop between two of them.
 
+use crate::eval;
 use crate::messages::Measured;
 use crate::train;
 use gloo_timers::future::TimeoutFuture;
@@ -178,6 +179,9 @@ pub(crate) async fn run(
             }
             (Workload::Train { task, inputs }, device) => {
                 train::run(&device, &task, inputs, &shift, tell).await
+            }
+            (Workload::Eval { task, parameters, items }, _) => {
+                eval::run(&task, &parameters, &items, &shift).await
             }
         },
         Err(ended) => Err(ended),

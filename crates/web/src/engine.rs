@@ -271,6 +271,7 @@ impl TabEngine {
             jitter: u64::from_le_bytes(jitter),
             relay_host: web_sys::Url::new(&settings.url).map(|url| url.hostname()).unwrap_or_default(),
             upload_bytes_per_s: None,
+            demand_proof: true,
             seed: false,
         };
         let inner = Inner {

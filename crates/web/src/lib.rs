@@ -11,6 +11,7 @@
 mod burn;
 mod compute;
 mod engine;
+mod eval;
 mod links;
 mod messages;
 mod socket;

@@ -184,7 +184,8 @@ fn state(status: &Status) -> (&'static str, String) {
         State::Idle => ("idle", String::new()),
         State::Computing => {
             let what = status.training.map(|training| format!("Computing: {training}."));
-            ("running", what.unwrap_or_else(|| "Computing.".into()))
+            let other = if status.evaluating { "Asking a model questions." } else { "Computing." };
+            ("running", what.unwrap_or_else(|| other.into()))
         }
         State::Waiting(reason) => ("waiting", reason.sentence().into()),
         State::Paused => ("paused", "You paused.".into()),
@@ -203,6 +204,7 @@ const fn rejection(reason: RejectReason) -> &'static str {
         RejectReason::WrongHash => "its bytes were damaged",
         RejectReason::WrongProduct => "its numbers were wrong",
         RejectReason::NotDelivered => "it did not arrive in time",
+        RejectReason::WrongAnswer => "its answers were not the model's",
         RejectReason::WrongUpdate => "its training steps gave something else when they were repeated",
     }
 }

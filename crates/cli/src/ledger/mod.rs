@@ -5,5 +5,6 @@
 
 pub mod audit;
 mod known;
+pub mod prove;
 pub mod receipt;
 mod source;

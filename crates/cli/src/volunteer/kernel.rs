@@ -2,7 +2,7 @@
 //! preset says.
 
 use super::burn::Burn;
-use super::train;
+use super::{eval, train};
 use potluck_kernels::{
     Backend as Kernel, BackendChoice, CpuJob, Gpu, GpuOptions, KernelError, Operand, Progress, Variant,
     calibrate,
@@ -206,6 +206,15 @@ impl Worker {
                         if moved { Err(Ended::Canceled) } else { Ok(done) }
                     },
                 )
+            }
+            Workload::Eval { task, parameters, items } => {
+                let moved = backend != Backend::NativeCpu
+                    && !self.tell(Event::RunsOn { run: id, backend: Backend::NativeCpu });
+                if moved {
+                    Err(Ended::Canceled)
+                } else {
+                    eval::run(&task, &parameters, &items, share, cancel)
+                }
             }
         };
         match outcome {

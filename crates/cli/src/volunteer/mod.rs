@@ -6,6 +6,7 @@ mod burn;
 #[cfg(not(feature = "burn"))]
 #[path = "no_burn.rs"]
 mod burn;
+mod eval;
 mod kernel;
 mod key;
 mod link;
@@ -18,6 +19,7 @@ pub use report::{reason_name, state_name};
 use crate::args::{NativeBackend, VolunteerArgs};
 use crate::client::{base_address, host_and_port};
 use crate::error::CliError;
+use crate::ledger::prove::{Witnesses, prove};
 use crate::stop::Stop;
 use kernel::KernelThread;
 use link::{Link, socket_address};
@@ -25,7 +27,7 @@ use potluck_mesh::native::{EVENT_QUEUE, NativeLinks, NativeOptions, bind_address
 use potluck_mesh::{LinkEvent, Links as _};
 use potluck_proto::{Backend, Preset};
 use potluck_types::{Instant as At, VolunteerKey, limits::MAX_CONSENT};
-use potluck_volunteer::{Action, Choice, Engine, Event, Options, State, Status};
+use potluck_volunteer::{Action, Choice, Engine, Event, Options, State, Status, Subject};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -40,6 +42,8 @@ const CACHE_BYTES: u64 = 512 << 20;
 const SEED_CACHE_BYTES: u64 = 2 << 30;
 /// How often the status is looked at when nothing happens.
 const STATUS_INTERVAL: Duration = Duration::from_millis(500);
+/// Proofs on their way: a session holds two leases.
+const MAX_PROOFS_AT_ONCE: usize = 4;
 /// Time for the last frames (a withdrawn lease, the end of links) to leave when the command ends.
 const GOODBYE: Duration = Duration::from_millis(200);
 
@@ -58,6 +62,8 @@ pub struct Lending {
     pub count: Option<u64>,
     /// What is exchanged with other volunteers.
     pub exchange: Exchange,
+    /// Whose word is needed, besides the relay's, that something stands in its log.
+    pub witnesses: Witnesses,
 }
 
 /// What a native volunteer exchanges with others.
@@ -91,7 +97,7 @@ pub async fn lend(
     stop: &Stop,
     mut on_status: impl FnMut(&Status),
 ) -> Result<Status, CliError> {
-    let mut adapter = Adapter::start(lending).await?;
+    let mut adapter = Adapter::start(lending, stop).await?;
     adapter.step(Event::Peers(lending.exchange.peers));
     adapter.begin(lending);
     let mut seen = 0;
@@ -132,6 +138,7 @@ pub async fn lend(
             },
             event = next_of(&mut adapter.link) => adapter.step(event),
             Some(event) = adapter.link_events.recv() => adapter.step(Event::Link(event)),
+            Some(event) = adapter.proofs.1.recv() => adapter.step(event),
             () = tokio::time::sleep(wait.min(STATUS_INTERVAL)) => adapter.step(Event::Tick),
         }
     }
@@ -177,10 +184,15 @@ struct Adapter {
     link_events: mpsc::Receiver<LinkEvent>,
     kernel: KernelThread,
     answers: mpsc::Receiver<Event>,
+    /// What came of proofs that were demanded.
+    proofs: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
+    relay: String,
+    witnesses: Witnesses,
+    stop: Stop,
 }
 
 impl Adapter {
-    async fn start(lending: &Lending) -> Result<Self, CliError> {
+    async fn start(lending: &Lending, stop: &Stop) -> Result<Self, CliError> {
         let address = socket_address(&lending.relay)?;
         let relay = host_and_port(&base_address(&lending.relay)?);
         let bind = match &relay {
@@ -205,12 +217,26 @@ impl Adapter {
             jitter: u64::from_le_bytes(jitter),
             relay_host,
             upload_bytes_per_s: lending.exchange.upload_bytes_per_s,
+            demand_proof: true,
             seed: lending.exchange.seed,
         });
         let (kernel, answers) = KernelThread::start()
             .map_err(|cause| CliError::System { what: "the kernel thread could not be started", cause })?;
         let origin = Instant::now();
-        Ok(Self { engine, origin, address, link: None, links, link_events, kernel, answers })
+        Ok(Self {
+            engine,
+            origin,
+            address,
+            link: None,
+            links,
+            link_events,
+            kernel,
+            answers,
+            proofs: mpsc::channel(MAX_PROOFS_AT_ONCE),
+            relay: lending.relay.clone(),
+            witnesses: lending.witnesses.clone(),
+            stop: stop.clone(),
+        })
     }
 
     fn now(&self) -> At {
@@ -246,9 +272,21 @@ impl Adapter {
                     // Memory is enough for a command that stays.
                     Action::Store(..) | Action::Unstore(_) => {}
                     Action::Cancel(run) => self.kernel.cancel(run),
+                    Action::Prove { subject, relay } => self.prove(subject, relay),
                 }
             }
         }
+    }
+
+    /// Fetches and checks a proof, on a thread of its own: it may take seconds.
+    fn prove(&self, subject: Subject, key: [u8; 32]) {
+        let (relay, witnesses, stop) = (self.relay.clone(), self.witnesses.clone(), self.stop.clone());
+        let answers = self.proofs.0.clone();
+        tokio::task::spawn_blocking(move || {
+            let outcome = prove(&relay, &key, subject, &witnesses, &stop);
+            // Nobody listens when the command has ended.
+            let _ = answers.blocking_send(Event::Proven { subject, outcome });
+        });
     }
 
     /// Closes the connection without waiting for it; frames that are queued still leave.
@@ -303,6 +341,10 @@ pub async fn run(args: &VolunteerArgs, stop: &Stop) -> Result<(), CliError> {
             seed: args.seed,
             cache_bytes: args.cache.unwrap_or(if args.seed { SEED_CACHE_BYTES } else { CACHE_BYTES }),
             upload_bytes_per_s: args.upload,
+        },
+        witnesses: Witnesses {
+            keys: args.witness.clone(),
+            quorum: args.witness_quorum.unwrap_or(args.witness.len()),
         },
     };
     let mut report = report::Report::new(args.json);

@@ -39,6 +39,7 @@ pub const fn reason_name(reason: WaitReason) -> &'static str {
         WaitReason::AwaitingVerdict => "awaiting_verdict",
         WaitReason::CoolingDown => "cooling_down",
         WaitReason::TooLittleMemory => "too_little_memory",
+        WaitReason::Unproven => "unproven",
         WaitReason::DeviceFailed => "device_failed",
         WaitReason::Hidden => "hidden",
         WaitReason::OnBattery => "on_battery",

@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 
 /// How results of matrix jobs are checked.
 const FREIVALDS: &str = "freivalds";
+/// How answers of evals are checked.
+pub(crate) const EVAL: &str = "eval";
 /// Where a data set is from, unless somebody proposed it.
 const UNKNOWN: &str = "not stated";
 
@@ -86,7 +88,7 @@ pub(crate) fn rejected(
         shard: shard.to_string(),
         result: claim.hash,
         bytes: claim.bytes,
-        check: FREIVALDS.to_owned(),
+        check: if reason == RejectReason::WrongAnswer { EVAL } else { FREIVALDS }.to_owned(),
         reason: names::reason(reason).to_owned(),
     }
 }

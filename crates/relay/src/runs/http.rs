@@ -3,6 +3,7 @@
 
 use super::api::{DataSetInfo, NewRun, ParametersInfo, RoundRecord, RunInfo, UpdateRecord};
 use super::intake::{self, MAX_TOKENIZER_BYTES, le_bytes};
+use super::parameters::parameters_after;
 use super::store::{RunRow, RunState};
 use crate::api::ApiError;
 use crate::http::{Answer, App, Id, Shared, Waiting, bad, idempotency_key};
@@ -15,7 +16,6 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use potluck_rounds::sizes;
 use potluck_schedule::{Input, RunInput, RunPhase};
-use potluck_train::outer::{OuterParams, Replica};
 use potluck_types::{BlobHash, JobId};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -301,30 +301,9 @@ pub(crate) async fn get_parameters(State(app): Shared, path: Round) -> Result<Re
     if after > run.round {
         return Err(not_found("round"));
     }
-    let every = OuterParams::default().checkpoint_every;
-    let start = after - after % every;
-    let rounds = app.db.rounds(&id, start.saturating_sub(1)).await?;
-    let checkpoint = match start {
-        0 => Some(run.checkpoint),
-        _ => rounds.first().filter(|row| row.round + 1 == start).and_then(|row| row.checkpoint),
-    };
-    let checkpoint = checkpoint.ok_or_else(|| ApiError::internal("a checkpoint is missing"))?;
-    let checkpoint = app.blobs.get(&checkpoint.hash).await.map_err(ApiError::internal)?;
-    let mut steps = Vec::new();
-    for row in rounds.iter().filter(|row| (start..after).contains(&row.round)) {
-        steps.push((row.round + 1, app.blobs.get(&row.step.hash).await.map_err(ApiError::internal)?));
-    }
-    let count = sizes::model(&run.request.model.into()).parameters();
     // Anybody may ask for this: it must not keep submitters waiting.
     let _slot = app.rebuilds.acquire().await.map_err(ApiError::internal)?;
-    let rebuilt = tokio::task::spawn_blocking(move || {
-        let mut replica = Replica::from_checkpoint(start, &checkpoint, count, every)?;
-        for (round, step) in steps {
-            replica.follow(round, &step)?;
-        }
-        Ok::<_, potluck_train::outer::OuterError>(le_bytes(replica.parameters()))
-    });
-    let bytes = rebuilt.await.map_err(ApiError::internal)?.map_err(ApiError::internal)?;
+    let bytes = le_bytes(&parameters_after(&app.db, &app.blobs, &run, after).await?);
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
 }
 

@@ -10,6 +10,7 @@
 pub mod api;
 pub(crate) mod http;
 pub(crate) mod intake;
+pub(crate) mod parameters;
 pub(crate) mod store;
 
 use crate::blobs::Blobs;

@@ -475,9 +475,12 @@ impl Db {
     }
 }
 
-/// Every blob that runs need.
+/// Every blob that runs and evals need.
 pub(crate) const RUN_BLOBS: &str = "SELECT hash FROM blocks
      UNION ALL SELECT hash FROM updates
+     UNION ALL SELECT parameters AS hash FROM candidates
+     UNION ALL SELECT card AS hash FROM candidates WHERE card IS NOT NULL
+     UNION ALL SELECT items AS hash FROM eval_shards
      UNION ALL SELECT step AS hash FROM rounds
      UNION ALL SELECT checkpoint AS hash FROM rounds WHERE checkpoint IS NOT NULL
      UNION ALL SELECT checkpoint AS hash FROM runs

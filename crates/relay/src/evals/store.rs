@@ -1,0 +1,280 @@
+//! Records of candidates and of the shards of their evals.
+
+use crate::db::{Db, DbError, bytes, count_result, wall_ms};
+use crate::log::{Log, LogError, records};
+use potluck_governance::{Body, Key, entry};
+use potluck_proto::BlobRef;
+use potluck_schedule::EvalAnswer;
+use potluck_types::limits::MAX_LISTED_JOBS;
+use potluck_types::{BlobHash, JobId, VolunteerId};
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+
+/// How far a candidate's eval is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EvalState {
+    /// Volunteers answer.
+    Evaluating,
+    /// The card is made.
+    Done,
+    /// No card can be made.
+    Failed,
+}
+
+impl EvalState {
+    const ALL: [Self; 3] = [Self::Evaluating, Self::Done, Self::Failed];
+
+    /// Its name in database and API.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Evaluating => "evaluating",
+            Self::Done => "done",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A candidate as it is recorded.
+#[derive(Debug, Clone)]
+pub(crate) struct CandidateRow {
+    pub(crate) parameters: BlobRef,
+    pub(crate) model: String,
+    pub(crate) run: JobId,
+    /// The last round that is in it.
+    pub(crate) round: u64,
+    /// What it was made again without.
+    pub(crate) without: Vec<String>,
+    pub(crate) eval: JobId,
+    pub(crate) incumbent: Option<BlobHash>,
+    pub(crate) secret: [u8; 32],
+    pub(crate) state: EvalState,
+    pub(crate) reason: Option<String>,
+    pub(crate) card: Option<BlobHash>,
+}
+
+/// A shard as it is recorded.
+#[derive(Debug, Clone)]
+pub(crate) struct ShardRow {
+    pub(crate) parameters: BlobHash,
+    pub(crate) items: BlobHash,
+    /// The result that counts, and who computed it.
+    pub(crate) answers: Option<(Vec<u8>, Vec<VolunteerId>)>,
+}
+
+const COLUMNS: &str =
+    "parameters, bytes, model, run, round, without, eval, incumbent, secret, state, reason, card";
+
+fn decode_error(error: impl std::error::Error + Send + Sync + 'static) -> DbError {
+    sqlx::Error::Decode(Box::new(error))
+}
+
+fn maybe(row: &SqliteRow, at: usize) -> Result<Option<BlobHash>, DbError> {
+    let raw: Option<&[u8]> = row.try_get(at)?;
+    raw.map(|_| bytes(row, at).map(BlobHash)).transpose()
+}
+
+fn candidate(row: &SqliteRow) -> Result<CandidateRow, DbError> {
+    let state: &str = row.try_get(9)?;
+    let number = |at: usize| row.try_get::<i64, _>(at).map(i64::cast_unsigned);
+    Ok(CandidateRow {
+        parameters: BlobRef { hash: BlobHash(bytes(row, 0)?), bytes: number(1)? },
+        model: row.try_get(2)?,
+        run: JobId(bytes(row, 3)?),
+        round: number(4)?,
+        without: serde_json::from_str(row.try_get(5)?).map_err(decode_error)?,
+        eval: JobId(bytes(row, 6)?),
+        incumbent: maybe(row, 7)?,
+        secret: bytes(row, 8)?,
+        state: EvalState::ALL
+            .into_iter()
+            .find(|known| known.name() == state)
+            .ok_or(sqlx::Error::RowNotFound)?,
+        reason: row.try_get(10)?,
+        card: maybe(row, 11)?,
+    })
+}
+
+fn shard(row: &SqliteRow) -> Result<ShardRow, DbError> {
+    let answers: Option<Vec<u8>> = row.try_get(2)?;
+    let volunteers: Option<&str> = row.try_get(3)?;
+    let names: Vec<String> =
+        volunteers.map(serde_json::from_str).transpose().map_err(decode_error)?.unwrap_or_default();
+    let names: Result<Vec<VolunteerId>, _> = names.iter().map(|name| name.parse()).collect();
+    Ok(ShardRow {
+        parameters: BlobHash(bytes(row, 0)?),
+        items: BlobHash(bytes(row, 1)?),
+        answers: answers.zip(Some(names.map_err(decode_error)?)),
+    })
+}
+
+impl Db {
+    /// Records a candidate with the shards of its eval, and logs both. The blobs are durable already.
+    ///
+    /// # Errors
+    /// What the log does not allow, and what SQLite says.
+    pub(crate) async fn add_candidate(
+        &self,
+        log: &Log,
+        row: &CandidateRow,
+        shards: &[(BlobHash, BlobHash)],
+        entries: [Body; 2],
+    ) -> Result<(), LogError> {
+        let mut batch = log.begin().await?;
+        for entry in entries {
+            batch.add(entry)?;
+        }
+        let mut tx = self.pool.begin().await?;
+        sqlx::query(
+            "INSERT INTO candidates (parameters, bytes, model, run, round, without, eval, incumbent, secret, state,
+             created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(&row.parameters.hash.0[..])
+        .bind(row.parameters.bytes.cast_signed())
+        .bind(&row.model)
+        .bind(&row.run.0[..])
+        .bind(row.round.cast_signed())
+        .bind(serde_json::to_string(&row.without).map_err(decode_error)?)
+        .bind(&row.eval.0[..])
+        .bind(row.incumbent.as_ref().map(|hash| &hash.0[..]))
+        .bind(&row.secret[..])
+        .bind(row.state.name())
+        .bind(wall_ms())
+        .execute(&mut *tx)
+        .await?;
+        for (position, (parameters, items)) in shards.iter().enumerate() {
+            sqlx::query("INSERT INTO eval_shards (eval, shard, parameters, items) VALUES (?, ?, ?, ?)")
+                .bind(&row.eval.0[..])
+                .bind(position.cast_signed() as i64)
+                .bind(&parameters.0[..])
+                .bind(&items.0[..])
+                .execute(&mut *tx)
+                .await?;
+        }
+        batch.write(&mut tx).await?;
+        tx.commit().await?;
+        batch.settle();
+        Ok(())
+    }
+
+    /// One candidate, by the hash of its parameters.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn candidate(&self, hash: &BlobHash) -> Result<Option<CandidateRow>, DbError> {
+        let query = format!("SELECT {COLUMNS} FROM candidates WHERE parameters = ?");
+        let row = sqlx::query(sqlx::AssertSqlSafe(query)).bind(&hash.0[..]).fetch_optional(&self.pool).await?;
+        row.map(|row| candidate(&row)).transpose()
+    }
+
+    /// The newest candidates, newest first.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn candidates(&self) -> Result<Vec<CandidateRow>, DbError> {
+        let query = format!("SELECT {COLUMNS} FROM candidates ORDER BY created_ms DESC, parameters LIMIT ?");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(query))
+            .bind(MAX_LISTED_JOBS.cast_signed() as i64)
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(candidate).collect()
+    }
+
+    /// Candidates whose evals are under way.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn open_candidates(&self) -> Result<Vec<CandidateRow>, DbError> {
+        let query =
+            format!("SELECT {COLUMNS} FROM candidates WHERE state = 'evaluating' ORDER BY created_ms");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(query)).fetch_all(&self.pool).await?;
+        rows.iter().map(candidate).collect()
+    }
+
+    /// The shards of an eval, in order.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn eval_shards(&self, eval: &JobId) -> Result<Vec<ShardRow>, DbError> {
+        let rows = sqlx::query(
+            "SELECT parameters, items, answers, volunteers FROM eval_shards WHERE eval = ? ORDER BY shard",
+        )
+        .bind(&eval.0[..])
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(shard).collect()
+    }
+
+    /// Makes a shard's answers durable, with an entry of the log for each volunteer.
+    ///
+    /// # Errors
+    /// What the log or SQLite says.
+    pub(crate) async fn settle_shard(
+        &self,
+        log: &Log,
+        eval: &JobId,
+        shard: u32,
+        answers: &[EvalAnswer],
+    ) -> Result<(), LogError> {
+        let Some(first) = answers.first() else { return Ok(()) };
+        let mut batch = log.begin().await?;
+        for answer in answers {
+            batch.add(entry::ResultAccepted {
+                volunteer: Key(answer.volunteer.0),
+                job: *eval,
+                shard: shard.to_string(),
+                result: answer.claim.hash,
+                bytes: answer.claim.bytes,
+                check: records::EVAL.to_owned(),
+            })?;
+        }
+        let names: Vec<String> = answers.iter().map(|answer| answer.volunteer.to_string()).collect();
+        let mut tx = self.pool.begin().await?;
+        sqlx::query("UPDATE eval_shards SET answers = ?, volunteers = ? WHERE eval = ? AND shard = ?")
+            .bind(&first.result[..])
+            .bind(serde_json::to_string(&names).map_err(decode_error)?)
+            .bind(&eval.0[..])
+            .bind(i64::from(shard))
+            .execute(&mut *tx)
+            .await?;
+        for answer in answers {
+            count_result(&mut tx, &answer.volunteer, 1, 0).await?;
+        }
+        batch.write(&mut tx).await?;
+        tx.commit().await?;
+        batch.settle();
+        Ok(())
+    }
+
+    /// Records a candidate's eval card, and logs it. The card is durable already.
+    ///
+    /// # Errors
+    /// What the log or SQLite says.
+    pub(crate) async fn add_card(&self, log: &Log, card: entry::Card) -> Result<(), LogError> {
+        let (candidate, hash) = (card.candidate, card.card);
+        let mut batch = log.begin().await?;
+        batch.add(card)?;
+        let mut tx = self.pool.begin().await?;
+        sqlx::query("UPDATE candidates SET state = 'done', card = ? WHERE parameters = ?")
+            .bind(&hash.0[..])
+            .bind(&candidate.0[..])
+            .execute(&mut *tx)
+            .await?;
+        batch.write(&mut tx).await?;
+        tx.commit().await?;
+        batch.settle();
+        Ok(())
+    }
+
+    /// Records that no card can be made.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn fail_candidate(&self, candidate: &BlobHash, reason: &str) -> Result<(), DbError> {
+        sqlx::query("UPDATE candidates SET state = 'failed', reason = ? WHERE parameters = ?")
+            .bind(reason)
+            .bind(&candidate.0[..])
+            .execute(&self.pool)
+            .await
+            .map(drop)
+    }
+}
