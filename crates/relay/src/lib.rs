@@ -214,8 +214,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (turn, turn_server) = turn::start(config.turn.as_ref()).await?;
     let origin = config.log.origin.clone().unwrap_or_else(|| log::origin(&identity));
     let log_failed = |error: log::LogError| StartError::Log(error.to_string());
-    let log =
-        log::Log::open(db.clone(), &data.join("log"), identity.seed(), &origin).await.map_err(log_failed)?;
+    let log = log::Log::open(db.clone(), &data.join("log"), identity.seed(), &origin, &config.log)
+        .await
+        .map_err(log_failed)?;
     let epochs = data.join("epochs");
     epochs::keep(&epochs, incarnation, &secret).map_err(failed)?;
     log.catch_up(incarnation, &potluck_verify::commitment(&secret), &epochs).await.map_err(log_failed)?;
@@ -252,6 +253,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         uploads: http::App::upload_slots(),
         ingests: http::App::ingest_slots(),
         rebuilds: http::App::rebuild_slots(),
+        limits: log::limits::Limits::new(),
     };
     let (stop, stopped) = oneshot::channel::<()>();
     let service = http::router(Arc::new(app)).into_make_service_with_connect_info::<SocketAddr>();
