@@ -126,9 +126,12 @@ pub(crate) type Answer<T> = Result<Json<T>, ApiError>;
         get_result,
         runs::http::upload_dataset,
         runs::http::get_blocks,
+        runs::http::get_parts,
         runs::http::upload_parameters,
         runs::http::list_runs,
         runs::http::create_run,
+        runs::http::hash_run,
+        runs::http::get_request,
         runs::http::get_run,
         runs::http::cancel_run,
         runs::http::pause_run,
@@ -166,7 +169,8 @@ pub(crate) type Answer<T> = Result<Json<T>, ApiError>;
         crate::log::pages::get_proposal,
         openapi,
         well_known
-    )
+    ),
+    components(schemas(runs::manifest::NewManifest))
 )]
 struct Document;
 

@@ -125,6 +125,7 @@ pub struct Running {
     core: Core,
     db: Db,
     publisher: Option<log::Publisher>,
+    governor: JoinHandle<()>,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<io::Result<()>>,
     turn: Option<turn::Server>,
@@ -145,6 +146,7 @@ impl Running {
 
     /// Refuses volunteers politely, stores what is verified, ends.
     pub async fn shut_down(mut self) {
+        self.governor.abort();
         self.core.shut_down().await;
         if let Some(publisher) = self.publisher.take() {
             publisher.finish().await;
@@ -234,6 +236,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (core, runs) = core::start(machine, surroundings);
     resume(&core, &db, &blobs, &config.data).await?;
     runs.resume(&core, &config.data).await?;
+    let governor = runs::governor::start(runs.clone(), core.clone()).await;
 
     let listen = config.listen;
     let listener =
@@ -268,6 +271,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         core,
         db,
         publisher: Some(publisher),
+        governor,
         stop: Some(stop),
         server,
         turn: turn_server,

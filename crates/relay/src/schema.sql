@@ -152,3 +152,9 @@ CREATE TABLE IF NOT EXISTS updates (
     PRIMARY KEY (run, round, position)
 );
 CREATE INDEX IF NOT EXISTS updates_by_hash ON updates (hash);
+
+-- What is said about data sets, as JSON: see runs/manifest.rs.
+CREATE TABLE IF NOT EXISTS manifests (
+    dataset BLOB PRIMARY KEY,
+    text TEXT NOT NULL
+);

@@ -30,6 +30,7 @@ use crate::api::{ApiError, Cosigned};
 use crate::db::{Db, DbError, wall_ms};
 use crate::epochs;
 use crate::identity::Identity;
+use crate::runs::manifest::{Manifest, unstated};
 use cosign::{Cosignatures, Who};
 use files::Files;
 use potluck_governance::{Body, Constitution, Entry, FormError, Refused, Roles, State, entry};
@@ -197,9 +198,12 @@ impl Log {
                 batch.add(records::job(job))?;
             }
         }
-        for set in &sets {
-            if !batch.state().data_sets().contains_key(&set.id.to_string()) {
-                batch.add(records::data_set(set))?;
+        for (row, manifest) in &sets {
+            let entries = manifest.as_ref().map_or_else(|| vec![unstated(row)], Manifest::entries);
+            for set in entries {
+                if !batch.state().data_sets().contains_key(&set.id) {
+                    batch.add(set)?;
+                }
             }
         }
         batch.commit().await?;
