@@ -1,5 +1,8 @@
 //! What the HTTP API says, as types; `/api/openapi.json` is made from these.
 
+pub use crate::log::api::*;
+pub use crate::log::shown::*;
+
 use crate::ingest::IngestError;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -16,10 +19,19 @@ pub struct ApiError {
     pub message: String,
     /// What to do about it.
     pub hint: String,
+    /// Of something that the log does not justify: each step that is missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
     #[serde(skip, default = "internal_status")]
     #[schema(ignore)]
     status: StatusCode,
+    #[serde(skip)]
+    #[schema(ignore)]
+    retry_after_s: u64,
 }
+
+/// When to try again, in seconds, unless something else is said.
+const RETRY_AFTER_S: u64 = 2;
 
 fn internal_status() -> StatusCode {
     StatusCode::INTERNAL_SERVER_ERROR
@@ -28,7 +40,26 @@ fn internal_status() -> StatusCode {
 impl ApiError {
     /// A refusal.
     pub fn new(status: StatusCode, code: &str, message: impl Into<String>, hint: &str) -> Self {
-        Self { code: code.to_owned(), message: message.into(), hint: hint.to_owned(), status }
+        Self {
+            code: code.to_owned(),
+            message: message.into(),
+            hint: hint.to_owned(),
+            missing: Vec::new(),
+            status,
+            retry_after_s: RETRY_AFTER_S,
+        }
+    }
+
+    /// The same, with the steps that are missing.
+    #[must_use]
+    pub fn missing(self, missing: Vec<String>) -> Self {
+        Self { missing, ..self }
+    }
+
+    /// The same, to be tried again after so many seconds.
+    #[must_use]
+    pub fn retry_after(self, retry_after_s: u64) -> Self {
+        Self { retry_after_s, ..self }
     }
 
     /// Something broke that the client did not cause. The cause goes to the log, not to the client.
@@ -91,10 +122,10 @@ impl From<crate::db::DbError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let status = self.status;
+        let (status, retry_after) = (self.status, HeaderValue::from(self.retry_after_s));
         let mut response = (status, Json(self)).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+            response.headers_mut().insert(header::RETRY_AFTER, retry_after);
         }
         response
     }
@@ -218,60 +249,6 @@ pub struct Rejection {
     pub reason: String,
     /// How many.
     pub count: u64,
-}
-
-/// The public log, as `GET /api/v1/log` tells it.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct LogInfo {
-    /// Its name, as in its checkpoints.
-    pub origin: String,
-    /// The key that signs its checkpoints, as C2SP signed-note writes it.
-    pub key: String,
-    /// Entries that are published.
-    pub entries: u64,
-    /// Root of the tree of these, in base64.
-    pub root: String,
-    /// The signed checkpoint that says so.
-    pub checkpoint: String,
-}
-
-/// An entry of the public log.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct EntryInfo {
-    /// Its index.
-    pub index: u64,
-    /// What it says.
-    pub entry: serde_json::Value,
-}
-
-/// Entries about a volunteer's work.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct Receipts {
-    /// In order.
-    pub entries: Vec<EntryInfo>,
-    /// From where to ask next.
-    pub next: u64,
-    /// Whether more are there already.
-    pub more: bool,
-}
-
-/// A text that a person signed.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NewStatement {
-    /// The text.
-    pub body: String,
-    /// The Ed25519 key, 64 hexadecimal digits.
-    pub key: String,
-    /// The signature over the text's bytes, 128 hexadecimal digits.
-    pub signature: String,
-}
-
-/// Something stands in the log.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
-pub struct Logged {
-    /// Its index. Its receipt can be had when the next checkpoint is signed.
-    pub index: u64,
 }
 
 /// The mesh, as `GET /api/v1/peers` tells it.

@@ -1,6 +1,7 @@
 //! `potluck.toml`: what an operator may set. Flags and environment variables come on top (crate `cli`).
 
 use crate::turn::{TurnConfig, TurnConfigError};
+use potluck_ledger::{Policy, PolicyError, VerifierKey};
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,25 @@ pub struct LogConfig {
     /// Its name, such as `relay.example.org/log`: an address of the operator's without a scheme. It stands in every
     /// checkpoint and cannot be changed later. Without one the log is named by its key.
     pub origin: Option<String>,
+    /// Keys of the witnesses whose cosignatures count, as C2SP signed-note writes keys.
+    pub witnesses: Vec<String>,
+    /// How many of them have to cosign a checkpoint before clients believe it.
+    pub quorum: usize,
+}
+
+impl LogConfig {
+    /// When a checkpoint of this log counts.
+    ///
+    /// # Errors
+    /// A witness's key cannot be read, is there twice or makes no cosignatures; the quorum is larger than all of them.
+    pub fn policy(&self, origin: &str, log: &VerifierKey) -> Result<Policy, PolicyError> {
+        // A key that cannot be read is named by its text: the settings file is where to look.
+        let key = |text: &String| {
+            text.parse::<VerifierKey>().map_err(|_| PolicyError::KeyKind { name: text.clone() })
+        };
+        let witnesses = self.witnesses.iter().map(key).collect::<Result<Vec<_>, _>>()?;
+        Policy::new(origin, log.clone(), witnesses, self.quorum)
+    }
 }
 
 /// Why a settings file cannot be used.

@@ -11,6 +11,7 @@ use crate::core::{Core, Gone};
 use crate::db::{Db, JobRow, JobState, wall_ms};
 use crate::evals::Evals;
 use crate::log::Log;
+use crate::log::limits::Limits;
 use crate::runs::{self, Runs};
 use crate::turn::TurnServers;
 use crate::{metrics, names, session, site, token, uploads};
@@ -68,6 +69,7 @@ pub(crate) struct App {
     pub(crate) uploads: Semaphore,
     pub(crate) ingests: Semaphore,
     pub(crate) rebuilds: Semaphore,
+    pub(crate) limits: Limits,
 }
 
 impl App {
@@ -126,9 +128,12 @@ pub(crate) type Answer<T> = Result<Json<T>, ApiError>;
         get_result,
         runs::http::upload_dataset,
         runs::http::get_blocks,
+        runs::http::get_parts,
         runs::http::upload_parameters,
         runs::http::list_runs,
         runs::http::create_run,
+        runs::http::hash_run,
+        runs::http::get_request,
         runs::http::get_run,
         runs::http::cancel_run,
         runs::http::pause_run,
@@ -148,13 +153,30 @@ pub(crate) type Answer<T> = Result<Json<T>, ApiError>;
         crate::log::http::get_file,
         crate::log::http::get_log,
         crate::log::http::get_consistency,
-        crate::log::http::get_receipt,
-        crate::log::http::list_receipts,
         crate::log::http::say,
         crate::log::http::found,
+        crate::log::http::cosign,
+        crate::log::receipts::get_receipt,
+        crate::log::receipts::get_job_receipt,
+        crate::log::receipts::get_candidate_receipts,
+        crate::log::receipts::list_receipts,
+        crate::log::effects::promote,
+        crate::log::effects::roll_back,
+        crate::log::effects::change_roles,
+        crate::log::effects::amend,
+        crate::log::effects::set_parameter,
+        crate::log::effects::allow_kernel,
+        crate::log::effects::approve_data_set,
+        crate::log::forks::report,
+        crate::log::pages::get_governance,
+        crate::log::pages::list_models,
+        crate::log::pages::get_model,
+        crate::log::pages::list_proposals,
+        crate::log::pages::get_proposal,
         openapi,
         well_known
-    )
+    ),
+    components(schemas(runs::manifest::NewManifest))
 )]
 struct Document;
 
@@ -173,7 +195,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/.well-known/potluck.json", get(well_known))
         .merge(runs::http::router())
         .merge(crate::evals::http::router())
-        .merge(crate::log::http::router())
+        .merge(crate::log::http::router(&app))
         .fallback(site::serve)
         .with_state(app)
 }
@@ -451,7 +473,7 @@ async fn volunteer(
 }
 
 /// Where a volunteer comes from. Behind a proxy of the operator's that is what the proxy wrote last.
-fn seen_at(config: &Config, peer: SocketAddr, headers: &HeaderMap) -> Option<IpAddr> {
+pub(crate) fn seen_at(config: &Config, peer: SocketAddr, headers: &HeaderMap) -> Option<IpAddr> {
     if !config.behind_proxy {
         return Some(peer.ip());
     }
@@ -606,10 +628,18 @@ mod tests {
     #[test]
     fn the_document_names_every_route() {
         let document = serde_json::to_value(Document::openapi()).unwrap();
-        let source = concat!(include_str!("http.rs"), include_str!("runs/http.rs"));
+        let source = concat!(
+            include_str!("http.rs"),
+            include_str!("runs/http.rs"),
+            include_str!("log/http.rs"),
+            include_str!("log/receipts.rs"),
+            include_str!("log/effects.rs"),
+            include_str!("log/forks.rs"),
+            include_str!("log/pages.rs"),
+        );
         let routes: Vec<_> =
             source.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
-        assert!(routes.len() >= 19, "{routes:?}");
+        assert!(routes.len() >= 40, "{routes:?}");
         for route in routes.into_iter().filter(|route| route.starts_with('/')) {
             assert!(document["paths"][route].is_object(), "{route} is not in the document");
         }

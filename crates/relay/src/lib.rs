@@ -126,6 +126,7 @@ pub struct Running {
     core: Core,
     db: Db,
     publisher: Option<log::Publisher>,
+    governor: JoinHandle<()>,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<io::Result<()>>,
     turn: Option<turn::Server>,
@@ -146,6 +147,7 @@ impl Running {
 
     /// Refuses volunteers politely, stores what is verified, ends.
     pub async fn shut_down(mut self) {
+        self.governor.abort();
         self.core.shut_down().await;
         if let Some(publisher) = self.publisher.take() {
             publisher.finish().await;
@@ -215,8 +217,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (turn, turn_server) = turn::start(config.turn.as_ref()).await?;
     let origin = config.log.origin.clone().unwrap_or_else(|| log::origin(&identity));
     let log_failed = |error: log::LogError| StartError::Log(error.to_string());
-    let log =
-        log::Log::open(db.clone(), &data.join("log"), identity.seed(), &origin).await.map_err(log_failed)?;
+    let log = log::Log::open(db.clone(), &data.join("log"), identity.seed(), &origin, &config.log)
+        .await
+        .map_err(log_failed)?;
     let epochs = data.join("epochs");
     epochs::keep(&epochs, incarnation, &secret).map_err(failed)?;
     log.catch_up(incarnation, &potluck_verify::commitment(&secret), &epochs).await.map_err(log_failed)?;
@@ -235,6 +238,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     resume(&core, &db, &blobs, &config.data).await?;
     runs.resume(&core, &config.data).await?;
     evals.resume(&core, &config.data).await?;
+    let governor = runs::governor::start(runs.clone(), core.clone()).await;
 
     let listen = config.listen;
     let listener =
@@ -255,6 +259,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         uploads: http::App::upload_slots(),
         ingests: http::App::ingest_slots(),
         rebuilds: http::App::rebuild_slots(),
+        limits: log::limits::Limits::new(),
     };
     let (stop, stopped) = oneshot::channel::<()>();
     let service = http::router(Arc::new(app)).into_make_service_with_connect_info::<SocketAddr>();
@@ -269,6 +274,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         core,
         db,
         publisher: Some(publisher),
+        governor,
         stop: Some(stop),
         server,
         turn: turn_server,

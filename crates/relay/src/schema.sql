@@ -181,3 +181,9 @@ CREATE TABLE IF NOT EXISTS eval_shards (
     PRIMARY KEY (eval, shard)
 );
 CREATE INDEX IF NOT EXISTS eval_shards_by_items ON eval_shards (items);
+
+-- What is said about data sets, as JSON: see runs/manifest.rs.
+CREATE TABLE IF NOT EXISTS manifests (
+    dataset BLOB PRIMARY KEY,
+    text TEXT NOT NULL
+);

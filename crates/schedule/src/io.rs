@@ -174,6 +174,12 @@ pub enum Input {
     },
     /// The relay is about to stop: refuse everybody politely.
     ShuttingDown,
+    /// Everything stops: leases of jobs are taken back and none is given out, until it says otherwise. Runs are paused one
+    /// by one, with [`RunInput::Paused`].
+    Halted {
+        /// Whether it stops; otherwise it goes on.
+        halted: bool,
+    },
     /// Nothing but time. Due at [`Relay::next_wake`](crate::Relay::next_wake) at the latest.
     Tick,
 }

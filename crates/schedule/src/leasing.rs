@@ -176,6 +176,9 @@ impl Relay {
         if held_leases >= MAX_LEASES_PER_SESSION {
             return self.no_work(id, NoWorkReason::EnoughLeases, BUSY_RETRY);
         }
+        if self.halted {
+            return self.no_work(id, NoWorkReason::Idle, IDLE_RETRY);
+        }
         let claimed = f64::from(request.mflops) * 1e6;
         let measured = self.sessions.get(&id).and_then(|session| session.speed);
         let speed = measured.unwrap_or(claimed).clamp(SPEED.start, SPEED.end);

@@ -94,6 +94,8 @@ pub struct Relay {
     pub(crate) result_bytes: u64,
     pub(crate) totals: Totals,
     pub(crate) shutting_down: bool,
+    /// Nothing is leased.
+    pub(crate) halted: bool,
     pub(crate) pictures_armed: bool,
     timers: BTreeSet<(Instant, Timer)>,
     ended: VecDeque<(JobId, JobProgress)>,
@@ -123,6 +125,7 @@ impl Relay {
             result_bytes: 0,
             totals: Totals::default(),
             shutting_down: false,
+            halted: false,
             pictures_armed: false,
             timers: BTreeSet::new(),
             ended: VecDeque::new(),
@@ -155,6 +158,7 @@ impl Relay {
             Input::Stored { ticket } => self.stored(ticket),
             Input::StoreFailed { ticket } => self.store_failed(ticket),
             Input::ShuttingDown => self.shut_down(),
+            Input::Halted { halted } => self.halt(halted),
             Input::Tick => {}
         }
         self.fire_timers();
@@ -227,6 +231,27 @@ impl Relay {
         }
         if let Some(job) = self.jobs.remove(id) {
             self.remember(*id, job.progress());
+        }
+    }
+
+    /// Takes the leases of all jobs back, without blame, or lets volunteers ask again.
+    fn halt(&mut self, halted: bool) {
+        if std::mem::replace(&mut self.halted, halted) == halted {
+            return;
+        }
+        if halted {
+            let of_jobs = |(id, lease): (&LeaseId, &Lease)| {
+                matches!(lease.work, crate::leasing::Work::Tile { .. }).then_some(*id)
+            };
+            let leases: Vec<_> = self.leases.iter().filter_map(of_jobs).collect();
+            for lease in leases {
+                self.revoke(lease, RevokeReason::JobCanceled);
+            }
+        } else {
+            let jobs: Vec<_> = self.jobs.keys().copied().collect();
+            for job in jobs {
+                self.announce_work(&job);
+            }
         }
     }
 

@@ -26,7 +26,8 @@ impl Relay {
                 self.round_reviewed(&run, round, &confirmed, &refuted);
             }
             RunInput::Stored { run, round } => self.round_stored(&run, round),
-            RunInput::Failed { run, round, reason } => self.round_failed(&run, round, reason),
+            RunInput::Failed { run, round, reason } => self.round_ended(&run, round, failed(reason)),
+            RunInput::Halted { run, round } => self.round_ended(&run, round, PauseReason::Asked),
             RunInput::Paused { run } => self.pause_run(&run),
             RunInput::Resumed { run } => {
                 let Some(held) = self.runs.get_mut(&run) else { return };
@@ -119,12 +120,12 @@ impl Relay {
         self.announce_work(id);
     }
 
-    fn round_failed(&mut self, id: &JobId, round: u64, reason: String) {
+    fn round_ended(&mut self, id: &JobId, round: u64, reason: PauseReason) {
         let Some(run) = self.runs.get_mut(id) else { return };
         run.preparing.take_if(|asked| *asked == round);
         if !matches!(run.phase, Phase::Paused) && run.round == round {
             self.give_up_round(id, RevokeReason::JobCanceled);
-            self.rest(id, failed(reason));
+            self.rest(id, reason);
         }
     }
 

@@ -285,6 +285,13 @@ pub enum RunInput {
         /// Why, for people.
         reason: String,
     },
+    /// The round could not be closed because the run was paused meanwhile: it is given up, as by [`RunInput::Paused`].
+    Halted {
+        /// The run.
+        run: JobId,
+        /// The round.
+        round: u64,
+    },
     /// The submitter paused a run. A round that is being closed is closed first; any other is given up.
     Paused {
         /// The run.

@@ -129,7 +129,7 @@ impl Referee {
                     }
                 }
             }
-            RunInput::Stored { run, .. } | RunInput::Failed { run, .. } => {
+            RunInput::Stored { run, .. } | RunInput::Failed { run, .. } | RunInput::Halted { run, .. } => {
                 if let Some(seen) = self.runs.get_mut(run) {
                     seen.closing = false;
                 }

@@ -16,7 +16,8 @@ mod missing;
 
 pub use missing::Missing;
 
-use crate::state::{CandidateState, Outcome, State};
+use crate::entry::Promotion;
+use crate::state::{CandidateState, Outcome, ProposalState, State};
 use crate::statement::{ProposalKind, Target};
 use potluck_types::BlobHash;
 use std::fmt;
@@ -311,6 +312,52 @@ pub fn promotion_ready(state: &State, candidate: &BlobHash, now_ms: u64) -> Resu
         missing.push(Missing::Resume { scope: pause.scope.clone(), pause: pause.id });
     }
     if missing.is_empty() { Ok(()) } else { Err(missing) }
+}
+
+/// The entry with which a candidate is promoted now, if it may be.
+///
+/// # Errors
+/// As [`promotion_ready`].
+pub fn promotion(state: &State, candidate: &BlobHash, now_ms: u64) -> Result<Promotion, Vec<Missing>> {
+    promotion_ready(state, candidate, now_ms)?;
+    let unknown = || vec![Missing::Candidate { candidate: *candidate }];
+    let found = state.candidates().get(candidate).ok_or_else(unknown)?;
+    // The last of those that passed: it is the one that people have in mind.
+    let passed = |proposal: &&ProposalState| {
+        let for_this = proposal.kind == ProposalKind::Promote && proposal.body == *candidate;
+        for_this
+            && proposal.applied.is_none()
+            && proposal.index > found.card_index
+            && matches!(state.outcome(&proposal.id, now_ms), Some(Outcome::Passed(_)))
+    };
+    let proposal = state.proposals().values().filter(passed).max_by_key(|proposal| proposal.index);
+    let proposal = proposal.ok_or_else(|| vec![Missing::Proposal { kind: ProposalKind::Promote }])?.id;
+    let model = found.entry.model.clone();
+    let current = state.models().get(&model).and_then(|model| model.current());
+    let previous = current.map(|version| version.candidate);
+    Ok(Promotion { model, candidate: *candidate, proposal, previous })
+}
+
+/// What a proposal lacks before it can take effect: for a promotion all that [`promotion_ready`] names, for others its vote
+/// and attestations. Nothing if it has taken effect.
+pub fn lacks(state: &State, proposal: &BlobHash, now_ms: u64) -> Vec<Missing> {
+    let Some(found) = state.proposals().get(proposal).filter(|found| found.applied.is_none()) else {
+        return Vec::new();
+    };
+    if found.kind == ProposalKind::Promote {
+        return promotion_ready(state, &found.body, now_ms).err().unwrap_or_default();
+    }
+    let mut missing = Vec::new();
+    match state.outcome(proposal, now_ms) {
+        None | Some(Outcome::Passed(_)) => {}
+        Some(outcome) => missing.push(Missing::from_outcome(found, &outcome)),
+    }
+    let reproducible = matches!(found.kind, ProposalKind::Run | ProposalKind::DataSet | ProposalKind::Kernel);
+    let (have, need) = (state.attested(&found.body).0.len() as u32, state.constitution().reproductions);
+    if reproducible && have < need {
+        missing.push(Missing::Attestations { have, need });
+    }
+    missing
 }
 
 /// What the best proposal for a candidate lacks; nothing if one passed and has not taken effect.

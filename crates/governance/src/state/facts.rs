@@ -235,7 +235,7 @@ impl State {
                 self.commitments.remove(&epoch.incarnation);
             }
             Body::Job(job) => {
-                self.jobs.insert(job.job, super::JobCounts::default());
+                self.jobs.insert(job.job, super::JobCounts { index, ..super::JobCounts::default() });
             }
             Body::Run(run) => {
                 self.runs.insert(run.run, RunState::new(run, index, now_ms));

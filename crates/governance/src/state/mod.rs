@@ -36,6 +36,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Counts of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct JobCounts {
+    /// Index of its entry.
+    pub index: u64,
     /// Results that were accepted.
     pub accepted: u64,
     /// Results that were refused.

@@ -14,6 +14,8 @@ use tokio::runtime::Handle;
 pub(super) const CHECKPOINT: &str = "checkpoint";
 /// The key that signs it, for whoever has a copy and nothing else.
 pub(super) const KEY: &str = "key";
+/// The last checkpoint that enough witnesses cosigned, with their signatures.
+pub(super) const COSIGNED: &str = "cosigned";
 
 /// The files of a log.
 #[derive(Debug, Clone)]

@@ -1,52 +1,72 @@
 //! The log for everybody: files, checkpoint, receipts; and what people say into it.
 
-use super::{LogError, Published};
-use crate::api::{ApiError, EntryInfo, LogInfo, Logged, NewStatement, Receipts};
-use crate::http::{Answer, App, Shared, bad};
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use super::cosign::{CosignError, Who};
+use super::{LogError, Published, effects, forks, limits, pages, receipts};
+use crate::api::{ApiError, Cosigned, LogInfo, Logged, NewCosignatures, NewStatement, VolunteerWitness};
+use crate::http::{App, Shared, bad};
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use potluck_governance::{Constitution, Roles, entry};
-use potluck_ledger::{AddCheckpoint, Bundle, LogFile, Note, Receipt, root_at};
-use potluck_types::VolunteerId;
+use potluck_governance::state::Credit;
+use potluck_governance::{Constitution, Key, Refused, Roles, entry, witness_text};
+use potluck_ledger::{AddCheckpoint, KeyKind, LogFile, Note, VerifierKey, root_at};
 use serde::Deserialize;
 use std::io;
 use std::sync::Arc;
 
-/// Receipts of one answer.
-const MAX_RECEIPTS: u32 = 100;
 /// Body of a statement or a roles document: four times a signed text.
 const MAX_STATEMENT_BODY_BYTES: usize = 64 << 10;
 /// What never changes may be kept for a year.
 const FOREVER: &str = "public, max-age=31536000, immutable";
 
-pub(crate) fn router() -> Router<Arc<App>> {
+pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
     let limit = || DefaultBodyLimit::max(MAX_STATEMENT_BODY_BYTES);
+    let reads = Router::new()
+        .route("/api/v1/log/since/{size}", get(get_consistency))
+        .merge(receipts::router())
+        .merge(pages::router())
+        .route_layer(from_fn_with_state(Arc::clone(app), limits::reads));
+    let writes = Router::new()
+        .route("/api/v1/log/statements", post(say).layer(limit()))
+        .route("/api/v1/log/founding", post(found).layer(limit()))
+        .route("/api/v1/log/cosignatures", post(cosign).layer(limit()))
+        .merge(effects::router().layer(limit()))
+        .merge(forks::router())
+        .route_layer(from_fn_with_state(Arc::clone(app), limits::writes));
     Router::new()
         .route("/log/{*path}", get(get_file))
         .route("/api/v1/log", get(get_log))
-        .route("/api/v1/log/since/{size}", get(get_consistency))
-        .route("/api/v1/log/receipts/{index}", get(get_receipt))
-        .route("/api/v1/log/statements", post(say).layer(limit()))
-        .route("/api/v1/log/founding", post(found).layer(limit()))
-        .route("/api/v1/volunteers/{id}/receipts", get(list_receipts))
+        .merge(reads)
+        .merge(writes)
 }
 
 impl From<LogError> for ApiError {
     fn from(error: LogError) -> Self {
-        let (code, hint) = match &error {
-            LogError::Form(_) => ("no_entry", "see PROTOCOL.md for the form of entries and statements"),
-            LogError::Refused(_) => ("refused_by_log", "the message says what is missing or wrong"),
+        let (code, hint, missing) = match &error {
+            LogError::Form(_) => {
+                ("no_entry", "see PROTOCOL.md for the form of entries and statements", Vec::new())
+            }
+            LogError::Refused(Refused::NotReady { missing }) => {
+                ("not_justified", "do what is missing, then ask again", missing.clone())
+            }
+            LogError::Refused(Refused::Unjustified(missing)) => {
+                ("not_justified", "do what is missing, then ask again", vec![missing.clone()])
+            }
+            LogError::Refused(_) => {
+                ("refused_by_log", "the message says what is missing or wrong", Vec::new())
+            }
             _ => return Self::internal(error),
         };
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, error.to_string(), hint)
+        let missing = missing.iter().map(ToString::to_string).collect();
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, error.to_string(), hint).missing(missing)
     }
 }
 
-fn missing(what: String) -> ApiError {
+pub(super) fn missing(what: String) -> ApiError {
     ApiError::new(
         StatusCode::NOT_FOUND,
         "not_in_log",
@@ -55,7 +75,7 @@ fn missing(what: String) -> ApiError {
     )
 }
 
-fn file_error(error: io::Error, what: &str) -> ApiError {
+pub(super) fn file_error(error: io::Error, what: &str) -> ApiError {
     if error.kind() == io::ErrorKind::NotFound {
         missing(format!("the log has no {what}"))
     } else {
@@ -63,27 +83,29 @@ fn file_error(error: io::Error, what: &str) -> ApiError {
     }
 }
 
-fn published(app: &App) -> Published {
+pub(super) fn published(app: &App) -> Published {
     app.log.published().borrow().clone()
 }
 
-fn text(body: String) -> Response {
+pub(super) fn text(body: String) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")], body)
         .into_response()
 }
 
-/// A file of the log in the layout of C2SP tlog-tiles: `checkpoint`, `tile/LEVEL/INDEX`, `tile/entries/INDEX`; and
-/// `key`.
+/// A file of the log in the layout of C2SP tlog-tiles: `checkpoint`, `tile/LEVEL/INDEX`, `tile/entries/INDEX`; and `key`,
+/// and `cosigned`: the last checkpoint that enough witnesses cosigned.
 #[utoipa::path(get, path = "/log/{path}", params(("path" = String, Path)),
     responses((status = 200, body = Vec<u8>), (status = 404, body = ApiError)))]
 pub(crate) async fn get_file(State(app): Shared, Path(path): Path<String>) -> Result<Response, ApiError> {
     let now = published(&app);
     if path == super::files::CHECKPOINT {
-        return if now.note.is_empty() {
-            Err(missing("the log has no checkpoint yet".into()))
-        } else {
-            Ok(text(now.note.to_string()))
-        };
+        return Ok(text(app.log.latest_note(&now).await?));
+    }
+    if path == super::files::COSIGNED {
+        let best = app.log.best_note().await;
+        return best
+            .map(|(_, note)| text(note))
+            .ok_or_else(|| missing("no checkpoint is cosigned yet".into()));
     }
     if path == super::files::KEY {
         return Ok(text(format!("{}\n", app.log.verifier())));
@@ -99,13 +121,16 @@ pub(crate) async fn get_file(State(app): Shared, Path(path): Path<String>) -> Re
 #[utoipa::path(get, path = "/api/v1/log", responses((status = 200, body = LogInfo)))]
 pub(crate) async fn get_log(State(app): Shared) -> Json<LogInfo> {
     let now = published(&app);
-    let key = app.log.verifier();
+    let (key, policy) = (app.log.verifier(), &app.log.0.policy);
     Json(LogInfo {
         origin: key.name().to_owned(),
         key: key.to_string(),
         entries: now.head.size,
         root: now.head.root.to_string(),
-        checkpoint: now.note.to_string(),
+        checkpoint: app.log.latest_note(&now).await.unwrap_or_default(),
+        cosigned: app.log.best_note().await.map(|(_, note)| note),
+        witnesses: policy.witnesses().iter().map(ToString::to_string).collect(),
+        quorum: policy.threshold() as u32,
     })
 }
 
@@ -133,32 +158,6 @@ pub(crate) async fn get_consistency(
     Ok(text(AddCheckpoint { old_size, proof, note }.to_string()))
 }
 
-/// The receipt of an entry: the entry, and the proof that it is in the log, as C2SP tlog-proof.
-#[utoipa::path(get, path = "/api/v1/log/receipts/{index}", params(("index" = u64, Path)),
-    responses((status = 200, body = String), (status = 404, body = ApiError)))]
-pub(crate) async fn get_receipt(
-    State(app): Shared,
-    index: Result<Path<u64>, axum::extract::rejection::PathRejection>,
-) -> Result<Response, ApiError> {
-    let Path(index) = index.map_err(|error| bad(error.body_text(), "index is a whole number"))?;
-    let now = published(&app);
-    let entry = read_entry(&app, &now, index).await?;
-    let note = Note::parse(now.note.as_bytes()).map_err(ApiError::internal)?;
-    let mut files = app.log.0.files.blocking(now.head.size);
-    let made = tokio::task::spawn_blocking(move || Receipt::issue(entry, index, note, &mut files)).await;
-    let receipt = made.map_err(ApiError::internal)?.map_err(ApiError::internal)?;
-    Ok(text(receipt.to_string()))
-}
-
-async fn read_entry(app: &App, now: &Published, index: u64) -> Result<Vec<u8>, ApiError> {
-    let unpublished = || missing(format!("entry {index} is not published: {} are", now.head.size));
-    let bundle = Bundle::containing(index, now.head.size).ok_or_else(unpublished)?;
-    let bytes = app.log.0.files.read_of(bundle.into(), now.head.size).await;
-    let bytes = bytes.map_err(|error| file_error(error, "such entry"))?;
-    let entries = bundle.entries(&bytes).map_err(ApiError::internal)?;
-    entries.get((index - bundle.first_entry()) as usize).map(|entry| entry.to_vec()).ok_or_else(unpublished)
-}
-
 /// Who decides, and by which rules.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -166,38 +165,6 @@ struct People {
     #[serde(default)]
     constitution: Constitution,
     roles: Roles,
-}
-
-#[derive(Debug, Deserialize)]
-pub(crate) struct Begin {
-    from: Option<u64>,
-}
-
-/// Entries about a volunteer's work, accepted and refused, in order: 100 at a time, from an index on.
-#[utoipa::path(get, path = "/api/v1/volunteers/{id}/receipts", params(("id" = String, Path), ("from" = Option<u64>, Query)),
-    responses((status = 200, body = Receipts), (status = 400, body = ApiError)))]
-pub(crate) async fn list_receipts(
-    State(app): Shared,
-    Path(id): Path<String>,
-    query: Result<Query<Begin>, QueryRejection>,
-) -> Answer<Receipts> {
-    let Query(Begin { from }) = query.map_err(|error| bad(error.body_text(), "from is a whole number"))?;
-    let volunteer: VolunteerId = id
-        .parse()
-        .map_err(|_| bad("that is no volunteer".into(), "a volunteer is named by 64 hexadecimal digits"))?;
-    let now = published(&app);
-    let indices = app.db.receipts_of(&volunteer, from.unwrap_or(0), MAX_RECEIPTS).await?;
-    let mut entries = Vec::new();
-    for index in indices.iter().copied().filter(|index| *index < now.head.size) {
-        let text = read_entry(&app, &now, index).await?;
-        let entry = serde_json::from_slice(&text).map_err(ApiError::internal)?;
-        entries.push(EntryInfo { index, entry });
-    }
-    // What is not published yet comes with the next question.
-    let whole = entries.len() == indices.len();
-    let more = whole && indices.len() == MAX_RECEIPTS as usize;
-    let next = entries.last().map_or(from.unwrap_or(0), |last| last.index + 1);
-    Ok(Json(Receipts { entries, next, more }))
 }
 
 /// Say something into the log: a text that a person signed. It counts, or is refused with what is wrong.
@@ -239,4 +206,69 @@ pub(crate) async fn found(
     let founding = entry::Founding { constitution: people.constitution, roles: people.roles };
     let index = app.log.append(founding).await?;
     Ok((StatusCode::CREATED, Json(Logged { index })).into_response())
+}
+
+/// Take cosignatures of one of the last checkpoints: of a witness that the operator names, or of a volunteer with credit.
+#[utoipa::path(post, path = "/api/v1/log/cosignatures", request_body = NewCosignatures,
+    responses((status = 201, body = Cosigned), (status = 400, body = ApiError), (status = 409, body = ApiError),
+        (status = 422, body = ApiError), (status = 429, body = ApiError)))]
+pub(crate) async fn cosign(
+    State(app): Shared,
+    body: Result<Json<NewCosignatures>, JsonRejection>,
+) -> Result<Response, ApiError> {
+    let Json(new) =
+        body.map_err(|error| bad(error.body_text(), "send size, lines and, of a volunteer, volunteer"))?;
+    let who = match &new.volunteer {
+        Some(volunteer) => of_volunteer(&app, volunteer).await?,
+        None => of_witness(&app, &new.lines)?,
+    };
+    let cosigned = app.log.cosign(new.size, &new.lines, &who).await?;
+    Ok((StatusCode::CREATED, Json(cosigned)).into_response())
+}
+
+fn no_witness(message: String) -> ApiError {
+    let hint =
+        "a witness is one that GET /api/v1/log names, or a volunteer with accepted work that signs its key";
+    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "no_witness", message, hint)
+}
+
+/// The witness that the operator names whose lines these are.
+fn of_witness(app: &App, lines: &str) -> Result<Who, ApiError> {
+    let named = app.log.0.policy.witnesses();
+    let mut names = lines.lines().filter_map(|line| line.split(' ').nth(1));
+    let found = names.find_map(|name| named.iter().find(|witness| witness.name() == name));
+    found
+        .cloned()
+        .map(Who::Named)
+        .ok_or_else(|| no_witness("the operator names no witness that these are of".into()))
+}
+
+/// The volunteer, if it says so itself and its work was accepted.
+async fn of_volunteer(app: &App, volunteer: &VolunteerWitness) -> Result<Who, ApiError> {
+    let VolunteerWitness { key, volunteer, signature } = volunteer;
+    let witness: VerifierKey =
+        key.parse().map_err(|error| bad(format!("the key: {error}"), "a key is written NAME+HASH+BASE64"))?;
+    let hex =
+        |what: &str| bad(format!("the {what} is not hexadecimal of the right length"), "see PROTOCOL.md");
+    let whose: Key = volunteer.parse().map_err(|_| hex("volunteer"))?;
+    let signature = signature.parse().map_err(|_| hex("signature"))?;
+    let text = witness_text(app.log.verifier().name(), key);
+    if witness.kind() != KeyKind::CosignatureV1 || !whose.signed(text.as_bytes(), &signature) {
+        return Err(no_witness(format!("{whose} did not sign that this key cosigns for it in this log")));
+    }
+    if !app.log.state(|state| state.credit(whose).is_some_and(Credit::counts)).await? {
+        return Err(no_witness(format!("no work of {whose} was accepted here yet")));
+    }
+    Ok(Who::Volunteer(whose, witness))
+}
+
+impl From<CosignError> for ApiError {
+    fn from(error: CosignError) -> Self {
+        let (status, code) = match &error {
+            CosignError::Unknown { .. } => (StatusCode::CONFLICT, "unknown_checkpoint"),
+            CosignError::Full => (StatusCode::CONFLICT, "enough_cosignatures"),
+            _ => (StatusCode::UNPROCESSABLE_ENTITY, "bad_cosignature"),
+        };
+        Self::new(status, code, error.to_string(), "cosign the checkpoint of GET /api/v1/log/since/{size}")
+    }
 }

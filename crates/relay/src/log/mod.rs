@@ -1,25 +1,40 @@
 //! The public log: what the relay accepts and what people decide, appended in the same transaction as the record itself.
 //!
 //! `mod.rs` gives each entry its index and asks `governance` whether it may follow; `store.rs` keeps entries until they are
-//! published; `publish.rs` writes them into the tree's files and signs checkpoints; `files.rs` is where those lie; `http.rs`
-//! serves them.
+//! published; `publish.rs` writes them into the tree's files and signs checkpoints; `files.rs` is where those lie;
+//! `cosign.rs` keeps what witnesses sign below them. `http.rs` serves all of it in the types of `api.rs`, `receipts.rs` with
+//! proofs; `effects.rs` appends what the log justifies, `forks.rs` that it was forked; `pages.rs` shows what follows from it;
+//! `limits.rs` bounds what one address may ask.
 //!
 //! Architecture invariant: an entry that stands for a record is durable exactly when the record is.
 
+pub(crate) mod api;
+mod cosign;
+pub(crate) mod effects;
 mod files;
+pub(crate) mod forks;
 pub(crate) mod http;
+pub(crate) mod limits;
+pub(crate) mod pages;
 mod publish;
+pub(crate) mod receipts;
 pub(crate) mod records;
+pub(crate) mod shown;
 mod store;
 
 pub(crate) use publish::{Published, Publisher};
 
+use crate::config::LogConfig;
+
+use crate::api::{ApiError, Cosigned};
 use crate::db::{Db, DbError, wall_ms};
 use crate::epochs;
 use crate::identity::Identity;
+use crate::runs::manifest::{Manifest, unstated};
+use cosign::{Cosignatures, Who};
 use files::Files;
 use potluck_governance::{Body, Constitution, Entry, FormError, Refused, Roles, State, entry};
-use potluck_ledger::{KeyError, KeyKind, SignerKey, VerifierKey};
+use potluck_ledger::{KeyError, KeyKind, Policy, PolicyError, SignerKey, TreeHead, VerifierKey};
 use potluck_types::{BlobHash, VolunteerId};
 use sqlx::{Sqlite, Transaction};
 use std::io;
@@ -51,6 +66,9 @@ pub(crate) enum LogError {
     /// Its name or key cannot be used.
     #[error("the log's name cannot be used: {0}")]
     Key(#[from] KeyError),
+    /// Its witnesses cannot be used.
+    #[error("the log's witnesses cannot be used: {0}")]
+    Witnesses(#[from] PolicyError),
 }
 
 /// The name of a log that its operator has not named.
@@ -71,6 +89,11 @@ struct Inner {
     /// Entries wait to be published.
     written: Notify,
     published: watch::Sender<Published>,
+    /// Entries that are durable, for those who wait for one.
+    appended: watch::Sender<u64>,
+    /// The log, its witnesses, and how many of these it takes.
+    policy: Policy,
+    cosignatures: Mutex<Cosignatures>,
 }
 
 /// Gives entries their order.
@@ -104,10 +127,18 @@ impl Log {
     ///
     /// # Errors
     /// Files that cannot be used, or that are not this relay's.
-    pub(crate) async fn open(db: Db, folder: &Path, seed: &[u8; 32], origin: &str) -> Result<Self, LogError> {
+    pub(crate) async fn open(
+        db: Db,
+        folder: &Path,
+        seed: &[u8; 32],
+        origin: &str,
+        config: &LogConfig,
+    ) -> Result<Self, LogError> {
         let key = SignerKey::from_seed(origin, KeyKind::Ed25519, seed)?;
+        let policy = config.policy(origin, key.verifier())?;
         let files = Files::open(folder)?;
         let published = publish::last(&files, &key).await?;
+        let cosignatures = Cosignatures::restore(&files, &policy, &published).await?;
         files.put(files::KEY, format!("{}\n", key.verifier()).into_bytes()).await?;
         let log = Self(Arc::new(Inner {
             sequencer: Mutex::default(),
@@ -116,6 +147,9 @@ impl Log {
             key,
             written: Notify::new(),
             published: watch::Sender::new(published),
+            appended: watch::Sender::new(0),
+            policy,
+            cosignatures: Mutex::new(cosignatures),
         }));
         log.0.sequencer.lock().await.state = log.0.derive().await?;
         log.begin_if_new(origin).await?;
@@ -164,9 +198,12 @@ impl Log {
                 batch.add(records::job(job))?;
             }
         }
-        for set in &sets {
-            if !batch.state().data_sets().contains_key(&set.id.to_string()) {
-                batch.add(records::data_set(set))?;
+        for (row, manifest) in &sets {
+            let entries = manifest.as_ref().map_or_else(|| vec![unstated(row)], Manifest::entries);
+            for set in entries {
+                if !batch.state().data_sets().contains_key(&set.id) {
+                    batch.add(set)?;
+                }
             }
         }
         batch.commit().await?;
@@ -207,6 +244,40 @@ impl Log {
     /// What is published.
     pub(crate) fn published(&self) -> watch::Receiver<Published> {
         self.0.published.subscribe()
+    }
+
+    /// Counts what becomes durable, for those who look at what follows from it.
+    pub(crate) fn appended(&self) -> watch::Receiver<u64> {
+        self.0.appended.subscribe()
+    }
+
+    /// The last checkpoint with the cosignatures that it has so far.
+    ///
+    /// # Errors
+    /// There is none yet.
+    pub(crate) async fn latest_note(&self, now: &Published) -> Result<String, ApiError> {
+        let cosignatures = self.0.cosignatures.lock().await;
+        // The publisher hands it over before it says that it is published.
+        let note = cosignatures.latest().map_or_else(|| now.note.to_string(), ToString::to_string);
+        if note.is_empty() { Err(http::missing("the log has no checkpoint yet".into())) } else { Ok(note) }
+    }
+
+    /// The last checkpoint that enough witnesses cosigned.
+    pub(crate) async fn best_note(&self) -> Option<(TreeHead, String)> {
+        self.0.cosignatures.lock().await.best().map(|(head, note)| (head, note.to_string()))
+    }
+
+    /// Takes the cosignatures of one witness. The checkpoint is kept if it has enough of them now.
+    async fn cosign(&self, size: u64, lines: &str, who: &Who) -> Result<Cosigned, ApiError> {
+        let now_s = (wall_ms().max(0) as u64) / 1000;
+        // Held while the file is written: a later one comes later.
+        let mut cosignatures = self.0.cosignatures.lock().await;
+        let taken = cosignatures.add(size, lines, who, now_s)?;
+        if let (true, Some((_, note))) = (taken.best_changed, cosignatures.best()) {
+            let written = self.0.files.put(files::COSIGNED, note.to_string().into_bytes()).await;
+            written.map_err(ApiError::internal)?;
+        }
+        Ok(Cosigned { cosignatures: taken.cosignatures as u32, quorum_met: taken.quorum_met })
     }
 
     /// The key that signs checkpoints.
@@ -265,8 +336,7 @@ impl Batch<'_> {
     pub(crate) fn add(&mut self, body: impl Into<Body>) -> Result<u64, LogError> {
         let body = body.into();
         let state = &mut self.sequencer.state;
-        // The clock may have been set back; the log's time never is.
-        let at_ms = (wall_ms().max(0) as u64).max(state.now_ms());
+        let at_ms = now_ms(state);
         let about = about(&body);
         let entry = Entry::new(at_ms, body);
         let (index, text) = (state.next_index(), entry.encode()?);
@@ -291,6 +361,7 @@ impl Batch<'_> {
         self.settled = true;
         if !self.rows.is_empty() {
             self.log.written.notify_one();
+            self.log.appended.send_modify(|count| *count += 1);
         }
     }
 
@@ -318,6 +389,11 @@ impl Drop for Batch<'_> {
             self.sequencer.stale = true;
         }
     }
+}
+
+/// The time of the next entry. The clock may have been set back; the log's time never is.
+pub(crate) fn now_ms(state: &State) -> u64 {
+    (wall_ms().max(0) as u64).max(state.now_ms())
 }
 
 /// Whose work an entry is about: who gets a receipt for it.

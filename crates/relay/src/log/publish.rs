@@ -114,7 +114,9 @@ async fn catch_up(log: &Inner, appender: &mut Option<Appender>) -> Result<(), Lo
         }
         let note = sign(&log.key, appended.head)?;
         log.files.put(CHECKPOINT, note.clone().into_bytes()).await?;
-        log.published.send_replace(Published { head: appended.head, note: note.into() });
+        let published = Published { head: appended.head, note: note.into() };
+        log.cosignatures.lock().await.published(&published)?;
+        log.published.send_replace(published);
         log.db.forget_log_rows(appended.head.size).await?;
         for file in edge(before).difference(&edge(appended.head.size)) {
             // Who reads it at this moment is given the larger one.

@@ -2,7 +2,7 @@
 
 use crate::db::{JobRow, job_digest};
 use crate::names;
-use crate::runs::store::{ACCEPTED, DataSetRow, RoundRow, RunRow, UpdateRow};
+use crate::runs::store::{ACCEPTED, RoundRow, RunRow, UpdateRow};
 use potluck_governance::limits::{MAX_INTEGER, MAX_NAME_BYTES, MAX_REASON_BYTES};
 use potluck_governance::{Body, Key, entry, readable};
 use potluck_proto::{BlobRef, RejectReason};
@@ -14,8 +14,6 @@ use std::collections::BTreeMap;
 const FREIVALDS: &str = "freivalds";
 /// How answers of evals are checked.
 pub(crate) const EVAL: &str = "eval";
-/// Where a data set is from, unless somebody proposed it.
-const UNKNOWN: &str = "not stated";
 
 fn key(volunteer: &VolunteerId) -> Key {
     Key(volunteer.0)
@@ -31,34 +29,18 @@ pub(crate) fn job(row: &JobRow) -> entry::Job {
     }
 }
 
-/// A data set that came in.
-pub(crate) fn data_set(row: &DataSetRow) -> entry::DataSet {
-    entry::DataSet {
-        id: row.id.to_string(),
-        name: format!("tokens of {} kinds", row.vocabulary),
-        manifest: row.id,
-        tokens: row.tokens,
-        source: UNKNOWN.to_owned(),
-        license: UNKNOWN.to_owned(),
-        proposed_by: None,
-        proposal: None,
-    }
-}
-
-/// A run that came in.
-pub(crate) fn run(row: &RunRow, parameters: BlobHash) -> entry::Run {
-    let request = serde_json::to_vec(&row.request).unwrap_or_default();
-    let mut data_sets = vec![row.request.train.clone(), row.request.validation.clone()];
-    data_sets.dedup();
+/// A run that came in, with the ids of its data sets or their parts.
+pub(crate) fn run(row: &RunRow, parameters: BlobHash, data_sets: Vec<String>) -> entry::Run {
+    let request = row.request.request_text(row.tokenizer);
     entry::Run {
         run: row.id,
         name: readable(&row.request.name, MAX_NAME_BYTES),
-        request: BlobHash::of(&request),
+        request: BlobHash::of(request.as_bytes()),
         checkpoint: row.checkpoint.hash,
         parameters,
         data_sets,
-        model: None,
-        proposal: None,
+        model: row.request.model_name.clone(),
+        proposal: row.request.proposal.as_ref().and_then(|proposal| proposal.parse().ok()),
     }
 }
 

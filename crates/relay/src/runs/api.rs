@@ -1,6 +1,9 @@
 //! What the HTTP API says of training runs, as types.
 
+pub use super::manifest::{ManifestInfo, NewManifest, NewPart, PartInfo};
+
 use potluck_proto::{ModelSizes, ModelSpec};
+use potluck_types::BlobHash;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -15,6 +18,9 @@ pub struct DataSetInfo {
     pub vocabulary: u32,
     /// Blocks of tokens that volunteers fetch.
     pub blocks: u32,
+    /// Under which ids it stands in the log: its parts, or itself.
+    #[serde(default)]
+    pub sources: Vec<String>,
 }
 
 /// Parameters that were uploaded.
@@ -181,6 +187,36 @@ pub struct NewRun {
     /// Id of parameters to start from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<String>,
+    /// The model that it trains: what it comes to may become a version of it. 1 to 80 letters, digits, dots, dashes and
+    /// underscores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_name: Option<String>,
+    /// The proposal that allowed it, by the hash of its signed text. A run that trains a model takes one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proposal: Option<String>,
+}
+
+impl NewRun {
+    /// What a proposal names by its BLAKE3 hash, and the run's entry in the log too: this request as compact JSON, with the
+    /// tokenizer's hash in its place, and without the proposal, which names this.
+    pub(crate) fn request_text(&self, tokenizer: Option<BlobHash>) -> String {
+        let tokenizer = tokenizer.map(|hash| hash.to_string());
+        serde_json::to_string(&Self { tokenizer, proposal: None, ..self.clone() }).unwrap_or_default()
+    }
+
+    /// The hash of the tokenizer's text.
+    pub(crate) fn tokenizer_hash(&self) -> Option<BlobHash> {
+        self.tokenizer.as_ref().map(|text| BlobHash::of(text.as_bytes()))
+    }
+}
+
+/// The hash of a run's request.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RunHash {
+    /// The hash: what a proposal for the run names as its body.
+    pub hash: String,
+    /// The text that has it.
+    pub request: String,
 }
 
 /// A run.
@@ -194,6 +230,12 @@ pub struct RunInfo {
     pub state: String,
     /// Why it is paused.
     pub reason: Option<String>,
+    /// The name of the model that it trains, if it trains one.
+    #[serde(default)]
+    pub model_name: Option<String>,
+    /// The proposal that allowed it.
+    #[serde(default)]
+    pub proposal: Option<String>,
     /// The model.
     pub model: Model,
     /// The next round: as many are done.

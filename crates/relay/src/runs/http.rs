@@ -1,9 +1,10 @@
 //! The runs' part of the HTTP API: thin handlers. What a round was made of is public; only runs are created, paused and
 //! ended with the submitter's token.
 
-use super::api::{DataSetInfo, NewRun, ParametersInfo, RoundRecord, RunInfo, UpdateRecord};
+use super::api::{DataSetInfo, NewRun, ParametersInfo, RoundRecord, RunHash, RunInfo, UpdateRecord};
 use super::intake::{self, MAX_TOKENIZER_BYTES, le_bytes};
 use super::parameters::parameters_after;
+use super::manifest::ManifestInfo;
 use super::store::{RunRow, RunState};
 use crate::api::ApiError;
 use crate::http::{Answer, App, Id, Shared, Waiting, bad, idempotency_key};
@@ -28,9 +29,12 @@ pub(crate) fn router() -> Router<Arc<App>> {
     Router::new()
         .route("/api/v1/datasets", post(upload_dataset).layer(DefaultBodyLimit::disable()))
         .route("/api/v1/datasets/{id}/blocks", get(get_blocks))
+        .route("/api/v1/datasets/{id}/parts", get(get_parts))
         .route("/api/v1/parameters", post(upload_parameters).layer(DefaultBodyLimit::disable()))
         .route("/api/v1/runs", get(list_runs).post(create_run).layer(DefaultBodyLimit::max(MAX_RUN_BYTES)))
+        .route("/api/v1/runs/hash", post(hash_run).layer(DefaultBodyLimit::max(MAX_RUN_BYTES)))
         .route("/api/v1/runs/{id}", get(get_run).delete(cancel_run))
+        .route("/api/v1/runs/{id}/request", get(get_request))
         .route("/api/v1/runs/{id}/pause", post(pause_run))
         .route("/api/v1/runs/{id}/resume", post(resume_run))
         .route("/api/v1/runs/{id}/rounds/{round}", get(get_round))
@@ -42,6 +46,9 @@ pub(crate) fn router() -> Router<Arc<App>> {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Vocabulary {
     vocabulary: u32,
+    /// The body begins with a line of JSON about the data set.
+    #[serde(default)]
+    manifest: bool,
 }
 
 fn busy() -> ApiError {
@@ -62,8 +69,10 @@ fn not_found(what: &str) -> ApiError {
     )
 }
 
-/// Upload a data set: tokens, little-endian, two bytes each, or four if the vocabulary has more than 65,536.
-#[utoipa::path(post, path = "/api/v1/datasets", params(("vocabulary" = u32, Query)),
+/// Upload a data set: tokens, little-endian, two bytes each, or four if the vocabulary has more than 65,536. With
+/// `manifest=true` a line of JSON comes first, which says what the data set is: see `NewManifest`.
+#[utoipa::path(post, path = "/api/v1/datasets",
+    params(("vocabulary" = u32, Query), ("manifest" = Option<bool>, Query)),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 201, body = DataSetInfo), (status = 400, body = ApiError), (status = 401, body = ApiError),
         (status = 413, body = ApiError), (status = 422, body = ApiError), (status = 503, body = ApiError)))]
@@ -74,10 +83,10 @@ pub(crate) async fn upload_dataset(
     body: Body,
 ) -> Result<Response, ApiError> {
     app.authorize(&headers)?;
-    let Query(Vocabulary { vocabulary }) =
+    let Query(Vocabulary { vocabulary, manifest }) =
         query.map_err(|error| bad(error.body_text(), "give the size of the vocabulary: ?vocabulary=65"))?;
     let _slot = app.uploads.try_acquire().map_err(|_| busy())?;
-    let info = intake::receive_dataset(&app, vocabulary, body).await?;
+    let info = intake::receive_dataset(&app, vocabulary, manifest, body).await?;
     Ok((StatusCode::CREATED, Json(info)).into_response())
 }
 
@@ -136,6 +145,26 @@ pub(crate) async fn create_run(
     };
     let info = info(&app, &find(&app, &id).await?, true).await?;
     Ok((status, Json(info)).into_response())
+}
+
+/// The hash under which a proposal names a run, before there is one: send what would create it, without the proposal.
+#[utoipa::path(post, path = "/api/v1/runs/hash", request_body = NewRun,
+    responses((status = 200, body = RunHash), (status = 400, body = ApiError), (status = 422, body = ApiError)))]
+pub(crate) async fn hash_run(body: Result<Json<NewRun>, JsonRejection>) -> Answer<RunHash> {
+    let Json(new) =
+        body.map_err(|error| bad(error.body_text(), "see /api/openapi.json for the fields of a run"))?;
+    intake::check(&new)?;
+    let request = new.request_text(new.tokenizer_hash());
+    Ok(Json(RunHash { hash: BlobHash::of(request.as_bytes()).to_string(), request }))
+}
+
+/// What a run was asked for: the text whose BLAKE3 hash its entry in the log names.
+#[utoipa::path(get, path = "/api/v1/runs/{id}/request", params(("id" = String, Path)),
+    responses((status = 200, body = String, content_type = "application/json"), (status = 404, body = ApiError)))]
+pub(crate) async fn get_request(State(app): Shared, id: Id) -> Result<Response, ApiError> {
+    let run = find(&app, &parse_id(id)?).await?;
+    let text = run.request.request_text(run.tokenizer);
+    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }
 
 /// List runs, newest first, without their rounds.
@@ -217,6 +246,10 @@ pub(crate) async fn pause_run(State(app): Shared, headers: HeaderMap, id: Id) ->
 pub(crate) async fn resume_run(State(app): Shared, headers: HeaderMap, id: Id) -> Answer<RunInfo> {
     app.authorize(&headers)?;
     let row = find(&app, &parse_id(id)?).await?;
+    if let Some(reason) = paused_by_log(&app, row.id).await? {
+        let hint = "stewards end it: `potluck resume PAUSE --key FILE`; otherwise it expires";
+        return Err(conflict("paused_by_log", &reason, hint));
+    }
     if app.core.run_progress(row.id).await?.is_none() {
         // It could not go on when the relay started.
         let row = RunRow { state: RunState::Running, ..row.clone() };
@@ -226,7 +259,17 @@ pub(crate) async fn resume_run(State(app): Shared, headers: HeaderMap, id: Id) -
         return Err(conflict("ended", "the run has ended", "submit another one"));
     }
     app.core.input(Input::Run(RunInput::Resumed { run: row.id })).await?;
+    app.runs.look_again();
     Ok(Json(info(&app, &find(&app, &row.id).await?, true).await?))
+}
+
+/// Why the log pauses a run, if it does.
+async fn paused_by_log(app: &App, run: JobId) -> Result<Option<String>, ApiError> {
+    let reason = |state: &potluck_governance::State| {
+        let pause = state.paused(run, crate::log::now_ms(state))?;
+        Some(super::governor::reason(state, pause))
+    };
+    Ok(app.log.state(reason).await?)
 }
 
 fn conflict(code: &str, message: &str, hint: &str) -> ApiError {
@@ -255,6 +298,18 @@ pub(crate) async fn get_blocks(
         return Err(not_found("data set"));
     }
     Ok(Json(names.iter().map(ToString::to_string).collect()))
+}
+
+/// What is said about a data set: name, source, license, and its parts with the tokens of each.
+#[utoipa::path(get, path = "/api/v1/datasets/{id}/parts", params(("id" = String, Path)),
+    responses((status = 200, body = ManifestInfo), (status = 404, body = ApiError)))]
+pub(crate) async fn get_parts(
+    State(app): Shared,
+    path: Result<Path<String>, PathRejection>,
+) -> Answer<ManifestInfo> {
+    let id = path.ok().and_then(|Path(id)| id.parse().ok()).ok_or_else(|| not_found("data set"))?;
+    let row = app.db.dataset(&id).await?.ok_or_else(|| not_found("data set"))?;
+    Ok(Json(app.db.manifest(&id).await?.map_or_else(|| ManifestInfo::unstated(&row), |found| found.info())))
 }
 
 /// The record of a closed round: enough to repeat it.
@@ -355,11 +410,18 @@ async fn info(app: &App, row: &RunRow, history: bool) -> Result<RunInfo, ApiErro
         _ => progress.leased + progress.delivered,
     });
     let request = &row.request;
+    let by_log = match row.state {
+        RunState::Running => paused_by_log(app, row.id).await?,
+        _ => None,
+    };
+    let state = if by_log.is_some() { RunState::Paused } else { row.state };
     Ok(RunInfo {
         id: row.id.to_string(),
         name: request.name.clone(),
-        state: row.state.name().to_owned(),
-        reason: row.reason.clone(),
+        state: state.name().to_owned(),
+        reason: by_log.or_else(|| row.reason.clone()),
+        model_name: request.model_name.clone(),
+        proposal: request.proposal.clone(),
         model: request.model,
         round: row.round,
         rounds: request.rounds,

@@ -1,6 +1,7 @@
 //! Data sets, parameters and runs on their way in, and runs after a restart.
 
 use super::api::{AggregationRules, Audit, AuditRates, DataSetInfo, NewRun, OuterRules, ParametersInfo};
+use super::manifest::{MAX_MANIFEST_BYTES, Manifest, NewManifest};
 use super::store::{DataSetRow, RunRow, RunState};
 use super::{Open, Runs, lock};
 use crate::api::ApiError;
@@ -8,10 +9,11 @@ use crate::blobs::Blobs;
 use crate::core::Core;
 use crate::db::Db;
 use crate::http::App;
-use crate::log::records;
+use crate::log::{LogError, now_ms, records};
 use crate::uploads::{Received, to_disk};
 use axum::body::Body;
 use axum::http::StatusCode;
+use potluck_governance::{Entry, Refused, State};
 use potluck_proto::{BlobRef, DataSetSpec, LearningRate, UpdateCodec};
 use potluck_rounds::{Data, Host, HostError, Terms, sizes};
 use potluck_schedule::{AuditPolicy, Input, RunInput, RunSpec, SparsePolicy};
@@ -75,10 +77,32 @@ fn tokens_of(bytes: &[u8], vocabulary: u32) -> Result<DataSet, ApiError> {
     Ok(DataSet::new(&tokens, vocabulary as usize)?)
 }
 
-/// Takes tokens in: two bytes each, or four if the vocabulary needs them, little-endian.
-pub(crate) async fn receive_dataset(app: &App, vocabulary: u32, body: Body) -> Result<DataSetInfo, ApiError> {
+/// What is said about a data set, on the line before its tokens.
+fn split_manifest(bytes: &[u8]) -> Result<(NewManifest, &[u8]), ApiError> {
+    let head = &bytes[..bytes.len().min(MAX_MANIFEST_BYTES)];
+    let wrong = |message: String| {
+        refused(
+            "bad_manifest",
+            message,
+            "send a line of JSON with name, source, license and parts, then the tokens",
+        )
+    };
+    let end = head.iter().position(|byte| *byte == b'\n');
+    let end = end.ok_or_else(|| wrong(format!("no line ends within {MAX_MANIFEST_BYTES} bytes")))?;
+    let manifest = serde_json::from_slice(&bytes[..end]).map_err(|error| wrong(error.to_string()))?;
+    Ok((manifest, &bytes[end + 1..]))
+}
+
+/// Takes tokens in: two bytes each, or four if the vocabulary needs them, little-endian; with a line of JSON before them
+/// if that is announced.
+pub(crate) async fn receive_dataset(
+    app: &App,
+    vocabulary: u32,
+    described: bool,
+    body: Body,
+) -> Result<DataSetInfo, ApiError> {
     let width = if vocabulary <= 1 << 16 { 2 } else { 4 };
-    let most = MAX_TOKENS * width;
+    let most = MAX_TOKENS * width + if described { MAX_MANIFEST_BYTES as u64 } else { 0 };
     let too_large = || {
         ApiError::new(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -92,17 +116,38 @@ pub(crate) async fn receive_dataset(app: &App, vocabulary: u32, body: Body) -> R
     let _slot = app.ingests.acquire().await.map_err(ApiError::internal)?;
     let data = app.config.data.clone();
     let work = tokio::task::spawn_blocking(move || {
-        let set = tokens_of(&std::fs::read(&path).map_err(ApiError::internal)?, vocabulary)?;
-        let id = BlobHash(set.spec().root());
-        path.persist(dataset_path(&data, &id)).map_err(ApiError::internal)?;
-        Ok::<_, ApiError>((id, set))
+        let bytes = std::fs::read(&path).map_err(ApiError::internal)?;
+        let (stated, tokens) = if described {
+            let (stated, tokens) = split_manifest(&bytes)?;
+            (Some(stated), tokens)
+        } else {
+            (None, &bytes[..])
+        };
+        let set = tokens_of(tokens, vocabulary)?;
+        let row = DataSetRow { id: BlobHash(set.spec().root()), vocabulary, tokens: set.spec().tokens };
+        let manifest = stated.map(|stated| Manifest::new(&row, stated)).transpose()?;
+        if described {
+            // The line about it is no part of it.
+            std::fs::write(&path, tokens).map_err(ApiError::internal)?;
+            let file = std::fs::File::open(&path).map_err(ApiError::internal)?;
+            file.sync_data().map_err(ApiError::internal)?;
+        }
+        path.persist(dataset_path(&data, &row.id)).map_err(ApiError::internal)?;
+        Ok::<_, ApiError>((row, manifest, set))
     });
-    let (id, set) = work.await.map_err(ApiError::internal)??;
+    let (row, manifest, set) = work.await.map_err(ApiError::internal)??;
     put_blocks(&app.blobs, &set).await.map_err(ApiError::internal)?;
-    let spec = *set.spec();
-    let row = DataSetRow { id, vocabulary, tokens: spec.tokens };
-    app.db.add_dataset(&app.log, &row, set.names()).await?;
-    Ok(DataSetInfo { id: id.to_string(), tokens: spec.tokens, vocabulary, blocks: spec.blocks() })
+    let sources = app.db.add_dataset(&app.log, &row, set.names(), manifest).await?;
+    let sources = sources.ok_or_else(|| {
+        ApiError::new(
+            StatusCode::CONFLICT,
+            "stated_before",
+            format!("something else was said about data set {} before", row.id),
+            "GET /api/v1/datasets/{id}/parts says what; what stands in the log is not changed",
+        )
+    })?;
+    let DataSetRow { id, vocabulary, tokens } = row;
+    Ok(DataSetInfo { id: id.to_string(), tokens, vocabulary, blocks: set.spec().blocks(), sources })
 }
 
 /// Stores the blocks that are not there. They can be cut again, so nothing waits for the disk.
@@ -152,7 +197,32 @@ struct Draft {
     audit: AuditPolicy,
 }
 
+/// Checks what a request says.
+///
+/// # Errors
+/// What is wrong, and what to do.
+pub(crate) fn check(new: &NewRun) -> Result<(), ApiError> {
+    draft(new).map(drop)
+}
+
+fn check_model(new: &NewRun) -> Result<(), ApiError> {
+    if let Some(name) = &new.model_name {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+        if !(1..=MAX_JOB_NAME_CHARS).contains(&name.len()) || !name.bytes().all(fits) {
+            let what = "the model's name is not 1 to 80 letters, digits, dots, dashes and underscores";
+            return Err(refused("bad_model_name", what, "choose a shorter, plainer name"));
+        }
+    }
+    let proposal = new.proposal.as_ref().map(|proposal| proposal.parse::<BlobHash>());
+    if proposal.is_some_and(|proposal| proposal.is_err()) {
+        let hint = "64 lower-case hexadecimal digits: `potluck governance show` lists proposals";
+        return Err(refused("bad_id", "the proposal is no hash", hint));
+    }
+    Ok(())
+}
+
 fn draft(new: &NewRun) -> Result<Draft, ApiError> {
+    check_model(new)?;
     let name = new.name.trim();
     if name.is_empty() || name.chars().count() > MAX_JOB_NAME_CHARS || name.chars().any(char::is_control) {
         return Err(refused(
@@ -372,11 +442,44 @@ fn initial(draft: &Draft, data: &Path) -> Result<Vec<f32>, ApiError> {
     Ok(bytes.as_chunks().0.iter().map(|four| f32::from_le_bytes(*four)).collect())
 }
 
+/// Asks the log whether it would take a run, before anything is computed for it.
+async fn may_begin(app: &App, new: &NewRun) -> Result<(), ApiError> {
+    let nothing = BlobHash([0; 32]);
+    let row = RunRow {
+        id: JobId([0; 16]),
+        state: RunState::Running,
+        reason: None,
+        request: NewRun { tokenizer: None, ..new.clone() },
+        checkpoint: BlobRef { hash: nothing, bytes: 0 },
+        tokenizer: new.tokenizer_hash(),
+        round: 0,
+    };
+    let entry = records::run(&row, nothing, app.db.sources(&row.request).await?);
+    let look = |state: &State| state.check(&Entry::new(now_ms(state), entry));
+    app.log.state(look).await?.map_err(|refused| not_allowed(refused.into(), &row))
+}
+
+/// Why the log takes no such run, with the hash that a proposal has to name.
+fn not_allowed(error: LogError, row: &RunRow) -> ApiError {
+    let unjustified = matches!(error, LogError::Refused(Refused::Unjustified(_)));
+    let mut refusal = ApiError::from(error);
+    if let (true, Some(model)) = (unjustified, &row.request.model_name) {
+        let hash = BlobHash::of(row.request.request_text(row.tokenizer).as_bytes());
+        refusal.message = format!("a run that trains {model}, with the request {hash}: {}", refusal.message);
+        refusal.hint =
+            "propose the request's hash (`potluck propose run FILE`), its data sets too, let people decide, \
+                        then name the proposal"
+                .to_owned();
+    }
+    refusal
+}
+
 /// Creates a run: everything that it needs is on disk before it is recorded, and it is recorded before it begins.
 pub(crate) async fn create(app: &App, new: NewRun, key: Option<&str>) -> Result<JobId, ApiError> {
     let draft = draft(&new)?;
     let runs = &app.runs;
     let inputs = load_both(&app.db, &app.blobs, &app.config.data, &draft).await?;
+    may_begin(app, &new).await?;
     let (folder, secret) = (app.config.data.clone(), runs.0.secret);
     let begun = {
         let draft = draft.clone();
@@ -409,7 +512,10 @@ pub(crate) async fn create(app: &App, new: NewRun, key: Option<&str>) -> Result<
         round: 0,
     };
     let parameters = parameters_hash(host.parameters());
-    let recorded = app.db.add_run(&app.log, &row, parameters, key).await?;
+    let recorded = match app.db.add_run(&app.log, &row, parameters, key).await {
+        Err(error) => return Err(not_allowed(error, &row)),
+        Ok(recorded) => recorded,
+    };
     if recorded != id {
         // Another request with the key was first.
         return Ok(recorded);
@@ -425,6 +531,7 @@ pub(crate) async fn create(app: &App, new: NewRun, key: Option<&str>) -> Result<
             "wait for another run to end, or ask for less",
         ));
     }
+    runs.look_again();
     tracing::info!(run = %id, parameters = draft.parameters, rounds = row.request.rounds, "run created");
     Ok(id)
 }
@@ -483,7 +590,8 @@ impl Runs {
         }
         // A run that was there before the log.
         if !self.0.log.state(|state| state.runs().contains_key(&row.id)).await? {
-            self.0.log.append(records::run(row, found)).await?;
+            let sources = self.0.db.sources(&row.request).await?;
+            self.0.log.append(records::run(row, found, sources)).await?;
         }
         let spec = run_spec(row.id, &row.request, &draft, &host)?;
         self.admit(row.id, host, &draft.terms);

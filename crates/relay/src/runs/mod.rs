@@ -1,35 +1,39 @@
 //! Training runs: what the machine asks for is carried out here, off the async threads.
 //!
 //! `intake.rs` takes data sets, parameters and runs in, and finds runs again after a restart; `http.rs` is their part of
-//! the API, in the types of `api.rs`; `store.rs` has the records. What a round's tasks are, which updates are wrong and
+//! the API, in the types of `api.rs`; `store.rs` has the records, `manifest.rs` what is said about data sets. `governor.rs`
+//! carries the log's pauses to the machine. What a round's tasks are, which updates are wrong and
 //! how the others are combined is decided in `potluck-rounds`, when rounds begin and end in `potluck-schedule`.
 //!
 //! Architecture invariant: the machine hears that a round is stored when its blobs, the state that follows and its
 //! record are on disk, in this order: a relay that is killed finds the last closed round whole.
 
 pub mod api;
+pub(crate) mod governor;
 pub(crate) mod http;
 pub(crate) mod intake;
 pub(crate) mod parameters;
+pub(crate) mod manifest;
 pub(crate) mod store;
 
 use crate::blobs::Blobs;
 use crate::core::Command;
 use crate::db::Db;
-use crate::log::Log;
+use crate::log::{Log, LogError};
 use api::RoundInfo;
+use potluck_governance::Refused;
 use potluck_proto::{BlobRef, RejectReason};
 use potluck_rounds::{Auditor, Closed, Fault, Host, Submitted, named};
 use potluck_schedule::{AcceptedUpdate, CheckUpdate, Input, PauseReason, RunInput, RunOutput, UpdateVerdict};
 use potluck_types::{BlobHash, JobId};
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use store::{ACCEPTED, RoundRow, RunState, UpdateRow};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 /// The runs of a relay. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -49,6 +53,10 @@ struct Inner {
     /// Checks at once.
     cores: Semaphore,
     open: Mutex<HashMap<JobId, Arc<Mutex<Open>>>>,
+    /// Runs that a pause of the log stopped.
+    stopped: Mutex<BTreeSet<JobId>>,
+    /// A run may be paused without the machine's knowing.
+    look_again: Notify,
 }
 
 /// A run that goes on.
@@ -85,6 +93,14 @@ enum Weighed {
     Closed(Box<Closed>),
 }
 
+/// Why a round is not durable.
+enum Unstored {
+    /// The log pauses the run.
+    Paused,
+    /// Something fails.
+    Failed(Failure),
+}
+
 /// Why a round could not be prepared or closed, for people.
 type Failure = String;
 
@@ -110,6 +126,8 @@ impl Runs {
             changed,
             cores,
             open: Mutex::default(),
+            stopped: Mutex::default(),
+            look_again: Notify::new(),
         }))
     }
 
@@ -136,7 +154,8 @@ impl Runs {
             }
             RunOutput::Paused { run, reason } => {
                 let text = match reason {
-                    PauseReason::Asked => "its submitter paused it".to_owned(),
+                    // Recorded by whoever asked: the submitter in the run's record, people in the log.
+                    PauseReason::Asked => return self.changed(),
                     PauseReason::Failed(reason) => reason,
                     PauseReason::WrongTasks => "the tasks of a round were not the run's".to_owned(),
                     other => format!("{other:?}"),
@@ -178,6 +197,29 @@ impl Runs {
         self.0.changed.send_modify(|count| *count += 1);
     }
 
+    /// Runs that are held.
+    fn open_ids(&self) -> Vec<JobId> {
+        lock(&self.0.open).keys().copied().collect()
+    }
+
+    /// A pause of the log stopped a run.
+    fn stop(&self, run: JobId) {
+        lock(&self.0.stopped).insert(run);
+    }
+
+    fn stopped(&self) -> Vec<JobId> {
+        lock(&self.0.stopped).iter().copied().collect()
+    }
+
+    fn release(&self, run: &JobId) {
+        lock(&self.0.stopped).remove(run);
+    }
+
+    /// Looks again whether the log pauses a run that just began, or goes on.
+    pub(crate) fn look_again(&self) {
+        self.0.look_again.notify_one();
+    }
+
     fn open(&self, run: &JobId) -> Option<Arc<Mutex<Open>>> {
         lock(&self.0.open).get(run).cloned()
     }
@@ -185,6 +227,7 @@ impl Runs {
     /// A run ended: its memory is let go. Its records and blobs stay.
     pub(crate) fn forget(&self, run: &JobId) {
         lock(&self.0.open).remove(run);
+        self.release(run);
         self.0.blobs.unwatch(run);
     }
 
@@ -303,7 +346,14 @@ impl Runs {
                     self.forget_state(run, round).await;
                     RunInput::Stored { run, round }
                 }
-                Err(reason) => RunInput::Failed { run, round, reason },
+                Err(Unstored::Paused) => {
+                    self.tell(RunInput::Halted { run, round }).await;
+                    // After the machine heard of it: the pause may have ended meanwhile.
+                    self.stop(run);
+                    self.look_again();
+                    return self.changed();
+                }
+                Err(Unstored::Failed(reason)) => RunInput::Failed { run, round, reason },
             },
             Err(reason) => RunInput::Failed { run, round, reason },
         };
@@ -356,8 +406,8 @@ impl Runs {
         open: &Arc<Mutex<Open>>,
         updates: &[AcceptedUpdate],
         closed: &Closed,
-    ) -> Result<(), Failure> {
-        let failed = |cause: io::Error| format!("the round could not be stored: {cause}");
+    ) -> Result<(), Unstored> {
+        let failed = |cause: io::Error| Unstored::Failed(format!("the round could not be stored: {cause}"));
         let mut rows: Vec<UpdateRow> = Vec::with_capacity(updates.len());
         for update in updates {
             rows.push(row(update, ACCEPTED.to_owned()));
@@ -413,7 +463,10 @@ impl Runs {
             combined,
         };
         let stored = self.0.db.close_round(&self.0.log, &run, &record, &rows).await;
-        stored.map_err(|cause| format!("the round could not be recorded: {cause}"))
+        stored.map_err(|cause| match cause {
+            LogError::Refused(Refused::Paused { .. }) => Unstored::Paused,
+            cause => Unstored::Failed(format!("the round could not be recorded: {cause}")),
+        })
     }
 
     /// Stores a blob of a run.

@@ -1,6 +1,7 @@
 //! Records of data sets, runs and rounds.
 
 use super::api::{NewRun, RoundInfo};
+use super::manifest::{Manifest, unstated};
 use crate::db::{Db, DbError, bytes, count_result, wall_ms};
 use crate::log::{Log, LogError, records};
 use crate::names;
@@ -135,21 +136,48 @@ fn round_row(row: &SqliteRow) -> Result<RoundRow, DbError> {
 }
 
 impl Db {
-    /// Records a data set with the names of its blocks. One that is known already stays as it is.
+    /// Records a data set with the names of its blocks, and what is said about it. What is known already stays as it is: of
+    /// a data set that was logged with nothing said about it, the parts are logged now. `None` if something else was said
+    /// about it before, else what is.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What SQLite or the log says.
     pub(crate) async fn add_dataset(
         &self,
         log: &Log,
         row: &DataSetRow,
         blocks: &[BlobHash],
-    ) -> Result<(), LogError> {
+        stated: Option<Manifest>,
+    ) -> Result<Option<Vec<String>>, LogError> {
         let mut batch = log.begin().await?;
-        if !batch.state().data_sets().contains_key(&row.id.to_string()) {
-            batch.add(records::data_set(row))?;
-        }
+        let logged = batch.state().data_sets().contains_key(&row.id.to_string());
         let mut tx = self.pool.begin().await?;
+        let before = sqlx::query("SELECT text FROM manifests WHERE dataset = ?")
+            .bind(&row.id.0[..])
+            .fetch_optional(&mut *tx)
+            .await?;
+        let before = before.map(|row| Manifest::parse(row.try_get(0)?).map_err(decode_error)).transpose()?;
+        let manifest = match (before, stated) {
+            (Some(before), Some(new)) if new != before && new.clone().as_parts() != before => {
+                return Ok(None);
+            }
+            (Some(before), _) => Some(before),
+            (None, Some(new)) if logged => Some(new.as_parts()),
+            (None, new) => new,
+        };
+        let entries = manifest.as_ref().map_or_else(|| vec![unstated(row)], Manifest::entries);
+        for set in entries {
+            if !batch.state().data_sets().contains_key(&set.id) {
+                batch.add(set)?;
+            }
+        }
+        if let Some(manifest) = &manifest {
+            sqlx::query("INSERT INTO manifests (dataset, text) VALUES (?, ?) ON CONFLICT DO NOTHING")
+                .bind(&row.id.0[..])
+                .bind(manifest.text())
+                .execute(&mut *tx)
+                .await?;
+        }
         sqlx::query("INSERT INTO datasets (id, vocabulary, tokens, created_ms) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")
             .bind(&row.id.0[..])
             .bind(i64::from(row.vocabulary))
@@ -170,22 +198,57 @@ impl Db {
         batch.write(&mut tx).await?;
         tx.commit().await?;
         batch.settle();
-        Ok(())
+        Ok(Some(manifest.map_or_else(|| vec![row.id.to_string()], |manifest| manifest.sources())))
     }
 
-    /// All data sets.
+    /// What is said about a data set, if anything is.
     ///
     /// # Errors
     /// What SQLite says.
-    pub(crate) async fn all_datasets(&self) -> Result<Vec<DataSetRow>, DbError> {
-        let rows = sqlx::query("SELECT id, vocabulary, tokens FROM datasets ORDER BY created_ms, id")
-            .fetch_all(&self.pool)
+    pub(crate) async fn manifest(&self, dataset: &BlobHash) -> Result<Option<Manifest>, DbError> {
+        let row = sqlx::query("SELECT text FROM manifests WHERE dataset = ?")
+            .bind(&dataset.0[..])
+            .fetch_optional(&self.pool)
             .await?;
+        row.map(|row| Manifest::parse(row.try_get(0)?).map_err(decode_error)).transpose()
+    }
+
+    /// Under which ids the data sets of a run stand in the log: their parts, or themselves. Each once.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn sources(&self, request: &NewRun) -> Result<Vec<String>, DbError> {
+        let mut ids = vec![&request.train, &request.validation];
+        ids.dedup();
+        let mut sources = Vec::new();
+        for id in ids {
+            let manifest = match id.parse() {
+                Ok(id) => self.manifest(&id).await?,
+                Err(_) => None,
+            };
+            sources.extend(manifest.map_or_else(|| vec![id.clone()], |manifest| manifest.sources()));
+        }
+        Ok(sources)
+    }
+
+    /// All data sets, with what is said about them.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn all_datasets(&self) -> Result<Vec<(DataSetRow, Option<Manifest>)>, DbError> {
+        let rows = sqlx::query(
+            "SELECT id, vocabulary, tokens, text FROM datasets LEFT JOIN manifests ON manifests.dataset = datasets.id
+             ORDER BY created_ms, id",
+        )
+        .fetch_all(&self.pool)
+        .await?;
         let number = |row: &SqliteRow, at: usize| row.try_get::<i64, _>(at);
         rows.iter()
             .map(|row| {
                 let (vocabulary, tokens) = (number(row, 1)? as u32, number(row, 2)? as u64);
-                Ok(DataSetRow { id: BlobHash(bytes(row, 0)?), vocabulary, tokens })
+                let manifest: Option<&str> = row.try_get(3)?;
+                let manifest = manifest.map(Manifest::parse).transpose().map_err(decode_error)?;
+                Ok((DataSetRow { id: BlobHash(bytes(row, 0)?), vocabulary, tokens }, manifest))
             })
             .collect()
     }
@@ -230,6 +293,7 @@ impl Db {
         parameters: BlobHash,
         key: Option<&str>,
     ) -> Result<JobId, LogError> {
+        let data_sets = self.sources(&run.request).await?;
         let mut batch = log.begin().await?;
         let mut tx = self.pool.begin().await?;
         let request = serde_json::to_string(&run.request).map_err(decode_error)?;
@@ -253,7 +317,7 @@ impl Db {
             tx.rollback().await?;
             return self.run_of_key(key).await?.ok_or(sqlx::Error::RowNotFound.into());
         }
-        batch.add(records::run(run, parameters))?;
+        batch.add(records::run(run, parameters, data_sets))?;
         batch.write(&mut tx).await?;
         tx.commit().await?;
         batch.settle();

@@ -48,6 +48,24 @@ fn a_pause_gives_the_round_up_and_a_failure_pauses() {
 }
 
 #[test]
+fn a_round_that_a_pause_kept_from_closing_is_repeated() {
+    let spec = spec(3);
+    let mut world = World::with(&spec, 3);
+    for (session, lease) in world.deal(&[1, 2, 3]) {
+        world.deliver(session, &lease);
+    }
+    world.all_right();
+    let (round, _) = world.closing().unwrap();
+    world.run(RunInput::Paused { run: RUN });
+    world.run(RunInput::Halted { run: RUN, round });
+    assert_eq!(world.paused(), Some(PauseReason::Asked), "that is no failure of the run");
+    assert_eq!((world.verdict(2), world.progress().round), (Some(Outcome::Superseded), 0));
+    world.run(RunInput::Resumed { run: RUN });
+    assert_eq!(world.prepare(&spec), Some(0));
+    assert_eq!(world.deal(&[1, 2, 3]).len(), 3);
+}
+
+#[test]
 fn who_pauses_and_goes_on_while_tasks_are_made_asks_for_them_once() {
     let spec = spec(3);
     let mut world = World::with(&spec, 3);
