@@ -17,6 +17,7 @@ use crate::core::Command;
 use crate::db::Db;
 use crate::log::Log;
 use api::RoundInfo;
+pub use intake::{RunStart, run_start};
 use potluck_proto::{BlobRef, RejectReason};
 use potluck_rounds::{Auditor, Closed, Fault, Host, Submitted, named};
 use potluck_schedule::{AcceptedUpdate, CheckUpdate, Input, PauseReason, RunInput, RunOutput, UpdateVerdict};
@@ -400,7 +401,8 @@ impl Runs {
                 })
             })
             .collect();
-        let combined = json!({ "groups": groups, "gate": closed.gate, "parts": parts });
+        let combined =
+            json!({ "groups": groups, "gate": closed.gate, "parts": parts, "restarted": closed.fresh });
         rows.extend(refused);
         let record = RoundRow {
             round: closed.round,
