@@ -4,12 +4,13 @@ mod size;
 mod train;
 
 pub use train::{
-    ExportArgs, GenerateArgs, ImportArgs, LogitsArgs, ModelArgs, ModelCommand, ReplayArgs, RunArgs, RunsArgs,
-    TrainArgs, WatchArgs,
+    ExportArgs, GenerateArgs, ImportArgs, LogitsArgs, ModelArgs, ModelCommand, RebuildArgs, ReplayArgs,
+    RunArgs, RunsArgs, TrainArgs, WatchArgs,
 };
 
 use crate::error::AFTER_HELP;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use potluck_types::BlobHash;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -84,8 +85,11 @@ Everything it needs is public; each piece is checked by its hash. Ends with exit
   potluck audit https://relay.example.org
   potluck audit copy-of-the-log
   potluck audit copy-of-the-log --key example.org/log+…
+  potluck audit https://relay.example.org --model 9bc1…
+  potluck audit copy-of-the-log --model 9bc1… --blobs copy-of-the-blobs
 
 The relay is asked for the log's files and for nothing else: a copy of them in a folder does as well, with the relay gone. \
+With --model also for what the run asked for and for each update, and the model is derived from them bit by bit. \
 What was checked is remembered, so that a log that shows another history later is found out. Ends with exit code 1 if \
 something is wrong.")]
     Audit(AuditArgs),
@@ -338,6 +342,15 @@ pub struct AuditArgs {
     /// Folder where logs are remembered
     #[arg(long, value_name = "FOLDER")]
     pub remember: Option<PathBuf>,
+    /// Derive these parameters again from the updates in the log: a candidate's, a version's, or a round's
+    #[arg(long, value_name = "HASH", value_parser = blob_hash)]
+    pub model: Option<BlobHash>,
+    /// The relay that has the updates, if the log is read from a folder
+    #[arg(long, value_name = "URL", requires = "model")]
+    pub relay: Option<String>,
+    /// Folder with the updates, named by their hashes, in place of a relay
+    #[arg(long, value_name = "FOLDER", requires = "model")]
+    pub blobs: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -529,6 +542,10 @@ fn job_prefix(text: &str) -> Result<String, String> {
     Ok(text)
 }
 
+fn blob_hash(text: &str) -> Result<BlobHash, String> {
+    text.trim().parse().map_err(|_| "a hash has 64 hexadecimal digits".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -545,6 +562,7 @@ mod tests {
 
     #[test]
     fn good_lines() {
+        let hash = "ab".repeat(32);
         for line in [
             "potluck relay",
             "potluck relay --listen 127.0.0.1:0 --data d --config p.toml --json --log debug",
@@ -577,6 +595,13 @@ mod tests {
             "potluck model export 3f2a --round 3 --out d",
             "potluck model export 3f2a --out d",
             "potluck model import dir run.toml --watch",
+            &format!("potluck audit copy --model {hash} --blobs b --json"),
+            &format!(
+                "potluck model rebuild 3f2a --without volunteer:{hash} --without dataset:{hash}#1..9 --out f"
+            ),
+            &format!(
+                "potluck model rebuild 3f2a --round 3 --without dataset:{hash}/a --out f --offer gpt --token t"
+            ),
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());
         }
@@ -612,6 +637,10 @@ mod tests {
             ("potluck model logits dir --tokens 1 --text a", Kind::ArgumentConflict),
             ("potluck model export 3f2a", Kind::MissingRequiredArgument),
             ("potluck model import dir", Kind::MissingRequiredArgument),
+            ("potluck audit copy --model 12", Kind::ValueValidation),
+            ("potluck audit copy --blobs b", Kind::MissingRequiredArgument),
+            ("potluck model rebuild 3f2a --out f", Kind::MissingRequiredArgument),
+            ("potluck model rebuild 3f2a --without everything --out f", Kind::ValueValidation),
             ("potluck tabs --count 65", Kind::ValueValidation),
             ("potluck volunteer --seed --relay-only", Kind::ArgumentConflict),
             ("potluck volunteer --relay-only --upload 1MB/s", Kind::ArgumentConflict),

@@ -123,6 +123,8 @@ pub fn run(cli: &Cli) -> Result<(), CliError> {
             ModelCommand::Export(args) => {
                 public(&args.relay.relay).and_then(|client| runs::export::command(args, &client))
             }
+            ModelCommand::Rebuild(args) => client(&args.relay.relay, &args.token)
+                .and_then(|client| runs::rebuild::command(args, &client)),
             ModelCommand::Import(args) => client(&args.train.relay.relay, &args.train.token)
                 .and_then(|client| runs::submit::train(&args.train, Some(&args.folder), &client)),
         },
@@ -157,6 +159,7 @@ pub fn wants_json(cli: &Cli) -> bool {
             ModelCommand::Generate(args) => args.json,
             ModelCommand::Logits(args) => args.json,
             ModelCommand::Export(args) => args.json,
+            ModelCommand::Rebuild(args) => args.json,
             ModelCommand::Import(args) => args.train.json,
         },
         Command::Jobs(args) => args.json,

@@ -9,12 +9,13 @@ use crate::error::HostError;
 use crate::host::Submitted;
 use crate::replay::{Parts, split};
 use crate::work::Plan;
-use potluck_train::codec::decode_sparse;
+use potluck_train::codec::{Codec, CodecError, decode_sparse};
 use potluck_train::outer::{Outer, OuterRule};
 use potluck_verify::{
     Aggregate, AggregateParams, Rule, Scope, ScreenParams, ScreenVerdict, Sender, SparseUpdate, Update,
     aggregate, aggregate_sparse, screen,
 };
+use std::borrow::Borrow;
 use std::collections::VecDeque;
 
 /// Rounds whose norms say how large a step may be.
@@ -54,11 +55,21 @@ impl Decoded {
         let worker = update.task.worker;
         let Parts { losses, encoded, .. } =
             split(&plan, update.result).ok_or(HostError::Unchecked { worker })?;
-        let delta = plan.codec().decode(encoded, plan.parameters())?;
-        let (kind, entries) = if plan.is_sparse() {
-            (Kind::Sparse, decode_sparse(encoded, plan.parameters())?)
-        } else {
-            (Kind::Dense, Vec::new())
+        Ok(Self::read(plan.codec(), plan.parameters(), losses, encoded)?)
+    }
+
+    /// # Errors
+    /// Bytes that no encoder writes.
+    pub(crate) fn read(
+        codec: Codec,
+        parameters: usize,
+        losses: Vec<f32>,
+        encoded: &[u8],
+    ) -> Result<Self, CodecError> {
+        let delta = codec.decode(encoded, parameters)?;
+        let (kind, entries) = match codec {
+            Codec::TopK => (Kind::Sparse, decode_sparse(encoded, parameters)?),
+            _ => (Kind::Dense, Vec::new()),
         };
         Ok(Self { kind, losses, delta, entries })
     }
@@ -117,24 +128,25 @@ impl Memory {
         Ok(reasons)
     }
 
-    /// Combines updates. `None` if those that the scope leaves are none.
+    /// Combines updates, of each of which the sender is given in the same order. `None` if those that the scope leaves are
+    /// none.
     ///
     /// # Errors
     /// Updates that cannot be combined.
     pub(crate) fn combine(
         &self,
-        updates: &[Submitted<'_>],
-        decoded: &[Decoded],
+        senders: &[Sender],
+        decoded: &[impl Borrow<Decoded>],
         scope: Scope,
         params: &AggregateParams,
     ) -> Result<Option<Combined>, HostError> {
-        let mut combined = Combined { groups: Vec::new(), shares: vec![[0.0; 2]; updates.len()] };
+        let mut combined = Combined { groups: Vec::new(), shares: vec![[0.0; 2]; senders.len()] };
         for kind in Kind::ALL {
             let (places, members): (Vec<usize>, Vec<&Decoded>) = of_kind(decoded, kind).unzip();
             if places.is_empty() {
                 continue;
             }
-            let senders = places.iter().map(|at| sender(&updates[*at]));
+            let senders = places.iter().map(|at| senders[*at]);
             let params = self.of(kind).capped(params);
             let done = match kind {
                 Kind::Dense => {
@@ -181,11 +193,12 @@ impl Past {
     }
 }
 
-fn of_kind(updates: &[Decoded], kind: Kind) -> impl Iterator<Item = (usize, &Decoded)> {
-    updates.iter().enumerate().filter(move |(_, update)| update.kind == kind)
+fn of_kind<D: Borrow<Decoded>>(updates: &[D], kind: Kind) -> impl Iterator<Item = (usize, &Decoded)> {
+    updates.iter().map(Borrow::borrow).enumerate().filter(move |(_, update)| update.kind == kind)
 }
 
-fn sender(update: &Submitted<'_>) -> Sender {
+/// Who sent an update: each worker of a round is a cluster of its own.
+pub(crate) fn sender(update: &Submitted<'_>) -> Sender {
     Sender { weight: update.weight, audited: update.audited, cluster: update.task.worker.into() }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! Determinism: tasks, steps and losses are functions of terms, data, secret and updates; f32 on the CPU.
 
-use crate::combine::{Combined, Decoded, Group, Kind, Memory};
+use crate::combine::{Combined, Decoded, Group, Kind, Memory, sender};
 use crate::error::HostError;
 use crate::history::{History, Sent, Shadows};
 use crate::sizes;
@@ -109,6 +109,8 @@ pub struct Closed {
     pub validation_loss: f64,
     /// Each update's part.
     pub parts: Vec<Part>,
+    /// Whether it is the first that this host closed: norms of earlier rounds did not cap its step.
+    pub fresh: bool,
     next: Next,
 }
 
@@ -142,6 +144,8 @@ pub struct Host {
     shadows: Shadows,
     /// Rounds in a row that the gate took back.
     reverted: u32,
+    /// No round was closed yet since the start.
+    fresh: bool,
 }
 
 impl Host {
@@ -227,6 +231,7 @@ impl Host {
             history,
             shadows: Shadows::default(),
             reverted: 0,
+            fresh: true,
         };
         // What no volunteer could do is said before anybody is asked.
         if let Some(task) = host.tasks(1)?.first() {
@@ -364,11 +369,13 @@ impl Host {
     pub fn close(&self, updates: &[Submitted<'_>]) -> Result<Closed, HostError> {
         let decoded = decode(updates)?;
         let suspicions = self.memory.suspicions(&decoded)?;
+        let senders: Vec<_> = updates.iter().map(sender).collect();
         let mut gate = self.gate.clone();
         let mut scope = Scope::All;
         let mut last_loss = f64::NAN;
         let (combined, outer, step, did) = loop {
-            let Some(combined) = self.memory.combine(updates, &decoded, scope, &self.terms.aggregate)? else {
+            let Some(combined) = self.memory.combine(&senders, &decoded, scope, &self.terms.aggregate)?
+            else {
                 gate.give_up();
                 let (outer, step) = self.stand_still(last_loss)?;
                 break (None, outer, step, "reverted");
@@ -417,6 +424,7 @@ impl Host {
             train_loss: losses.iter().sum::<f64>() / losses.len().max(1) as f64,
             validation_loss,
             parts: parts.collect(),
+            fresh: self.fresh,
             next: Next { outer, gate, combined, sent },
         })
     }
@@ -447,7 +455,7 @@ impl Host {
                 self.shadows.clear();
             }
         }
-        (self.outer, self.gate) = (outer, gate);
+        (self.outer, self.gate, self.fresh) = (outer, gate, false);
         match combined {
             Some(combined) => {
                 self.reverted = 0;

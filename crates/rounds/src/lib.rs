@@ -3,13 +3,15 @@
 //! A volunteer's: `work.rs`, from a task and its inputs to an update. The relay's: `host.rs` makes the tasks and closes
 //! rounds, `combine.rs` makes one step of their updates; `audit.rs` checks updates; `watch.rs` measures losses. Both, and anybody who wants to
 //! know: `replay.rs` compares what was committed with the same steps taken again, by the engine of `reference.rs`; with
-//! codec S from what `history.rs` remembers.
+//! codec S from what `history.rs` remembers. And `derive` closes rounds of the past again from what is public, as they were
+//! closed, or without some of their updates.
 //!
 //! Everything here is a function of its arguments: no clock, no randomness of its own, no I/O. Relay, volunteer,
 //! command line and simulator share it.
 
 pub mod audit;
 mod combine;
+pub mod derive;
 mod error;
 mod history;
 pub mod host;
@@ -24,6 +26,7 @@ pub mod work;
 
 pub use audit::{AuditError, Auditor, Fault};
 pub use combine::Group;
+pub use derive::{ClosedRound, Counted, Derivation, DeriveError, Rebuild, Without, rebuild, rederive};
 pub use error::HostError;
 pub use host::{Closed, Data, Host, Submitted, Terms, named};
 pub use reference::Reference;

@@ -15,6 +15,7 @@ use potluck_verify::AggregateParams;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+mod derive;
 mod streaks;
 
 const VOCABULARY: u32 = 23;

@@ -1,6 +1,7 @@
 //! Arguments of the commands about training.
 
 use super::{RelayAddress, TokenArgs};
+use crate::runs::without::LeftOut;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -121,6 +122,16 @@ The same seed gives the same text.")]
   potluck model export 3f2a --out gpt
   potluck model export 3f2a --round 12 --out gpt-12")]
     Export(ExportArgs),
+    /// Make a run's parameters again without a volunteer's updates, or without those that saw some of the data
+    #[command(after_help = "Examples:
+  potluck model rebuild 3f2a --without volunteer:9bc1… --out clean.f32
+  potluck model rebuild 3f2a --without dataset:77a0…/poems.txt --round 12 --out clean.f32
+  potluck model rebuild 3f2a --without dataset:77a0…#4096..8192 --out clean.f32 --offer gpt
+
+Derived on this machine from what the run made public: every round is closed as it was, which has to lead to the run's own \
+parameters, and once more from what is left. A round of which nothing is left takes no step. The file holds f32, \
+little-endian; the parameters' hash is printed.")]
+    Rebuild(RebuildArgs),
     /// Start a run from a folder
     #[command(after_help = "Examples:
   potluck model import gpt run.toml --watch
@@ -194,6 +205,35 @@ pub struct ExportArgs {
     /// The relay.
     #[command(flatten)]
     pub relay: RelayAddress,
+}
+
+/// `potluck model rebuild`
+#[derive(Debug, Clone, Args)]
+pub struct RebuildArgs {
+    /// The run's id, or enough of its beginning
+    #[arg(value_name = "RUN", value_parser = run_prefix)]
+    pub run: String,
+    /// What to leave out: volunteer:KEY, dataset:ID, dataset:ID/PART or dataset:ID#FROM..TO (tokens)
+    #[arg(long, value_name = "WHAT", required = true)]
+    pub without: Vec<LeftOut>,
+    /// After how many rounds [default: the newest]
+    #[arg(long, value_name = "R")]
+    pub round: Option<u64>,
+    /// File that is written
+    #[arg(long, short, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Also offer them as a candidate of this model: the relay makes them again by itself
+    #[arg(long, value_name = "MODEL")]
+    pub offer: Option<String>,
+    /// Print the outcome as one line of JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The relay.
+    #[command(flatten)]
+    pub relay: RelayAddress,
+    /// The token.
+    #[command(flatten)]
+    pub token: TokenArgs,
 }
 
 /// `potluck model import`

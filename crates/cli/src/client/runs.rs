@@ -189,6 +189,15 @@ pub struct RoundRecord {
     /// Hash of the parameters that it leads to.
     #[serde(default)]
     pub next_parameters_hash: Option<String>,
+    /// Hash of the outer step.
+    #[serde(default)]
+    pub step: Option<String>,
+    /// Hash of the checkpoint, if it ends with one.
+    #[serde(default)]
+    pub checkpoint: Option<String>,
+    /// How its updates were combined.
+    #[serde(default)]
+    pub combined: Value,
     /// What workers sent.
     pub updates: Vec<UpdateRecord>,
 }
@@ -203,6 +212,9 @@ pub struct UpdateRecord {
     /// What computed.
     #[serde(default)]
     pub backend: Value,
+    /// What its vote was worth, 0 to 1.
+    #[serde(default)]
+    pub weight: f64,
     /// Whether the relay replayed it.
     #[serde(default)]
     pub audited: bool,

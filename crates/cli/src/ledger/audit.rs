@@ -1,11 +1,13 @@
 //! `potluck audit`: everything that a log claims, derived again from its files.
 
 use super::known::{self, Known};
+use super::model;
 use super::source::{Reader, Source};
 use crate::args::AuditArgs;
 use crate::client::Client;
 use crate::error::CliError;
 use crate::progress::Progress;
+use crate::runs::derive::Blobs;
 use potluck_governance::Checker;
 use potluck_ledger::{Checkpoint, Note, SignedCheckpoint, VerifierKey, prove_consistency, root_at};
 use serde_json::{Value, json};
@@ -17,17 +19,25 @@ const LOOK_EVERY: u64 = 4096;
 ///
 /// # Errors
 /// The log cannot be read, or something in it is wrong; the message names it.
-pub fn command(
-    args: &AuditArgs,
-    open: impl FnOnce(&str) -> Result<Client, CliError>,
-) -> Result<(), CliError> {
-    let client;
+pub fn command(args: &AuditArgs, open: impl Fn(&str) -> Result<Client, CliError>) -> Result<(), CliError> {
     let folder = std::path::Path::new(&args.source);
-    let source = if folder.is_dir() {
-        Source::Folder(folder.to_owned())
-    } else {
-        client = open(&args.source)?;
-        Source::Relay(&client)
+    let client = if folder.is_dir() { None } else { Some(open(&args.source)?) };
+    let source = match &client {
+        Some(client) => Source::Relay(client),
+        None => Source::Folder(folder.to_owned()),
+    };
+    let named = args.relay.as_deref().map(&open).transpose()?;
+    let relay = named.as_ref().or(client.as_ref());
+    let blobs = match (&args.blobs, relay) {
+        (Some(folder), _) => Some(Blobs::Folder(folder.clone())),
+        (None, Some(relay)) => Some(Blobs::Relay(relay)),
+        (None, None) if args.model.is_some() => {
+            return Err(CliError::Usage {
+                message: "the log names updates by their hashes, and has not their bytes".into(),
+                hint: "add --relay URL, or --blobs FOLDER with a copy of the relay's blobs".into(),
+            });
+        }
+        (None, None) => None,
     };
     let root = args.remember.clone().unwrap_or_else(known::usual_root);
     let mut report = Report { json: args.json, lines: Vec::new() };
@@ -71,6 +81,16 @@ pub fn command(
     // An older copy does not make this machine forget what it saw: a fork could hide behind it.
     if goes_on {
         known.remember(&key, &signed)?;
+    }
+    if let (Some(hash), Some(blobs)) = (&args.model, &blobs) {
+        let stopped = || relay.is_some_and(|relay| relay.stop().count() > 0);
+        let checked =
+            model::check(hash, (&source, &head), checker.state(), (blobs, relay), &stopped, &mut report);
+        if let Err(error) = checked {
+            report.wrong("model", &error.to_string());
+            report.end(false, &origin, head.size);
+            return Err(error);
+        }
     }
     report.end(true, &origin, head.size);
     Ok(())
@@ -165,12 +185,12 @@ fn wrong(what: &str, error: &dyn std::error::Error) -> CliError {
 }
 
 /// A file that cannot be read is one thing, one that is wrong another.
-fn unreadable(failed: Option<CliError>, what: &str, error: &dyn std::error::Error) -> CliError {
+pub(super) fn unreadable(failed: Option<CliError>, what: &str, error: &dyn std::error::Error) -> CliError {
     failed.unwrap_or_else(|| wrong(what, error))
 }
 
 /// What is told, as lines or at the end as one object.
-struct Report {
+pub(super) struct Report {
     json: bool,
     lines: Vec<Value>,
 }
@@ -184,11 +204,11 @@ impl Report {
         }
     }
 
-    fn checked(&mut self, what: &str, text: &str) {
+    pub(super) fn checked(&mut self, what: &str, text: &str) {
         self.say("ok   ", "checked", what, text);
     }
 
-    fn open(&mut self, what: &str, text: &str) {
+    pub(super) fn open(&mut self, what: &str, text: &str) {
         self.say("open ", "open", what, text);
     }
 

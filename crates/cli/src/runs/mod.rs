@@ -1,16 +1,20 @@
 //! Training runs, for those who start them, watch them, take the model, or check what volunteers did.
 //!
 //! `request` turns a run file into what the relay is asked for, `submit` sends it; `watch` shows a run with `draw` and
-//! `sample`; `control` lists, pauses and ends runs; `export` writes a model folder; `replay` repeats updates.
+//! `sample`; `control` lists, pauses and ends runs; `export` writes a model folder; `replay` repeats updates;
+//! `rebuild` makes a model again without what `without` names, from what `derive` reads.
 
 pub mod control;
+pub(crate) mod derive;
 pub mod draw;
 pub mod export;
+pub mod rebuild;
 pub mod replay;
 pub mod request;
 pub mod sample;
 pub mod submit;
 pub mod watch;
+pub mod without;
 
 use crate::client::Client;
 use crate::client::runs::Model;

@@ -293,6 +293,8 @@ pub struct RoundRecord {
     pub next_parameters_hash: String,
     /// Blob of the outer step.
     pub step: String,
+    /// Blob of the checkpoint that it ends with, if it ends with one.
+    pub checkpoint: Option<String>,
     /// What workers sent, the refused updates among it.
     pub updates: Vec<UpdateRecord>,
     /// How they were combined.

@@ -40,6 +40,8 @@ pub(crate) fn router() -> Router<Arc<App>> {
         .route("/api/v1/runs/{id}/rounds/{round}", get(get_round))
         .route("/api/v1/runs/{id}/rounds/{round}/parameters", get(get_parameters))
         .route("/api/v1/runs/{id}/tokenizer", get(get_tokenizer))
+        .route("/api/v1/runs/{id}/request", get(get_request))
+        .route("/api/v1/runs/{id}/start", get(get_start))
         .route("/api/v1/blobs/{hash}", get(get_blob))
 }
 
@@ -340,6 +342,7 @@ pub(crate) async fn get_round(State(app): Shared, path: Round) -> Answer<RoundRe
         parameters_hash: round.parameters.to_string(),
         next_parameters_hash: round.next_parameters.to_string(),
         step: round.step.hash.to_string(),
+        checkpoint: round.checkpoint.map(|checkpoint| checkpoint.hash.to_string()),
         updates,
         combined: round.combined,
     }))
@@ -370,6 +373,30 @@ pub(crate) async fn get_tokenizer(State(app): Shared, id: Id) -> Result<Response
     let Some(hash) = run.tokenizer else { return Err(not_found("tokenizer")) };
     let bytes = app.blobs.get(&hash).await.map_err(ApiError::internal)?;
     Ok(([(header::CONTENT_TYPE, "application/json")], bytes).into_response())
+}
+
+/// What was asked for when the run was created, byte for byte as the log has its hash: with it and the updates of its
+/// rounds anybody can derive its parameters again.
+#[utoipa::path(get, path = "/api/v1/runs/{id}/request", params(("id" = String, Path)),
+    responses((status = 200, body = NewRun), (status = 404, body = ApiError)))]
+pub(crate) async fn get_request(State(app): Shared, id: Id) -> Result<Response, ApiError> {
+    let id = parse_id(id)?;
+    let text = app.db.run_request(&id).await?.ok_or_else(|| not_found("run"))?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
+}
+
+/// The uploaded parameters that the run started from, before they were rounded: f32, little-endian. A run that started
+/// from fresh ones has none: they follow from its seed.
+#[utoipa::path(get, path = "/api/v1/runs/{id}/start", params(("id" = String, Path)),
+    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"), (status = 404, body = ApiError)))]
+pub(crate) async fn get_start(State(app): Shared, id: Id) -> Result<Response, ApiError> {
+    let run = find(&app, &parse_id(id)?).await?;
+    let init = run.request.init.as_deref().and_then(|init| init.parse().ok());
+    let init = init.ok_or_else(|| not_found("upload: the run started from fresh parameters"))?;
+    // Anybody may ask for this: it must not keep submitters waiting.
+    let _slot = app.rebuilds.acquire().await.map_err(ApiError::internal)?;
+    let bytes = intake::uploaded(&app.config.data, &init).await.map_err(ApiError::internal)?;
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
 }
 
 /// A blob of a run: tokens, checkpoint, step, or what a worker sent.

@@ -307,6 +307,32 @@ fn draft(new: &NewRun) -> Result<Draft, ApiError> {
     })
 }
 
+/// What decides a run's parameters, beside the updates of its rounds.
+#[derive(Debug, Clone)]
+pub struct RunStart {
+    /// What its rounds have in common.
+    pub terms: Terms,
+    /// Hash of the parameters that it starts from; fresh ones follow from the seed in its terms.
+    pub init: Option<BlobHash>,
+    /// Id of the data set that it trains on.
+    pub train: BlobHash,
+}
+
+/// Reads a run's request as a relay does: the bytes whose hash stands in the log.
+///
+/// # Errors
+/// What is no request, or asks for what no relay runs; the message says why.
+pub fn run_start(request: &[u8]) -> Result<RunStart, String> {
+    let new: NewRun = serde_json::from_slice(request).map_err(|error| error.to_string())?;
+    let Draft { terms, init, train, .. } = draft(&new).map_err(|error| error.message)?;
+    Ok(RunStart { terms, init, train })
+}
+
+/// The parameters that were uploaded for a run to start from: f32, little-endian.
+pub(crate) async fn uploaded(data: &Path, id: &BlobHash) -> io::Result<Vec<u8>> {
+    tokio::fs::read(parameters_path(data, id)).await
+}
+
 /// Whose updates are replayed.
 fn audit(audit: &Audit) -> Result<AuditPolicy, ApiError> {
     let AuditRates { first, start, decay, least } = match audit {

@@ -22,6 +22,7 @@ use crate::db::Db;
 use crate::log::{Log, LogError};
 use api::RoundInfo;
 use potluck_governance::Refused;
+pub use intake::{RunStart, run_start};
 use potluck_proto::{BlobRef, RejectReason};
 use potluck_rounds::{Auditor, Closed, Fault, Host, Submitted, named};
 use potluck_schedule::{AcceptedUpdate, CheckUpdate, Input, PauseReason, RunInput, RunOutput, UpdateVerdict};
@@ -451,7 +452,8 @@ impl Runs {
                 })
             })
             .collect();
-        let combined = json!({ "groups": groups, "gate": closed.gate, "parts": parts });
+        let combined =
+            json!({ "groups": groups, "gate": closed.gate, "parts": parts, "restarted": closed.fresh });
         rows.extend(refused);
         let record = RoundRow {
             round: closed.round,

@@ -1,0 +1,125 @@
+//! What deriving a run's parameters again takes: its beginning and the bytes of its updates, each checked by its hash.
+
+use crate::client::Client;
+use crate::error::CliError;
+use crate::progress::{Progress, time_left};
+use crate::runs::{floats, read_bytes};
+use indicatif::HumanDuration;
+use potluck_relay::runs::{RunStart, run_start};
+use potluck_rounds::{Counted, DeriveError, sizes};
+use potluck_types::{BlobHash, JobId};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Longest request of a run, in bytes: a tokenizer is no part of it.
+const MAX_REQUEST_BYTES: u64 = 1 << 20;
+
+impl From<DeriveError> for CliError {
+    fn from(error: DeriveError) -> Self {
+        Self::Record {
+            what: "the parameters do not follow from the updates".into(),
+            cause: error.to_string(),
+        }
+    }
+}
+
+/// Where blobs of a run are.
+pub(crate) enum Blobs<'a> {
+    /// At a relay.
+    Relay(&'a Client),
+    /// In a folder: files that are named by their hashes, or as a relay keeps them.
+    Folder(PathBuf),
+}
+
+impl Blobs<'_> {
+    /// The bytes of a hash, at most `most` of them, which the relay has under `path`. They are not checked.
+    fn read(&self, hash: &BlobHash, path: &str, most: u64) -> Result<Vec<u8>, CliError> {
+        match self {
+            Self::Relay(client) => read_bytes(client, path, most),
+            Self::Folder(folder) => read_file(folder, hash, most),
+        }
+    }
+
+    /// What a worker sent; checked by whoever asks.
+    pub(crate) fn update(&self, counted: &Counted, most: u64) -> Result<Vec<u8>, CliError> {
+        let hash = &counted.update;
+        self.read(hash, &format!("/api/v1/blobs/{hash}"), most)
+    }
+
+    /// How a run begins: what it asks for, by the hash that the log has of it, and the parameters before they are rounded.
+    ///
+    /// # Errors
+    /// Something cannot be read, is not what its hash says, or makes no run.
+    pub(crate) fn start(
+        &self,
+        run: JobId,
+        request: Option<&BlobHash>,
+    ) -> Result<(RunStart, Vec<f32>), CliError> {
+        let what = |cause: String| CliError::Record { what: format!("run {run}"), cause };
+        let path = format!("/api/v1/runs/{run}/request");
+        let bytes = match (self, request) {
+            (Self::Relay(client), _) => read_bytes(client, &path, MAX_REQUEST_BYTES)?,
+            (Self::Folder(_), Some(hash)) => self.read(hash, &path, MAX_REQUEST_BYTES)?,
+            (Self::Folder(_), None) => return Err(what("nothing says what it asks for".into())),
+        };
+        let found = BlobHash::of(&bytes);
+        if let Some(named) = request.filter(|named| **named != found) {
+            return Err(what(format!("what it asks for hashes to {found}, the log names {named}")));
+        }
+        let start =
+            run_start(&bytes).map_err(|cause| what(format!("what it asks for is no run: {cause}")))?;
+        let model = sizes::model(&start.terms.model);
+        let Some(init) = start.init else {
+            let parameters = model.init(&start.terms.seed);
+            return Ok((start, parameters));
+        };
+        let most = 4 * model.parameters() as u64;
+        let bytes = self.read(&init, &format!("/api/v1/runs/{run}/start"), most)?;
+        let found = BlobHash::of(&bytes);
+        if found != init {
+            return Err(what(format!("what it starts from hashes to {found}, its request names {init}")));
+        }
+        Ok((start, floats(&bytes)))
+    }
+}
+
+/// A file of a folder, named by its hash; a relay's own folder has a folder for each first two digits.
+fn read_file(folder: &Path, hash: &BlobHash, most: u64) -> Result<Vec<u8>, CliError> {
+    let name = hash.to_string();
+    let (plain, nested) = (folder.join(&name), folder.join(&name[..2]).join(&name[2..]));
+    let path = if !plain.exists() && nested.exists() { nested } else { plain };
+    let failed = |cause| CliError::file(&path, "read", cause);
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(&path).map_err(failed)?;
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
+/// Rounds that are derived, with their rate and the time left.
+pub(crate) struct Rounds {
+    progress: Progress,
+    total: u64,
+    done: u64,
+    started: Instant,
+}
+
+impl Rounds {
+    pub(crate) fn new(label: &str, total: u64) -> Self {
+        Self { progress: Progress::parts(label, total), total, done: 0, started: Instant::now() }
+    }
+
+    pub(crate) fn next(&mut self) {
+        self.done += 1;
+        let elapsed = self.started.elapsed();
+        let rate = self.done as f64 / elapsed.as_secs_f64().max(1e-3);
+        let left = time_left(self.done, self.total, elapsed);
+        let left = left.map(|left| format!(", {} left", HumanDuration(left))).unwrap_or_default();
+        self.progress
+            .set(self.done, &format!("round {} of {}, {rate:.1} rounds/s{left}", self.done, self.total));
+    }
+
+    pub(crate) fn finish(self, text: &str) {
+        self.progress.finish(text);
+    }
+}

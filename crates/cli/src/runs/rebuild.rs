@@ -1,0 +1,193 @@
+//! `potluck model rebuild`: a run's parameters without what is left out of them, derived here from public data.
+
+use super::derive::{Blobs, Rounds};
+use super::without::{LeftOut, resolve};
+use crate::args::RebuildArgs;
+use crate::client::Client;
+use crate::client::runs::{DataSetInfo, RoundRecord, RunInfo, UpdateRecord};
+use crate::error::CliError;
+use crate::runs::{find, short};
+use potluck_rounds::derive::{Place, Rebuilt};
+use potluck_rounds::{ClosedRound, Counted, Derivation, rebuild};
+use potluck_types::{BlobHash, JobId, VolunteerId};
+use serde_json::{Value, json};
+use std::io::Write as _;
+use std::path::Path;
+use ureq::http::Method;
+
+/// Makes the parameters again, writes them, and offers them as a candidate if that is asked for.
+///
+/// # Errors
+/// There is no such run or round; what the relay gives out does not lead to the run's own parameters; nothing or
+/// everything is left out; the file cannot be written; the relay comes to other parameters.
+pub fn command(args: &RebuildArgs, client: &Client) -> Result<(), CliError> {
+    let run = find(client, &args.run)?;
+    let rounds = args.round.unwrap_or(run.round);
+    if rounds == 0 || rounds > run.round {
+        return Err(CliError::Usage {
+            message: format!("the run has done {} rounds, not {rounds}", run.round),
+            hint: "give a --round of 1 to that, or leave it out for the newest".into(),
+        });
+    }
+    let built = built(client, &run, rounds, &args.without)?;
+    if built.left_out == 0 {
+        return Err(CliError::Usage {
+            message: format!(
+                "none of the {} updates is left out: the model would be the same",
+                built.updates
+            ),
+            hint: format!("`potluck replay {} --round R` lists who took part", short(&run.id)),
+        });
+    }
+    if built.left_out == built.updates {
+        return Err(CliError::Usage {
+            message: format!("all {} updates would be left out: nothing of the run remains", built.updates),
+            hint: "leave out less, or start a run on other data".into(),
+        });
+    }
+    write(&args.out, &built.parameters)?;
+    let offered = match &args.offer {
+        Some(model) => Some(offer(client, &run, rounds, model, args, &built)?),
+        None => None,
+    };
+    let Rebuilt { hash, original, updates, left_out, emptied, .. } = &built;
+    if args.json {
+        println!(
+            "{}",
+            json!({
+                "run": run.id, "round": rounds, "parameters": hash.to_string(), "original": original.to_string(),
+                "updates": updates, "left_out": left_out, "rounds_without_step": emptied, "out": args.out,
+                "candidate": offered,
+            })
+        );
+    } else {
+        println!("{hash}");
+        let empty = match emptied {
+            0 => String::new(),
+            count => format!("; {count} rounds have none left and take no step"),
+        };
+        eprintln!(
+            "{left_out} of {updates} updates of {rounds} rounds left out{empty}; written to {}",
+            args.out.display()
+        );
+    }
+    Ok(())
+}
+
+fn built(client: &Client, run: &RunInfo, rounds: u64, left_out: &[LeftOut]) -> Result<Rebuilt, CliError> {
+    let id: JobId = run.id.parse().map_err(|_| CliError::NoSuchRun(run.id.clone()))?;
+    let blobs = Blobs::Relay(client);
+    let (start, parameters) = blobs.start(id, None)?;
+    let most = Derivation::start(start.terms, parameters.clone())?.most_bytes();
+    let first = record(client, run, 0)?;
+    let tokens = first.tokens;
+    let without = resolve(left_out, &start.train, tokens, Some(client))?;
+    let mut first = Some(first);
+    let records = (0..rounds).map(|round| match first.take() {
+        Some(first) => Ok(first.closed),
+        None => record(client, run, round).map(|record| record.closed),
+    });
+    let mut progress = Rounds::new("rebuild", rounds);
+    let built = rebuild(
+        (start.terms, parameters),
+        tokens,
+        without,
+        records,
+        |_, counted: &Counted| {
+            if client.stop().count() > 0 {
+                return Err(CliError::Interrupted { job: None });
+            }
+            blobs.update(counted, most)
+        },
+        |_| progress.next(),
+    )?;
+    progress.finish(&format!("{rounds} rounds, each derived as it was and without what is left out"));
+    Ok(built)
+}
+
+/// A round as the relay has it.
+struct Recorded {
+    closed: ClosedRound,
+    /// Tokens of the training data.
+    tokens: u64,
+}
+
+fn record(client: &Client, run: &RunInfo, round: u64) -> Result<Recorded, CliError> {
+    let path = format!("/api/v1/runs/{}/rounds/{round}", run.id);
+    let record: RoundRecord = client.get(&path, |_| {})?;
+    let wrong = |what: &str| CliError::Answer { request: format!("GET {path}"), cause: what.to_owned() };
+    let hash = |text: &str| text.parse::<BlobHash>().map_err(|_| wrong("a hash is none"));
+    let mut tokens = 0;
+    let mut updates = Vec::new();
+    for update in record.updates.iter().filter(|update| !update.refused()) {
+        let task = update.task().map_err(|cause| wrong(&cause.to_string()))?;
+        tokens = task.data.tokens;
+        updates.push(counted(update, &task.streak, hash(&update.result)?, hash(&update.volunteer)?));
+    }
+    if tokens == 0 {
+        let train = run.train.as_deref().ok_or_else(|| wrong("it names no data set"))?;
+        let info: DataSetInfo = client.get(&format!("/api/v1/datasets/{train}"), |_| {})?;
+        tokens = info.tokens;
+    }
+    let text = |value: &Option<String>| value.as_deref().map(hash).transpose();
+    let closed = ClosedRound {
+        round: record.round,
+        before: hash(&record.parameters_hash)?,
+        after: text(&record.next_parameters_hash)?.ok_or_else(|| wrong("it does not say where it leads"))?,
+        step: text(&record.step)?.ok_or_else(|| wrong("it names no step"))?,
+        checkpoint: text(&record.checkpoint)?,
+        restarted: record.combined.get("restarted").and_then(Value::as_bool).unwrap_or_default(),
+        updates,
+    };
+    Ok(Recorded { closed, tokens })
+}
+
+fn counted(
+    update: &UpdateRecord,
+    streak: &[potluck_proto::PastUpdate],
+    result: BlobHash,
+    volunteer: BlobHash,
+) -> Counted {
+    Counted {
+        worker: update.worker,
+        volunteer: VolunteerId(volunteer.0),
+        update: result,
+        weight_ppm: (update.weight * 1e6).round() as u32,
+        audited: update.audited,
+        streak: Some(streak.iter().map(|past| Place { round: past.round, worker: past.worker }).collect()),
+    }
+}
+
+/// Writes parameters: f32, little-endian. The file is whole or not there.
+fn write(path: &Path, parameters: &[f32]) -> Result<(), CliError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut file| {
+        let bytes: Vec<u8> = parameters.iter().flat_map(|value| value.to_le_bytes()).collect();
+        file.write_all(&bytes)?;
+        file.persist(path).map_err(Into::into)
+    });
+    written.map(drop).map_err(|cause| CliError::file(path, "written", cause))
+}
+
+/// Asks the relay to make the same parameters and to log them as a candidate.
+fn offer(
+    client: &Client,
+    run: &RunInfo,
+    rounds: u64,
+    model: &str,
+    args: &RebuildArgs,
+    built: &Rebuilt,
+) -> Result<Value, CliError> {
+    let without: Vec<String> = args.without.iter().map(ToString::to_string).collect();
+    // The log counts the round after which they stood.
+    let body = json!({ "model": model, "round": rounds - 1, "without": without });
+    let path = format!("/api/v1/runs/{}/candidates", run.id);
+    let answer: Value = client.send_json(&Method::POST, &path, &[], Some(&body), |_| {})?;
+    match answer.get("parameters").and_then(Value::as_str) {
+        Some(theirs) if theirs != built.hash.to_string() => Err(CliError::Record {
+            what: format!("the candidate of run {}", short(&run.id)),
+            cause: format!("the relay comes to parameters {theirs}, this machine to {}", built.hash),
+        }),
+        _ => Ok(answer),
+    }
+}
