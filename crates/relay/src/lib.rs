@@ -237,7 +237,6 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (core, runs, evals) = core::start(machine, surroundings);
     resume(&core, &db, &blobs, &config.data).await?;
     runs.resume(&core, &config.data).await?;
-    evals.resume(&core, &config.data).await?;
     let governor = runs::governor::start(runs.clone(), core.clone()).await;
 
     let listen = config.listen;
@@ -261,8 +260,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         rebuilds: http::App::rebuild_slots(),
         limits: log::limits::Limits::new(),
     };
+    let app = Arc::new(app);
+    app.evals.resume(&app).await?;
     let (stop, stopped) = oneshot::channel::<()>();
-    let service = http::router(Arc::new(app)).into_make_service_with_connect_info::<SocketAddr>();
+    let service = http::router(app).into_make_service_with_connect_info::<SocketAddr>();
     let server = axum::serve(listener, service).with_graceful_shutdown(async {
         let _ = stopped.await;
     });

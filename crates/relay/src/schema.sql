@@ -164,6 +164,7 @@ CREATE TABLE IF NOT EXISTS candidates (
     eval BLOB NOT NULL UNIQUE,
     incumbent BLOB,                  -- the version that it is compared with
     secret BLOB NOT NULL,            -- what windows and spot checks are drawn from
+    hasty BIGINT NOT NULL,           -- whether the eval is a short one
     state TEXT NOT NULL,             -- evaluating, done, failed
     reason TEXT,                     -- why it failed
     card BLOB,                       -- hash of the eval card

@@ -98,8 +98,8 @@ struct Manifest {
 #[derive(Debug, Deserialize)]
 struct ManifestPart {
     name: String,
-    from: u64,
-    to: u64,
+    first: u64,
+    end: u64,
 }
 
 /// What of a run that trains on so many tokens of a data set is left out.
@@ -149,7 +149,7 @@ fn part_of(data_set: &BlobHash, name: &str, relay: Option<&Client>) -> Result<Ra
     };
     let found = manifest.parts.into_iter().find(|part| part.name == name);
     let found = found.ok_or_else(|| unknown(format!("data set {data_set} has no part {name:?}")))?;
-    Ok(found.from..found.to)
+    Ok(found.first..found.end)
 }
 
 #[cfg(test)]

@@ -10,7 +10,10 @@ pub struct NewCandidate {
     /// The last round that is in it; the last that is closed, if it is not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub round: Option<u64>,
-    /// What to make it again without: `volunteer:KEY` or `dataset:ID`, as quarantines name it.
+    /// The model that it may become a version of: that of the run, if it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// What to make it again without: `volunteer:KEY` or `data_set:ID`, as quarantines name it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub without: Vec<String>,
     /// A short eval, for tests and for communities that try things out.
@@ -22,7 +25,7 @@ pub struct NewCandidate {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct CandidateInfo {
     /// BLAKE3 hash of its parameters, f32, little-endian: its name in log, votes and cards.
-    pub id: String,
+    pub parameters: String,
     /// The model that it may become a version of.
     pub model: String,
     /// The run that it is from.

@@ -47,7 +47,7 @@ async fn info(app: &App, row: &CandidateRow) -> Result<CandidateInfo, ApiError> 
     let progress = app.core.eval_progress(row.eval).await?;
     let text = |hash: &BlobHash| hash.to_string();
     Ok(CandidateInfo {
-        id: row.parameters.hash.to_string(),
+        parameters: row.parameters.hash.to_string(),
         model: row.model.clone(),
         run: row.run.to_string(),
         round: row.round,

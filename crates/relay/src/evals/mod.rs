@@ -16,6 +16,7 @@ use crate::blobs::Blobs;
 use crate::core::Command;
 use crate::db::Db;
 use crate::log::Log;
+use potluck_eval::plan::Plan;
 use potluck_eval::{Checker, Items, draw, settle};
 use potluck_schedule::{EvalAnswer, EvalInput, EvalOutput, Input};
 use potluck_train::gpt::GptConfig;
@@ -51,6 +52,9 @@ struct Open {
     /// What spot checks are drawn from.
     secret: [u8; 32],
     candidate: BlobHash,
+    /// What it is made from, for the card.
+    material: intake::Material,
+    plan: Plan,
 }
 
 impl Open {

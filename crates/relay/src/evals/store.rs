@@ -47,6 +47,8 @@ pub(crate) struct CandidateRow {
     pub(crate) eval: JobId,
     pub(crate) incumbent: Option<BlobHash>,
     pub(crate) secret: [u8; 32],
+    /// Whether its eval is a short one.
+    pub(crate) hasty: bool,
     pub(crate) state: EvalState,
     pub(crate) reason: Option<String>,
     pub(crate) card: Option<BlobHash>,
@@ -62,7 +64,7 @@ pub(crate) struct ShardRow {
 }
 
 const COLUMNS: &str =
-    "parameters, bytes, model, run, round, without, eval, incumbent, secret, state, reason, card";
+    "parameters, bytes, model, run, round, without, eval, incumbent, secret, state, reason, card, hasty";
 
 fn decode_error(error: impl std::error::Error + Send + Sync + 'static) -> DbError {
     sqlx::Error::Decode(Box::new(error))
@@ -85,6 +87,7 @@ fn candidate(row: &SqliteRow) -> Result<CandidateRow, DbError> {
         eval: JobId(bytes(row, 6)?),
         incumbent: maybe(row, 7)?,
         secret: bytes(row, 8)?,
+        hasty: number(12)? != 0,
         state: EvalState::ALL
             .into_iter()
             .find(|known| known.name() == state)
@@ -125,8 +128,8 @@ impl Db {
         }
         let mut tx = self.pool.begin().await?;
         sqlx::query(
-            "INSERT INTO candidates (parameters, bytes, model, run, round, without, eval, incumbent, secret, state,
-             created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO candidates (parameters, bytes, model, run, round, without, eval, incumbent, secret, hasty, state,
+             created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(&row.parameters.hash.0[..])
         .bind(row.parameters.bytes.cast_signed())
@@ -137,6 +140,7 @@ impl Db {
         .bind(&row.eval.0[..])
         .bind(row.incumbent.as_ref().map(|hash| &hash.0[..]))
         .bind(&row.secret[..])
+        .bind(i64::from(row.hasty))
         .bind(row.state.name())
         .bind(wall_ms())
         .execute(&mut *tx)

@@ -468,6 +468,24 @@ fn initial(draft: &Draft, data: &Path) -> Result<Vec<f32>, ApiError> {
     Ok(bytes.as_chunks().0.iter().map(|four| f32::from_le_bytes(*four)).collect())
 }
 
+/// A run's terms and training data, and the parameters that it started from before they were rounded.
+///
+/// # Errors
+/// Parameters that were uploaded and are gone.
+pub(crate) fn beginning(new: &NewRun, data: &Path) -> Result<(RunStart, Vec<f32>), ApiError> {
+    let draft = draft(new)?;
+    let parameters = initial(&draft, data)?;
+    Ok((RunStart { terms: draft.terms, init: draft.init, train: draft.train }, parameters))
+}
+
+/// The data sets of a run: training, validation.
+///
+/// # Errors
+/// Files that are gone or damaged.
+pub(crate) async fn data_of(app: &App, new: &NewRun) -> Result<Data, ApiError> {
+    load_both(&app.db, &app.blobs, &app.config.data, &draft(new)?).await
+}
+
 /// Asks the log whether it would take a run, before anything is computed for it.
 async fn may_begin(app: &App, new: &NewRun) -> Result<(), ApiError> {
     let nothing = BlobHash([0; 32]);

@@ -221,6 +221,11 @@ impl Manifest {
         self.stated.parts.iter().map(|part| self.part_id(part)).collect()
     }
 
+    /// Ids of its parts in the log, with their tokens; none if it is one source.
+    pub(crate) fn ranges(&self) -> Vec<(String, std::ops::Range<u64>)> {
+        self.stated.parts.iter().map(|part| (self.part_id(part), part.first..part.end)).collect()
+    }
+
     /// The entries of the data set and its parts, in this order.
     pub(crate) fn entries(&self) -> Vec<entry::DataSet> {
         let proposed_by = self.stated.proposed_by.as_ref().and_then(|key| key.parse().ok());

@@ -13,8 +13,10 @@ pub(crate) mod governor;
 pub(crate) mod http;
 pub(crate) mod intake;
 pub(crate) mod parameters;
+pub(crate) mod rebuild;
 pub(crate) mod manifest;
 pub(crate) mod store;
+pub mod tokenizer;
 
 use crate::blobs::Blobs;
 use crate::core::Command;

@@ -141,6 +141,13 @@ impl DataSet {
         &self.spec
     }
 
+    /// All tokens, in order.
+    pub fn tokens(&self) -> Vec<u32> {
+        let mut tokens = Vec::with_capacity(self.spec.tokens as usize);
+        self.spec.read(&self.bytes, &mut tokens);
+        tokens
+    }
+
     /// Names of the blocks, in order.
     pub fn names(&self) -> &[BlobHash] {
         &self.names

@@ -1,0 +1,397 @@
+//! Candidates: a run's parameters are stored, logged, and their eval is cut into shards; open evals are found again after a
+//! restart.
+
+use super::api::{NewCandidate, NewSample};
+use super::store::{CandidateRow, EvalState, ShardRow};
+use super::{Evals, Open, lock};
+use crate::api::ApiError;
+use crate::http::App;
+use crate::runs::intake::{data_of, le_bytes};
+use crate::runs::parameters::parameters_after;
+use crate::runs::rebuild::rebuilt;
+use crate::runs::store::RunRow;
+use crate::runs::tokenizer;
+use axum::http::StatusCode;
+use potluck_eval::plan::{HeldOut, Inputs, MAX_SOURCES, Plan, Settings};
+use potluck_eval::scan::Part;
+use potluck_eval::Items;
+use potluck_governance::statement::Target;
+use potluck_governance::{Body, entry};
+use potluck_proto::{BlobRef, EvalTask, ModelSpec};
+use potluck_rounds::sizes;
+use potluck_schedule::EvalSpec;
+use potluck_train::Model;
+use potluck_train::data::Tokenizer;
+use potluck_train::gpt::{CpuGpt, GptConfig, Sampling, generate};
+use potluck_types::limits::{MAX_CHECKPOINT_BYTES, MAX_JOB_NAME_CHARS};
+use potluck_types::{BlobHash, JobId};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Volunteers that answer each shard: each sees only its own answers, and what they agree on is spot-checked.
+const COPIES: u32 = 2;
+/// Most that a candidate may be made again without.
+const MAX_WITHOUT: usize = potluck_governance::limits::MAX_EXCLUDED;
+/// Tokens of one sample.
+const MAX_SAMPLE_TOKENS: u32 = 256;
+/// Bytes of a sample's prompt.
+const MAX_PROMPT_BYTES: usize = 4 << 10;
+
+fn refused(code: &str, message: impl Into<String>, hint: &str) -> ApiError {
+    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, code, message, hint)
+}
+
+/// The sizes of a run's model, if it can be asked questions.
+fn config_of(run: &RunRow) -> Result<GptConfig, ApiError> {
+    let spec: ModelSpec = run.request.model.into();
+    match sizes::model(&spec) {
+        Model::Gpt(config) => Ok(config),
+        Model::Digits => Err(refused(
+            "no_text",
+            "the model writes no text: its eval would ask it nothing",
+            "only runs of text models make candidates",
+        )),
+    }
+}
+
+async fn tokenizer_of(app: &App, run: &RunRow) -> Result<Tokenizer, ApiError> {
+    let needed = || {
+        refused(
+            "no_tokenizer",
+            "the run has no tokenizer: its model cannot be asked in words",
+            "submit the run with one",
+        )
+    };
+    let hash = run.tokenizer.ok_or_else(needed)?;
+    let bytes = app.blobs.get(&hash).await.map_err(ApiError::internal)?;
+    let file = serde_json::from_slice(&bytes)
+        .map_err(|error| refused("bad_tokenizer", error.to_string(), "submit the run with another one"))?;
+    tokenizer::from_json(&file)
+        .map_err(|error| refused("bad_tokenizer", error.to_string(), "submit the run with another one"))
+}
+
+/// What an eval is made from, besides the parameters.
+#[derive(Debug)]
+pub(super) struct Material {
+    pub(super) config: GptConfig,
+    pub(super) tokenizer: Tokenizer,
+    training: Vec<u32>,
+    parts: Vec<Part>,
+    held_out: Vec<(String, Vec<u32>)>,
+}
+
+impl Material {
+    async fn of(app: &App, run: &RunRow) -> Result<Self, ApiError> {
+        let (config, tokenizer) = (config_of(run)?, tokenizer_of(app, run).await?);
+        let data = data_of(app, &run.request).await?;
+        let ranges = |id: &str| {
+            let id: Option<BlobHash> = id.parse().ok();
+            async move {
+                let manifest = match id {
+                    Some(id) => app.db.manifest(&id).await?,
+                    None => None,
+                };
+                Ok::<_, ApiError>(manifest.map(|manifest| manifest.ranges()).unwrap_or_default())
+            }
+        };
+        let (of_training, of_validation) =
+            (ranges(&run.request.train).await?, ranges(&run.request.validation).await?);
+        let part = |(name, range): (String, std::ops::Range<u64>)| Part {
+            name,
+            range: range.start as usize..range.end as usize,
+        };
+        let parts = of_training.into_iter().map(part).take(MAX_SOURCES).collect();
+        let validation = data.validation.tokens();
+        // A source that is too short for two windows is no source of its own.
+        let least = 2 * (config.context + 1);
+        let mut held_out: Vec<(String, Vec<u32>)> = of_validation
+            .into_iter()
+            .filter_map(|(name, range)| {
+                let tokens = validation.get(range.start as usize..range.end as usize)?;
+                (tokens.len() >= least).then(|| (name, tokens.to_vec()))
+            })
+            .take(MAX_SOURCES)
+            .collect();
+        if held_out.is_empty() {
+            held_out.push((run.request.validation.clone(), validation));
+        }
+        Ok(Self { config, tokenizer, training: data.train.tokens(), parts, held_out })
+    }
+
+    /// The plan. Seconds of work.
+    pub(super) fn plan(&self, secret: &[u8; 32], hasty: bool) -> Result<Plan, ApiError> {
+        let held_out: Vec<HeldOut<'_>> =
+            self.held_out.iter().map(|(name, tokens)| HeldOut { name, tokens }).collect();
+        let settings = if hasty { Settings::hasty() } else { Settings::default() };
+        let plan = Plan::new(&Inputs {
+            config: &self.config,
+            tokenizer: &self.tokenizer,
+            held_out: &held_out,
+            training: &self.training,
+            parts: &self.parts,
+            secret,
+            settings: &settings,
+        });
+        plan.map_err(|error| refused("no_eval", error.to_string(), "change the run's data, or its model"))
+    }
+}
+
+/// Makes a candidate of a run's parameters, or finds it if it is there. Also whether it is new.
+///
+/// # Errors
+/// A run that trains no model, a round that is not closed, something that cannot be left out, an eval that cannot be held.
+pub(super) async fn create(
+    app: &App,
+    run: &JobId,
+    new: &NewCandidate,
+) -> Result<(CandidateRow, bool), ApiError> {
+    let run = app.db.run(run).await?.ok_or_else(|| ApiError::not_found("run"))?;
+    let model = app.log.state(|state| state.runs().get(&run.id).and_then(|run| run.entry.model.clone()));
+    let model = model.await.map_err(ApiError::internal)?.ok_or_else(|| {
+        refused(
+            "no_model",
+            "the run trains no model that people decide about",
+            "submit a run with a model and the proposal that allowed it",
+        )
+    })?;
+    if let Some(other) = new.model.as_ref().filter(|other| **other != model) {
+        return Err(refused("other_model", format!("the run trains {model}, not {other}"), "name that"));
+    }
+    let round = new.round.or_else(|| run.round.checked_sub(1)).filter(|round| *round < run.round);
+    let round = round.ok_or_else(|| {
+        refused(
+            "no_round",
+            format!("{} rounds of the run are closed, counted from 0", run.round),
+            "name one of these, or wait for it",
+        )
+    })?;
+    let mut targets = Vec::new();
+    for text in &new.without {
+        let target: Target = text
+            .replacen("dataset:", "data_set:", 1)
+            .parse()
+            .map_err(|error| refused("bad_without", format!("{error}"), "write volunteer:KEY or data_set:ID"))?;
+        targets.push(target);
+    }
+    targets.sort();
+    targets.dedup();
+    if targets.len() > MAX_WITHOUT {
+        let what = format!("{} things to leave out: {MAX_WITHOUT} are possible", targets.len());
+        return Err(refused("bad_without", what, "leave out less"));
+    }
+    // Loaded once at a time: data sets and models are large.
+    let _slot = app.ingests.acquire().await.map_err(ApiError::internal)?;
+    let parameters = if targets.is_empty() {
+        parameters_after(&app.db, &app.blobs, &run, round + 1).await?
+    } else {
+        rebuilt(app, &run, round + 1, &targets).await?
+    };
+    let bytes = le_bytes(&parameters);
+    let name = BlobRef { hash: BlobHash::of(&bytes), bytes: bytes.len() as u64 };
+    if let Some(row) = app.db.candidate(&name.hash).await? {
+        return Ok((row, false));
+    }
+    if name.bytes > MAX_CHECKPOINT_BYTES as u64 {
+        let what =
+            format!("{} bytes of parameters: {MAX_CHECKPOINT_BYTES} can be sent to volunteers", name.bytes);
+        return Err(refused("too_large", what, "only smaller models can be evaluated"));
+    }
+    app.evals.put(&bytes).await.map_err(ApiError::internal)?;
+    let incumbent = app.log.state(|state| {
+        let current = state.models().get(&model).and_then(|model| model.current());
+        current.map(|version| version.candidate)
+    });
+    let incumbent = incumbent.await.map_err(ApiError::internal)?;
+    let incumbent = match incumbent {
+        Some(hash) => app.db.candidate(&hash).await?.map(|row| row.parameters.hash),
+        None => None,
+    };
+    let mut secret = [0; 32];
+    let mut eval = [0; 16];
+    getrandom::fill(&mut secret).and_then(|()| getrandom::fill(&mut eval)).map_err(ApiError::internal)?;
+    let without = targets.iter().map(ToString::to_string).collect();
+    let row = CandidateRow {
+        parameters: name,
+        model,
+        run: run.id,
+        round,
+        without,
+        eval: JobId(eval),
+        incumbent,
+        secret,
+        hasty: new.hasty,
+        state: EvalState::Evaluating,
+        reason: None,
+        card: None,
+    };
+    let (open, spec) = app.evals.begin(app, &run, &row, parameters).await?;
+    let asked: Vec<(BlobHash, BlobHash)> =
+        spec.shards.iter().map(|task| (task.parameters.hash, task.items.hash)).collect();
+    let mut digest = blake3::Hasher::new();
+    for (parameters, items) in &asked {
+        digest.update(&parameters.0).update(&items.0);
+    }
+    let entries: [Body; 2] = [
+        entry::Candidate {
+            model: row.model.clone(),
+            run: row.run,
+            round: row.round,
+            parameters: name.hash,
+            checkpoint: name.hash,
+            rebuilt_without: targets.into_iter().map(entry::Source).collect(),
+        }
+        .into(),
+        entry::Job {
+            job: row.eval,
+            name: spec.name.clone(),
+            spec: BlobHash(*digest.finalize().as_bytes()),
+            submitter: None,
+        }
+        .into(),
+    ];
+    app.db.add_candidate(&app.log, &row, &asked, entries).await?;
+    lock(&app.evals.0.open).insert(row.eval, open);
+    if let Err(error) = app.core.add_eval(spec, Vec::new()).await? {
+        app.evals.fail(row.eval, &error.to_string()).await;
+        return Err(ApiError::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "no_room",
+            error.to_string(),
+            "wait for another eval to end",
+        ));
+    }
+    tracing::info!(candidate = %name.hash, model = row.model, shards = asked.len(), "candidate made");
+    Ok((row, true))
+}
+
+impl Evals {
+    /// Makes bytes durable under their hash.
+    pub(super) async fn put(&self, bytes: &[u8]) -> std::io::Result<BlobRef> {
+        let hash = BlobHash::of(bytes);
+        self.0.blobs.put_durable(&hash, bytes::Bytes::copy_from_slice(bytes)).await?;
+        Ok(BlobRef { hash, bytes: bytes.len() as u64 })
+    }
+
+    /// Cuts an eval into shards: a function of the candidate's record and the run's data.
+    async fn begin(
+        &self,
+        app: &App,
+        run: &RunRow,
+        row: &CandidateRow,
+        parameters: Vec<f32>,
+    ) -> Result<(Arc<Open>, EvalSpec), ApiError> {
+        let material = Material::of(app, run).await?;
+        let config = material.config;
+        let mut models = HashMap::from([(row.parameters.hash, Arc::new(parameters))]);
+        if let Some(hash) = row.incumbent {
+            let bytes = self.0.blobs.get(&hash).await.map_err(ApiError::internal)?;
+            let values = potluck_eval::parameters(&bytes, &config).map_err(|error| {
+                refused("other_sizes", error.to_string(), "the version in use has other sizes: it cannot be compared")
+            })?;
+            models.insert(hash, Arc::new(values));
+        }
+        let (secret, hasty) = (row.secret, row.hasty);
+        let planned = tokio::task::spawn_blocking(move || {
+            material.plan(&secret, hasty).map(|plan| (material, plan))
+        });
+        let (material, plan) = planned.await.map_err(ApiError::internal)??;
+        let model: ModelSpec = run.request.model.into();
+        let mut shards = Vec::new();
+        let mut tasks = Vec::new();
+        let mut ask = async |parameters: BlobRef, items: &Items| {
+            let blob = self.put(&items.encode()).await.map_err(ApiError::internal)?;
+            tasks.push(EvalTask {
+                model,
+                parameters,
+                items: blob,
+                result_bytes: items.result_bytes() as u32,
+                memory_bytes: items.memory_bytes(&config),
+                flops: items.flops(&config),
+            });
+            shards.push(items.clone());
+            Ok::<_, ApiError>(())
+        };
+        for shard in &plan.shards {
+            ask(row.parameters, &shard.items).await?;
+        }
+        if let Some(hash) = row.incumbent {
+            let incumbent = BlobRef { hash, bytes: row.parameters.bytes };
+            for shard in plan.incumbent() {
+                ask(incumbent, &plan.shards[shard].items).await?;
+            }
+        }
+        let name: String = format!("eval of {}, round {}", row.model, row.round + 1);
+        let name = name.chars().take(MAX_JOB_NAME_CHARS).collect();
+        let spec = EvalSpec { id: row.eval, name, shards: tasks, copies: COPIES };
+        spec.check().map_err(|error| refused("no_eval", error.to_string(), "evaluate a smaller model"))?;
+        let candidate = row.parameters.hash;
+        Ok((Arc::new(Open { config, models, shards, secret, candidate, material, plan }), spec))
+    }
+
+    /// Goes on with the evals that were under way.
+    ///
+    /// # Errors
+    /// What the database says. An eval that cannot go on has failed, with the reason.
+    pub(crate) async fn resume(&self, app: &App) -> Result<(), crate::db::DbError> {
+        for row in self.0.db.open_candidates().await? {
+            if let Err(error) = self.resume_one(app, &row).await {
+                let reason = format!("it could not go on after a restart: {}", error.message);
+                tracing::error!(eval = %row.eval, reason);
+                self.0.db.fail_candidate(&row.parameters.hash, &reason).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn resume_one(&self, app: &App, row: &CandidateRow) -> Result<(), ApiError> {
+        let run = app.db.run(&row.run).await?.ok_or_else(|| ApiError::not_found("run"))?;
+        let bytes = self.0.blobs.get(&row.parameters.hash).await.map_err(ApiError::internal)?;
+        let parameters =
+            potluck_eval::parameters(&bytes, &config_of(&run)?).map_err(ApiError::internal)?;
+        let (open, spec) = self.begin(app, &run, row, parameters).await?;
+        let shards = self.0.db.eval_shards(&row.eval).await?;
+        let same = |(task, shard): (&EvalTask, &ShardRow)| {
+            (task.parameters.hash, task.items.hash) == (shard.parameters, shard.items)
+        };
+        if shards.len() != spec.shards.len() || !spec.shards.iter().zip(&shards).all(same) {
+            return Err(ApiError::internal("its shards are not those that were cut before"));
+        }
+        let done = shards.iter().enumerate().filter(|(_, shard)| shard.answers.is_some());
+        let done: Vec<u32> = done.map(|(shard, _)| shard as u32).collect();
+        lock(&self.0.open).insert(row.eval, open);
+        tracing::info!(eval = %row.eval, done = done.len(), of = shards.len(), "eval goes on");
+        app.core.add_eval(spec, done).await?.map_err(|error| refused("no_room", error.to_string(), "wait"))
+    }
+}
+
+/// What a candidate writes after a prompt.
+///
+/// # Errors
+/// A prompt that cannot be encoded, or too much that is asked for.
+pub(super) async fn sample(app: &App, row: &CandidateRow, new: NewSample) -> Result<String, ApiError> {
+    if new.prompt.is_empty() || new.prompt.len() > MAX_PROMPT_BYTES {
+        let what = format!("a prompt of {} bytes: 1 to {MAX_PROMPT_BYTES} are possible", new.prompt.len());
+        return Err(refused("bad_prompt", what, "send a shorter one"));
+    }
+    if !(1..=MAX_SAMPLE_TOKENS).contains(&new.tokens) {
+        let what = format!("{} tokens: 1 to {MAX_SAMPLE_TOKENS} can be written", new.tokens);
+        return Err(refused("bad_tokens", what, "ask for fewer"));
+    }
+    let run = app.db.run(&row.run).await?.ok_or_else(|| ApiError::not_found("run"))?;
+    let (config, tokenizer) = (config_of(&run)?, tokenizer_of(app, &run).await?);
+    let prompt = tokenizer
+        .encode(&new.prompt)
+        .map_err(|error| refused("bad_prompt", error.to_string(), "use characters that the model knows"))?;
+    let bytes = app.blobs.get(&row.parameters.hash).await.map_err(ApiError::internal)?;
+    let written = tokio::task::spawn_blocking(move || {
+        let values = potluck_eval::parameters(&bytes, &config).map_err(|error| error.to_string())?;
+        let mut model = CpuGpt::new(config).map_err(|error| error.to_string())?;
+        model.take(&values).map_err(|error| error.to_string())?;
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&new.seed.to_le_bytes());
+        let sampling = Sampling { temperature: new.temperature, top_k: 0, seed };
+        let tokens = generate(&mut model, &prompt, new.tokens as usize, &sampling);
+        tokenizer.decode(&tokens.map_err(|error| error.to_string())?).map_err(|error| error.to_string())
+    });
+    written.await.map_err(ApiError::internal)?.map_err(|error| refused("no_text", error, "try another prompt"))
+}
