@@ -299,6 +299,7 @@ impl Volunteer {
             key: VolunteerKey([name; 32]),
             count: None,
             exchange: Exchange::default(),
+            remember: None,
         })
     }
 
@@ -311,6 +312,20 @@ impl Volunteer {
             key: VolunteerKey([name; 32]),
             count: None,
             exchange,
+            remember: None,
+        })
+    }
+
+    /// Lends the whole CPU and watches the relay's log, which it remembers in a folder.
+    pub fn watching(url: &str, name: u8, remember: &std::path::Path) -> Self {
+        Self::lending(Lending {
+            relay: url.to_owned(),
+            choice: Choice::Cpu,
+            preset: Preset::Full,
+            key: VolunteerKey([name; 32]),
+            count: None,
+            exchange: Exchange::default(),
+            remember: Some(remember.to_owned()),
         })
     }
 

@@ -61,6 +61,7 @@ fn lending(relay: String) -> Lending {
         key: VolunteerKey([9; 32]),
         count: None,
         exchange: Exchange::default(),
+        remember: None,
     }
 }
 

@@ -1,9 +1,10 @@
 //! The public log, for whoever checks it: `potluck audit` and `potluck receipt`.
 //!
 //! `source.rs` reads a log from a relay or a folder; `known.rs` is what this machine remembers of logs; `audit.rs` checks a
-//! whole log, `receipt.rs` one entry.
+//! whole log, `receipt.rs` one entry; `read.rs` reads and checks a log for commands that go by it.
 
 pub mod audit;
-mod known;
+pub(crate) mod known;
+pub(crate) mod read;
 pub mod receipt;
-mod source;
+pub(crate) mod source;

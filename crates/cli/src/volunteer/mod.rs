@@ -11,13 +11,15 @@ mod key;
 mod link;
 mod report;
 mod train;
+mod witness;
 
-pub use key::{default_path, load_or_create};
+pub use key::{create_key, default_path, load_key, load_or_create};
 pub use report::{reason_name, state_name};
 
 use crate::args::{NativeBackend, VolunteerArgs};
 use crate::client::{base_address, host_and_port};
 use crate::error::CliError;
+use crate::ledger::known::usual_root;
 use crate::stop::Stop;
 use kernel::KernelThread;
 use link::{Link, socket_address};
@@ -27,8 +29,10 @@ use potluck_proto::{Backend, Preset};
 use potluck_types::{Instant as At, VolunteerKey, limits::MAX_CONSENT};
 use potluck_volunteer::{Action, Choice, Engine, Event, Options, State, Status};
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
+use witness::Watching;
 
 /// The version of the text that starting the command agrees to: the one in `potluck volunteer --help`.
 const CONSENT_TEXT_VERSION: u16 = 3;
@@ -58,6 +62,8 @@ pub struct Lending {
     pub count: Option<u64>,
     /// What is exchanged with other volunteers.
     pub exchange: Exchange,
+    /// Folder where logs are remembered. Without one the relay's log is not watched.
+    pub remember: Option<PathBuf>,
 }
 
 /// What a native volunteer exchanges with others.
@@ -92,6 +98,10 @@ pub async fn lend(
     mut on_status: impl FnMut(&Status),
 ) -> Result<Status, CliError> {
     let mut adapter = Adapter::start(lending).await?;
+    let mut watching = match &lending.remember {
+        Some(root) => Some(Watching::start(&lending.relay, root.clone(), &lending.key)?),
+        None => None,
+    };
     adapter.step(Event::Peers(lending.exchange.peers));
     adapter.begin(lending);
     let mut seen = 0;
@@ -123,6 +133,11 @@ pub async fn lend(
                 seen += 1;
                 adapter.step(if seen == 1 { Event::Finish } else { Event::Stop });
             }
+            error = verdict_of(&mut watching) => {
+                adapter.step(Event::Stop);
+                adapter.hang_up().await;
+                return Err(error);
+            }
             event = adapter.answers.recv() => match event {
                 Some(event) => adapter.step(event),
                 None => return Err(CliError::Volunteer {
@@ -134,6 +149,14 @@ pub async fn lend(
             Some(event) = adapter.link_events.recv() => adapter.step(Event::Link(event)),
             () = tokio::time::sleep(wait.min(STATUS_INTERVAL)) => adapter.step(Event::Tick),
         }
+    }
+}
+
+/// Why the relay has to be left; never, while there is no reason or nobody looks.
+async fn verdict_of(watching: &mut Option<Watching>) -> CliError {
+    match watching {
+        Some(watching) => watching.verdict().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -304,6 +327,7 @@ pub async fn run(args: &VolunteerArgs, stop: &Stop) -> Result<(), CliError> {
             cache_bytes: args.cache.unwrap_or(if args.seed { SEED_CACHE_BYTES } else { CACHE_BYTES }),
             upload_bytes_per_s: args.upload,
         },
+        remember: Some(args.remember.clone().unwrap_or_else(usual_root)),
     };
     let mut report = report::Report::new(args.json);
     report.consent(&lending, args.preset);

@@ -40,6 +40,7 @@ impl Native {
             key: VolunteerKey([name; 32]),
             count: None,
             exchange: Exchange::default(),
+            remember: None,
         };
         let stop = Stop::default();
         let told = Arc::<Mutex<Told>>::default();
