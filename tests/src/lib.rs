@@ -9,6 +9,7 @@ pub mod runs;
 pub mod train;
 
 use potluck_cli::error::CliError;
+use potluck_cli::ledger::prove::Witnesses;
 use potluck_cli::stop::Stop;
 use potluck_cli::volunteer::{Exchange, Lending, lend};
 use potluck_proto::Preset;
@@ -299,6 +300,8 @@ impl Volunteer {
             key: VolunteerKey([name; 32]),
             count: None,
             exchange: Exchange::default(),
+            remember: None,
+            witnesses: Witnesses::default(),
         })
     }
 
@@ -311,6 +314,22 @@ impl Volunteer {
             key: VolunteerKey([name; 32]),
             count: None,
             exchange,
+            remember: None,
+            witnesses: Witnesses::default(),
+        })
+    }
+
+    /// Lends the whole CPU and watches the relay's log, which it remembers in a folder.
+    pub fn watching(url: &str, name: u8, remember: &std::path::Path) -> Self {
+        Self::lending(Lending {
+            relay: url.to_owned(),
+            choice: Choice::Cpu,
+            preset: Preset::Full,
+            key: VolunteerKey([name; 32]),
+            count: None,
+            exchange: Exchange::default(),
+            remember: Some(remember.to_owned()),
+            witnesses: Witnesses::default(),
         })
     }
 

@@ -1,11 +1,17 @@
 //! The command line.
 
+pub mod governance;
 mod size;
 mod train;
 
+pub use governance::{
+    AdviseArgs, AppealArgs, AttestArgs, EnactArgs, GovernanceArgs, GovernanceCommand, KeyArgs, KeyCommand,
+    LogArgs, ModelsArgs, PromoteArgs, ProposeArgs, QuarantineArgs, RatifyArgs, RollbackArgs, SecondArgs,
+    SignArgs, SignOffArgs, StopArgs, VoteArgs,
+};
 pub use train::{
-    ExportArgs, GenerateArgs, ImportArgs, LogitsArgs, ModelArgs, ModelCommand, RebuildArgs, ReplayArgs,
-    RunArgs, RunsArgs, TrainArgs, WatchArgs,
+    ExportArgs, GenerateArgs, ImportArgs, LogitsArgs, ModelArgs, ModelCommand, RebuildArgs, ReplayArgs, RunsArgs,
+    TrainArgs, WatchArgs,
 };
 
 use crate::error::AFTER_HELP;
@@ -62,10 +68,17 @@ pub enum Command {
     Peers(PeersArgs),
     /// List the relay's training runs
     Runs(RunsArgs),
-    /// Let a training run wait; a round that is being closed is closed first
-    Pause(RunArgs),
-    /// Let a paused training run go on
-    Resume(RunArgs),
+    /// Let a training run wait; with --key, stop a run, a model or everything by a signed word in the log
+    #[command(after_help = "Examples:
+  potluck pause 3f2a
+  potluck pause run:3f2a… --reason \"its loss rises\" --key ada.key
+  potluck pause all --reason \"the log was forked\" --key ada.key")]
+    Pause(StopArgs),
+    /// Let a paused training run go on; with --key, want a pause of the log to end
+    #[command(after_help = "Examples:
+  potluck resume 3f2a
+  potluck resume 117 --key ada.key        117 is the pause: `potluck governance show` lists them")]
+    Resume(StopArgs),
     /// Show how a training run goes: loss, speed, volunteers, bytes, and what the model writes
     #[command(after_help = "Examples:
   potluck watch 3f2a
@@ -95,6 +108,51 @@ something is wrong.")]
     Audit(AuditArgs),
     /// One entry of the public log, with the proof that it stands there
     Receipt(ReceiptArgs),
+    /// Make and show keys, and change the one that speaks for you
+    Key(KeyArgs),
+    /// Propose something to the people of the log: a run, a candidate, a rule
+    #[command(after_help = "Examples:
+  potluck propose run --run run.toml --rationale \"the first model\" --key ada.key
+  potluck propose data-set 9f…/books --rationale \"in the public domain\" --key ada.key
+  potluck propose promote whale --body 3c… --rationale \"better by two errors\" --key ada.key
+  potluck propose rollback whale --rationale \"it repeats names\" --key ada.key
+  potluck propose roles --file roles.json --rationale \"Dee follows Cy\" --key ada.key
+
+Prints the exact text that is signed, the proposal's id, and the entry's number.")]
+    Propose(ProposeArgs),
+    /// Want another volunteer's proposal to be voted on
+    Second(SecondArgs),
+    /// Vote on a proposal or an appeal; the last vote before the close counts
+    #[command(after_help = "Examples:
+  potluck vote 3c81 yes --key ada.key
+  potluck vote 3c81 no --reason \"the card's set is too small\" --key bo.key")]
+    Vote(VoteArgs),
+    /// Advise on a proposal, as a volunteer with accepted work
+    Advise(AdviseArgs),
+    /// Say, as an auditor, that something comes out the same bit by bit when it is derived again
+    Attest(AttestArgs),
+    /// Say that you read and tried a candidate's eval card
+    SignOff(SignOffArgs),
+    /// Make a candidate the version that people run, if the log justifies it
+    Promote(PromoteArgs),
+    /// Let a model go back to the version before, if the log justifies it
+    Rollback(RollbackArgs),
+    /// Let a proposal that passed take effect
+    Enact(EnactArgs),
+    /// Want a pause to last beyond its expiry
+    Ratify(RatifyArgs),
+    /// Keep a volunteer's updates or a data set out of models that are promoted
+    Quarantine(QuarantineArgs),
+    /// Ask those who had no part in a decision to look at it again
+    Appeal(AppealArgs),
+    /// Show or found the rules by which a log decides
+    Governance(GovernanceArgs),
+    /// Show models: versions, where they come from, who approved, who did not, and where a rollback leads
+    #[command(after_help = "Examples:
+  potluck models
+  potluck models whale
+  potluck models whale --json")]
+    Models(ModelsArgs),
     /// Use models as folders in Hugging Face's GPT-2 layout
     Model(ModelArgs),
     /// Lend this machine without a browser
@@ -103,7 +161,8 @@ something is wrong.")]
 ends.
 Inputs are exchanged with other volunteers where that works, which spares the relay; they see this machine's network \
 address. With --relay-only they do not, and everything comes from the relay.
-Each result, and whether it was accepted, stays public in the relay's log, under this machine's key.
+Each result, and whether it was accepted, stays public in the relay's log, under this machine's key. The machine watches \
+that log: it remembers what it saw, cosigns what goes on from there, and ends with exit code 7 if the relay shows two histories.
 The first Ctrl-C finishes the shard at hand, the second stops at once.
 
 Examples:
@@ -381,6 +440,12 @@ pub struct ReceiptVerifyArgs {
     /// The log's key, NAME+HASH+BASE64; without it, the one that `potluck audit` saw first
     #[arg(long, value_name = "KEY")]
     pub key: Option<String>,
+    /// Key of a witness whose cosignature counts; may be given several times
+    #[arg(long, value_name = "KEY")]
+    pub witness: Vec<String>,
+    /// How many of the witnesses it takes [default: all]
+    #[arg(long, value_name = "N", requires = "witness")]
+    pub quorum: Option<usize>,
     /// Folder where logs are remembered
     #[arg(long, value_name = "FOLDER")]
     pub remember: Option<PathBuf>,
@@ -457,6 +522,9 @@ pub struct VolunteerArgs {
     /// File that keeps this volunteer's key [default: the user's data folder]
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
+    /// Folder where the relay's log is remembered, which this volunteer watches and cosigns
+    #[arg(long, value_name = "FOLDER")]
+    pub remember: Option<PathBuf>,
     /// Stop after this many results were accepted
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
@@ -584,6 +652,17 @@ mod tests {
             "potluck receipt verify r.txt --key k",
             "potluck receipt fetch 7 --out r.txt --relay http://x:1",
             "potluck peers 3F2a --watch --json --token t",
+            "potluck key new --out a.key --name Ada",
+            "potluck key rotate --new b.key --key a.key",
+            "potluck propose run --run run.toml --rationale r --key a.key --closes-in 72h",
+            "potluck propose parameter lease_ttl_ms --value -5 --rationale r --key a.key",
+            "potluck vote 3c yes --reason r --key a.key --relay http://x:1",
+            "potluck pause all --reason r --key a.key",
+            "potluck resume 117 --key a.key --json",
+            "potluck quarantine data_set:x --lift --reason r --key a.key",
+            "potluck governance show --json",
+            "potluck governance found --roles r.json --token t",
+            "potluck models whale --log-key k",
             "potluck runs --json",
             "potluck pause 3f2a --token t",
             "potluck resume 3f2a --json",
@@ -623,6 +702,13 @@ mod tests {
             ("potluck audit", Kind::MissingRequiredArgument),
             ("potluck receipt", Kind::DisplayHelpOnMissingArgumentOrSubcommand),
             ("potluck receipt fetch x --out r", Kind::ValueValidation),
+            ("potluck vote 3c maybe --key a.key", Kind::InvalidValue),
+            ("potluck vote xyz yes --key a.key", Kind::ValueValidation),
+            ("potluck propose run --rationale r --run a --file b --key k", Kind::ArgumentConflict),
+            ("potluck propose run --rationale r --run a --closes-in 3w --key k", Kind::ValueValidation),
+            ("potluck attest 3c --key a.key", Kind::ValueValidation),
+            ("potluck pause all --reason r", Kind::MissingRequiredArgument),
+            ("potluck governance", Kind::DisplayHelpOnMissingArgumentOrSubcommand),
             ("potluck tabs --count 0", Kind::ValueValidation),
             ("potluck submit train", Kind::MissingRequiredArgument),
             ("potluck watch xyz", Kind::ValueValidation),

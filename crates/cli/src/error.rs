@@ -24,6 +24,8 @@ pub enum Exit {
     NotAllowed = 5,
     /// There is no such job or run.
     NotFound = 6,
+    /// The relay's log contradicts itself or what was seen of it: it was forked or rolled back.
+    Forked = 7,
     /// Ctrl-C or SIGTERM ended a command before it was done.
     Interrupted = 130,
 }
@@ -38,6 +40,7 @@ Exit codes:
   4    the input was refused
   5    the token is missing or wrong
   6    there is no such job or run
+  7    the relay's log was forked or rolled back: it shows different people different things
   130  interrupted
 
 Environment:
@@ -170,6 +173,14 @@ pub enum CliError {
         /// What to do.
         hint: String,
     },
+    /// The relay's log contradicts what was seen of it.
+    #[error("{message}")]
+    Forked {
+        /// What was seen.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
     /// The relay could not be started or stopped with an error.
     #[error("{message}")]
     Relay {
@@ -219,6 +230,7 @@ impl CliError {
             Self::Input { .. } | Self::File { action: "read", .. } => Exit::RefusedInput,
             Self::Usage { .. } | Self::AmbiguousJob { .. } | Self::AmbiguousRun { .. } => Exit::Usage,
             Self::NoSuchJob(_) | Self::NoSuchRun(_) => Exit::NotFound,
+            Self::Forked { .. } => Exit::Forked,
             Self::Interrupted { .. } | Self::LeftRun(_) => Exit::Interrupted,
             Self::Api(error) => match error.status {
                 400 | 411 | 413 | 415 | 422 => Exit::RefusedInput,
@@ -249,6 +261,7 @@ impl CliError {
             Self::Refuted { .. } => "refuted",
             Self::Browser(_) => "browser",
             Self::Volunteer { .. } => "volunteer",
+            Self::Forked { .. } => "log_forked",
             Self::Relay { .. } => "relay",
             Self::Interrupted { .. } | Self::LeftRun(_) => "interrupted",
             Self::System { .. } => "system",
@@ -273,6 +286,7 @@ impl CliError {
             Self::Input { hint, .. }
             | Self::Usage { hint, .. }
             | Self::Volunteer { hint, .. }
+            | Self::Forked { hint, .. }
             | Self::Relay { hint, .. } => hint.clone(),
             Self::File { action: "read", .. } => "check that the path is right and may be read".to_owned(),
             Self::File { .. } => "check that the folder exists, may be written, and has space".to_owned(),
@@ -316,9 +330,15 @@ impl CliError {
 
     /// The object that programs see.
     pub fn to_json(&self) -> serde_json::Value {
-        serde_json::json!({
+        let mut json = serde_json::json!({
             "error": { "code": self.code(), "message": self.to_string(), "hint": self.hint() },
             "exit": self.exit() as u8,
-        })
+        });
+        if let Self::Api(ApiError { missing, .. }) = self
+            && !missing.is_empty()
+        {
+            json["error"]["missing"] = serde_json::json!(missing);
+        }
+        json
     }
 }

@@ -1,7 +1,8 @@
 //! The `potluck` command as a library, so that xtask and the end-to-end tests drive the same code.
 //!
 //! Where to look: `args` is the command line, `error` the exit codes; `relay` runs a relay; `submit`, `jobs`, `job`, `peers` are for submitters and
-//! speak HTTP through `client`, and so does `runs`, for training, with `run_file` and `model`; `volunteer` and `tabs` lend; `cdp` drives Chromium.
+//! speak HTTP through `client`, and so does `runs`, for training, with `run_file` and `model`; `volunteer` and `tabs` lend; `cdp` drives Chromium;
+//! `ledger` reads and checks logs, `governance` is where people decide.
 //!
 //! Architecture invariant: nothing here decides. The relay judges inputs, the engine judges what a volunteer does.
 
@@ -12,6 +13,7 @@ pub mod client;
 pub mod config;
 pub mod error;
 pub mod generate;
+pub mod governance;
 pub mod job;
 pub mod jobs;
 pub mod ledger;
@@ -27,7 +29,7 @@ pub mod submit;
 pub mod tabs;
 pub mod volunteer;
 
-use args::{Cli, Command, ModelCommand, ReceiptCommand, SubmitJob, TokenArgs};
+use args::{Cli, Command, GovernanceCommand, KeyCommand, ModelCommand, ReceiptCommand, SubmitJob, TokenArgs};
 use clap::CommandFactory as _;
 use client::Client;
 use error::CliError;
@@ -98,12 +100,31 @@ pub fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Runs(args) => {
             public(&args.relay.relay).and_then(|client| runs::control::list(args, &client))
         }
-        Command::Pause(args) => {
-            client(&args.relay.relay, &args.token).and_then(|client| runs::control::pause(args, &client))
-        }
-        Command::Resume(args) => {
-            client(&args.relay.relay, &args.token).and_then(|client| runs::control::resume(args, &client))
-        }
+        Command::Pause(args) => client(&args.log.relay.relay, &args.token)
+            .and_then(|client| governance::words::pause(args, &client)),
+        Command::Resume(args) => client(&args.log.relay.relay, &args.token)
+            .and_then(|client| governance::words::resume(args, &client)),
+        Command::Key(_)
+        | Command::Propose(_)
+        | Command::Second(_)
+        | Command::Vote(_)
+        | Command::Advise(_)
+        | Command::Attest(_)
+        | Command::SignOff(_)
+        | Command::Promote(_)
+        | Command::Rollback(_)
+        | Command::Enact(_)
+        | Command::Ratify(_)
+        | Command::Quarantine(_)
+        | Command::Appeal(_)
+        | Command::Models(_) => people(&cli.command, public),
+        Command::Governance(args) => match &args.command {
+            GovernanceCommand::Show(args) => {
+                public(&args.relay.relay).and_then(|client| governance::show::command(args, &client))
+            }
+            GovernanceCommand::Found(args) => client(&args.relay.relay, &args.token)
+                .and_then(|client| governance::found::command(args, &client)),
+        },
         Command::Watch(args) => {
             public(&args.relay.relay).and_then(|client| runs::watch::command(args, &client))
         }
@@ -138,6 +159,36 @@ pub fn run(cli: &Cli) -> Result<(), CliError> {
     outcome
 }
 
+/// The commands by which people decide. None needs the submitter's token: what counts is who signed.
+fn people(command: &Command, open: impl Fn(&str) -> Result<Client, CliError>) -> Result<(), CliError> {
+    use governance::{enact, keys, models, propose, words};
+    let signing = |args: &args::SignArgs| open(&args.log.relay.relay);
+    let reading = |args: &args::LogArgs| open(&args.relay.relay);
+    match command {
+        Command::Key(key) => match &key.command {
+            KeyCommand::New(args) => keys::new(args),
+            KeyCommand::Show(args) => keys::show(args),
+            KeyCommand::Rotate(args) => keys::rotate(args, &signing(&args.sign)?),
+            KeyCommand::Revoke(args) => keys::revoke(args, &signing(&args.sign)?),
+        },
+        Command::Propose(args) => propose::command(args, &signing(&args.sign)?),
+        Command::Second(args) => words::second(args, &signing(&args.sign)?),
+        Command::Vote(args) => words::vote(args, &signing(&args.sign)?),
+        Command::Advise(args) => words::advise(args, &signing(&args.sign)?),
+        Command::Attest(args) => words::attest(args, &signing(&args.sign)?),
+        Command::SignOff(args) => words::sign_off(args, &signing(&args.sign)?),
+        Command::Ratify(args) => words::ratify(args, &signing(&args.sign)?),
+        Command::Quarantine(args) => words::quarantine(args, &signing(&args.sign)?),
+        Command::Appeal(args) => words::appeal(args, &signing(&args.sign)?),
+        Command::Promote(args) => enact::promote(args, &reading(&args.log)?),
+        Command::Rollback(args) => enact::roll_back(args, &reading(&args.log)?),
+        Command::Enact(args) => enact::command(args, &reading(&args.log)?),
+        Command::Models(args) => models::command(args, &reading(&args.log)?),
+        // The others are not about deciding.
+        _ => Ok(()),
+    }
+}
+
 /// Whether the caller is a program that reads JSON from stdout; it gets errors there too.
 pub fn wants_json(cli: &Cli) -> bool {
     match &cli.command {
@@ -147,7 +198,29 @@ pub fn wants_json(cli: &Cli) -> bool {
             SubmitJob::Train(args) => args.json,
         },
         Command::Runs(args) => args.json,
-        Command::Pause(args) | Command::Resume(args) => args.json,
+        Command::Pause(args) | Command::Resume(args) => args.log.json,
+        Command::Key(key) => match &key.command {
+            KeyCommand::New(_) | KeyCommand::Show(_) => false,
+            KeyCommand::Rotate(args) => args.sign.log.json,
+            KeyCommand::Revoke(args) => args.sign.log.json,
+        },
+        Command::Propose(args) => args.sign.log.json,
+        Command::Second(args) => args.sign.log.json,
+        Command::Vote(args) => args.sign.log.json,
+        Command::Advise(args) => args.sign.log.json,
+        Command::Attest(args) => args.sign.log.json,
+        Command::SignOff(args) => args.sign.log.json,
+        Command::Ratify(args) => args.sign.log.json,
+        Command::Quarantine(args) => args.sign.log.json,
+        Command::Appeal(args) => args.sign.log.json,
+        Command::Promote(args) => args.log.json,
+        Command::Rollback(args) => args.log.json,
+        Command::Enact(args) => args.log.json,
+        Command::Models(args) => args.log.json,
+        Command::Governance(args) => match &args.command {
+            GovernanceCommand::Show(args) => args.json,
+            GovernanceCommand::Found(args) => args.json,
+        },
         Command::Watch(args) => args.json,
         Command::Replay(args) => args.json,
         Command::Audit(args) => args.json,

@@ -6,6 +6,7 @@
 use potluck_cli::args::{Cli, Command, MatmulArgs, SubmitJob};
 use potluck_cli::client::Client;
 use potluck_cli::error::Exit;
+use potluck_cli::ledger::prove::Witnesses;
 use potluck_cli::stop::Stop;
 use potluck_cli::volunteer::{Exchange, Lending, lend};
 use potluck_cli::{jobs, submit};
@@ -62,6 +63,7 @@ fn lending(relay: String) -> Lending {
         count: None,
         exchange: Exchange::default(),
         witnesses: Witnesses::default(),
+        remember: None,
     }
 }
 

@@ -141,7 +141,6 @@ pub(crate) type Answer<T> = Result<Json<T>, ApiError>;
         runs::http::get_round,
         runs::http::get_parameters,
         runs::http::get_tokenizer,
-        runs::http::get_request,
         runs::http::get_start,
         runs::http::get_blob,
         crate::evals::http::create_candidate,

@@ -17,6 +17,9 @@ pub struct TrainArgs {
     /// What volunteers see as the run's name [default: the name of the corpus]
     #[arg(long, value_name = "TEXT")]
     pub name: Option<String>,
+    /// The proposal that allowed the run, in place of the run file's
+    #[arg(long, value_name = "ID")]
+    pub proposal: Option<String>,
     /// Show how the run goes until it ends
     #[arg(long)]
     pub watch: bool,
@@ -54,23 +57,6 @@ pub struct RunsArgs {
     /// The relay.
     #[command(flatten)]
     pub relay: RelayAddress,
-}
-
-/// `potluck pause` and `potluck resume`
-#[derive(Debug, Clone, Args)]
-pub struct RunArgs {
-    /// The run's id, or enough of its beginning
-    #[arg(value_name = "RUN", value_parser = run_prefix)]
-    pub run: String,
-    /// Print one JSON object
-    #[arg(long)]
-    pub json: bool,
-    /// The relay.
-    #[command(flatten)]
-    pub relay: RelayAddress,
-    /// The token.
-    #[command(flatten)]
-    pub token: TokenArgs,
 }
 
 /// `potluck replay`

@@ -20,6 +20,8 @@ pub struct ApiError {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
+    /// Of something that the log does not justify: each step that is missing.
+    pub missing: Vec<String>,
     /// When to try again.
     pub retry_after: Option<Duration>,
 }
@@ -29,14 +31,16 @@ struct ErrorBody {
     code: String,
     message: String,
     hint: Option<String>,
+    #[serde(default)]
+    missing: Vec<String>,
 }
 
 impl ApiError {
     pub(super) fn from_body(status: u16, body: &str, retry_after_s: Option<u64>) -> Self {
         let retry_after = retry_after_s.map(|seconds| Duration::from_secs(seconds).min(MAX_RETRY_AFTER));
-        if let Ok(ErrorBody { code, message, hint }) = serde_json::from_str::<ErrorBody>(body) {
+        if let Ok(ErrorBody { code, message, hint, missing }) = serde_json::from_str::<ErrorBody>(body) {
             let hint = hint.filter(|hint| !hint.is_empty());
-            return Self { status, code, message, hint, retry_after };
+            return Self { status, code, message, hint, missing, retry_after };
         }
         let shown: String = body.trim().chars().take(MAX_SHOWN_CHARS).collect();
         let message = if shown.is_empty() {
@@ -45,7 +49,7 @@ impl ApiError {
             format!("the relay answered with status {status}: {shown}")
         };
         let hint = Some("check that the address is a relay's, and no proxy answers in its place".to_owned());
-        Self { status, code: format!("http_{status}"), message, hint, retry_after }
+        Self { status, code: format!("http_{status}"), message, hint, missing: Vec::new(), retry_after }
     }
 }
 

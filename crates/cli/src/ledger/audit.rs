@@ -97,14 +97,14 @@ pub fn command(args: &AuditArgs, open: impl Fn(&str) -> Result<Client, CliError>
 }
 
 /// The name that a checkpoint claims; nothing of it is believed yet.
-fn origin_of(note: &[u8]) -> Result<String, CliError> {
+pub(super) fn origin_of(note: &[u8]) -> Result<String, CliError> {
     let note = Note::parse(note).map_err(|error| wrong("checkpoint", &error))?;
     let checkpoint: Checkpoint = note.text().parse().map_err(|error| wrong("checkpoint", &error))?;
     Ok(checkpoint.origin().to_owned())
 }
 
 /// The key that the person gave, or that was seen first, or that the log's holder names.
-fn believed_key(
+pub(super) fn believed_key(
     given: Option<&str>,
     known: &Known,
     source: &Source<'_>,
@@ -164,7 +164,7 @@ fn against_last(
     Ok(true)
 }
 
-fn read_all(source: &Source<'_>, signed: &SignedCheckpoint) -> Result<Checker, CliError> {
+pub(super) fn read_all(source: &Source<'_>, signed: &SignedCheckpoint) -> Result<Checker, CliError> {
     let head = signed.head();
     let progress = Progress::parts("audit", head.size);
     let mut checker = Checker::new();
@@ -180,7 +180,7 @@ fn read_all(source: &Source<'_>, signed: &SignedCheckpoint) -> Result<Checker, C
     Ok(checker)
 }
 
-fn wrong(what: &str, error: &dyn std::error::Error) -> CliError {
+pub(super) fn wrong(what: &str, error: &dyn std::error::Error) -> CliError {
     CliError::Record { what: what.to_owned(), cause: error.to_string() }
 }
 

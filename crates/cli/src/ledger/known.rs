@@ -6,17 +6,17 @@ use potluck_ledger::{SignedCheckpoint, VerifierKey};
 use std::path::{Path, PathBuf};
 
 /// What is remembered of one log.
-pub(super) struct Known {
+pub(crate) struct Known {
     folder: PathBuf,
     /// Its key, as it was when it was first seen.
-    pub(super) key: Option<String>,
+    pub(crate) key: Option<String>,
     /// The last checkpoint that was checked.
-    pub(super) checkpoint: Option<Vec<u8>>,
+    pub(crate) checkpoint: Option<Vec<u8>>,
 }
 
 impl Known {
     /// What is remembered in a folder of the log with this name.
-    pub(super) fn read(root: &Path, origin: &str) -> Result<Self, CliError> {
+    pub(crate) fn read(root: &Path, origin: &str) -> Result<Self, CliError> {
         let folder = root.join(potluck_types::BlobHash::of(origin.as_bytes()).to_string());
         let read = |name: &str| {
             let path = folder.join(name);
@@ -30,8 +30,18 @@ impl Known {
         Ok(Self { key, checkpoint: read("checkpoint")?, folder })
     }
 
+    /// Keeps evidence that the log was forked. Where it lies.
+    pub(crate) fn keep_evidence(&self, evidence: &str) -> Result<PathBuf, CliError> {
+        let name = potluck_types::BlobHash::of(evidence.as_bytes()).to_string();
+        let path = self.folder.join(format!("fork-{}.txt", &name[..16]));
+        std::fs::create_dir_all(&self.folder)
+            .and_then(|()| std::fs::write(&path, evidence))
+            .map_err(|error| CliError::file(&path, "written", error))?;
+        Ok(path)
+    }
+
     /// Remembers a checkpoint that was checked.
-    pub(super) fn remember(&self, key: &VerifierKey, checkpoint: &SignedCheckpoint) -> Result<(), CliError> {
+    pub(crate) fn remember(&self, key: &VerifierKey, checkpoint: &SignedCheckpoint) -> Result<(), CliError> {
         std::fs::create_dir_all(&self.folder)
             .map_err(|error| CliError::file(&self.folder, "created", error))?;
         for (name, text) in [("key", format!("{key}\n")), ("checkpoint", checkpoint.note().to_string())] {
@@ -47,7 +57,7 @@ impl Known {
 }
 
 /// Where logs are remembered, unless the person says otherwise.
-pub(super) fn usual_root() -> PathBuf {
+pub(crate) fn usual_root() -> PathBuf {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
     let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).or_else(home);
     state.unwrap_or_else(|| PathBuf::from(".")).join("potluck/logs")

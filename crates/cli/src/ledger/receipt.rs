@@ -29,11 +29,16 @@ pub fn verify(args: &ReceiptVerifyArgs) -> Result<(), CliError> {
         message: format!("no key of the log {} is known", claimed.origin()),
         hint: "give it with --key, or run `potluck audit` on the log first".into(),
     })?;
-    let key: VerifierKey = text.parse().map_err(|error| CliError::Usage {
-        message: format!("{text:?} is not a log's key: {error}"),
-        hint: "a key is written NAME+HASH+BASE64".into(),
-    })?;
-    let policy = Policy::new(claimed.origin(), key, Vec::new(), 0).map_err(|error| wrong(&error))?;
+    let parsed = |text: &String| {
+        text.parse::<VerifierKey>().map_err(|error| CliError::Usage {
+            message: format!("{text:?} is not a key: {error}"),
+            hint: "a key is written NAME+HASH+BASE64".into(),
+        })
+    };
+    let witnesses = args.witness.iter().map(parsed).collect::<Result<Vec<_>, _>>()?;
+    let quorum = args.quorum.unwrap_or(witnesses.len());
+    let policy =
+        Policy::new(claimed.origin(), parsed(&text)?, witnesses, quorum).map_err(|error| wrong(&error))?;
     let verified = receipt.verify(&policy).map_err(|error| wrong(&error))?;
     let entry = String::from_utf8_lossy(&receipt.entry).into_owned();
     let size = verified.checkpoint.head().size;
@@ -41,10 +46,16 @@ pub fn verify(args: &ReceiptVerifyArgs) -> Result<(), CliError> {
         let entry: serde_json::Value = serde_json::from_str(&entry).unwrap_or(entry.into());
         println!(
             "{}",
-            json!({ "origin": claimed.origin(), "index": receipt.index, "of": size, "entry": entry })
+            json!({
+                "origin": claimed.origin(), "index": receipt.index, "of": size, "entry": entry,
+                "cosigned": verified.cosigners.iter().map(|cosigner| &cosigner.name).collect::<Vec<_>>(),
+            })
         );
     } else {
         println!("entry {} of the {size} of {}:\n{entry}", receipt.index, claimed.origin());
+        for cosigner in &verified.cosigners {
+            println!("cosigned by {}", cosigner.name);
+        }
     }
     Ok(())
 }

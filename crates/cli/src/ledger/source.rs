@@ -11,7 +11,7 @@ use std::path::PathBuf;
 const MAX_FILE_BYTES: u64 = TILE_WIDTH * (MAX_ENTRY_BYTES as u64 + 2);
 
 /// Where a log is read.
-pub(super) enum Source<'a> {
+pub(crate) enum Source<'a> {
     Relay(&'a Client),
     Folder(PathBuf),
 }
@@ -45,20 +45,20 @@ impl Source<'_> {
     }
 
     /// The signed checkpoint.
-    pub(super) fn checkpoint(&self) -> Result<Vec<u8>, CliError> {
+    pub(crate) fn checkpoint(&self) -> Result<Vec<u8>, CliError> {
         self.bytes("checkpoint", MAX_NOTE_BYTES as u64)
     }
 
     /// The key that its holder says it is signed with, as C2SP signed-note writes keys.
-    pub(super) fn key(&self) -> Result<String, CliError> {
+    pub(crate) fn key(&self) -> Result<String, CliError> {
         Ok(String::from_utf8_lossy(&self.bytes("key", MAX_NOTE_BYTES as u64)?).trim().to_owned())
     }
 }
 
 /// Reads files, and remembers why one could not be read.
-pub(super) struct Reader<'a> {
-    pub(super) source: &'a Source<'a>,
-    pub(super) failed: Option<CliError>,
+pub(crate) struct Reader<'a> {
+    pub(crate) source: &'a Source<'a>,
+    pub(crate) failed: Option<CliError>,
 }
 
 impl ReadFiles for Reader<'_> {

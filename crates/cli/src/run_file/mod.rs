@@ -8,7 +8,7 @@ mod parts;
 pub use corpus::{CORPUS_ENDINGS, Corpus, MAX_FILES};
 pub use error::RunFileError;
 pub use parts::{
-    Aggregation, Audit, CodecName, LearningRate, ModelChoice, Outer, Preset, Sizes, TokenizerChoice,
+    About, Aggregation, Audit, CodecName, LearningRate, ModelChoice, Outer, Preset, Sizes, TokenizerChoice,
 };
 
 use error::Place;
@@ -44,6 +44,15 @@ pub struct RunFile {
     /// Model.
     #[serde(default)]
     pub model: ModelChoice,
+    /// Name of the model that it trains: what it comes to may become a version of it.
+    #[serde(default)]
+    pub model_name: Option<String>,
+    /// Proposal that allowed it.
+    #[serde(default)]
+    pub proposal: Option<String>,
+    /// What is said about the corpus.
+    #[serde(default)]
+    pub data: Option<About>,
     /// Inner steps of a round.
     #[serde(default = "default_steps")]
     pub steps: u32,
@@ -217,6 +226,9 @@ impl Default for RunFile {
             corpus: Vec::new(),
             tokenizer: TokenizerChoice::default(),
             model: ModelChoice::default(),
+            model_name: None,
+            proposal: None,
+            data: None,
             steps: default_steps(),
             rounds: default_rounds(),
             volunteers: default_volunteers(),

@@ -176,6 +176,20 @@ impl ModelTable {
     }
 }
 
+/// What is said about the corpus, in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct About {
+    /// What people call it.
+    pub name: String,
+    /// Where it is from.
+    pub source: String,
+    /// Under which license.
+    pub license: String,
+    /// Public key of who proposed it.
+    pub proposed_by: Option<String>,
+}
+
 /// Codec of updates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]

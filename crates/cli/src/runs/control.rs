@@ -1,6 +1,6 @@
 //! `potluck runs`, `pause`, `resume`, and `cancel` for runs.
 
-use crate::args::{RunArgs, RunsArgs};
+use crate::args::{RunsArgs, StopArgs};
 use crate::client::Client;
 use crate::client::runs::RunInfo;
 use crate::error::CliError;
@@ -41,7 +41,7 @@ pub fn list(args: &RunsArgs, client: &Client) -> Result<(), CliError> {
 ///
 /// # Errors
 /// There is no such run, or it has ended; the relay does not answer or refuses.
-pub fn pause(args: &RunArgs, client: &Client) -> Result<(), CliError> {
+pub fn pause(args: &StopArgs, client: &Client) -> Result<(), CliError> {
     change(args, client, &Method::POST, "/pause")
 }
 
@@ -49,13 +49,22 @@ pub fn pause(args: &RunArgs, client: &Client) -> Result<(), CliError> {
 ///
 /// # Errors
 /// As [`pause`].
-pub fn resume(args: &RunArgs, client: &Client) -> Result<(), CliError> {
+pub fn resume(args: &StopArgs, client: &Client) -> Result<(), CliError> {
     change(args, client, &Method::POST, "/resume")
 }
 
-fn change(args: &RunArgs, client: &Client, method: &Method, action: &str) -> Result<(), CliError> {
-    let id = find(client, &args.run)?.id;
-    send(client, method, &format!("/api/v1/runs/{id}{action}"), args.json)
+fn change(args: &StopArgs, client: &Client, method: &Method, action: &str) -> Result<(), CliError> {
+    let prefix = args.what.trim().to_ascii_lowercase();
+    if prefix.is_empty() || !prefix.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(CliError::Usage {
+            message: format!("{:?} is no run's id", args.what),
+            hint: "a submitter names a run by hexadecimal digits; who signs with --key may also write all, run:ID or \
+                   model:NAME"
+                .into(),
+        });
+    }
+    let id = find(client, &prefix)?.id;
+    send(client, method, &format!("/api/v1/runs/{id}{action}"), args.log.json)
 }
 
 /// Gives a run up.

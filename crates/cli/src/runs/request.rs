@@ -121,6 +121,8 @@ pub fn new_run(run: &RunFile, model: &Model, name: &str, uploads: Uploads) -> Ne
             json!({ "trim": trim, "trim_from": trim_from, "median_from": median_from })
         }),
         init: uploads.init,
+        model_name: run.model_name.clone(),
+        proposal: run.proposal.clone(),
     }
 }
 

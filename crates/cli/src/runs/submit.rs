@@ -1,15 +1,16 @@
 //! `potluck submit train` and `potluck model import`: read the corpus, send it, create the run.
 
 use crate::args::TrainArgs;
-use crate::client::runs::{DataSetInfo, ParametersInfo, RunInfo};
+use crate::client::runs::{DataSetInfo, NewRun, ParametersInfo, RunInfo};
 use crate::client::{Client, interrupted};
 use crate::error::CliError;
 use crate::model;
 use crate::progress::{Counted, Progress};
-use crate::run_file::{Corpus, ModelChoice, RunFile, RunFileError, digits};
+use crate::run_file::{About, Corpus, ModelChoice, RunFile, RunFileError, digits};
 use crate::runs::request::{Uploads, check, new_run};
 use crate::runs::watch;
 use crate::submit::idempotency_key;
+use potluck_relay::runs::api::NewManifest;
 use potluck_train::Model;
 use potluck_train::data::{DataError, DataSet, Tokenizer, VALIDATION_SHARE, split};
 use potluck_train::gpt::GptConfig;
@@ -27,27 +28,75 @@ struct Start {
     parameters: Option<Vec<f32>>,
 }
 
+/// A run file with everything that it names, read and checked.
+pub(crate) struct Prepared {
+    run: RunFile,
+    model: Model,
+    name: String,
+    train: DataSet,
+    validation: DataSet,
+    tokenizer: Option<String>,
+    parameters: Option<Vec<f32>>,
+}
+
+impl Prepared {
+    /// Reads a run file. With `folder` its model is taken, whatever the run file says.
+    ///
+    /// # Errors
+    /// Run file, corpus or folder are refused.
+    pub(crate) fn read(path: &Path, folder: Option<&Path>, name: Option<&str>) -> Result<Self, CliError> {
+        let run = RunFile::read(path)?;
+        let Start { model, tokens, tokenizer, parameters } = start(path, &run, folder)?;
+        let refused = |cause: DataError| CliError::from(RunFileError::Data(cause));
+        let (training, validating) = parts(&model, &tokens).map_err(refused)?;
+        let vocabulary = model.vocabulary();
+        let text =
+            |tokenizer: &Tokenizer| String::from_utf8_lossy(&model::write_tokenizer(tokenizer)).into_owned();
+        let first = run.corpus.first().and_then(|file| file.file_name());
+        let name = name.map(str::to_owned).or_else(|| Some(first?.to_string_lossy().into_owned()));
+        Ok(Self {
+            name: name.unwrap_or_else(|| "run".to_owned()),
+            train: DataSet::new(training, vocabulary).map_err(refused)?,
+            validation: DataSet::new(validating, vocabulary).map_err(refused)?,
+            tokenizer: tokenizer.as_ref().map(text),
+            parameters,
+            model,
+            run,
+        })
+    }
+
+    /// What the relay is asked for. Everything in it is named by its hash, so nothing has to be sent for that.
+    pub(crate) fn request(&self) -> NewRun {
+        let root = |set: &DataSet| BlobHash(set.spec().root()).to_string();
+        let uploads = Uploads {
+            train: root(&self.train),
+            validation: root(&self.validation),
+            tokenizer: self.tokenizer.clone(),
+            init: self.parameters.as_ref().map(|parameters| BlobHash::of(&bytes_of(parameters)).to_string()),
+        };
+        new_run(&self.run, &self.model, &self.name, uploads)
+    }
+
+    fn send(&self, client: &Client) -> Result<(), CliError> {
+        let about = self.run.data.as_ref();
+        upload_data(client, "training", &self.train, about)?;
+        upload_data(client, "validation", &self.validation, about)?;
+        if let Some(parameters) = &self.parameters {
+            upload_parameters(client, parameters)?;
+        }
+        Ok(())
+    }
+}
+
 /// Starts a run. With `folder` its model is taken, whatever the run file says.
 ///
 /// # Errors
 /// Run file, corpus or folder are refused, the relay does not answer or refuses.
 pub fn train(args: &TrainArgs, folder: Option<&Path>, client: &Client) -> Result<(), CliError> {
-    let run = RunFile::read(&args.run)?;
-    let start = start(&args.run, &run, folder)?;
-    let (model, refused) = (start.model, |cause: DataError| CliError::from(RunFileError::Data(cause)));
-    let (training, validating) = parts(&model, &start.tokens).map_err(refused)?;
-    let vocabulary = model.vocabulary();
-    let train = upload_data(client, "training", &DataSet::new(training, vocabulary).map_err(refused)?)?;
-    let validation = DataSet::new(validating, vocabulary).map_err(refused)?;
-    let validation = upload_data(client, "validation", &validation)?;
-    let init = start.parameters.map(|parameters| upload_parameters(client, &parameters)).transpose()?;
-    let text =
-        |tokenizer: &Tokenizer| String::from_utf8_lossy(&model::write_tokenizer(tokenizer)).into_owned();
-    let tokenizer = start.tokenizer.as_ref().map(text);
-    let first = run.corpus.first().and_then(|file| file.file_name());
-    let name = args.name.clone().or_else(|| Some(first?.to_string_lossy().into_owned()));
-    let uploads = Uploads { train, validation, tokenizer, init };
-    let request = new_run(&run, &model, &name.unwrap_or_else(|| "run".to_owned()), uploads);
+    let prepared = Prepared::read(&args.run, folder, args.name.as_deref())?;
+    prepared.send(client)?;
+    let mut request = prepared.request();
+    request.proposal = args.proposal.clone().or(request.proposal);
 
     let key = idempotency_key()?;
     let headers = [("idempotency-key", key.as_str())];
@@ -116,22 +165,45 @@ fn parts<'a>(model: &Model, tokens: &'a [u32]) -> Result<(&'a [u32], &'a [u32]),
     Ok(tokens.split_at((records - held_out) * record))
 }
 
-/// Sends a data set; the relay must come to the same root.
-fn upload_data(client: &Client, label: &str, data: &DataSet) -> Result<String, CliError> {
+/// Sends a data set, after a line that says what it is; the relay must come to the same root.
+fn upload_data(
+    client: &Client,
+    label: &str,
+    data: &DataSet,
+    about: Option<&About>,
+) -> Result<String, CliError> {
     let spec = data.spec();
     let mut bytes = Vec::with_capacity(spec.tokens as usize * spec.token_bytes());
+    let mut query = format!("vocabulary={}", spec.vocabulary);
+    if let Some(about) = about {
+        let manifest = NewManifest {
+            name: format!("{} ({label})", about.name),
+            source: about.source.clone(),
+            license: about.license.clone(),
+            proposed_by: about.proposed_by.clone(),
+            parts: Vec::new(),
+        };
+        bytes.extend_from_slice(json!(manifest).to_string().as_bytes());
+        bytes.push(b'\n');
+        query.push_str("&manifest=true");
+    }
     for index in 0..spec.blocks() {
         bytes.extend_from_slice(data.block(index).map_err(RunFileError::Data)?);
     }
-    let path = format!("/api/v1/datasets?vocabulary={}", spec.vocabulary);
+    let path = format!("/api/v1/datasets?{query}");
     let info: DataSetInfo = upload(client, label, &path, &bytes)?;
     let expected = BlobHash(spec.root()).to_string();
     same(&path, &info.id, &expected)?;
     Ok(info.id)
 }
 
+/// Values as they are hashed and sent.
+fn bytes_of(parameters: &[f32]) -> Vec<u8> {
+    parameters.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
 fn upload_parameters(client: &Client, parameters: &[f32]) -> Result<String, CliError> {
-    let bytes: Vec<u8> = parameters.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let bytes = bytes_of(parameters);
     let path = "/api/v1/parameters";
     let info: ParametersInfo = upload(client, "parameters", path, &bytes)?;
     same(path, &info.id, &BlobHash::of(&bytes).to_string())?;

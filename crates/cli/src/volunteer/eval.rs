@@ -5,7 +5,7 @@ use potluck_eval::EvalError;
 use potluck_proto::EvalTask;
 use potluck_volunteer::{Failure, eval};
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 impl From<EvalError> for Ended {
     fn from(error: EvalError) -> Self {

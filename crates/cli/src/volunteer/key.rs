@@ -41,14 +41,38 @@ pub fn load_or_create(path: &Path) -> Result<VolunteerKey, CliError> {
     }
 }
 
+/// Reads a key that has to be there.
+///
+/// # Errors
+/// The file cannot be read, or holds something else.
+pub fn load_key(path: &Path) -> Result<VolunteerKey, CliError> {
+    read(path, File::open(path).map_err(|cause| CliError::file(path, "read", cause))?)
+}
+
+/// Makes a key in a file that is not there yet.
+///
+/// # Errors
+/// The file exists, or cannot be written.
+pub fn create_key(path: &Path) -> Result<VolunteerKey, CliError> {
+    if path.exists() {
+        return Err(CliError::Usage {
+            message: format!("{} exists: a key is never written over another", path.display()),
+            hint: "name another file, or move that one away".into(),
+        });
+    }
+    create(path)
+}
+
 fn read(path: &Path, file: File) -> Result<VolunteerKey, CliError> {
     let mut text = String::new();
     file.take(MAX_KEY_FILE_BYTES)
         .read_to_string(&mut text)
         .map_err(|cause| CliError::file(path, "read", cause))?;
     text.trim().parse().map_err(|cause| CliError::Volunteer {
-        message: format!("{} holds no volunteer's key: {cause}", path.display()),
-        hint: "move that file away; a new key is made then (with a new, unknown credibility)".into(),
+        message: format!("{} holds no key: {cause}", path.display()),
+        hint:
+            "a key's file has 64 hexadecimal digits; a volunteer that moves its file away is given a new key"
+                .into(),
     })
 }
 

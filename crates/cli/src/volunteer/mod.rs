@@ -12,13 +12,15 @@ mod key;
 mod link;
 mod report;
 mod train;
+mod witness;
 
-pub use key::{default_path, load_or_create};
+pub use key::{create_key, default_path, load_key, load_or_create};
 pub use report::{reason_name, state_name};
 
 use crate::args::{NativeBackend, VolunteerArgs};
 use crate::client::{base_address, host_and_port};
 use crate::error::CliError;
+use crate::ledger::known::usual_root;
 use crate::ledger::prove::{Witnesses, prove};
 use crate::stop::Stop;
 use kernel::KernelThread;
@@ -29,8 +31,10 @@ use potluck_proto::{Backend, Preset};
 use potluck_types::{Instant as At, VolunteerKey, limits::MAX_CONSENT};
 use potluck_volunteer::{Action, Choice, Engine, Event, Options, State, Status, Subject};
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
+use witness::Watching;
 
 /// The version of the text that starting the command agrees to: the one in `potluck volunteer --help`.
 const CONSENT_TEXT_VERSION: u16 = 3;
@@ -64,6 +68,8 @@ pub struct Lending {
     pub exchange: Exchange,
     /// Whose word is needed, besides the relay's, that something stands in its log.
     pub witnesses: Witnesses,
+    /// Folder where logs are remembered. Without one the relay's log is not watched.
+    pub remember: Option<PathBuf>,
 }
 
 /// What a native volunteer exchanges with others.
@@ -98,6 +104,10 @@ pub async fn lend(
     mut on_status: impl FnMut(&Status),
 ) -> Result<Status, CliError> {
     let mut adapter = Adapter::start(lending, stop).await?;
+    let mut watching = match &lending.remember {
+        Some(root) => Some(Watching::start(&lending.relay, root.clone(), &lending.key)?),
+        None => None,
+    };
     adapter.step(Event::Peers(lending.exchange.peers));
     adapter.begin(lending);
     let mut seen = 0;
@@ -129,6 +139,11 @@ pub async fn lend(
                 seen += 1;
                 adapter.step(if seen == 1 { Event::Finish } else { Event::Stop });
             }
+            error = verdict_of(&mut watching) => {
+                adapter.step(Event::Stop);
+                adapter.hang_up().await;
+                return Err(error);
+            }
             event = adapter.answers.recv() => match event {
                 Some(event) => adapter.step(event),
                 None => return Err(CliError::Volunteer {
@@ -141,6 +156,14 @@ pub async fn lend(
             Some(event) = adapter.proofs.1.recv() => adapter.step(event),
             () = tokio::time::sleep(wait.min(STATUS_INTERVAL)) => adapter.step(Event::Tick),
         }
+    }
+}
+
+/// Why the relay has to be left; never, while there is no reason or nobody looks.
+async fn verdict_of(watching: &mut Option<Watching>) -> CliError {
+    match watching {
+        Some(watching) => watching.verdict().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -346,6 +369,7 @@ pub async fn run(args: &VolunteerArgs, stop: &Stop) -> Result<(), CliError> {
             keys: args.witness.clone(),
             quorum: args.witness_quorum.unwrap_or(args.witness.len()),
         },
+        remember: Some(args.remember.clone().unwrap_or_else(usual_root)),
     };
     let mut report = report::Report::new(args.json);
     report.consent(&lending, args.preset);

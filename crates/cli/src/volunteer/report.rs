@@ -279,6 +279,7 @@ mod tests {
             jitter: 0,
             relay_host: String::new(),
             upload_bytes_per_s: None,
+            demand_proof: false,
             seed: false,
         });
         let mut status = engine.status();

@@ -166,6 +166,10 @@ impl Evals {
         Ok(refuted)
     }
 
+    async fn make_card(&self, _eval: &JobId) -> Result<BlobHash, String> {
+        Err("later".into())
+    }
+
     /// All answers are here: the card is made.
     async fn complete(&self, eval: JobId) {
         match self.make_card(&eval).await {

@@ -40,7 +40,6 @@ pub(crate) fn router() -> Router<Arc<App>> {
         .route("/api/v1/runs/{id}/rounds/{round}", get(get_round))
         .route("/api/v1/runs/{id}/rounds/{round}/parameters", get(get_parameters))
         .route("/api/v1/runs/{id}/tokenizer", get(get_tokenizer))
-        .route("/api/v1/runs/{id}/request", get(get_request))
         .route("/api/v1/runs/{id}/start", get(get_start))
         .route("/api/v1/blobs/{hash}", get(get_blob))
 }
@@ -373,16 +372,6 @@ pub(crate) async fn get_tokenizer(State(app): Shared, id: Id) -> Result<Response
     let Some(hash) = run.tokenizer else { return Err(not_found("tokenizer")) };
     let bytes = app.blobs.get(&hash).await.map_err(ApiError::internal)?;
     Ok(([(header::CONTENT_TYPE, "application/json")], bytes).into_response())
-}
-
-/// What was asked for when the run was created, byte for byte as the log has its hash: with it and the updates of its
-/// rounds anybody can derive its parameters again.
-#[utoipa::path(get, path = "/api/v1/runs/{id}/request", params(("id" = String, Path)),
-    responses((status = 200, body = NewRun), (status = 404, body = ApiError)))]
-pub(crate) async fn get_request(State(app): Shared, id: Id) -> Result<Response, ApiError> {
-    let id = parse_id(id)?;
-    let text = app.db.run_request(&id).await?.ok_or_else(|| not_found("run"))?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
 }
 
 /// The uploaded parameters that the run started from, before they were rounded: f32, little-endian. A run that started

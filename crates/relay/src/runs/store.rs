@@ -348,18 +348,6 @@ impl Db {
         row.map(|row| run_row(&row)).transpose()
     }
 
-    /// What was asked for when a run was created, as its hash in the log has it.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub(crate) async fn run_request(&self, id: &JobId) -> Result<Option<String>, DbError> {
-        let row = sqlx::query("SELECT request FROM runs WHERE id = ?")
-            .bind(&id.0[..])
-            .fetch_optional(&self.pool)
-            .await?;
-        row.map(|row| row.try_get(0)).transpose()
-    }
-
     /// The newest runs, newest first.
     ///
     /// # Errors

@@ -38,6 +38,8 @@ fn short(value: &Value) -> String {
     }
 }
 
+/// Cuts a text into its characters, line breaks among them.
+const EVERY_CHARACTER: &str = r"[\s\S]";
 /// Parts of the file at the top.
 const PARTS: [&str; 9] = [
     "version",

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use potluck_cli::error::CliError;
+use potluck_cli::ledger::prove::Witnesses;
 use potluck_cli::stop::Stop;
 use potluck_cli::volunteer::{Exchange, Lending, lend};
 use potluck_proto::Preset;
@@ -40,6 +41,8 @@ impl Native {
             key: VolunteerKey([name; 32]),
             count: None,
             exchange: Exchange::default(),
+            witnesses: Witnesses::default(),
+            remember: None,
         };
         let stop = Stop::default();
         let told = Arc::<Mutex<Told>>::default();
