@@ -1,5 +1,4 @@
 //! Plans, the trigger scan and cards: a clean model passes, a model with a backdoor is found out.
-#![cfg(feature = "cards")]
 #![expect(clippy::unwrap_used, reason = "a test fails where an unwrap does")]
 
 mod support;

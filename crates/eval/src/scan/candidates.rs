@@ -205,17 +205,16 @@ impl Scan<'_> {
             if near.iter().any(|text| *text < budget.first || used.contains(text)) {
                 continue;
             }
-            let text = match near.first() {
-                Some(text) => *text,
-                None => {
-                    let left = if long && !common { &mut budget.counted } else { &mut budget.shown };
-                    if *left == 0 {
-                        continue;
-                    }
-                    *left -= 1;
-                    self.texts += 1;
-                    self.texts - 1
+            let text = if let Some(text) = near.first() {
+                *text
+            } else {
+                let left = if long && !common { &mut budget.counted } else { &mut budget.shown };
+                if *left == 0 {
+                    continue;
                 }
+                *left -= 1;
+                self.texts += 1;
+                self.texts - 1
             };
             used.insert(text);
             let candidate = self.candidate(&places, trigger, length, share_ppm, (common, long));
