@@ -10,8 +10,8 @@ pub use governance::{
     SignArgs, SignOffArgs, StopArgs, VoteArgs,
 };
 pub use train::{
-    ExportArgs, GenerateArgs, ImportArgs, LogitsArgs, ModelArgs, ModelCommand, RebuildArgs, ReplayArgs, RunsArgs,
-    TrainArgs, WatchArgs,
+    ExportArgs, GenerateArgs, ImportArgs, LogitsArgs, ModelArgs, ModelCommand, RebuildArgs, ReplayArgs,
+    RunsArgs, TrainArgs, WatchArgs,
 };
 
 use crate::error::AFTER_HELP;

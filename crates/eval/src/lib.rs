@@ -12,11 +12,19 @@
 //! Everything here is a function of its arguments: no clock, no randomness of its own, no I/O.
 
 pub mod answers;
+#[cfg(feature = "cards")]
+pub mod card;
 pub mod check;
 pub mod error;
 pub mod items;
+#[cfg(feature = "cards")]
+pub mod plan;
 pub mod run;
+#[cfg(feature = "cards")]
+pub mod scan;
 pub mod settle;
+#[cfg(feature = "cards")]
+pub mod stats;
 
 pub use answers::{Answer, Answers};
 pub use check::{CheckError, Checker, check, compare};

@@ -12,8 +12,8 @@ use crate::runs::Runs;
 use crate::turn::TurnServers;
 use potluck_proto::{BlobRequest, MeshSettings, Message};
 use potluck_schedule::{
-    CheckVerdict, EvalError, EvalInput, EvalProgress, EvalSpec, Input, JobProgress, MeshPicture, Output, Relay, RunError, RunInput, RunProgress, RunSpec,
-    Ticket, Totals,
+    CheckVerdict, EvalError, EvalInput, EvalProgress, EvalSpec, Input, JobProgress, MeshPicture, Output,
+    Relay, RunError, RunInput, RunProgress, RunSpec, Ticket, Totals,
 };
 use potluck_types::limits::MAX_QUEUED_FRAMES;
 use potluck_types::{BlobHash, Instant, JobId, SessionId};
@@ -150,7 +150,11 @@ impl Core {
     }
 
     /// Adds an eval, of which these shards are durable, or says why it cannot be held.
-    pub(crate) async fn add_eval(&self, spec: EvalSpec, done: Vec<u32>) -> Result<Result<(), EvalError>, Gone> {
+    pub(crate) async fn add_eval(
+        &self,
+        spec: EvalSpec,
+        done: Vec<u32>,
+    ) -> Result<Result<(), EvalError>, Gone> {
         let (reply, answer) = oneshot::channel();
         self.tell(Command::AddEval { spec: Box::new(spec), done, reply }).await?;
         answer.await.map_err(|_| Gone)

@@ -25,7 +25,9 @@ impl From<TokenizerError> for ModelError {
         match error {
             TokenizerError::Part { part, found, expected } => Self::Tokenizer { part, found, expected },
             TokenizerError::Data(error) => error.into(),
-            other => Self::Tokenizer { part: "the file".into(), found: other.to_string(), expected: "GPT-2's" },
+            other => {
+                Self::Tokenizer { part: "the file".into(), found: other.to_string(), expected: "GPT-2's" }
+            }
         }
     }
 }

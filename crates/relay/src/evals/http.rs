@@ -121,7 +121,8 @@ pub(crate) async fn sample_candidate(
     id: Id,
     body: Result<Json<NewSample>, JsonRejection>,
 ) -> Answer<Sample> {
-    let Json(new) = body.map_err(|error| bad(error.body_text(), "send prompt, tokens, seed and temperature"))?;
+    let Json(new) =
+        body.map_err(|error| bad(error.body_text(), "send prompt, tokens, seed and temperature"))?;
     let row = find(&app, id).await?;
     // Anybody may ask for this: it must not keep submitters waiting.
     let _slot = app.rebuilds.acquire().await.map_err(ApiError::internal)?;

@@ -12,9 +12,9 @@ use crate::runs::rebuild::rebuilt;
 use crate::runs::store::RunRow;
 use crate::runs::tokenizer;
 use axum::http::StatusCode;
+use potluck_eval::Items;
 use potluck_eval::plan::{HeldOut, Inputs, MAX_SOURCES, Plan, Settings};
 use potluck_eval::scan::Part;
-use potluck_eval::Items;
 use potluck_governance::statement::Target;
 use potluck_governance::{Body, entry};
 use potluck_proto::{BlobRef, EvalTask, ModelSpec};
@@ -118,12 +118,12 @@ impl Material {
         Ok(Self { config, tokenizer, training: data.train.tokens(), parts, held_out })
     }
 
-    /// The plan. Seconds of work.
-    pub(super) fn plan(&self, secret: &[u8; 32], hasty: bool) -> Result<Plan, ApiError> {
+    /// Hands on what a plan and its card are made from.
+    pub(super) fn inputs<T>(&self, secret: &[u8; 32], hasty: bool, make: impl FnOnce(&Inputs<'_>) -> T) -> T {
         let held_out: Vec<HeldOut<'_>> =
             self.held_out.iter().map(|(name, tokens)| HeldOut { name, tokens }).collect();
         let settings = if hasty { Settings::hasty() } else { Settings::default() };
-        let plan = Plan::new(&Inputs {
+        make(&Inputs {
             config: &self.config,
             tokenizer: &self.tokenizer,
             held_out: &held_out,
@@ -131,7 +131,12 @@ impl Material {
             parts: &self.parts,
             secret,
             settings: &settings,
-        });
+        })
+    }
+
+    /// The plan. Seconds of work.
+    fn plan(&self, secret: &[u8; 32], hasty: bool) -> Result<Plan, ApiError> {
+        let plan = self.inputs(secret, hasty, Plan::new);
         plan.map_err(|error| refused("no_eval", error.to_string(), "change the run's data, or its model"))
     }
 }
@@ -167,10 +172,9 @@ pub(super) async fn create(
     })?;
     let mut targets = Vec::new();
     for text in &new.without {
-        let target: Target = text
-            .replacen("dataset:", "data_set:", 1)
-            .parse()
-            .map_err(|error| refused("bad_without", format!("{error}"), "write volunteer:KEY or data_set:ID"))?;
+        let target: Target = text.replacen("dataset:", "data_set:", 1).parse().map_err(|error| {
+            refused("bad_without", format!("{error}"), "write volunteer:KEY or data_set:ID")
+        })?;
         targets.push(target);
     }
     targets.sort();
@@ -286,14 +290,17 @@ impl Evals {
         if let Some(hash) = row.incumbent {
             let bytes = self.0.blobs.get(&hash).await.map_err(ApiError::internal)?;
             let values = potluck_eval::parameters(&bytes, &config).map_err(|error| {
-                refused("other_sizes", error.to_string(), "the version in use has other sizes: it cannot be compared")
+                refused(
+                    "other_sizes",
+                    error.to_string(),
+                    "the version in use has other sizes: it cannot be compared",
+                )
             })?;
             models.insert(hash, Arc::new(values));
         }
         let (secret, hasty) = (row.secret, row.hasty);
-        let planned = tokio::task::spawn_blocking(move || {
-            material.plan(&secret, hasty).map(|plan| (material, plan))
-        });
+        let planned =
+            tokio::task::spawn_blocking(move || material.plan(&secret, hasty).map(|plan| (material, plan)));
         let (material, plan) = planned.await.map_err(ApiError::internal)??;
         let model: ModelSpec = run.request.model.into();
         let mut shards = Vec::new();
@@ -325,7 +332,7 @@ impl Evals {
         let spec = EvalSpec { id: row.eval, name, shards: tasks, copies: COPIES };
         spec.check().map_err(|error| refused("no_eval", error.to_string(), "evaluate a smaller model"))?;
         let candidate = row.parameters.hash;
-        Ok((Arc::new(Open { config, models, shards, secret, candidate, material, plan }), spec))
+        Ok((Arc::new(Open { config, models, shards, secret, candidate, hasty, material, plan }), spec))
     }
 
     /// Goes on with the evals that were under way.
@@ -346,8 +353,7 @@ impl Evals {
     async fn resume_one(&self, app: &App, row: &CandidateRow) -> Result<(), ApiError> {
         let run = app.db.run(&row.run).await?.ok_or_else(|| ApiError::not_found("run"))?;
         let bytes = self.0.blobs.get(&row.parameters.hash).await.map_err(ApiError::internal)?;
-        let parameters =
-            potluck_eval::parameters(&bytes, &config_of(&run)?).map_err(ApiError::internal)?;
+        let parameters = potluck_eval::parameters(&bytes, &config_of(&run)?).map_err(ApiError::internal)?;
         let (open, spec) = self.begin(app, &run, row, parameters).await?;
         let shards = self.0.db.eval_shards(&row.eval).await?;
         let same = |(task, shard): (&EvalTask, &ShardRow)| {
@@ -393,5 +399,8 @@ pub(super) async fn sample(app: &App, row: &CandidateRow, new: NewSample) -> Res
         let tokens = generate(&mut model, &prompt, new.tokens as usize, &sampling);
         tokenizer.decode(&tokens.map_err(|error| error.to_string())?).map_err(|error| error.to_string())
     });
-    written.await.map_err(ApiError::internal)?.map_err(|error| refused("no_text", error, "try another prompt"))
+    written
+        .await
+        .map_err(ApiError::internal)?
+        .map_err(|error| refused("no_text", error, "try another prompt"))
 }

@@ -1,13 +1,14 @@
 //! Candidates and their evals: what the machine asks for is carried out here, off the async threads.
 //!
 //! `intake.rs` makes a candidate of a run's parameters, cuts its eval into shards, and finds open ones again after a restart;
-//! `store.rs` has the records; `http.rs` is their part of the API, in the types of `api.rs`. What is asked, whose answers are
+//! `card.rs` makes the eval card; `store.rs` has the records; `http.rs` is their part of the API, in the types of `api.rs`. What is asked, whose answers are
 //! wrong and what stands on the card is decided in `potluck-eval`, who is asked in `potluck-schedule`, and what follows from a
 //! card in `potluck-governance`.
 //!
 //! Architecture invariant: the machine hears that a shard is settled when its answers and their entries in the log are on disk.
 
 pub mod api;
+mod card;
 pub(crate) mod http;
 mod intake;
 pub(crate) mod store;
@@ -53,6 +54,7 @@ struct Open {
     secret: [u8; 32],
     candidate: BlobHash,
     /// What it is made from, for the card.
+    hasty: bool,
     material: intake::Material,
     plan: Plan,
 }
@@ -74,8 +76,7 @@ impl Open {
         let claims: Vec<BlobHash> = right.iter().map(|answer| answer.claim.hash).collect();
         let drawn = draw(&self.secret, &claims, items.items().len());
         let results: Vec<&[u8]> = right.iter().map(|answer| answer.result.as_slice()).collect();
-        let wrong =
-            settle(&mut checker, items, &results, &drawn).map_err(|error| error.to_string())?;
+        let wrong = settle(&mut checker, items, &results, &drawn).map_err(|error| error.to_string())?;
         let wrong = wrong.into_iter().filter_map(|at| right.get(at)).chain(&torn);
         Ok(wrong.map(|answer| answer.volunteer).collect())
     }
@@ -164,10 +165,6 @@ impl Evals {
             tracing::info!(%eval, shard, ?refuted, "wrong answers");
         }
         Ok(refuted)
-    }
-
-    async fn make_card(&self, _eval: &JobId) -> Result<BlobHash, String> {
-        Err("later".into())
     }
 
     /// All answers are here: the card is made.

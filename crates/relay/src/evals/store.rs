@@ -166,7 +166,8 @@ impl Db {
     /// What SQLite says.
     pub(crate) async fn candidate(&self, hash: &BlobHash) -> Result<Option<CandidateRow>, DbError> {
         let query = format!("SELECT {COLUMNS} FROM candidates WHERE parameters = ?");
-        let row = sqlx::query(sqlx::AssertSqlSafe(query)).bind(&hash.0[..]).fetch_optional(&self.pool).await?;
+        let row =
+            sqlx::query(sqlx::AssertSqlSafe(query)).bind(&hash.0[..]).fetch_optional(&self.pool).await?;
         row.map(|row| candidate(&row)).transpose()
     }
 

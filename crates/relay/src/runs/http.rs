@@ -3,8 +3,8 @@
 
 use super::api::{DataSetInfo, NewRun, ParametersInfo, RoundRecord, RunHash, RunInfo, UpdateRecord};
 use super::intake::{self, MAX_TOKENIZER_BYTES, le_bytes};
-use super::parameters::parameters_after;
 use super::manifest::ManifestInfo;
+use super::parameters::parameters_after;
 use super::store::{RunRow, RunState};
 use crate::api::ApiError;
 use crate::http::{Answer, App, Id, Shared, Waiting, bad, idempotency_key};

@@ -87,20 +87,14 @@ pub(crate) async fn rebuilt(
         return Err(refused(what, "GET /api/v1/runs/ID/rounds/ROUND lists who took part"));
     }
     if built.left_out == built.updates {
-        let what =
-            format!("all {} updates would be left out: nothing of the run remains", built.updates);
+        let what = format!("all {} updates would be left out: nothing of the run remains", built.updates);
         return Err(refused(what, "leave out less, or start a run on other data"));
     }
     Ok(built.parameters)
 }
 
 /// What is left out, as the rounds know it.
-async fn resolve(
-    app: &App,
-    train: &BlobHash,
-    tokens: u64,
-    targets: &[Target],
-) -> Result<Without, ApiError> {
+async fn resolve(app: &App, train: &BlobHash, tokens: u64, targets: &[Target]) -> Result<Without, ApiError> {
     let mut without = Without::default();
     let parts = app.db.manifest(train).await?.map(|manifest| manifest.ranges()).unwrap_or_default();
     for target in targets {
