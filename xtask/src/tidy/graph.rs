@@ -77,6 +77,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "potluck-volunteer",
         ],
     ),
+    ("potluck-web-trust", &["potluck-types", "potluck-ledger", "potluck-governance"]),
     (
         "potluck-sim",
         &[
@@ -100,6 +101,7 @@ const SERIALIZING: &[&str] = &[
     "potluck-cli",
     "potluck-mesh",
     "potluck-web",
+    "potluck-web-trust",
     "potluck-tests",
     "xtask",
 ];
