@@ -124,7 +124,8 @@ async fn assert_proved(tab: &Tab, key: &VerifierKey) {
     let (older, newer) = evidence.verify(key.name(), key).unwrap();
     assert!(older.head().size <= newer.head().size);
     // It was sent to the relay, which may or may not want to know.
-    let sent = "performance.getEntriesByType('resource').some((one) => one.name.endsWith('/api/v1/log/forks'))";
+    let sent =
+        "performance.getEntriesByType('resource').some((one) => one.name.endsWith('/api/v1/log/forks'))";
     until(tab, sent).await;
 }
 

@@ -29,6 +29,7 @@ const STAMP: &str = ".built";
 /// A module that pages and tabs load only when they need it, in a folder of its own.
 struct Module {
     package: &'static str,
+    features: &'static [&'static str],
     profile: &'static str,
     /// Of the module and its folder.
     name: &'static str,
@@ -41,18 +42,28 @@ struct Module {
 /// Models written with burn.
 const BURN: Module = Module {
     package: "potluck-web-burn",
+    features: &[],
     profile: "wasm-burn",
     name: "burn",
     sources: &["crates/web-burn", "crates/burn", "crates/train"],
     what: "build the module of burn (the first time some minutes)",
 };
-/// The public log in the browser.
+/// The public log for tabs that lend: witness and receipts.
 const TRUST: Module = Module {
     package: "potluck-web-trust",
+    features: &[],
     profile: "wasm-trust",
     name: "trust",
-    sources: &["crates/web-trust", "crates/ledger", "crates/governance", "crates/types"],
+    sources: &["crates/web-trust", "crates/ledger", "crates/types"],
     what: "build the module of the public log",
+};
+/// The public log for pages that people read: all of that, whole logs and statements.
+const GOVERNANCE: Module = Module {
+    features: &["--features", "governance"],
+    name: "governance",
+    sources: &["crates/web-trust", "crates/ledger", "crates/governance", "crates/types"],
+    what: "build the module of the governance pages",
+    ..TRUST
 };
 
 /// Builds the site, all of it, unless it is newer than its sources.
@@ -61,11 +72,12 @@ pub(crate) fn build() -> Result<()> {
     BURN.build()
 }
 
-/// Builds the page, its engine and the module of the public log, unless they are newer than their sources. A module of
+/// Builds the pages, the engine and the modules of the public log, unless they are newer than their sources. A module of
 /// burn that is there stays.
 pub(crate) fn page() -> Result<()> {
     engine()?;
-    TRUST.build()
+    TRUST.build()?;
+    GOVERNANCE.build()
 }
 
 fn engine() -> Result<()> {
@@ -79,7 +91,7 @@ fn engine() -> Result<()> {
     let tools = tools::all()?;
     let started = SystemTime::now();
     // Trunk makes the folder anew.
-    let modules = [BURN, TRUST].map(|Module { name, .. }| {
+    let modules = [BURN, TRUST, GOVERNANCE].map(|Module { name, .. }| {
         let [there, kept] = [dist.join(name), root.join("target/wasm/kept").join(name)];
         (move_folder(&there, &kept), there, kept)
     });
@@ -102,7 +114,7 @@ fn engine() -> Result<()> {
 impl Module {
     /// Builds it, unless it is newer than its sources.
     fn build(&self) -> Result<()> {
-        let Self { package, profile, name, sources, what } = self;
+        let Self { package, features, profile, name, sources, what } = self;
         let folder = root().join("dist").join(name);
         let stamp = folder.join(STAMP);
         if !is_stale(&stamp, &[*sources, &["Cargo.toml", "Cargo.lock"]].concat()) {
@@ -114,6 +126,7 @@ impl Module {
         let step = Step::start(what);
         let mut build = cargo();
         build.args(["build", "--quiet", "--target", wasm::TARGET, "--profile", profile, "-p", package]);
+        build.arg("--no-default-features").args(*features);
         toolchain.apply(&mut build);
         must_quietly(&mut build, "look at what the compiler says above")?;
         let built = root().join("target/wasm").join(wasm::TARGET).join(profile);

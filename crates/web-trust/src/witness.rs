@@ -5,6 +5,7 @@ use potluck_ledger::{
     Accepted, AddCheckpoint, CheckpointError, ForkEvidence, KeyKind, LogFile, SignerKey, Suspicion, TreeHash,
     VerifierKey, Witness, WitnessError, cosigner_seed, root_tiles,
 };
+use potluck_types::VolunteerId;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -194,10 +195,7 @@ fn cosigner(secret: &[u8; 32]) -> Result<SignerKey, Problem> {
         SignerKey::from_seed(name, KeyKind::CosignatureV1, &seed).map_err(|error| error.to_string())
     };
     let public = *named("potluck")?.verifier().public_key();
-    named(&format!(
-        "potluck/witness/{}",
-        potluck_governance::Key(public).to_string().get(..16).unwrap_or_default()
-    ))
+    named(&format!("potluck/witness/{}", VolunteerId(public).to_string().get(..16).unwrap_or_default()))
 }
 
 fn fork(size: u64, evidence: &ForkEvidence) -> Verdict {
