@@ -5,18 +5,26 @@ const MAX_ANSWER_BYTES = 17 << 20;
 /** Longest time that a log may be silent before its file counts as not there, in milliseconds. */
 const SILENCE_MS = 30_000;
 
-let loading = null;
+const loading = new Map();
 
-/** The module: `Witness`, `Receipts`, `Reader`, `statementText` and so on. */
-export function load() {
-  loading ??= (async () => {
-    const trust = await import("./trust/trust.js");
-    await trust.default();
-    return trust;
-  })();
-  loading.catch(() => { loading = null; });
-  return loading;
+function module(name) {
+  if (!loading.has(name)) {
+    const loaded = (async () => {
+      const trust = await import(`./${name}/${name}.js`);
+      await trust.default();
+      return trust;
+    })();
+    loaded.catch(() => loading.delete(name));
+    loading.set(name, loaded);
+  }
+  return loading.get(name);
 }
+
+/** The small module: `Witness`, `Receipts`, `publicKey`. */
+export const load = () => module("trust");
+
+/** All of it: also `Reader`, `statementText`, `checkStatement`, `documentHash`, `blobHash`. */
+export const loadGovernance = () => module("governance");
 
 /** The relay says no: `status` is its number. Other errors mean that it does not answer. */
 export class Refusal extends Error {
