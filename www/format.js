@@ -35,6 +35,11 @@ export function time(seconds) {
   return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
 }
 
+const day = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "short" });
+
+/** Milliseconds since 1970 -> "Mar 3, 2026, 14:05" */
+export const date = (ms) => day.format(new Date(ms));
+
 /** Power that a busy device draws beyond an idle one, in watts: a rough guess, which the page says. */
 const WATTS = { webgpu: 40, wasm: 12 };
 

@@ -8,6 +8,7 @@ import * as inputs from "./inputs.js";
 import { Session } from "./session.js";
 import { follow } from "./training.js";
 import * as view from "./view.js";
+import * as witness from "./witness.js";
 
 const at = (id) => document.getElementById(id);
 const { body } = document;
@@ -15,6 +16,8 @@ const sheet = at("sheet");
 
 /** The lending at hand. */
 let session = null;
+/** Who looks at the relay's log: as long as the tab lends, and on after an alarm that is no proof yet. */
+let watch = null;
 /** Conditions that the person says to ignore. */
 let ignore = { hidden: false, onBattery: false, mobileData: false };
 /** What the engine said last. */
@@ -55,6 +58,9 @@ function ask() {
   at("memory").textContent = identity.wantsNoMemory()
     ? "Your browser asks not to be remembered: the name is forgotten with this tab."
     : "The name and at most 128 MB of inputs are kept in this browser until you remove them.";
+  at("cosigns").textContent = identity.wantsNoMemory()
+    ? "It signs nothing, since your browser asks not to be remembered."
+    : "It signs what it found with a key of its own, which does not show this browser’s name.";
   sheet.showModal();
   at("sheet-title").focus();
   introduce();
@@ -73,9 +79,9 @@ async function introduce() {
 }
 
 /** The person agreed. */
-function begin(event) {
+async function begin(event) {
   // Scripts cannot agree for a person.
-  if (!event.isTrusted || session) return;
+  if (!event.isTrusted || session || witness.alarm()) return;
   const preset = document.querySelector("input[name=preset]:checked").value;
   ignore = { hidden: isOn("hidden-run"), onBattery: false, mobileData: false };
   setSwitch("hidden-now", ignore.hidden);
@@ -92,16 +98,101 @@ function begin(event) {
   at("running").hidden = false;
   view.redraw();
   at("running-title").focus();
-  session = new Session({ key: identity.key(), onView: hear, onEnd: end });
-  session.start({
-    preset,
-    backend: at("choice").value,
-    hours: Number(at("hours").value),
-    conditions: around.conditions(),
-    ignore,
-    peers: !isOn("relay-only"),
+  const settings = { preset, backend: at("choice").value, hours: Number(at("hours").value) };
+  const key = identity.key();
+  if (await isSound(key)) lend(key, settings);
+}
+
+/** Looks at the relay's log before anything is computed for it, and from then on. */
+async function isSound(key) {
+  view.state("starting", "Checking the relay’s public log.");
+  watch?.end();
+  const mine = new witness.Watch({
+    key,
+    onLook: looked,
+    onAlarm: alarmed,
+    onUnchecked: (why) => unchecked(why, "for two minutes, while it gave work"),
+    isWorking: () => last?.state === "running",
   });
+  watch = mine;
+  const found = await mine.start();
+  // Stopped meanwhile.
+  if (watch !== mine || stopping) return false;
+  if (found.state === "unchecked") unchecked(found.why, "before work began");
+  return ["consistent", "none"].includes(found.state);
+}
+
+function lend(key, settings) {
+  session = new Session({ key, log: witness.memory(), onView: hear, onEnd: end });
+  session.start({ ...settings, conditions: around.conditions(), ignore, peers: !isOn("relay-only") });
   around.observe();
+}
+
+/** What a look at the log came to. */
+function looked({ state, size, why }) {
+  body.dataset.log = state;
+  if (size !== undefined) body.dataset.logSize = size;
+  if (!session && !witness.alarm() && state === "silent") view.state("starting", "The relay does not answer; trying again.");
+  const words = { consistent: "unchanged", none: "this relay keeps none", silent: "no answer", unchecked: "cannot be checked" };
+  at("log-state").textContent = words[state] ?? "not checked yet";
+  at("log-note").textContent = state === "consistent" ? `${format.count(size)} entries, all that this browser saw among them` : why ?? "";
+}
+
+/** The log contradicts what this browser remembers: nothing more is computed for this relay. */
+function alarmed({ kind }) {
+  // What is no proof may become one.
+  if (kind === "fork") endWatch();
+  const mine = watch;
+  watch = null;
+  if (session) session.kill();
+  else end({});
+  watch = mine;
+  showAlarm();
+  at("alarm-title").focus();
+}
+
+/** The relay's log cannot be checked: no work without it. */
+function unchecked(why, when) {
+  const failed = `The relay’s public log could not be checked ${when}: ${why}`;
+  if (session) session.fail(failed);
+  else end({ failed });
+}
+
+function endWatch() {
+  watch?.end();
+  watch = null;
+}
+
+const ALARMS = {
+  fork: ["This relay shows two histories", "The evidence proves it to everybody who has the log’s key; the relay was told."],
+  rollback: ["Entries are gone from this relay’s log", "The evidence is what the relay signed before and what it shows now."],
+  key: ["This relay’s log has another key", "The evidence is both keys, and the last checkpoint under the old one."],
+};
+
+/** Shows why this browser does not work for this relay, if it does not. */
+function showAlarm() {
+  const found = witness.alarm();
+  at("alarm").hidden = !found;
+  at("lend").disabled = Boolean(found);
+  body.dataset.alarm = found?.kind ?? "";
+  if (!found) return;
+  const [title, evidence] = ALARMS[found.kind] ?? ALARMS.rollback;
+  body.dataset.state = "failed";
+  at("notice").hidden = true;
+  at("alarm-title").textContent = title;
+  at("alarm-text").textContent = `On ${format.date(found.at)} this browser saw: ${sentence(found.message)}`;
+  at("alarm-evidence").textContent = evidence;
+  at("live").textContent = `${title}. ${found.message}`;
+}
+
+function saveEvidence() {
+  const { kind, evidence } = witness.alarm() ?? {};
+  if (!evidence) return;
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([evidence], { type: "text/plain" }));
+  link.download = `potluck-${kind}-${location.host.replace(":", "-")}.txt`;
+  link.click();
+  URL.revokeObjectURL(link.href);
 }
 
 function hear(heard) {
@@ -125,6 +216,7 @@ function showOverride(state) {
 /** The lending is over. */
 function end({ failed, expired }) {
   session = null;
+  endWatch();
   const results = last?.accepted ?? 0;
   body.dataset.accepted = results;
   body.dataset.rejected = last?.rejected ?? 0;
@@ -132,6 +224,7 @@ function end({ failed, expired }) {
   at("running").hidden = true;
   at("idle").hidden = false;
   at("forget").hidden = !identity.isKnown();
+  at("notice-receipts").hidden = !identity.isKnown();
   if (failed !== undefined) notice("failed", "This tab cannot compute", `${sentence(failed)} You can try again.`);
   else notice("finished", results ? "Thank you" : "Stopped", thanks(results, seconds));
   document.title = "Potluck: lend this tab";
@@ -163,10 +256,10 @@ function notice(state, title, words) {
 }
 
 function stop() {
-  if (!session) return;
   stopping = true;
   at("reason").textContent = "Stopping.";
-  session.stop();
+  if (session) session.stop();
+  else if (watch) end({});
 }
 
 at("lend").addEventListener("click", (event) => {
@@ -207,8 +300,18 @@ at("forget").addEventListener("click", () => {
   identity.forget();
   session?.forget();
   inputs.forget();
+  witness.forget();
   at("forget").hidden = true;
   at("live").textContent = "This browser is forgotten.";
+});
+at("evidence").addEventListener("click", saveEvidence);
+at("start-anew").addEventListener("click", (event) => {
+  if (!event.isTrusted) return;
+  endWatch();
+  witness.startAnew();
+  body.dataset.state = "idle";
+  showAlarm();
+  at("lend").focus();
 });
 around.onChange((conditions) => {
   session?.conditions(conditions);
@@ -220,5 +323,6 @@ addEventListener("resize", () => view.redraw());
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => view.redraw());
 
 at("forget").hidden = !identity.isKnown();
+showAlarm();
 preselect();
 follow();

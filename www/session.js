@@ -1,7 +1,7 @@
 // One lending, from consent to its end: owns the Worker, and makes sure that Stop really stops.
 
 /** The version of the consent text on this page. Raise it with every change of what people agree to. */
-export const TEXT_VERSION = 4;
+export const TEXT_VERSION = 5;
 /** Time that the engine has to say goodbye to the relay; then the Worker is ended, whatever it does. */
 const GOODBYE_MS = 200;
 
@@ -16,9 +16,9 @@ export class Session {
 
   /**
    * Starts the engine. Call it from a trusted click only.
-   * @param {{key: ?string, onView: (view: object) => void, onEnd: (why: {failed?: string, expired?: boolean}) => void}} options
+   * @param {{key: ?string, log: ?object, onView: (view: object) => void, onEnd: (why: {failed?: string, expired?: boolean}) => void}} options
    */
-  constructor({ key, onView, onEnd }) {
+  constructor({ key, log, onView, onEnd }) {
     this.onView = onView;
     this.onEnd = onEnd;
     this.#worker = new Worker(new URL("worker.js", import.meta.url), { type: "module", name: "potluck" });
@@ -33,6 +33,8 @@ export class Session {
       key: key ?? undefined,
       // Inputs are kept as long as the name is, or not at all.
       remember: key !== null,
+      // The key that has to have signed whatever the relay says is in its log.
+      log,
     });
   }
 
@@ -65,6 +67,11 @@ export class Session {
   /** Ends everything now. */
   kill() {
     this.#end({});
+  }
+
+  /** Ends everything now, and says why. */
+  fail(failed) {
+    this.#end({ failed });
   }
 
   #post(message) {

@@ -11,6 +11,8 @@ let engine;
 let shared = false;
 /** Whether inputs may be kept in this browser. */
 let remember = false;
+/** The relay's log: `{key}`, if it keeps one. */
+let log = null;
 
 self.addEventListener("message", ({ data }) => {
   if (engine) take(data);
@@ -36,6 +38,15 @@ self.burnEngine = (model) => {
 
 /** Called by the engine when a device failed. */
 self.forgetBurnEngine = (model) => burnEngines.delete(model);
+
+/**
+ * Called by the engine before it works for a job or run: whether that is in the relay's public log. Resolves with
+ * `{logged, why}`; `logged` is `true`, `false`, or `null` where the relay keeps no log or does not say.
+ */
+self.isLogged = async (job) => {
+  const { isLogged } = await import("./logged.js");
+  return isLogged(log, job);
+};
 
 /** Called by the engine: passes a message about links to the page. The first one takes the compiled code along. */
 function toPage(link, transfer) {
@@ -70,7 +81,9 @@ try {
     self.addEventListener("message", () => resolve(early.shift()), { once: true });
   }));
   remember = settings.remember;
+  log = settings.log;
   delete settings.remember;
+  delete settings.log;
   engine = new TabEngine(settings, (view) => self.postMessage({ view }), toPage, storage);
   if (remember) inputs.load((bytes) => engine.stored(bytes));
   early.splice(0).forEach(take);

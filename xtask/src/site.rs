@@ -23,21 +23,64 @@ const SOURCES: &[&str] = &[
     "Trunk.toml",
 ];
 
-/// What the module of burn is made from.
-const BURN_SOURCES: &[&str] = &["crates/web-burn", "crates/burn", "crates/train", "Cargo.toml", "Cargo.lock"];
 /// File whose time says when a folder was built.
 const STAMP: &str = ".built";
-/// Package, profile, and the name of the module and its folder.
-const BURN: [&str; 3] = ["potluck-web-burn", "wasm-burn", "burn"];
+
+/// A module that pages and tabs load only when they need it, in a folder of its own.
+struct Module {
+    package: &'static str,
+    features: &'static [&'static str],
+    profile: &'static str,
+    /// Of the module and its folder.
+    name: &'static str,
+    /// What it is made from, besides the workspace's files.
+    sources: &'static [&'static str],
+    /// What people are told.
+    what: &'static str,
+}
+
+/// Models written with burn.
+const BURN: Module = Module {
+    package: "potluck-web-burn",
+    features: &[],
+    profile: "wasm-burn",
+    name: "burn",
+    sources: &["crates/web-burn", "crates/burn", "crates/train"],
+    what: "build the module of burn (the first time some minutes)",
+};
+/// The public log for tabs that lend: witness and receipts.
+const TRUST: Module = Module {
+    package: "potluck-web-trust",
+    features: &[],
+    profile: "wasm-trust",
+    name: "trust",
+    sources: &["crates/web-trust", "crates/ledger", "crates/types"],
+    what: "build the module of the public log",
+};
+/// The public log for pages that people read: all of that, whole logs and statements.
+const GOVERNANCE: Module = Module {
+    features: &["--features", "governance"],
+    name: "governance",
+    sources: &["crates/web-trust", "crates/ledger", "crates/governance", "crates/types"],
+    what: "build the module of the governance pages",
+    ..TRUST
+};
 
 /// Builds the site, all of it, unless it is newer than its sources.
 pub(crate) fn build() -> Result<()> {
     page()?;
-    burn()
+    BURN.build()
 }
 
-/// Builds the page and its engine, unless they are newer than their sources. A module of burn that is there stays.
+/// Builds the pages, the engine and the modules of the public log, unless they are newer than their sources. A module of
+/// burn that is there stays.
 pub(crate) fn page() -> Result<()> {
+    engine()?;
+    TRUST.build()?;
+    GOVERNANCE.build()
+}
+
+fn engine() -> Result<()> {
     let root = root();
     let dist = root.join("dist");
     let stamp = dist.join(STAMP);
@@ -48,8 +91,10 @@ pub(crate) fn page() -> Result<()> {
     let tools = tools::all()?;
     let started = SystemTime::now();
     // Trunk makes the folder anew.
-    let [burn, kept] = [dist.join(BURN[2]), root.join("target/wasm").join(BURN[2])];
-    let keep = move_folder(&burn, &kept);
+    let modules = [BURN, TRUST, GOVERNANCE].map(|Module { name, .. }| {
+        let [there, kept] = [dist.join(name), root.join("target/wasm/kept").join(name)];
+        (move_folder(&there, &kept), there, kept)
+    });
     let mut trunk = Command::new(tools.join("trunk"));
     trunk
         .args(["build", "--release", "--config"])
@@ -60,44 +105,48 @@ pub(crate) fn page() -> Result<()> {
         .env_remove("NO_COLOR");
     toolchain.apply(&mut trunk);
     must_quietly(&mut trunk, "cargo xtask setup, then look at what Trunk says above")?;
-    if keep {
-        move_folder(&kept, &burn);
+    for (_, there, kept) in modules.iter().filter(|(moved, ..)| *moved) {
+        move_folder(kept, there);
     }
     mark(&stamp, started)
 }
 
-/// Builds the module of burn, unless it is newer than its sources: tabs fetch it only when a run needs it.
-fn burn() -> Result<()> {
-    let [package, profile, name] = BURN;
-    let stamp = root().join("dist").join(name).join(STAMP);
-    if !is_stale(&stamp, BURN_SOURCES) {
-        return Ok(());
+impl Module {
+    /// Builds it, unless it is newer than its sources.
+    fn build(&self) -> Result<()> {
+        let Self { package, features, profile, name, sources, what } = self;
+        let folder = root().join("dist").join(name);
+        let stamp = folder.join(STAMP);
+        if !is_stale(&stamp, &[*sources, &["Cargo.toml", "Cargo.lock"]].concat()) {
+            return Ok(());
+        }
+        let toolchain = wasm::toolchain()?;
+        let tools = tools::all()?;
+        let started = SystemTime::now();
+        let step = Step::start(what);
+        let mut build = cargo();
+        build.args(["build", "--quiet", "--target", wasm::TARGET, "--profile", profile, "-p", package]);
+        build.arg("--no-default-features").args(*features);
+        toolchain.apply(&mut build);
+        must_quietly(&mut build, "look at what the compiler says above")?;
+        let built = root().join("target/wasm").join(wasm::TARGET).join(profile);
+        let mut bindgen = Command::new(tools.join("wasm-bindgen"));
+        bindgen
+            .args([
+                "--target",
+                "web",
+                "--no-typescript",
+                "--remove-name-section",
+                "--out-name",
+                name,
+                "--out-dir",
+            ])
+            .arg(folder)
+            .arg(built.join(format!("{}.wasm", package.replace('-', "_"))));
+        must_quietly(&mut bindgen, "cargo xtask setup, then look at what wasm-bindgen says above")?;
+        step.done();
+        mark(&stamp, started)
     }
-    let toolchain = wasm::toolchain()?;
-    let tools = tools::all()?;
-    let started = SystemTime::now();
-    let step = Step::start("build the module of burn (the first time some minutes)");
-    let mut build = cargo();
-    build.args(["build", "--quiet", "--target", wasm::TARGET, "--profile", profile, "-p", package]);
-    toolchain.apply(&mut build);
-    must_quietly(&mut build, "look at what the compiler says above")?;
-    let built = root().join("target/wasm").join(wasm::TARGET).join(profile);
-    let mut bindgen = Command::new(tools.join("wasm-bindgen"));
-    bindgen
-        .args([
-            "--target",
-            "web",
-            "--no-typescript",
-            "--remove-name-section",
-            "--out-name",
-            name,
-            "--out-dir",
-        ])
-        .arg(root().join("dist").join(name))
-        .arg(built.join(format!("{}.wasm", package.replace('-', "_"))));
-    must_quietly(&mut bindgen, "cargo xtask setup, then look at what wasm-bindgen says above")?;
-    step.done();
-    mark(&stamp, started)
 }
 
 /// Whether a stamp is older than a source, or not there.
@@ -117,6 +166,7 @@ fn mark(path: &Path, when: SystemTime) -> Result<()> {
 fn move_folder(from: &Path, to: &Path) -> bool {
     // What is left there from an earlier build.
     let _ = std::fs::remove_dir_all(to);
+    let _ = to.parent().map(std::fs::create_dir_all);
     std::fs::rename(from, to).is_ok()
 }
 

@@ -78,6 +78,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "potluck-volunteer",
         ],
     ),
+    ("potluck-web-trust", &["potluck-types", "potluck-ledger", "potluck-governance"]),
     (
         "potluck-sim",
         &[
@@ -102,6 +103,7 @@ const SERIALIZING: &[&str] = &[
     "potluck-cli",
     "potluck-mesh",
     "potluck-web",
+    "potluck-web-trust",
     "potluck-tests",
     "xtask",
 ];

@@ -1,0 +1,236 @@
+// The tab as witness of the relay's public log. It remembers the log's key and last checkpoint, and looks before work
+// starts and while it goes on whether the log still begins with what it remembers. What that amounts to, the module of
+// the log decides; here is what is fetched, kept and told.
+
+import * as identity from "./identity.js";
+import { Refusal, fetchBytes, fetchText, load } from "./trust.js";
+
+/** Pause between two looks while the tab lends, in milliseconds. */
+const PAUSE_MS = 10_000;
+/** Pause before the next try while the relay does not answer and no work has begun, in milliseconds. */
+const RETRY_MS = 1_000;
+/** A relay that gives work, and for this long no log that can be checked, gets no more: a dozen looks. */
+const UNCHECKED_MS = 120_000;
+
+/** What is remembered of this relay's log: `{key, checkpoint}`. */
+const MEMORY = "potluck.log";
+/** Why this browser does not work for this relay: `{kind, message, evidence, at}`. */
+const ALARM = "potluck.log.alarm";
+
+/** For browsers that ask not to be remembered: as long as the page. */
+const unwritten = new Map();
+
+function read(name) {
+  try {
+    return JSON.parse(localStorage.getItem(name)) ?? unwritten.get(name) ?? null;
+  } catch {
+    return unwritten.get(name) ?? null;
+  }
+}
+
+function write(name, value) {
+  unwritten.set(name, value);
+  if (identity.wantsNoMemory()) return;
+  try {
+    localStorage.setItem(name, JSON.stringify(value));
+  } catch {
+    // Storage may be off or full: then it lasts as long as the page.
+  }
+}
+
+function remove(name) {
+  unwritten.delete(name);
+  try {
+    localStorage.removeItem(name);
+  } catch {
+    // Nothing was stored either.
+  }
+}
+
+/** Why this browser does not work for this relay; `null` if it does. */
+export const alarm = () => read(ALARM);
+
+/** What is remembered of the log. */
+export const memory = () => read(MEMORY);
+
+/** The person says to work for this relay all the same: its log as it is now counts from here on. */
+export function startAnew() {
+  remove(ALARM);
+  remove(MEMORY);
+}
+
+/** Nothing is remembered any more. An alarm stays: it is about the relay, not about the person. */
+export const forget = () => remove(MEMORY);
+
+export class Watch {
+  #witness = null;
+  #timer;
+  #ended = false;
+  #uncheckedSince = null;
+
+  /**
+   * @param {{key: ?string, onLook: (found: object) => void, onAlarm: (alarm: object) => void,
+   *   onUnchecked: (why: string) => void, isWorking: () => boolean}} options
+   */
+  constructor(options) {
+    Object.assign(this, options);
+  }
+
+  /** Looks until the relay answers, and then again and again. Resolves with what the first answer came to: see `look`. */
+  async start() {
+    let found = await this.look();
+    while (found.state === "silent" && !this.#ended) {
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+      found = await this.look();
+    }
+    this.#again();
+    return found;
+  }
+
+  end() {
+    this.#ended = true;
+    clearTimeout(this.#timer);
+    this.#witness?.free();
+    this.#witness = null;
+  }
+
+  #again() {
+    if (this.#ended) return;
+    this.#timer = setTimeout(async () => {
+      await this.look();
+      this.#again();
+    }, PAUSE_MS);
+  }
+
+  /**
+   * One look: `consistent`, `alarm`, `silent` (the relay does not answer), `unchecked` (it answers, and its log cannot
+   * be checked), `none` (it keeps no log, and never did), or `ended`.
+   */
+  async look() {
+    let found;
+    try {
+      found = await this.#look();
+    } catch (error) {
+      const refused = error instanceof Refusal;
+      found = { state: refused ? "unchecked" : "silent", why: String(error?.message ?? error) };
+    }
+    if (this.#ended) return found;
+    this.#unchecked(found);
+    this.onLook(found);
+    if (found.state === "alarm") this.#raise(found.alarm);
+    return found;
+  }
+
+  #unchecked({ state, why }) {
+    if (!["unchecked", "silent"].includes(state) || !this.isWorking()) {
+      this.#uncheckedSince = null;
+      return;
+    }
+    this.#uncheckedSince ??= performance.now();
+    if (performance.now() - this.#uncheckedSince > UNCHECKED_MS) this.onUnchecked(why);
+  }
+
+  async #look() {
+    const known = memory();
+    const trust = await load();
+    let key = known?.key;
+    if (!key) {
+      try {
+        key = (await fetchText("/log/key")).trim();
+      } catch (error) {
+        if (error instanceof Refusal && error.status === 404) return { state: "none" };
+        throw error;
+      }
+    }
+    if (this.#ended) return { state: "ended" };
+    this.#witness ??= new trust.Witness(key, known?.checkpoint, this.key ?? undefined);
+    let verdict = await this.#ask();
+    if (verdict.verdict === "unproven" && !this.#ended) verdict = await this.#prove(verdict);
+    return this.#conclude(key, verdict);
+  }
+
+  /** Asks the relay for its checkpoint, and for the proof that it goes on from the last one. */
+  async #ask() {
+    const size = this.#witness.size();
+    let answer;
+    try {
+      answer = await fetchText(`/api/v1/log/since/${size}`);
+    } catch (error) {
+      if (!(error instanceof Refusal) || error.status !== 404) throw error;
+      // A log that has just begun has no checkpoint for a second.
+      if (size === 0) throw new Error(error.message);
+      return this.#shorter();
+    }
+    if (this.#ended) return { verdict: "ended" };
+    return JSON.parse(this.#witness.offer(answer, Date.now() / 1000));
+  }
+
+  /** The relay says that it has fewer entries than it signed: it has to show that. */
+  async #shorter() {
+    try {
+      const note = await fetchText("/log/checkpoint");
+      if (this.#ended) return { verdict: "ended" };
+      return JSON.parse(this.#witness.offerCheckpoint(note, Date.now() / 1000));
+    } catch (error) {
+      if (!(error instanceof Refusal) || error.status !== 404) throw error;
+      const message = "the relay signed a log before, and shows none any more: its entries are gone";
+      return { verdict: "rolled_back", message, notes: this.#witness?.checkpoint() };
+    }
+  }
+
+  /** A proof that fails proves nothing: the log's own files tell whether it forked. */
+  async #prove({ files }) {
+    const read = await Promise.all(files.map((path) => fetchBytes(`/log/${path}`)));
+    if (this.#ended) return { verdict: "ended" };
+    return JSON.parse(this.#witness.prove(files, read));
+  }
+
+  async #conclude(key, verdict) {
+    const { message } = verdict;
+    const raised = (kind, evidence) => ({ state: "alarm", alarm: { kind, message, evidence, at: Date.now() } });
+    switch (verdict.verdict) {
+      case "accepted":
+        // Kept before the cosignature leaves.
+        write(MEMORY, { key, checkpoint: verdict.checkpoint });
+        if (verdict.cosignature) this.#cosign(verdict);
+        return { state: "consistent", size: verdict.size };
+      case "fork":
+        return raised("fork", verdict.evidence);
+      case "rolled_back":
+        return raised("rollback", verdict.notes);
+      case "invalid":
+        return verdict.unsigned ? this.#otherKey(key, message) : { state: "unchecked", why: message };
+      default:
+        return { state: "ended" };
+    }
+  }
+
+  /** The checkpoint is not signed by the key that is remembered. */
+  async #otherKey(key, why) {
+    const now = (await fetchText("/log/key")).trim();
+    if (now === key) return { state: "unchecked", why };
+    const message = "the relay's log has another key than before: it is another log, or somebody else's";
+    const evidence = `was ${key}\nis ${now}\n\n${this.#witness?.checkpoint() ?? ""}`;
+    return { state: "alarm", alarm: { kind: "key", message, evidence, at: Date.now() } };
+  }
+
+  /** Tells the relay that this browser found the checkpoint to be the latest. Whether it wants to know is its own affair. */
+  #cosign({ cosignature, size }) {
+    const query = new URLSearchParams({ size, key: this.#witness.cosigner() });
+    this.#tell(`/api/v1/log/cosignatures?${query}`, `${cosignature}\n`);
+  }
+
+  #tell(address, body) {
+    const headers = { "content-type": "text/plain; charset=utf-8" };
+    return fetchText(address, { method: "POST", headers, body }).catch(() => {});
+  }
+
+  #raise(raised) {
+    const before = alarm();
+    // A proof takes the place of a suspicion, and is not replaced by one.
+    if (before && !(before.kind !== "fork" && raised.kind === "fork")) return;
+    write(ALARM, raised);
+    if (raised.kind === "fork") this.#tell("/api/v1/log/forks", raised.evidence);
+    this.onAlarm(raised);
+  }
+}
