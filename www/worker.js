@@ -2,6 +2,7 @@
 // the page can end it at any moment.
 
 import * as inputs from "./inputs.js";
+import { prove } from "./prove.js";
 import init, { TabEngine } from "./potluck-web.js";
 
 /** Messages that came before the engine was ready; the page sends a handful at most. */
@@ -59,6 +60,14 @@ function storage(hash, bytes) {
   if (remember) inputs.store(hash, bytes);
 }
 
+/** Called by the engine: has to know whether a run or a candidate stands in the public log. */
+function demand(kind, id, relay) {
+  prove(kind, id, relay).then(
+    () => engine.proven(kind, id),
+    (error) => engine.proven(kind, id, String(error?.message ?? error)),
+  );
+}
+
 function take(message) {
   try {
     if (message.forget) remember = false;
@@ -84,7 +93,7 @@ try {
   log = settings.log;
   delete settings.remember;
   delete settings.log;
-  engine = new TabEngine(settings, (view) => self.postMessage({ view }), toPage, storage);
+  engine = new TabEngine(settings, (view) => self.postMessage({ view }), toPage, storage, demand);
   if (remember) inputs.load((bytes) => engine.stored(bytes));
   early.splice(0).forEach(take);
 } catch (error) {

@@ -6,8 +6,10 @@ use crate::socket::Socket;
 use gloo_timers::callback::Timeout;
 use potluck_mesh::Links as _;
 use potluck_mesh::wasm::WorkerLinks;
-use potluck_types::{Duration, Instant, VolunteerKey};
-use potluck_volunteer::{Action, DEFAULT_CACHE_BYTES, DEFAULT_MEMORY_BYTES, Engine, Event, Options, RunId};
+use potluck_types::{BlobHash, Duration, Instant, VolunteerKey};
+use potluck_volunteer::{
+    Action, DEFAULT_CACHE_BYTES, DEFAULT_MEMORY_BYTES, Engine, Event, Options, RunId, Subject,
+};
 use serde::Serialize as _;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -18,6 +20,10 @@ use wasm_bindgen_futures::spawn_local;
 
 /// The page hears of changes at most this often, but of a new state at once.
 const VIEW_INTERVAL_MS: u32 = 250;
+
+/// What can stand in the public log, as the page's script names it.
+const RUN: &str = "run";
+const CANDIDATE: &str = "candidate";
 
 /// The engine, as its callbacks hold it.
 #[derive(Clone)]
@@ -44,6 +50,8 @@ struct Inner {
     to_page: js_sys::Function,
     /// Writes an input down under its hash; without bytes, removes it.
     storage: js_sys::Function,
+    /// Has it proven that something stands in the public log.
+    demand: js_sys::Function,
     view_timer: Option<Timeout>,
     last_state: Option<potluck_volunteer::State>,
 }
@@ -146,6 +154,18 @@ impl Handle {
                 let bytes = js_sys::Uint8Array::from(bytes.as_slice());
                 let _ = inner.storage.call2(&JsValue::NULL, &hash.to_string().into(), &bytes);
             }
+            Action::Prove { subject, relay } => {
+                let (kind, id) = match subject {
+                    Subject::Run(run) => (RUN, run.to_string()),
+                    Subject::Parameters(hash) => (CANDIDATE, hash.to_string()),
+                };
+                let relay = BlobHash(relay).to_string();
+                let asked = inner.demand.call3(&JsValue::NULL, &kind.into(), &id.into(), &relay.into());
+                if asked.is_err() {
+                    let outcome = Err("the page's script cannot check it".to_owned());
+                    inner.queue.push_back(Event::Proven { subject, outcome });
+                }
+            }
             Action::Unstore(hash) => {
                 let _ = inner.storage.call1(&JsValue::NULL, &hash.to_string().into());
             }
@@ -239,7 +259,8 @@ fn memory_budget() -> u64 {
 impl TabEngine {
     /// An engine that nobody has started. `on_view` is called with what the page should show; `to_page` with a message
     /// for [`TabLinks`](crate::TabLinks) and what is transferred along; `storage` with the hash of an input and its bytes, to be
-    /// written down, or with the hash alone, to be removed.
+    /// written down, or with the hash alone, to be removed; `demand` with a kind (`run` or `candidate`), a name and the relay's
+    /// public key, and answers with [`TabEngine::proven`].
     ///
     /// # Errors
     /// Settings that are not what `www/worker.js` sends.
@@ -249,6 +270,7 @@ impl TabEngine {
         on_view: js_sys::Function,
         to_page: js_sys::Function,
         storage: js_sys::Function,
+        demand: js_sys::Function,
     ) -> Result<TabEngine, JsError> {
         let settings: Settings = serde_wasm_bindgen::from_value(settings)?;
         // Before anything is measured: products from here on use the faster micro-kernel.
@@ -290,6 +312,7 @@ impl TabEngine {
             on_view,
             to_page,
             storage,
+            demand,
             view_timer: None,
             last_state: None,
         };
@@ -309,6 +332,18 @@ impl TabEngine {
     /// The engine's code, compiled: the page makes its [`TabLinks`](crate::TabLinks) of it.
     pub fn module() -> JsValue {
         wasm_bindgen::module()
+    }
+
+    /// Takes in whether something stands in the public log; with the reason if it does not.
+    pub fn proven(&self, kind: &str, id: &str, problem: Option<String>) {
+        let subject = match kind {
+            RUN => id.parse().ok().map(Subject::Run),
+            _ => id.parse().ok().map(Subject::Parameters),
+        };
+        if let Some(subject) = subject {
+            let outcome = problem.map_or(Ok(()), Err);
+            self.handle.feed(Event::Proven { subject, outcome });
+        }
     }
 
     /// Takes in an input that was written down.

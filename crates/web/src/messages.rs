@@ -1,7 +1,7 @@
 //! What the page and its Worker say to each other, as plain JavaScript objects.
 
 use potluck_proto::{Backend, LinkPath, Preset, RejectReason};
-use potluck_volunteer::{Choice, Conditions, Event, Peer, State, Status};
+use potluck_volunteer::{Choice, Conditions, Event, Peer, State, Status, WaitReason};
 use serde::{Deserialize, Serialize};
 
 /// What the page sets once.
@@ -187,7 +187,11 @@ fn state(status: &Status) -> (&'static str, String) {
             let other = if status.evaluating { "Asking a model questions." } else { "Computing." };
             ("running", what.unwrap_or_else(|| other.into()))
         }
-        State::Waiting(reason) => ("waiting", reason.sentence().into()),
+        State::Waiting(reason) => {
+            let detail = status.unproven.as_deref().filter(|_| reason == WaitReason::Unproven);
+            let detail = detail.map(|detail| format!(" ({detail})")).unwrap_or_default();
+            ("waiting", format!("{}{detail}", reason.sentence()))
+        }
         State::Paused => ("paused", "You paused.".into()),
         State::Finishing => ("finishing", "Completing the last shard.".into()),
         State::Stopped => ("finished", "You stopped.".into()),
