@@ -1,6 +1,7 @@
 //! Shared parts of the end-to-end suites: a relay in this process, plain HTTP to it, native volunteers, `.npy`
 //! files of every kind, and reference products that share no code with what they check; whole training runs.
 
+pub mod council;
 pub mod firefox;
 pub mod netns;
 pub mod npy;
@@ -13,7 +14,7 @@ use potluck_cli::ledger::prove::Witnesses;
 use potluck_cli::stop::Stop;
 use potluck_cli::volunteer::{Exchange, Lending, lend};
 use potluck_proto::Preset;
-use potluck_relay::{Config, Running};
+use potluck_relay::{Config, LogConfig, Running};
 use potluck_types::VolunteerKey;
 use potluck_volunteer::{Choice, Status};
 use serde_json::{Value, json};
@@ -224,9 +225,17 @@ impl TestRelay {
     /// # Panics
     /// It does not start.
     pub fn start() -> Self {
+        Self::start_with(LogConfig::default())
+    }
+
+    /// Starts a relay with settings of its log. They hold until it is restarted.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn start_with(log: LogConfig) -> Self {
         let data = tempfile::tempdir().expect("a temporary folder");
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-        let config = config(([127, 0, 0, 1], 0).into(), &data);
+        let config = Config { log, ..config(([127, 0, 0, 1], 0).into(), &data) };
         let running = runtime.block_on(potluck_relay::start(config)).expect("the relay starts");
         let token = std::fs::read_to_string(&running.token_path).expect("a token file");
         let api = Api::new(&running.url(), &token);
@@ -359,6 +368,17 @@ impl Volunteer {
         self.ask();
         let thread = self.thread.take().expect("it ends once");
         thread.join().expect("the volunteer does not panic").expect("the volunteer is not refused")
+    }
+
+    /// Waits for its end and says how it went.
+    ///
+    /// # Panics
+    /// It does not end within `limit`.
+    pub fn wait(mut self, limit: Duration) -> Result<Status, CliError> {
+        let ended = || self.thread.as_ref().is_some_and(std::thread::JoinHandle::is_finished);
+        wait_until("the volunteer ends", limit, ended);
+        let thread = self.thread.take().expect("it ends once");
+        thread.join().expect("the volunteer does not panic")
     }
 
     fn ask(&self) {

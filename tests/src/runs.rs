@@ -94,12 +94,21 @@ impl SampleRun {
     /// # Panics
     /// The relay refuses it.
     pub fn create(&self, api: &Api, key: &str) -> (u16, String) {
+        let headers = [("content-type", "application/json"), ("idempotency-key", key)];
+        let answer = api.send("POST", "/api/v1/runs", &headers, self.request(api).to_string().as_bytes());
+        assert!(answer.status < 300, "{}", String::from_utf8_lossy(&answer.body));
+        (answer.status, answer.text("id"))
+    }
+
+    /// Uploads the data, and gives what would create the run.
+    ///
+    /// # Panics
+    /// The relay refuses the data.
+    pub fn request(&self, api: &Api) -> Value {
         let upload = |set: &DataSet| {
             let spec = set.spec();
-            let block = |index| set.block(index).expect("a block").to_vec();
-            let bytes: Vec<u8> = (0..spec.blocks()).flat_map(block).collect();
             let path = format!("/api/v1/datasets?vocabulary={}", spec.vocabulary);
-            let answer = api.send("POST", &path, &[], &bytes);
+            let answer = api.send("POST", &path, &[], &tokens(set));
             assert_eq!((answer.status, answer.text("id")), (201, BlobHash(spec.root()).to_string()));
             answer.text("id")
         };
@@ -109,17 +118,18 @@ impl SampleRun {
             ModelSpec::Gpt(sizes) => json!(sizes),
             ModelSpec::Digits => json!("digits"),
         };
-        let request = json!({
+        json!({
             "name": "whale", "model": model, "train": upload(&self.data.train),
             "validation": upload(&self.data.validation), "tokenizer": "{}", "seed": BlobHash(SEED).to_string(),
             "rounds": self.rounds, "inner_steps": self.steps, "sequences": self.sequences, "length": CONTEXT,
             "rate": { "peak": peak, "least": least, "warmup": WARMUP }, "codec": self.codec, "blocks": BLOCKS,
             "min_workers": min_workers, "max_workers": max_workers, "audit": self.audit,
-        });
-        let headers = [("content-type", "application/json"), ("idempotency-key", key)];
-        let answer = api.send("POST", "/api/v1/runs", &headers, request.to_string().as_bytes());
-        assert!(answer.status < 300, "{}", String::from_utf8_lossy(&answer.body));
-        (answer.status, answer.text("id"))
+        })
+    }
+
+    /// The tokens that are trained on, as they are uploaded, and how many kinds of them there are.
+    pub fn training_tokens(&self) -> (Vec<u8>, u32) {
+        (tokens(&self.data.train), self.data.train.spec().vocabulary)
     }
 
     /// The same run in this thread, with these workers in each round, and what their votes are worth.
@@ -163,6 +173,12 @@ impl SampleRun {
         }
         expected
     }
+}
+
+/// The bytes of a data set.
+fn tokens(set: &DataSet) -> Vec<u8> {
+    let block = |index| set.block(index).expect("a block").to_vec();
+    (0..set.spec().blocks()).flat_map(block).collect()
 }
 
 /// What the relay says of a run.
