@@ -38,6 +38,8 @@ pub struct SampleRun {
     pub audit: &'static str,
     /// How updates are encoded.
     pub codec: &'static str,
+    /// Id of uploaded parameters to start from.
+    pub init: Option<String>,
     data: Data,
 }
 
@@ -61,12 +63,27 @@ impl SampleRun {
         let (train, validation) = parts.expect("a corpus of some length");
         let set = |tokens| Arc::new(DataSet::new(tokens, corpus.vocabulary).expect("tokens"));
         let data = Data { train: set(train), validation: set(validation) };
-        Self { rounds, steps: 5, sequences: 4, workers, audit: "default", codec: "int4", data }
+        Self { rounds, steps: 5, sequences: 4, workers, audit: "default", codec: "int4", init: None, data }
     }
 
     /// Tokens that one worker trains on in a round.
     pub fn worker_tokens(&self) -> u64 {
         u64::from(self.steps * self.sequences * CONTEXT)
+    }
+
+    /// Tokens that there are.
+    pub fn vocabulary(&self) -> usize {
+        self.data.train.spec().vocabulary as usize
+    }
+
+    /// Seed of parameters and data order.
+    pub const fn seed(&self) -> [u8; 32] {
+        SEED
+    }
+
+    /// Id of the data set that is trained on.
+    pub fn train(&self) -> String {
+        BlobHash(self.data.train.spec().root()).to_string()
     }
 
     fn terms(&self) -> Terms {
@@ -118,13 +135,17 @@ impl SampleRun {
             ModelSpec::Gpt(sizes) => json!(sizes),
             ModelSpec::Digits => json!("digits"),
         };
-        json!({
+        let mut request = json!({
             "name": "whale", "model": model, "train": upload(&self.data.train),
             "validation": upload(&self.data.validation), "tokenizer": "{}", "seed": BlobHash(SEED).to_string(),
             "rounds": self.rounds, "inner_steps": self.steps, "sequences": self.sequences, "length": CONTEXT,
             "rate": { "peak": peak, "least": least, "warmup": WARMUP }, "codec": self.codec, "blocks": BLOCKS,
             "min_workers": min_workers, "max_workers": max_workers, "audit": self.audit,
-        })
+        });
+        if let Some(init) = &self.init {
+            request["init"] = json!(init);
+        }
+        request
     }
 
     /// The tokens that are trained on, as they are uploaded, and how many kinds of them there are.

@@ -99,6 +99,7 @@ Everything it needs is public; each piece is checked by its hash. Ends with exit
   potluck audit copy-of-the-log
   potluck audit copy-of-the-log --key example.org/log+…
   potluck audit https://relay.example.org --model 9bc1…
+  potluck audit https://relay.example.org --model 9bc1… --blobs copy-of-the-blobs
   potluck audit copy-of-the-log --model 9bc1… --blobs copy-of-the-blobs
 
 The relay is asked for the log's files and for nothing else: a copy of them in a folder does as well, with the relay gone. \
@@ -407,7 +408,7 @@ pub struct AuditArgs {
     /// The relay that has the updates, if the log is read from a folder
     #[arg(long, value_name = "URL", requires = "model")]
     pub relay: Option<String>,
-    /// Folder with the updates, named by their hashes, in place of a relay
+    /// Folder with the updates, named by their hashes; what it lacks is fetched and kept there, if a relay is named
     #[arg(long, value_name = "FOLDER", requires = "model")]
     pub blobs: Option<PathBuf>,
     /// Print one JSON object

@@ -28,17 +28,7 @@ pub fn command(args: &AuditArgs, open: impl Fn(&str) -> Result<Client, CliError>
     };
     let named = args.relay.as_deref().map(&open).transpose()?;
     let relay = named.as_ref().or(client.as_ref());
-    let blobs = match (&args.blobs, relay) {
-        (Some(folder), _) => Some(Blobs::Folder(folder.clone())),
-        (None, Some(relay)) => Some(Blobs::Relay(relay)),
-        (None, None) if args.model.is_some() => {
-            return Err(CliError::Usage {
-                message: "the log names updates by their hashes, and has not their bytes".into(),
-                hint: "add --relay URL, or --blobs FOLDER with a copy of the relay's blobs".into(),
-            });
-        }
-        (None, None) => None,
-    };
+    let blobs = Blobs { folder: args.blobs.clone(), relay };
     let root = args.remember.clone().unwrap_or_else(known::usual_root);
     let mut report = Report { json: args.json, lines: Vec::new() };
 
@@ -82,10 +72,9 @@ pub fn command(args: &AuditArgs, open: impl Fn(&str) -> Result<Client, CliError>
     if goes_on {
         known.remember(&key, &signed)?;
     }
-    if let (Some(hash), Some(blobs)) = (&args.model, &blobs) {
+    if let Some(hash) = &args.model {
         let stopped = || relay.is_some_and(|relay| relay.stop().count() > 0);
-        let checked =
-            model::check(hash, (&source, &head), checker.state(), (blobs, relay), &stopped, &mut report);
+        let checked = model::check(hash, (&source, &head), checker.state(), &blobs, &stopped, &mut report);
         if let Err(error) = checked {
             report.wrong("model", &error.to_string());
             report.end(false, &origin, head.size);

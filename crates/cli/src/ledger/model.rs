@@ -2,7 +2,6 @@
 
 use super::audit::{Report, unreadable};
 use super::source::{Reader, Source};
-use crate::client::Client;
 use crate::error::CliError;
 use crate::runs::derive::{Blobs, Rounds};
 use crate::runs::without::{LeftOut, resolve};
@@ -35,7 +34,7 @@ pub(super) fn check(
     hash: &BlobHash,
     (source, head): (&Source<'_>, &TreeHead),
     state: &State,
-    (blobs, relay): (&Blobs<'_>, Option<&Client>),
+    blobs: &Blobs<'_>,
     stopped: &dyn Fn() -> bool,
     report: &mut Report,
 ) -> Result<(), CliError> {
@@ -63,7 +62,7 @@ pub(super) fn check(
     }
     let most = begun.most_bytes();
     let tokens = state.data_sets().get(&start.train.to_string()).map_or(0, |set| set.tokens);
-    let mut without = resolve(&wanted.without, &start.train, tokens, relay)?;
+    let mut without = resolve(&wanted.without, &start.train, tokens, blobs.relay)?;
     // A volunteer is all keys that it ever had.
     let named: Vec<Key> = without.volunteers.iter().map(|key| state.first_key(Key(key.0))).collect();
     let volunteers = rounds.iter().flat_map(|round| &round.updates).map(|counted| counted.volunteer);

@@ -8,7 +8,7 @@ use indicatif::HumanDuration;
 use potluck_relay::runs::{RunStart, run_start};
 use potluck_rounds::{Counted, DeriveError, sizes};
 use potluck_types::{BlobHash, JobId};
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -24,20 +24,37 @@ impl From<DeriveError> for CliError {
     }
 }
 
-/// Where blobs of a run are.
-pub(crate) enum Blobs<'a> {
-    /// At a relay.
-    Relay(&'a Client),
-    /// In a folder: files that are named by their hashes, or as a relay keeps them.
-    Folder(PathBuf),
+/// Where blobs of a run are: in a folder, in files that are named by their hashes or as a relay keeps them, or at a relay.
+/// With both, what the folder lacks is fetched and kept there.
+pub(crate) struct Blobs<'a> {
+    pub(crate) folder: Option<PathBuf>,
+    pub(crate) relay: Option<&'a Client>,
 }
 
 impl Blobs<'_> {
-    /// The bytes of a hash, at most `most` of them, which the relay has under `path`. They are not checked.
+    /// The bytes of a hash, at most `most` of them, which the relay has under `path`. What a folder held before is not
+    /// checked.
     fn read(&self, hash: &BlobHash, path: &str, most: u64) -> Result<Vec<u8>, CliError> {
-        match self {
-            Self::Relay(client) => read_bytes(client, path, most),
-            Self::Folder(folder) => read_file(folder, hash, most),
+        let held = self.folder.as_ref().map(|folder| read_file(folder, hash, most));
+        match (held, self.relay) {
+            (Some(Err(CliError::File { cause, .. })), Some(relay))
+                if cause.kind() == std::io::ErrorKind::NotFound =>
+            {
+                let bytes = read_bytes(relay, path, most)?;
+                // Only what is right is worth keeping.
+                if BlobHash::of(&bytes) == *hash
+                    && let Some(folder) = &self.folder
+                {
+                    write_file(&folder.join(hash.to_string()), &bytes)?;
+                }
+                Ok(bytes)
+            }
+            (Some(held), _) => held,
+            (None, Some(relay)) => read_bytes(relay, path, most),
+            (None, None) => Err(CliError::Usage {
+                message: "the log names updates by their hashes, and has not their bytes".into(),
+                hint: "add --relay URL, or --blobs FOLDER with a copy of the relay's blobs".into(),
+            }),
         }
     }
 
@@ -58,10 +75,10 @@ impl Blobs<'_> {
     ) -> Result<(RunStart, Vec<f32>), CliError> {
         let what = |cause: String| CliError::Record { what: format!("run {run}"), cause };
         let path = format!("/api/v1/runs/{run}/request");
-        let bytes = match (self, request) {
-            (Self::Relay(client), _) => read_bytes(client, &path, MAX_REQUEST_BYTES)?,
-            (Self::Folder(_), Some(hash)) => self.read(hash, &path, MAX_REQUEST_BYTES)?,
-            (Self::Folder(_), None) => return Err(what("nothing says what it asks for".into())),
+        let bytes = match (request, self.relay) {
+            (Some(hash), _) => self.read(hash, &path, MAX_REQUEST_BYTES)?,
+            (None, Some(relay)) => read_bytes(relay, &path, MAX_REQUEST_BYTES)?,
+            (None, None) => return Err(what("nothing says what it asks for".into())),
         };
         let found = BlobHash::of(&bytes);
         if let Some(named) = request.filter(|named| **named != found) {
@@ -94,6 +111,16 @@ fn read_file(folder: &Path, hash: &BlobHash, most: u64) -> Result<Vec<u8>, CliEr
     let file = std::fs::File::open(&path).map_err(failed)?;
     file.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
     Ok(bytes)
+}
+
+/// Writes a file that is whole or not there.
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.persist(path).map_err(Into::into)
+    });
+    written.map(drop).map_err(|cause| CliError::file(path, "written", cause))
 }
 
 /// Rounds that are derived, with their rate and the time left.

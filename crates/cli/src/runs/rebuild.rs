@@ -1,6 +1,6 @@
 //! `potluck model rebuild`: a run's parameters without what is left out of them, derived here from public data.
 
-use super::derive::{Blobs, Rounds};
+use super::derive::{Blobs, Rounds, write_file};
 use super::without::{LeftOut, resolve};
 use crate::args::RebuildArgs;
 use crate::client::Client;
@@ -11,8 +11,6 @@ use potluck_rounds::derive::{Place, Rebuilt};
 use potluck_rounds::{ClosedRound, Counted, Derivation, rebuild};
 use potluck_types::{BlobHash, JobId, VolunteerId};
 use serde_json::{Value, json};
-use std::io::Write as _;
-use std::path::Path;
 use ureq::http::Method;
 
 /// Makes the parameters again, writes them, and offers them as a candidate if that is asked for.
@@ -45,7 +43,8 @@ pub fn command(args: &RebuildArgs, client: &Client) -> Result<(), CliError> {
             hint: "leave out less, or start a run on other data".into(),
         });
     }
-    write(&args.out, &built.parameters)?;
+    let bytes: Vec<u8> = built.parameters.iter().flat_map(|value| value.to_le_bytes()).collect();
+    write_file(&args.out, &bytes)?;
     let offered = match &args.offer {
         Some(model) => Some(offer(client, &run, rounds, model, args, &built)?),
         None => None,
@@ -76,7 +75,7 @@ pub fn command(args: &RebuildArgs, client: &Client) -> Result<(), CliError> {
 
 fn built(client: &Client, run: &RunInfo, rounds: u64, left_out: &[LeftOut]) -> Result<Rebuilt, CliError> {
     let id: JobId = run.id.parse().map_err(|_| CliError::NoSuchRun(run.id.clone()))?;
-    let blobs = Blobs::Relay(client);
+    let blobs = Blobs { folder: None, relay: Some(client) };
     let (start, parameters) = blobs.start(id, None)?;
     let most = Derivation::start(start.terms, parameters.clone())?.most_bytes();
     let first = record(client, run, 0)?;
@@ -156,17 +155,6 @@ fn counted(
         audited: update.audited,
         streak: Some(streak.iter().map(|past| Place { round: past.round, worker: past.worker }).collect()),
     }
-}
-
-/// Writes parameters: f32, little-endian. The file is whole or not there.
-fn write(path: &Path, parameters: &[f32]) -> Result<(), CliError> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut file| {
-        let bytes: Vec<u8> = parameters.iter().flat_map(|value| value.to_le_bytes()).collect();
-        file.write_all(&bytes)?;
-        file.persist(path).map_err(Into::into)
-    });
-    written.map(drop).map_err(|cause| CliError::file(path, "written", cause))
 }
 
 /// Asks the relay to make the same parameters and to log them as a candidate.
