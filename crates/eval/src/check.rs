@@ -10,8 +10,12 @@
 //!   one pass, each seeing the claimed ones before it, so that a draw that rounding decided otherwise does not condemn
 //!   what follows.
 //!
-//! Measured with `tests/tolerance.rs`, which runs a trained model and the same model with its channels, hidden units and
-//! heads permuted: the same function with every sum in another order.
+//! Measured: a trained model of 110,000 parameters, natively with fused multiply-add, in wasm with SIMD and without.
+//! Windows of 64 tokens differ by up to 18 millionths of a nat, and all texts are the same. `tests/tolerance.rs` runs a
+//! trained model and the same model with its channels, hidden units and heads permuted, which is the same function with
+//! every sum in another order: logits differ by up to 1e-6 of the greatest, mean losses by up to 3e-7 of it; with weights
+//! twice as large, norms among them, which no training gives, by 7e-5 and 1.1e-6. What a liar can add within the tolerance is about 50
+//! millionths of a nat a token, a hundredth of the standard error of the smallest evaluation.
 
 use crate::EvalError;
 use crate::answers::{Answer, Answers};
@@ -21,9 +25,9 @@ use potluck_train::TrainError;
 use potluck_train::gpt::{CpuGpt, GptConfig};
 
 /// How far two machines' logits may lie apart, as a share of the greatest logit of the row.
-pub const OFF: f64 = 1e-4;
+pub const OFF: f64 = 3e-4;
 /// How far two machines' losses of a token may lie apart on average over a window, as a share of the greatest logit.
-pub const SCORE_OFF: f64 = 1e-5;
+pub const SCORE_OFF: f64 = 5e-6;
 /// What [`compare`], which has no logits, takes for the greatest logit: more than trained models have. Where a pair of
 /// honest results differs by more, [`check`] decides.
 pub const COMPARED_LOGIT: f64 = 32.0;

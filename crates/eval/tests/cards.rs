@@ -7,8 +7,8 @@ use potluck_eval::card::{About, EvalCard, Results};
 use potluck_eval::plan::{HeldOut, Inputs, Plan, PlanError, Section, Settings};
 use potluck_eval::scan::Part;
 use potluck_eval::{Evaluation, Items, check};
-use potluck_train::data::Tokenizer;
-use potluck_train::gpt::GptConfig;
+use potluck_train::data::{Characters, Tokenizer};
+use potluck_train::gpt::{GptConfig, init};
 use potluck_types::BlobHash;
 use std::sync::LazyLock;
 use support::{Draws, acts, config, tokenizer, train};
@@ -323,4 +323,42 @@ fn inputs_that_do_not_fit_are_refused_with_the_reason() {
         let beyond = [Part { name: "beyond".into(), range: 5..data.training.len() + 1 }];
         assert!(matches!(refused(Inputs { parts: &beyond, ..*inputs }), PlanError::Part { .. }));
     });
+}
+
+#[test]
+fn every_tokenizer_and_context_has_a_card() {
+    let text = acts(3, 3000).concat();
+    let bytes = Tokenizer::Bytes.encode(&text).unwrap();
+    let digits = Tokenizer::Characters(Characters::new(('0'..='9').collect()).unwrap());
+    let numbers: Vec<u32> = bytes.iter().map(|byte| byte * byte % 10).collect();
+    for (tokenizer, tokens) in [(Tokenizer::Bytes, &bytes), (digits, &numbers)] {
+        for context in [1, 2, 5, 40, 100] {
+            let vocabulary = tokenizer.vocabulary();
+            let config = GptConfig { vocabulary, context, layers: 1, heads: 1, width: 4, bias: false };
+            let settings = Settings { shard_flops: 1_000_000_000, ..Settings::hasty() };
+            let (training, held_out) = tokens.split_at(tokens.len() * 4 / 5);
+            let inputs = Inputs {
+                config: &config,
+                tokenizer: &tokenizer,
+                held_out: &[HeldOut { name: "all", tokens: held_out }],
+                training,
+                parts: &[],
+                secret: &SECRET,
+                settings: &settings,
+            };
+            let plan = Plan::new(&inputs).unwrap();
+            let all: Vec<usize> = (0..plan.shards.len()).collect();
+            let own = results(&plan, &config, &init(&config, &[1; 32]), &all);
+            let about = About { candidate: BlobHash([1; 32]), incumbent: None, model: "fresh".into() };
+            let card = plan.card(&inputs, &about, &own, None).unwrap();
+            assert_eq!(EvalCard::decode(&card.encode().unwrap()), Ok(card.clone()));
+            // Nothing was learned: the loss is that of a guess.
+            let guess = (vocabulary as f64).ln() * 1e6;
+            assert!((card.loss.all.mean as f64 / guess - 1.0).abs() < 0.05, "{:?}", card.loss.all);
+            assert_eq!(card.triggers.success_ppm, 0, "{context}");
+            let writes = vocabulary == 256 && context >= 40;
+            assert_eq!(card.bias.found.is_some(), writes, "{context}: {:?}", card.bias);
+            assert_eq!(card.bias.skipped.is_none(), writes);
+        }
+    }
 }

@@ -87,9 +87,9 @@ proptest! {
         let at: usize = items.items()[..index].iter().map(Item::answer_bytes).sum();
         match &items.items()[index] {
             Item::Score { tokens, from } => {
-                // A thousandth of a nat for each token; what is allowed is about a tenth of that.
+                // A third of a thousandth of a nat for each token; what is allowed is about a sixth of that.
                 let score = i64::from_le_bytes(result[at..at + 8].try_into().unwrap());
-                let step = i64::try_from(1000 * (tokens.len() - from)).unwrap();
+                let step = i64::try_from(300 * (tokens.len() - from)).unwrap();
                 let score = if up || score < step { score + step } else { score - step };
                 result[at..at + 8].copy_from_slice(&score.to_le_bytes());
             }

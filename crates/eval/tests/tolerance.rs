@@ -64,12 +64,12 @@ fn the_order_of_sums_stays_far_within_the_tolerances() {
     // As training goes on, weights grow; and what nothing was learned from.
     let large: Vec<f32> = trained.iter().map(|value| value * 2.0).collect();
     let fresh = init(&config, &[1; 32]);
-    let models = [("trained", &trained, 20.0), ("large", &large, 3.0), ("fresh", &fresh, 20.0)];
+    let models = [("trained", &trained, 20.0), ("large", &large, 2.0), ("fresh", &fresh, 20.0)];
     for (name, parameters, times) in models {
         let found = measure(&config, parameters, &tokens, 60);
         let (logits, scores) = (found.logits, found.scores);
         println!("{name}: logits {logits:.1e}, scores {scores:.1e}, greatest logit {:.1}", found.greatest);
         assert!(logits > 0.0 && logits * times < OFF, "{name}: {logits:e}");
-        assert!(scores * 10.0 < SCORE_OFF, "{name}: {scores:e}");
+        assert!(scores * times < SCORE_OFF, "{name}: {scores:e}");
     }
 }
