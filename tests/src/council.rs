@@ -1,11 +1,16 @@
 //! People with keys who decide, through the command as they do.
 
-use crate::Api;
+use crate::runs::SampleRun;
+use crate::{Api, wait_until};
 use potluck_governance::{Constitution, Key, SigningKey};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 use tempfile::TempDir;
+
+/// Time for a vote to close.
+const VOTE_LIMIT: Duration = Duration::from_secs(120);
 
 /// Stewards of a [`Council`].
 pub const STEWARDS: [&str; 3] = ["Ada", "Bo", "Cy"];
@@ -164,5 +169,36 @@ impl Council {
     /// What the relay says of a proposal.
     pub fn proposal(&self, id: &str) -> Value {
         self.api.get(&format!("/api/v1/proposals/{id}")).json()
+    }
+
+    /// Waits until the vote on a proposal is over.
+    ///
+    /// # Panics
+    /// It did not pass.
+    pub fn passed(&self, id: &str) {
+        let outcome = || self.proposal(id)["outcome"].clone();
+        wait_until("the vote closes", VOTE_LIMIT, || outcome() != "open");
+        assert_eq!(outcome(), "passed", "{}", self.proposal(id));
+    }
+
+    /// Uploads the data of a run of a model and lets people allow them: the request, ready to be proposed.
+    ///
+    /// # Panics
+    /// The log does not take it.
+    pub fn request(&self, sample: &SampleRun, model: &str) -> Value {
+        let mut request = sample.request(&self.api);
+        request["model_name"] = model.into();
+        let sets = [&request["train"], &request["validation"]].map(|set| set.as_str().unwrap_or_default());
+        let proposals = sets.map(|set| {
+            let proposal = self.propose(&["data-set", &set[..20]]);
+            let manifest = self.proposal(&proposal)["body"].as_str().unwrap_or_default().to_owned();
+            self.sign(AUDITORS[0], &["attest", &manifest]).expect("an attestation");
+            proposal
+        });
+        for proposal in &proposals {
+            self.passed(proposal);
+            self.ask(&["enact", proposal]).expect("data sets that were decided on");
+        }
+        request
     }
 }

@@ -3,6 +3,7 @@
 use crate::train::Corpus;
 use crate::{Api, wait_until};
 use potluck_proto::{LearningRate, ModelSizes, ModelSpec, UpdateCodec};
+use potluck_relay::runs::tokenizer::to_json;
 use potluck_rounds::{Data, Host, Plan, Submitted, Terms, repeat, sizes};
 use potluck_train::data::{DataSet, VALIDATION_SHARE, split};
 use potluck_train::outer::OuterParams;
@@ -41,6 +42,7 @@ pub struct SampleRun {
     /// Id of uploaded parameters to start from.
     pub init: Option<String>,
     data: Data,
+    tokenizer: String,
 }
 
 /// What a run came to, round by round.
@@ -63,7 +65,23 @@ impl SampleRun {
         let (train, validation) = parts.expect("a corpus of some length");
         let set = |tokens| Arc::new(DataSet::new(tokens, corpus.vocabulary).expect("tokens"));
         let data = Data { train: set(train), validation: set(validation) };
-        Self { rounds, steps: 5, sequences: 4, workers, audit: "default", codec: "int4", init: None, data }
+        let tokenizer = String::from_utf8(to_json(&corpus.tokenizer)).expect("JSON");
+        Self {
+            rounds,
+            steps: 5,
+            sequences: 4,
+            workers,
+            audit: "default",
+            codec: "int4",
+            init: None,
+            data,
+            tokenizer,
+        }
+    }
+
+    /// Its `tokenizer.json`.
+    pub fn tokenizer(&self) -> &str {
+        &self.tokenizer
     }
 
     /// Tokens that one worker trains on in a round.
@@ -137,7 +155,7 @@ impl SampleRun {
         };
         let mut request = json!({
             "name": "whale", "model": model, "train": upload(&self.data.train),
-            "validation": upload(&self.data.validation), "tokenizer": "{}", "seed": BlobHash(SEED).to_string(),
+            "validation": upload(&self.data.validation), "tokenizer": self.tokenizer, "seed": BlobHash(SEED).to_string(),
             "rounds": self.rounds, "inner_steps": self.steps, "sequences": self.sequences, "length": CONTEXT,
             "rate": { "peak": peak, "least": least, "warmup": WARMUP }, "codec": self.codec, "blocks": BLOCKS,
             "min_workers": min_workers, "max_workers": max_workers, "audit": self.audit,

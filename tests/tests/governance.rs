@@ -34,32 +34,6 @@ fn post(api: &Api, path: &str, body: &Value) -> Answer {
     api.send("POST", path, &[("content-type", "application/json")], body.to_string().as_bytes())
 }
 
-fn passed(council: &Council, id: &str) {
-    wait_until("the vote closes", LIMIT, || council.proposal(id)["outcome"] == "passed");
-}
-
-/// Uploads the data of a run and lets people allow them: the request, ready to be proposed.
-fn request(council: &Council, sample: &SampleRun) -> Value {
-    let mut request = sample.request(&council.api);
-    request["model_name"] = "whale".into();
-    let sets = [request["train"].clone(), request["validation"].clone()];
-    let ids: Vec<String> = sets
-        .iter()
-        .map(|set| {
-            let id = set.as_str().unwrap();
-            let proposal = council.propose(&["data-set", &id[..20]]);
-            let manifest = council.proposal(&proposal)["body"].as_str().unwrap().to_owned();
-            council.sign("Mia", &["attest", &manifest]).unwrap();
-            proposal
-        })
-        .collect();
-    for id in &ids {
-        passed(council, id);
-        council.ask(&["enact", id]).unwrap();
-    }
-    request
-}
-
 #[test]
 fn a_run_is_decided_on_and_a_pause_stops_it_until_people_end_it() {
     let mut relay = TestRelay::start();
@@ -80,7 +54,7 @@ fn a_run_is_decided_on_and_a_pause_stops_it_until_people_end_it() {
     assert!(error.unwrap_err().contains("people are in office"));
 
     let sample = SampleRun::new(40, [3, 3]);
-    let mut request = request(&council, &sample);
+    let mut request = council.request(&sample, "whale");
     let create = |request: &Value, key: &str| {
         let headers = [("content-type", "application/json"), ("idempotency-key", key)];
         api.send("POST", "/api/v1/runs", &headers, request.to_string().as_bytes())
@@ -99,7 +73,7 @@ fn a_run_is_decided_on_and_a_pause_stops_it_until_people_end_it() {
     assert_eq!(post(&api, "/api/v1/runs/hash", &request).text("hash"), hash);
     let refused = create(&request, "still early");
     assert!(refused.text("message").contains("discussion goes on"), "{}", refused.json());
-    passed(&council, &proposal);
+    council.passed(&proposal);
     let refused = create(&request, "not attested");
     assert!(refused.text("message").contains("0 of 1 auditors"), "{}", refused.json());
     council.sign("Ned", &["attest", &hash]).unwrap();
@@ -227,7 +201,7 @@ fn what_is_not_justified_is_refused_with_what_is_missing() {
     let proposal = council.propose(&["parameter", "max_workers", "--value", "4"]);
     let early = council.ask(&["enact", &proposal]).unwrap_err();
     assert!(early.starts_with("4:") && early.contains("discussion goes on"), "{early}");
-    passed(&council, &proposal);
+    council.passed(&proposal);
     let other = council.ask(&["enact", &proposal, "--value", "5"]).unwrap_err();
     assert!(other.contains("not what was voted on"), "{other}");
     council.ask(&["enact", &proposal[..16]]).unwrap();
@@ -242,7 +216,7 @@ fn what_is_not_justified_is_refused_with_what_is_missing() {
     let file = council.document("new-roles.json", &roles);
     let proposal = council.propose(&["roles", "--file", &file]);
     council.sign("Cy", &["vote", &proposal, "yes", "--reason", "fine"]).unwrap();
-    passed(&council, &proposal);
+    council.passed(&proposal);
     council.ask(&["enact", &proposal]).unwrap();
     assert_eq!(api.get("/api/v1/governance").json()["roles"]["operators"], json!([]));
     let events = council.proposal(&proposal)["events"].clone();

@@ -51,7 +51,7 @@ fn volunteers_train_as_one_thread_would_and_each_round_can_be_repeated() {
     let parameters = relay.api.get(&format!("/api/v1/runs/{id}/rounds/{ROUNDS}/parameters")).body;
     assert_eq!(BlobHash::of(&parameters).to_string(), expected.hashes[ROUNDS as usize - 1]);
     assert_eq!(relay.api.get(&format!("/api/v1/runs/{id}/rounds/{ROUNDS}")).status, 404);
-    assert_eq!(relay.api.get(&format!("/api/v1/runs/{id}/tokenizer")).body, b"{}");
+    assert_eq!(relay.api.get(&format!("/api/v1/runs/{id}/tokenizer")).body, sample.tokenizer().as_bytes());
 
     // Without the token: what a round was made of is for everybody.
     let client = Client::new(&relay.api.url, None, Stop::default()).unwrap();

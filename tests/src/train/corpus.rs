@@ -24,6 +24,8 @@ pub struct Corpus {
     pub name: String,
     /// Size of the vocabulary.
     pub vocabulary: usize,
+    /// What makes its tokens.
+    pub tokenizer: Tokenizer,
     /// Tokens of the training part.
     pub tokens: Vec<u32>,
     /// The training part as blocks.
@@ -88,6 +90,7 @@ impl Corpus {
         Ok(Self {
             name: name.to_owned(),
             vocabulary,
+            tokenizer,
             tokens: train.to_vec(),
             train: DataSet::new(train, vocabulary)?,
             validation: windows.collect::<Result<_, _>>()?,
