@@ -52,6 +52,9 @@ pub struct LogConfig {
     pub witnesses: Vec<String>,
     /// How many of them have to cosign a checkpoint before clients believe it.
     pub quorum: usize,
+    /// Accepted results are not logged: for the benchmark that says what the log costs. No settings file can say so.
+    #[serde(skip)]
+    pub unlogged_results: bool,
 }
 
 impl LogConfig {
