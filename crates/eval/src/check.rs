@@ -3,8 +3,8 @@
 //! # Tolerance
 //! Machines sum in different orders and with or without fused multiply-add, so their logits differ. [`OFF`] bounds by how
 //! much, as a share of the greatest logit of the row (1 at the least). All else follows from it:
-//! - A score may differ by [`SCORE_OFF`] of that for each token, since what rounding adds to one token's loss it takes
-//!   from another's.
+//! - A score may differ by [`SCORE_OFF`] of that for each token: less, since the errors of a window's tokens have either
+//!   sign.
 //! - A generated token is right if it could have been drawn from logits that are off by that much:
 //!   [`Sampling::could_draw`](potluck_train::gpt::Sampling::could_draw). The claimed tokens are put through the model in
 //!   one pass, each seeing the claimed ones before it, so that a draw that rounding decided otherwise does not condemn
@@ -14,8 +14,8 @@
 //! Windows of 64 tokens differ by up to 18 millionths of a nat, and all texts are the same. `tests/tolerance.rs` runs a
 //! trained model and the same model with its channels, hidden units and heads permuted, which is the same function with
 //! every sum in another order: logits differ by up to 1e-6 of the greatest, mean losses by up to 3e-7 of it; with weights
-//! twice as large, norms among them, which no training gives, by 7e-5 and 1.1e-6. What a liar can add within the tolerance is about 50
-//! millionths of a nat a token, a hundredth of the standard error of the smallest evaluation.
+//! twice as large, norms among them, which no training gives, by 7e-5 and 1.1e-6. What a liar can add to a loss within
+//! the tolerance is about 50 millionths of a nat a token; the standard error of 256 windows is hundreds of times that.
 
 use crate::EvalError;
 use crate::answers::{Answer, Answers};
