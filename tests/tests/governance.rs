@@ -54,6 +54,13 @@ fn a_run_is_decided_on_and_a_pause_stops_it_until_people_end_it() {
     assert!(error.unwrap_err().contains("people are in office"));
 
     let sample = SampleRun::new(40, [3, 3]);
+    // Each data set and the run itself are named as missing.
+    let mut nothing = sample.request(&api);
+    nothing["model_name"] = "whale".into();
+    let refused = post(&api, "/api/v1/runs", &nothing);
+    let missing = refused.json()["missing"].clone();
+    assert!(refused.status == 422 && missing.as_array().unwrap().len() == 3, "{}", refused.json());
+    assert!(missing[0].as_str().unwrap().contains(nothing["train"].as_str().unwrap()), "{missing}");
     let mut request = council.request(&sample, "whale");
     let create = |request: &Value, key: &str| {
         let headers = [("content-type", "application/json"), ("idempotency-key", key)];
@@ -199,9 +206,30 @@ fn what_is_not_justified_is_refused_with_what_is_missing() {
 
     // A parameter, from the proposal to its effect; the value is what was voted on.
     let proposal = council.propose(&["parameter", "max_workers", "--value", "4"]);
+    let error = council.run(&["models", "whale", "--relay", &api.url]).unwrap_err();
+    assert!(error.starts_with("4:") && error.contains("no model whale"), "{error}");
     let early = council.ask(&["enact", &proposal]).unwrap_err();
     assert!(early.starts_with("4:") && early.contains("discussion goes on"), "{early}");
     council.passed(&proposal);
+    // A person sees exactly what it signs, and where it stands.
+    let remember = council.remember();
+    let place = ["--relay", &api.url, "--remember", remember.to_str().unwrap()];
+    let key = council.key("Mia");
+    let line = [&["pause", "all", "--reason", "a drill", "--key", &key][..], &place].concat();
+    let shown = council.run(&line).unwrap();
+    let who = format!("you sign, as {} (Mia, auditor):\n", council.public("Mia"));
+    assert!(shown.starts_with(&who), "{shown}");
+    let lines: Vec<&str> = shown.lines().collect();
+    let origin = api.get("/api/v1/log").text("origin");
+    assert!(
+        lines[1].starts_with(&format!(r#"{{"v":1,"origin":"{origin}","kind":"pause","seq":"#)),
+        "{shown}"
+    );
+    assert!(lines[2].starts_with("entry ") && lines[2].ends_with(&origin), "{shown}");
+    let shown = council.run(&[&["governance", "show"][..], &place].concat()).unwrap();
+    for line in ["steward", "Ada", "rule      roles, constitution", "max_workers (passed)", "2 yes, 0 no"] {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
     let other = council.ask(&["enact", &proposal, "--value", "5"]).unwrap_err();
     assert!(other.contains("not what was voted on"), "{other}");
     council.ask(&["enact", &proposal[..16]]).unwrap();

@@ -47,6 +47,7 @@ Environment:
   POTLUCK_RELAY       address of the relay, in place of --relay
   POTLUCK_TOKEN       submitter's token, in place of --token
   POTLUCK_TOKEN_FILE  file that holds it, in place of --token-file
+  POTLUCK_KEY_FILE    file with your key where you sign, in place of --key
   CHROME              Chromium or Chrome for `potluck tabs`
   RUST_LOG            what is logged to stderr, in place of --log (for example potluck_relay=debug)";
 

@@ -1,7 +1,7 @@
 //! What takes effect: the relay is asked, and the log decides.
 
 use super::document;
-use super::log::TheLog;
+use super::log::{TheLog, published};
 use crate::args::{EnactArgs, LogArgs, PromoteArgs, RollbackArgs};
 use crate::client::Client;
 use crate::error::CliError;
@@ -18,6 +18,7 @@ use ureq::http::Method;
 
 fn ask(client: &Client, log: &LogArgs, path: &str, body: &Value, done: &str) -> Result<(), CliError> {
     let logged: Logged = client.send_json(&Method::POST, path, &[], Some(body), |_| {})?;
+    published(client, logged.index)?;
     if log.json {
         println!("{}", json!(logged));
     } else {

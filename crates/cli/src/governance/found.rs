@@ -1,6 +1,7 @@
 //! `potluck governance found`: the first people of a log.
 
 use super::document;
+use super::log::published;
 use crate::args::governance::FoundArgs;
 use crate::client::Client;
 use crate::error::CliError;
@@ -27,6 +28,7 @@ pub fn command(args: &FoundArgs, client: &Client) -> Result<(), CliError> {
         body["constitution"] = json!(constitution);
     }
     let logged: Logged = client.send_json(&Method::POST, "/api/v1/log/founding", &[], Some(&body), |_| {})?;
+    published(client, logged.index)?;
     if args.json {
         println!("{}", json!(logged));
     } else {

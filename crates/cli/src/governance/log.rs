@@ -18,6 +18,21 @@ pub(super) fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
+/// Waits until an entry is published, so that the next command goes by it. Not for ever: it is durable already.
+pub(super) fn published(client: &Client, index: u64) -> Result<(), CliError> {
+    let started = Instant::now();
+    while started.elapsed() < PUBLISHED_WITHIN {
+        let log: potluck_relay::api::LogInfo = client.get("/api/v1/log", |_| {})?;
+        if log.entries > index {
+            break;
+        }
+        if !client.stop().sleep(LOOK) {
+            return Err(CliError::Interrupted { job: None });
+        }
+    }
+    Ok(())
+}
+
 /// A relay's log, read and checked.
 pub(super) struct TheLog<'a> {
     pub(super) client: &'a Client,

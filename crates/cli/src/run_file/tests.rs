@@ -125,3 +125,15 @@ fn files_and_folders_are_read_in_order() {
     fs::create_dir(root.join("bare")).unwrap();
     assert!(refused("bare").contains("holds no text files"));
 }
+
+#[test]
+fn a_run_may_name_its_model_its_proposal_and_where_its_corpus_is_from() {
+    let text = "corpus = \"a\"\nmodel-name = \"whale\"\nproposal = \"3c\"\n[data]\nname = \"books\"\n\
+                source = \"a library\"\nlicense = \"CC0-1.0\"\n";
+    let run = RunFile::parse(Path::new("run.toml"), text).unwrap();
+    assert_eq!((run.model_name.as_deref(), run.proposal.as_deref()), (Some("whale"), Some("3c")));
+    assert_eq!(run.data.unwrap().license, "CC0-1.0");
+    let without = "corpus = \"a\"\n[data]\nname = \"books\"\nsource = \"a library\"\n";
+    let error = RunFile::parse(Path::new("run.toml"), without).unwrap_err().to_string();
+    assert!(error.contains("run.toml:2") && error.contains("license"), "{error}");
+}

@@ -21,7 +21,8 @@ pub(super) fn router() -> Router<Arc<App>> {
 impl From<ForkError> for ApiError {
     fn from(error: ForkError) -> Self {
         let message = format!("that proves no fork of this log: {error}");
-        let hint = "evidence is two of its signed checkpoints that contradict each other, as `potluck audit` writes it";
+        let hint =
+            "evidence is two of its signed checkpoints that contradict each other, as witnesses keep it";
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "no_fork", message, hint)
     }
 }

@@ -272,3 +272,73 @@ impl From<CosignError> for ApiError {
         Self::new(status, code, error.to_string(), "cosign the checkpoint of GET /api/v1/log/since/{size}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use potluck_governance::{Entry, State as LogState, gate};
+    use potluck_types::{BlobHash, JobId};
+
+    #[test]
+    fn a_refused_promotion_names_every_step_that_is_missing() {
+        let mut state = LogState::new();
+        let mut log = |body: potluck_governance::Body| {
+            let index = state.next_index();
+            state.apply(index, &Entry::new(1_700_000_000_000, body)).unwrap();
+        };
+        let (run, hash) = (JobId([1; 16]), |n: u8| BlobHash([n; 32]));
+        let mut constitution = Constitution::default();
+        (constitution.runs_need_proposal, constitution.data_sets_need_proposal) = (false, false);
+        let origin = "relay.example/log".to_owned();
+        log(entry::Genesis { origin, constitution, roles: Roles::nobody() }.into());
+        log(entry::Run {
+            run,
+            name: "whale".to_owned(),
+            request: hash(2),
+            checkpoint: hash(3),
+            parameters: hash(4),
+            data_sets: Vec::new(),
+            model: Some("whale".to_owned()),
+            proposal: None,
+        }
+        .into());
+        log(entry::Aggregate {
+            run,
+            round: 0,
+            parameters: hash(4),
+            next_parameters: hash(5),
+            step: hash(6),
+            checkpoint: None,
+            loss: None,
+            finite: true,
+            updates: Vec::new(),
+        }
+        .into());
+        log(entry::Candidate {
+            model: "whale".to_owned(),
+            run,
+            round: 0,
+            parameters: hash(5),
+            checkpoint: hash(7),
+            rebuilt_without: Vec::new(),
+        }
+        .into());
+        let missing = gate::promotion(&state, &hash(5), state.now_ms()).unwrap_err();
+        let error = ApiError::from(LogError::Refused(Refused::NotReady { missing }));
+        assert_eq!((error.code.as_str(), error.missing.len()), ("not_justified", 9), "{error:?}");
+        for step in [
+            "no eval card",
+            "worker-rounds audited",
+            "audit failures",
+            "loss better",
+            "shards evaluated",
+            "triggers that succeed",
+            "auditors who derived",
+            "0 of 2 people signed",
+            "no proposal of kind promote",
+        ] {
+            assert!(error.missing.iter().any(|text| text.contains(step)), "{step}: {:?}", error.missing);
+            assert!(error.message.contains(step), "{step}: {}", error.message);
+        }
+    }
+}

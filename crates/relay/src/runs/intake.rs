@@ -13,7 +13,7 @@ use crate::log::{LogError, now_ms, records};
 use crate::uploads::{Received, to_disk};
 use axum::body::Body;
 use axum::http::StatusCode;
-use potluck_governance::{Entry, Refused, State};
+use potluck_governance::{Entry, Refused, State, entry};
 use potluck_proto::{BlobRef, DataSetSpec, LearningRate, UpdateCodec};
 use potluck_rounds::{Data, Host, HostError, Terms, sizes};
 use potluck_schedule::{AuditPolicy, Input, RunInput, RunSpec, SparsePolicy};
@@ -498,9 +498,37 @@ async fn may_begin(app: &App, new: &NewRun) -> Result<(), ApiError> {
         tokenizer: new.tokenizer_hash(),
         round: 0,
     };
-    let entry = records::run(&row, nothing, app.db.sources(&row.request).await?);
-    let look = |state: &State| state.check(&Entry::new(now_ms(state), entry));
-    app.log.state(look).await?.map_err(|refused| not_allowed(refused.into(), &row))
+    let run = records::run(&row, nothing, app.db.sources(&row.request).await?);
+    let look = |state: &State| {
+        let check = |run: entry::Run| state.check(&Entry::new(now_ms(state), run));
+        check(run.clone()).err().map(|refused| (refused, missing(state, &run, check)))
+    };
+    match app.log.state(look).await? {
+        None => Ok(()),
+        Some((refused, missing)) => Err(not_allowed(refused.into(), &row).missing(missing)),
+    }
+}
+
+/// Every step that a run lacks: the log names the first.
+fn missing(
+    state: &State,
+    run: &entry::Run,
+    check: impl Fn(entry::Run) -> Result<(), Refused>,
+) -> Vec<String> {
+    let mut missing = Vec::new();
+    if run.model.is_some() && state.constitution().data_sets_need_proposal {
+        let open = |id: &&String| state.data_sets().get(*id).is_some_and(|set| set.proposal.is_none());
+        missing.extend(run.data_sets.iter().filter(open).map(|id| {
+            format!(
+                "data set {id} is not approved: propose it (`potluck propose data-set {id}`), then enact that"
+            )
+        }));
+    }
+    // By itself: data sets come first where the log looks.
+    if let Err(Refused::Unjustified(step)) = check(entry::Run { data_sets: Vec::new(), ..run.clone() }) {
+        missing.push(step.to_string());
+    }
+    missing
 }
 
 /// Why the log takes no such run, with the hash that a proposal has to name.
@@ -510,10 +538,9 @@ fn not_allowed(error: LogError, row: &RunRow) -> ApiError {
     if let (true, Some(model)) = (unjustified, &row.request.model_name) {
         let hash = BlobHash::of(row.request.request_text(row.tokenizer).as_bytes());
         refusal.message = format!("a run that trains {model}, with the request {hash}: {}", refusal.message);
-        refusal.hint =
-            "propose the request's hash (`potluck propose run FILE`), its data sets too, let people decide, \
-                        then name the proposal"
-                .to_owned();
+        refusal.hint = "propose the request's hash (`potluck propose run --run FILE`), its data sets too; when people have \
+                        decided, name the proposal"
+            .to_owned();
     }
     refusal
 }
