@@ -9,6 +9,7 @@ import { fetchText, loadGovernance } from "./trust.js";
 const DOCUMENTS = ["roles", "constitution", "parameter"];
 /** What a vote is open for beyond the shortest discussion: the person reads the text before it is logged. */
 const MARGIN = 1.1;
+const REPLACE = "The key that this browser keeps will be gone for good. Put another one in its place?";
 /** Longest file that is read as a key, in bytes: 64 digits, and room for line ends. */
 const MAX_KEY_FILE_BYTES = 1024;
 
@@ -50,7 +51,7 @@ export class Acts {
       this.#showKey();
     };
     at("key-create").addEventListener("click", () => mine(async () => {
-      if (this.#key && !confirm("The key in this browser will be gone for good. Make another one?")) return "";
+      if ((await keys.isKept()) && !confirm(REPLACE)) return "";
       await keys.create();
       return "Made. Its secret half stays in this browser and cannot be read out: whoever clears the browser’s data loses it.";
     }));
@@ -60,6 +61,7 @@ export class Acts {
       at("key-file").value = "";
       if (file.size > MAX_KEY_FILE_BYTES) throw new Error("that is no key: the file is too long");
       const keep = at("key-keep").checked;
+      if (keep && (await keys.isKept()) && !confirm(REPLACE)) return "";
       await keys.fromFile(await file.text(), keep);
       return keep ? "Read, and kept in this browser." : "Read. It is forgotten with this page.";
     }));

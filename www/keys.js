@@ -51,17 +51,19 @@ export async function current() {
   return mine;
 }
 
+/** What is not kept stands before what is, until the page is left. */
 async function take(found, keep) {
   mine = { ...found, kept: keep };
-  if (!keep) {
-    await forgetStored();
-    return mine;
-  }
+  if (!keep) return;
   await stored("readwrite", (store) => store.put(mine, MINE)).catch(() => {
     mine = null;
     throw new Error("this browser keeps nothing, so a key would be lost with this page: use a file instead");
   });
-  return mine;
+}
+
+/** Whether a key is kept, which another one would replace. */
+export async function isKept() {
+  return Boolean(await stored("readonly", (store) => store.get(MINE)).catch(() => null));
 }
 
 /** Makes a key that stays in this browser. */
@@ -69,7 +71,7 @@ export async function create() {
   const { privateKey, publicKey } = await subtle().generateKey("Ed25519", false, ["sign", "verify"]).catch((error) => {
     throw new Error(`this browser makes no Ed25519 keys: ${error.message}; use a file instead`);
   });
-  return take({ key: privateKey, publicKey: hex(await subtle().exportKey("raw", publicKey)) }, true);
+  await take({ key: privateKey, publicKey: hex(await subtle().exportKey("raw", publicKey)) }, true);
 }
 
 /** Reads a seed: 64 hexadecimal digits. With `keep`, it stays in this browser; else it is gone with the page. */
@@ -79,7 +81,7 @@ export async function fromFile(text, keep) {
   const { publicKey } = await loadGovernance();
   const bytes = new Uint8Array([...PKCS8, ...seed.match(/../g).map((pair) => parseInt(pair, 16))]);
   const key = await subtle().importKey("pkcs8", bytes, "Ed25519", false, ["sign"]).finally(() => bytes.fill(0));
-  return take({ key, publicKey: publicKey(seed) }, keep);
+  await take({ key, publicKey: publicKey(seed) }, keep);
 }
 
 /** Signs a text: the signature in hexadecimal digits. */
@@ -88,10 +90,8 @@ export async function sign(text) {
   return hex(await subtle().sign("Ed25519", key, new TextEncoder().encode(text)));
 }
 
-const forgetStored = () => stored("readwrite", (store) => store.delete(MINE)).catch(() => {});
-
 /** Removes the key. One that was made here is gone for good. */
 export async function forget() {
   mine = null;
-  await forgetStored();
+  await stored("readwrite", (store) => store.delete(MINE)).catch(() => {});
 }

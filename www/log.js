@@ -71,12 +71,14 @@ export class Log {
   }
 
   async #upTo(note) {
-    this.onProgress(told(() => this.#reader.begin(note)));
+    let progress = told(() => this.#reader.begin(note));
+    this.onProgress(progress);
     for (let wanted; (wanted = JSON.parse(this.#reader.wanted()));) {
       const { bytes, full } = await this.#fetch(wanted);
-      this.onProgress(told(() => this.#reader.take(bytes, full)));
+      progress = told(() => this.#reader.take(bytes, full));
+      this.onProgress(progress);
     }
-    this.size = JSON.parse(this.#reader.overview(0)).size;
+    this.size = progress.read;
   }
 
   /** A partial file that is gone was replaced by the full one. */

@@ -213,3 +213,237 @@ fn tabs_leave_a_relay_whose_log_forks() {
         browser.close().await;
     });
 }
+
+/// Sets a field as somebody would who typed into it.
+async fn fill(tab: &Tab, id: &str, value: &str) {
+    let script = format!(
+        "(() => {{ const e = document.getElementById({id:?}); e.value = {}; \
+         for (const kind of ['input', 'change']) e.dispatchEvent(new Event(kind, {{ bubbles: true }})); }})()",
+        Value::from(value)
+    );
+    let _: Value = tab.evaluate(&script).await.unwrap();
+}
+
+async fn text(tab: &Tab, selector: &str) -> String {
+    tab.evaluate(&format!("document.querySelector({selector:?})?.textContent ?? ''")).await.unwrap()
+}
+
+/// Signs what the dialog shows; what came of it, in the page's words.
+async fn sign(tab: &Tab) -> (String, String) {
+    until(tab, "document.querySelector('#sign').open && !document.querySelector('#sign-now').disabled").await;
+    tab.click("#sign-now").await.unwrap();
+    until(tab, "['logged', 'refused'].includes(document.body.dataset.signed)").await;
+    let said = (data(tab, "signed").await, text(tab, "#sign-result").await);
+    tab.click("#sign-close").await.unwrap();
+    until(tab, "!document.querySelector('#sign').open").await;
+    said
+}
+
+/// Gives a file to a field.
+async fn choose(tab: &Tab, selector: &str, path: &Path) {
+    let document = tab.call("DOM.getDocument", json!({})).await.unwrap();
+    let asked = json!({ "nodeId": document["root"]["nodeId"], "selector": selector });
+    let node = tab.call("DOM.querySelector", asked).await.unwrap();
+    let files = json!({ "nodeId": node["nodeId"], "files": [path.to_str().unwrap()] });
+    tab.call("DOM.setFileInputFiles", files).await.unwrap();
+}
+
+/// Keeps what the page sends, and can spoil a signature.
+const EAVESDROP: &str = "(() => {
+  const send = window.fetch;
+  window.fetch = (address, options) => {
+    if (String(address).endsWith('/log/statements')) window.sent = options.body;
+    return send(address, options);
+  };
+  const sign = SubtleCrypto.prototype.sign;
+  SubtleCrypto.prototype.sign = async function (...all) {
+    const signature = await sign.apply(this, all);
+    if (window.spoil) new Uint8Array(signature)[7] ^= 1;
+    return signature;
+  };
+})()";
+
+/// Sends a statement that is not the page's own, and returns what the relay says.
+async fn post(tab: &Tab, body: &str) -> String {
+    let script = format!(
+        "fetch('/api/v1/log/statements', {{ method: 'POST', headers: {{ 'content-type': 'application/json' }}, \
+         body: {body} }}).then(async (answer) => `${{answer.status}} ${{(await answer.json()).message}}`)"
+    );
+    tab.evaluate(&script).await.unwrap()
+}
+
+#[test]
+fn people_propose_and_vote_on_the_governance_page() {
+    let _alone = alone();
+    let relay = TestRelay::start();
+    let api = relay.api.clone();
+    let folder = tempfile::tempdir().unwrap();
+    let secret = |n: u8| potluck_governance::SigningKey::from_bytes(&[n; 32]);
+    let key = |n: u8| potluck_governance::Key::of(&secret(n)).to_string();
+    let seed = folder.path().join("bo.key");
+    std::fs::write(&seed, format!("{}\n", "02".repeat(32))).unwrap();
+
+    runtime().block_on(async {
+        let browser = browser().await;
+        let tab = browser.new_tab().await.unwrap();
+        tab.inject_into_pages(EAVESDROP).await.unwrap();
+        tab.goto(&format!("{}/governance.html", api.url)).await.unwrap();
+        until(&tab, "document.body.dataset.log === 'verified'").await;
+        assert!(text(&tab, "#open").await.contains("Nobody is in office"));
+
+        // A key that cannot be taken out of the browser.
+        tab.click("#key-create").await.unwrap();
+        until(&tab, "document.body.dataset.key?.length === 64").await;
+        let ada = data(&tab, "key").await;
+        let kept = "new Promise((resolve) => { const opening = indexedDB.open('potluck.keys'); opening.onsuccess = () => {
+            const asked = opening.result.transaction('keys').objectStore('keys').get('mine');
+            asked.onsuccess = () => resolve([asked.result.key.extractable, asked.result.publicKey]); }; })";
+        assert_eq!(tab.evaluate::<Value>(kept).await.unwrap(), json!([false, ada]));
+
+        // A community whose clocks run in seconds.
+        let person = |name: &str, key: &str| json!({ "name": name, "key": key });
+        let people = json!({
+            "constitution": potluck_governance::Constitution::hasty(10_000),
+            "roles": {
+                "stewards": [person("Ada", &ada), person("Bo", &key(2)), person("Cy", &key(3))],
+                "auditors": [person("Mia", &key(11)), person("Ned", &key(12))], "operators": [person("Olu", &key(21))],
+            },
+        });
+        let headers = [("content-type", "text/plain")];
+        let founded = api.send("POST", "/api/v1/log/founding", &headers, people.to_string().as_bytes());
+        assert_eq!(founded.status, 201, "{:?}", founded.json());
+        until(&tab, "document.querySelectorAll('#people tbody tr').length === 6").await;
+        until(&tab, "document.querySelector('#key-facts').textContent.includes('you are Ada, a steward')").await;
+
+        // The form says what is wrong; then the text is shown before it is signed.
+        fill(&tab, "p-kind", "data_set").await;
+        fill(&tab, "p-subject", "novels").await;
+        fill(&tab, "p-body", &"ab".repeat(32)).await;
+        fill(&tab, "p-rationale", "They are in the public domain.").await;
+        fill(&tab, "p-closes", "1").await;
+        fill(&tab, "p-unit", "1000").await;
+        tab.click("#propose-form [type=submit]").await.unwrap();
+        let (state, words) = sign(&tab).await;
+        assert!(state == "refused" && words.contains("close later"), "{words}");
+        fill(&tab, "p-closes", "30").await;
+        tab.click("#propose-form [type=submit]").await.unwrap();
+        until(&tab, "document.querySelector('#sign').open").await;
+        let shown = text(&tab, "#sign-text").await;
+        let (state, words) = sign(&tab).await;
+        assert_eq!(state, "logged", "{words}");
+        let sent: String = tab.evaluate("JSON.parse(window.sent).body").await.unwrap();
+        assert_eq!(sent, shown, "what is signed is what is shown");
+
+        until(&tab, "document.querySelectorAll('#open [data-proposal]').length === 1").await;
+        tab.click("#open [data-proposal] a").await.unwrap();
+        until(&tab, "!document.querySelector('#proposal').hidden").await;
+        fill(&tab, "act-reason", "Good books.").await;
+        tab.click("[data-vote=yes]").await.unwrap();
+        assert_eq!(sign(&tab).await.0, "logged");
+        until(&tab, "document.querySelector('#tally')?.textContent.startsWith('1 yes, 0 no')").await;
+        assert!(text(&tab, "#proposal-facts").await.contains("Good books."));
+
+        // Said again, said by another, said over another text.
+        let again = post(&tab, "window.sent").await;
+        assert!(again.starts_with("422") && again.contains("in the log already"), "{again}");
+        let other = format!("JSON.stringify({{ ...JSON.parse(window.sent), key: '{}' }})", key(2));
+        let other = post(&tab, &other).await;
+        assert!(other.starts_with("422") && other.contains("the signature is not that of"), "{other}");
+        let _: Value = tab.evaluate("window.spoil = true").await.unwrap();
+        tab.click("[data-vote=no]").await.unwrap();
+        let (state, words) = sign(&tab).await;
+        assert!(state == "refused" && words.contains("not that of this key"), "{words}");
+        let _: Value = tab.evaluate("window.spoil = false").await.unwrap();
+
+        // Somebody else, with a key from a file; it does not replace the one that is kept.
+        choose(&tab, "#key-file", &seed).await;
+        until(&tab, &format!("document.body.dataset.key === '{}'", key(2))).await;
+        tab.click("[data-vote=yes]").await.unwrap();
+        let (state, words) = sign(&tab).await;
+        assert_eq!(state, "logged", "{words}");
+        until(&tab, "document.querySelector('#tally')?.textContent.startsWith('2 yes, 0 no')").await;
+        until(&tab, "document.body.dataset.outcome === 'passed'").await;
+        tab.click("[data-vote=no]").await.unwrap();
+        let (state, words) = sign(&tab).await;
+        assert!(state == "refused" && words.contains("the vote closed at"), "{words}");
+
+        // The key that is kept is there again, and the log is read anew to the same end.
+        let place: String = tab.evaluate("location.href").await.unwrap();
+        tab.goto(&format!("{}/models.html", api.url)).await.unwrap();
+        until(&tab, "document.body.dataset.log === 'verified'").await;
+        tab.goto(&place).await.unwrap();
+        until(&tab, &format!("document.body.dataset.key === '{ada}'")).await;
+        until(&tab, "document.body.dataset.outcome === 'passed'").await;
+        browser.close().await;
+    });
+}
+
+#[test]
+fn receipts_are_checked_in_the_page_without_a_network() {
+    let _alone = alone();
+    let relay = TestRelay::start();
+    let api = relay.api.clone();
+    runtime().block_on(async {
+        let browser = browser().await;
+        let tab = browser.new_tab().await.unwrap();
+        lend(&tab, &lending(&api)).await.unwrap();
+        computed(&api, 1);
+        until(&tab, "Number(document.body.dataset.accepted) > 0").await;
+        stop(&tab).await.unwrap();
+        assert!(tab.evaluate::<bool>("!document.querySelector('#notice-receipts').hidden").await.unwrap());
+        wait_until("the log is published", LIMIT, || entries(&api) >= 4);
+        tab.click("#notice-receipts a").await.unwrap();
+        until(&tab, "Number(document.body?.dataset.receipts ?? 0) > 0").await;
+        let row = "document.querySelector('#yours [data-kind=result_accepted]')";
+        let index: u64 = tab.evaluate(&format!("Number({row}.dataset.index)")).await.unwrap();
+        tab.click("#yours [data-kind=result_accepted] button").await.unwrap();
+        until(&tab, &format!("{row}.textContent.includes('It holds')")).await;
+
+        let receipt = api.get(&format!("/api/v1/log/receipts/{index}"));
+        let receipt = String::from_utf8(receipt.body).unwrap();
+        let offline =
+            json!({ "offline": true, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1 });
+        tab.call("Network.enable", json!({})).await.unwrap();
+        tab.call("Network.emulateNetworkConditions", offline).await.unwrap();
+        let check = async |text: &str| -> String {
+            let _: Value = tab.evaluate("delete document.body.dataset.receipt").await.unwrap();
+            fill(&tab, "pasted", text).await;
+            tab.click("#check").await.unwrap();
+            until(&tab, "document.body.dataset.receipt !== undefined").await;
+            data(&tab, "receipt").await
+        };
+        assert!(
+            tab.evaluate::<String>("fetch('/log/key').catch(() => 'offline')").await.unwrap() == "offline"
+        );
+        assert_eq!(check(&receipt).await, "holds");
+        assert!(text(&tab, "#checked").await.contains("result accepted"));
+        // A character of each part: another one that the same place could hold.
+        for at in [30, receipt.len() / 2, receipt.len() - 30] {
+            let mut bad = receipt.clone().into_bytes();
+            bad[at] = if bad[at] == b'A' { b'B' } else { b'A' };
+            assert_eq!(check(&String::from_utf8_lossy(&bad)).await, "fails", "byte {at}");
+        }
+        // Another log's key proves nothing, nor do too few witnesses.
+        let other = potluck_ledger::SignerKey::from_seed(
+            log_key(&api).name(),
+            potluck_ledger::KeyKind::Ed25519,
+            &[5; 32],
+        );
+        let known: String = tab.evaluate("document.querySelector('#log-key').value").await.unwrap();
+        fill(&tab, "log-key", &other.unwrap().verifier().to_string()).await;
+        assert_eq!(check(&receipt).await, "fails");
+        fill(&tab, "log-key", &known).await;
+        let witness = potluck_ledger::SignerKey::from_seed(
+            "witness.example",
+            potluck_ledger::KeyKind::CosignatureV1,
+            &[6; 32],
+        );
+        fill(&tab, "witnesses", &witness.unwrap().verifier().to_string()).await;
+        fill(&tab, "threshold", "1").await;
+        assert_eq!(check(&receipt).await, "fails");
+        assert!(text(&tab, "#checked").await.contains("0 of the witnesses signed"));
+        fill(&tab, "threshold", "0").await;
+        assert_eq!(check(&receipt).await, "holds");
+        browser.close().await;
+    });
+}

@@ -18,6 +18,7 @@ const FOR_WASM: &[&str] = &[
     "potluck-mesh",
     "potluck-volunteer",
     "potluck-web",
+    "potluck-web-trust",
     "potluck-bench-engine",
 ];
 /// Their tests that a browser runs.
