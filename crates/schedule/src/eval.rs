@@ -250,11 +250,13 @@ impl Eval {
         self.shards.iter().all(|shard| shard.done)
     }
 
-    /// A shard for this volunteer: one that others have begun goes first, so that it can be compared soon.
-    pub(crate) fn shard_for(&self, volunteer: &VolunteerId, memory_bytes: u64) -> Option<u32> {
+    /// A shard for this volunteer: one that others have begun goes first, so that it can be compared soon. `twice` also asks
+    /// whoever was asked, which is a bug.
+    pub(crate) fn shard_for(&self, volunteer: &VolunteerId, memory_bytes: u64, twice: bool) -> Option<u32> {
         let shards = self.shards.iter().zip(&self.spec.shards).enumerate();
         let open = shards.filter(|(_, (shard, task))| {
-            shard.open(self.spec.copies) && task.memory_bytes <= memory_bytes && shard.may_ask(volunteer)
+            let may_ask = shard.may_ask(volunteer) || twice;
+            shard.open(self.spec.copies) && task.memory_bytes <= memory_bytes && may_ask
         });
         let begun = |shard: &EvalShard| shard.leases.len() + shard.answers.len();
         open.max_by_key(|(index, (shard, _))| (begun(shard), std::cmp::Reverse(*index)))

@@ -8,7 +8,7 @@ use crate::leasing::{Blamed, Claim, Lease, Stage, Work, missing_bytes};
 use crate::policy::{
     DEADLINE_FACTOR, LINK_BYTES_PER_SECOND, MAX_DEADLINE, MIN_DEADLINE, SPEED, TRAIN_EFFICIENCY,
 };
-use crate::relay::Relay;
+use crate::relay::{PlantedBug, Relay};
 use potluck_proto::{LeaseRequest, Outcome, RejectReason, RevokeReason};
 use potluck_types::{BlobHash, Duration, JobId, LeaseId, SessionId, VolunteerId};
 use std::collections::BTreeSet;
@@ -83,7 +83,8 @@ impl Relay {
 
     /// A shard that this volunteer may answer.
     pub(crate) fn find_eval(&self, volunteer: &VolunteerId, memory_bytes: u64) -> Option<(JobId, u32)> {
-        self.evals.iter().find_map(|(id, eval)| Some((*id, eval.shard_for(volunteer, memory_bytes)?)))
+        let twice = self.planted(PlantedBug::AskTwice);
+        self.evals.iter().find_map(|(id, eval)| Some((*id, eval.shard_for(volunteer, memory_bytes, twice)?)))
     }
 
     pub(crate) fn grant_eval(
@@ -160,8 +161,9 @@ impl Relay {
 
     /// Hands the answers to a shard out to be compared, if all are here.
     fn settle(&mut self, eval: &JobId, shard: u32) {
+        let alone = self.planted(PlantedBug::SettleAlone);
         let Some(found) = self.evals.get_mut(eval) else { return };
-        let copies = found.spec.copies as usize;
+        let copies = if alone { 1 } else { found.spec.copies as usize };
         let (Some(task), Some(state)) =
             (found.spec.shards.get(shard as usize).copied(), found.shards.get_mut(shard as usize))
         else {

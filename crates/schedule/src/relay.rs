@@ -59,6 +59,10 @@ pub enum PlantedBug {
     DrawEarly,
     /// The signature of a Hello is not checked: whoever names a volunteer is it.
     BelieveNames,
+    /// A shard of an eval is settled from the first answer, however many it wants.
+    SettleAlone,
+    /// Whoever answered a shard of an eval is asked for the other answers too.
+    AskTwice,
 }
 
 /// What a timer is for.

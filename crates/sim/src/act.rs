@@ -53,7 +53,7 @@ pub enum Failure {
 pub struct Library<'a> {
     /// Jobs.
     pub products: &'a Products,
-    /// What the relay has stored for runs.
+    /// What the relay has stored for runs and evals.
     pub blobs: &'a Blobs,
     /// The Hello of an honest session, the latest that reached the relay.
     pub overheard: Option<&'a Hello>,

@@ -62,11 +62,10 @@ pub(crate) enum Driver {
 }
 
 impl Driver {
-    /// `stays` marks the volunteer that must be able to complete every job alone.
-    pub(crate) fn new(planned: &PlannedVolunteer, stays: bool, rng: Rng) -> Self {
+    pub(crate) fn new(planned: &PlannedVolunteer, rng: Rng) -> Self {
         match planned.nature {
             Nature::Liar(trick) => Self::Liar(Box::new(Liar::new(trick, rng))),
-            Nature::Honest | Nature::Broken(_) => Self::Engine(Box::new(Honest::new(planned, stays, rng))),
+            Nature::Honest | Nature::Broken(_) => Self::Engine(Box::new(Honest::new(planned, rng))),
         }
     }
 

@@ -5,6 +5,7 @@
 
 use crate::act::{Act, Failure as Broken};
 use crate::driver::PersonEvent;
+use crate::eval::drift;
 use crate::plan::{Defect, Device, Nature, PlannedVolunteer};
 use crate::product::multiply;
 use crate::rng::Rng;
@@ -51,9 +52,9 @@ pub(crate) struct Honest {
 }
 
 impl Honest {
-    pub(crate) fn new(planned: &PlannedVolunteer, stays: bool, mut rng: Rng) -> Self {
+    pub(crate) fn new(planned: &PlannedVolunteer, mut rng: Rng) -> Self {
         let key = VolunteerKey(rng.bytes());
-        let small = !stays && rng.permille(250);
+        let small = !planned.stays && rng.permille(250);
         let cache_bytes = if rng.permille(300) { rng.within(0..=40_000) } else { DEFAULT_CACHE_BYTES };
         Self {
             engine: Engine::new(options(key.clone(), small, cache_bytes, &mut rng)),
@@ -330,10 +331,15 @@ impl Honest {
     }
 
     fn answers(&mut self, task: &EvalTask, parameters: &[u8], items: &[u8]) -> Result<Vec<u8>, Broken> {
-        eval::prepare(task, parameters, items).and_then(eval::Evaluation::run).map_err(|error| {
+        let answers = eval::prepare(task, parameters, items).and_then(eval::Evaluation::run);
+        let mut answers = answers.map_err(|error| {
             self.accuse(format!("a shard of an eval cannot be done: {error}"));
             Broken::BadTask
-        })
+        })?;
+        if self.device.drifts {
+            drift(task, items, &mut answers, &mut self.rng);
+        }
+        Ok(answers)
     }
 
     fn arm(&mut self, now: u64) -> Vec<Act> {

@@ -1,5 +1,6 @@
 //! The relay process: carries out what the machine says through links, checks and store; dies and starts again.
 
+use crate::evals::Writing;
 use crate::link::{ConnId, Item, Side};
 use crate::rounds::Open;
 use crate::store::Pending;
@@ -22,6 +23,7 @@ const RELAY: [u8; 32] = [0xfe; 32];
 pub(crate) struct Host {
     pub(crate) relay: Relay,
     pub(crate) runs: BTreeMap<JobId, Open>,
+    pub(crate) writing: Vec<Writing>,
     secret: Secret,
     sessions: BTreeMap<SessionId, ConnId>,
     next_session: u64,
@@ -149,7 +151,7 @@ impl World {
                 Ok(())
             }
             Output::Run(output) => self.carry_out_run(output),
-            Output::Eval(output) => Err(format!("there is no eval in this world: {output:?}")),
+            Output::Eval(output) => self.carry_out_eval(output),
             Output::JobCompleted { job } => {
                 self.trace.note(now, b'J', 0, &job.0, || format!("relay: job {job:?} is complete"));
                 self.queue.after(self.rng.within(0..=200), Event::RecordCompleted { start, job });
@@ -433,6 +435,7 @@ impl World {
             format!("-- the relay is {} for {down_ms} ms", if polite { "stopped" } else { "killed" })
         });
         self.lose_runs()?;
+        self.lose_evals()?;
         self.host = None;
         self.watch.relay_died();
         let pending = std::mem::take(&mut self.store.pending);
@@ -469,6 +472,7 @@ impl World {
         self.host = Some(Host {
             relay: Relay::new(config),
             runs: BTreeMap::new(),
+            writing: Vec::new(),
             secret: Secret(self.rng.bytes()),
             sessions: BTreeMap::new(),
             next_session: 1,
@@ -497,7 +501,8 @@ impl World {
                 ));
             }
         }
-        self.find_runs()
+        self.find_runs()?;
+        self.find_evals()
     }
 
     /// Everybody leaves and what is on its way ends: nothing may be left in the relay's memory.

@@ -1,6 +1,7 @@
 //! Clients that speak raw frames and keep to no rule. Each has one trick, and is honest in between.
 
 use crate::act::{Act, Library};
+use crate::eval::falsified;
 use crate::product::Order;
 use crate::rng::Rng;
 use crate::run;
@@ -352,7 +353,14 @@ impl Liar {
                 Some(other) => (other.clone(), other),
                 None => self.falsify(lie, truth.clone(), DType::Int8),
             },
-            Task::Eval(_) => self.falsify(lie, truth.clone(), DType::Int8),
+            Task::Eval(task) => {
+                let items =
+                    library.blob(&task.items.hash).filter(|_| lie && self.trick == Trick::FlipElement);
+                match items.and_then(|items| falsified(task, items, &truth, &mut self.rng)) {
+                    Some(other) => (other.clone(), other),
+                    None => self.falsify(lie, truth.clone(), DType::Int8),
+                }
+            }
         };
         self.last_truth = truth;
         let result = BlobRef { hash: BlobHash::of(&claimed), bytes: claimed.len() as u64 };

@@ -3,21 +3,25 @@
 //! One thread, one seed. The relay's real state machine, the volunteers' real engine, the real codec and the
 //! real checks run against simulated links, clocks, devices, persons, a store by its contract, and adversaries
 //! that speak raw frames. First the safety phase: faults of every kind, while the invariants of [`watch`] are
-//! checked at each step. Then the liveness phase: faults stop, one honest volunteer stays, every job must
-//! complete within bounded simulated time.
+//! checked at each step. Then the liveness phase: faults stop, honest volunteers stay (one, or as many as an
+//! eval wants answers), everything must complete within bounded simulated time.
 //!
 //! Where to look: [`plan`] reads a seed; [`world`] holds the state and routes events; `host` is the relay
-//! process, `rounds` its part of training runs, `crowd` the clients; [`liar`] the adversaries; [`link`] the wires; [`store`] what survives a crash.
+//! process, `rounds` its part of training runs and `evals` of evals, `crowd` the clients; [`liar`] the adversaries; [`link`] the wires; [`store`] what survives a crash.
 //!
 //! Architecture invariant: never depends on `relay`: that crate is only an adapter, as this one is.
 
 pub mod act;
 mod crowd;
 pub mod driver;
+pub mod eval;
+mod evals;
+pub mod examiner;
 mod honest;
 mod host;
 pub mod liar;
 pub mod link;
+pub mod outcome;
 pub mod plan;
 pub mod product;
 pub mod queue;
@@ -30,4 +34,5 @@ pub mod trace;
 pub mod watch;
 pub mod world;
 
-pub use world::{Options, RunOutcome, Violation, run};
+pub use outcome::{Options, RunOutcome, Violation};
+pub use world::run;

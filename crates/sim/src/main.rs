@@ -69,12 +69,13 @@ fn replay(seed: u64, trace: bool) -> ExitCode {
     match run(seed, options) {
         Ok(outcome) => {
             println!(
-                "seed {seed}: every invariant held\n  {} events, {} leases, {} rounds closed, {} rejected, {} late commits, \
+                "seed {seed}: every invariant held\n  {} events, {} leases, {} rounds closed, {} shards of evals settled, {} rejected, {} late commits, \
                  {} crashes of the relay\n  {:.1} simulated seconds, the last job complete {:.1} s after the \
                  faults stopped\n  trace {}",
                 outcome.events,
                 outcome.leases,
                 outcome.rounds,
+                outcome.settled,
                 outcome.rejected,
                 outcome.late_commits,
                 outcome.crashes,
@@ -102,6 +103,9 @@ struct Sums {
     deceived: u64,
     streaks: u64,
     waited: u64,
+    settled: u64,
+    refuted: u64,
+    misled: u64,
     rejected: u64,
     late_commits: u64,
     honest_undelivered: u64,
@@ -121,6 +125,9 @@ impl Sums {
         self.deceived += outcome.deceived;
         self.streaks += outcome.streaks;
         self.waited += outcome.waited;
+        self.settled += outcome.settled;
+        self.refuted += outcome.refuted;
+        self.misled += outcome.misled;
         self.rejected += outcome.rejected;
         self.late_commits += outcome.late_commits;
         self.honest_undelivered += outcome.honest_undelivered;
@@ -209,6 +216,9 @@ fn print_table(seeds: u64, sums: &Sums, elapsed_s: f64) {
         ("wrong ones among them", sums.deceived),
         ("that went on with a streak", sums.streaks),
         ("with an update that waited", sums.waited),
+        ("shards of evals settled", sums.settled),
+        ("wrongly, by liars alone", sums.misled),
+        ("wrong answers found", sums.refuted),
         ("results rejected", sums.rejected),
         ("late or fenced commits", sums.late_commits),
         ("honest, not delivered", sums.honest_undelivered),

@@ -46,6 +46,19 @@ pub struct PlannedRun {
     pub pauses: [Option<(u64, u64)>; 2],
 }
 
+/// An eval and when it comes.
+#[derive(Debug, Clone, Copy)]
+pub struct PlannedEval {
+    /// Its shards.
+    pub shards: u32,
+    /// Volunteers that answer each.
+    pub copies: u32,
+    /// When it is submitted, in milliseconds.
+    pub submit_at: u64,
+    /// When it is canceled, in milliseconds.
+    pub cancel_at: Option<u64>,
+}
+
 /// Every update is replayed.
 pub const AUDIT_ALL: AuditPolicy =
     AuditPolicy { first: u32::MAX, rate: 500_000, decay: 800_000, least: 50_000 };
@@ -94,6 +107,8 @@ pub struct Device {
 pub struct PlannedVolunteer {
     /// Who.
     pub nature: Nature,
+    /// Once the faults stop its person agrees for a day: it and others that stay must be able to complete everything.
+    pub stays: bool,
     /// When it appears, in milliseconds.
     pub start_at: u64,
     /// Its links.
@@ -136,7 +151,9 @@ pub struct Plan {
     pub jobs: Vec<PlannedJob>,
     /// Training runs.
     pub runs: Vec<PlannedRun>,
-    /// Volunteers; the first is the honest one that stays.
+    /// Evals.
+    pub evals: Vec<PlannedEval>,
+    /// Volunteers; the first is honest and stays.
     pub volunteers: Vec<PlannedVolunteer>,
     /// Faults, until the safety phase ends.
     pub faults: Faults,
@@ -166,24 +183,29 @@ impl Plan {
                 2 if i > 0 => Nature::Broken(Defect::OutOfMemory),
                 _ => Nature::Honest,
             };
-            let mut volunteer = draw_volunteer(rng, nature, safety_ms, churn, persons);
-            if i == 0 {
-                // The one that must be able to complete everything has the link that deadlines allow for.
-                volunteer.quality.rate = volunteer.quality.rate.max(DEADLINE_RATE);
-            }
-            volunteers.push(volunteer);
+            volunteers.push(draw_volunteer(rng, nature, safety_ms, churn, persons));
         }
         for _ in 0..liars {
             let nature = Nature::Liar(rng.pick(&TRICKS).unwrap_or(Trick::Zeros));
             volunteers.push(draw_volunteer(rng, nature, safety_ms, churn, false));
         }
-        // A stream of its own: the rest of the seed is the same with and without runs.
+        // A stream of its own: the rest of the seed is the same with and without runs and evals.
         let mut aside = rng.clone().fork();
         let runs = draw_runs(&mut aside, safety_ms);
         for volunteer in &mut volunteers {
             volunteer.device.drifts = aside.permille(500);
         }
-        Self { jobs, runs, volunteers, faults, safety_ms }
+        let honest = volunteers.iter_mut().filter(|volunteer| volunteer.nature == Nature::Honest);
+        let mut honest: Vec<_> = honest.collect();
+        let evals = draw_evals(&mut aside, safety_ms, honest.len() as u32);
+        // Each answer to a shard comes from somebody else.
+        let needed = evals.iter().map(|eval| eval.copies).max().unwrap_or(1);
+        for volunteer in honest.iter_mut().take(needed as usize) {
+            volunteer.stays = true;
+            // Who must be able to complete everything has the link that deadlines allow for.
+            volunteer.quality.rate = volunteer.quality.rate.max(DEADLINE_RATE);
+        }
+        Self { jobs, runs, evals, volunteers, faults, safety_ms }
     }
 }
 
@@ -258,6 +280,26 @@ fn draw_runs(rng: &mut Rng, safety_ms: u64) -> Vec<PlannedRun> {
     runs
 }
 
+/// A quarter of the seeds has an eval, one in twenty has two.
+fn draw_evals(rng: &mut Rng, safety_ms: u64, honest: u32) -> Vec<PlannedEval> {
+    let count = match rng.within(0..=99) {
+        0..5 => 2,
+        5..30 => 1,
+        _ => 0,
+    };
+    let draw = |_| {
+        let submit_at = rng.within(0..=safety_ms - 1_000);
+        let until = rng.within(0..=10_000);
+        PlannedEval {
+            shards: rng.within(1..=4) as u32,
+            copies: rng.pick(&[1, 2, 2, 3]).unwrap_or(2).min(honest),
+            submit_at,
+            cancel_at: rng.permille(100).then_some(submit_at + until).filter(|at| *at < safety_ms),
+        }
+    };
+    (0..count).map(draw).collect()
+}
+
 fn draw_faults(rng: &mut Rng, safety_ms: u64) -> Faults {
     let mut faults = Faults { slow_check_ms: 20, slow_store_ms: 10, ..Faults::default() };
     if rng.permille(600) {
@@ -315,6 +357,7 @@ fn draw_volunteer(
     };
     PlannedVolunteer {
         nature,
+        stays: false,
         start_at: rng.pick(&[1_000, safety_ms / 2]).map_or(0, |latest| rng.within(0..=latest)),
         quality,
         device,

@@ -261,6 +261,24 @@ pub fn multiply(task: &MatmulTask, a: &[u8], bt: &[u8], order: Order) -> Vec<u8>
     out
 }
 
+/// The tile that a task's panels make up, found by their hashes.
+pub(crate) fn tile_of(product: &Product, task: &MatmulTask) -> Option<Tile> {
+    let grid = &product.spec.grid;
+    let slices = grid.slices() as usize;
+    let span = |panels: &[BlobRef], of: &[BlobRef]| {
+        let first = of.iter().position(|panel| Some(panel) == panels.first())?;
+        let whole = panels.iter().enumerate().all(|(i, panel)| of.get(first + i * slices) == Some(panel));
+        let unit = (first / slices) as u32;
+        whole.then(|| (unit..unit + panels.len() as u32, (first % slices) as u32))
+    };
+    let (row_units, slice) = span(&task.a, &product.spec.a)?;
+    let (col_units, bt_slice) = span(&task.bt, &product.spec.bt)?;
+    let tile = Tile { rows: grid.rows(&row_units), cols: grid.cols(&col_units), depth: grid.depth(slice) };
+    let shape = tile.shape();
+    let fits = slice == bt_slice && (shape.m, shape.k, shape.n) == (task.rows, task.depth, task.cols);
+    (fits && task.dtype == product.spec.dtype).then_some(tile)
+}
+
 fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.as_chunks::<4>().0.iter().map(|word| f32::from_le_bytes(*word)).collect()
 }

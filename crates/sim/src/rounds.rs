@@ -109,7 +109,8 @@ impl World {
         self.queue.after(after_ms, Event::RunTold { start, input: Box::new(input) });
     }
 
-    fn slowest(&self) -> (u64, u64) {
+    /// The longest check and the longest write, in milliseconds.
+    pub(crate) fn slowest(&self) -> (u64, u64) {
         let faults = &self.plan.faults;
         if self.calm { (20, 10) } else { (faults.slow_check_ms.max(1), faults.slow_store_ms.max(1)) }
     }

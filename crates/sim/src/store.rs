@@ -3,7 +3,7 @@
 
 use crate::product::Product;
 use potluck_proto::BlobRef;
-use potluck_schedule::{AcceptedTile, AcceptedUpdate, Record, Ticket};
+use potluck_schedule::{AcceptedTile, AcceptedUpdate, EvalAnswer, Record, Ticket};
 use potluck_types::{BlobHash, JobId, Tile, VolunteerId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ impl JobRows {
     }
 }
 
-/// Blobs of runs by their hash.
+/// Blobs of runs and evals by their hash.
 pub type Blobs = BTreeMap<BlobHash, Arc<Vec<u8>>>;
 
 /// The record of a closed round.
@@ -94,6 +94,40 @@ impl RunRows {
     }
 }
 
+/// One eval's rows.
+#[derive(Debug)]
+pub struct EvalRows {
+    /// The submitter canceled it.
+    pub canceled: bool,
+    /// The relay said that it is complete and it was written down.
+    pub completed: bool,
+    /// The answers that count, shard by shard.
+    shards: Vec<Option<Vec<EvalAnswer>>>,
+}
+
+impl EvalRows {
+    /// An eval of so many shards.
+    pub fn new(shards: usize) -> Self {
+        Self { canceled: false, completed: false, shards: vec![None; shards] }
+    }
+
+    /// Whether it still has to be completed.
+    pub fn is_open(&self) -> bool {
+        !self.canceled && !self.completed
+    }
+
+    /// The answers to a shard, if they are durable.
+    pub fn answers(&self, shard: u32) -> Option<&[EvalAnswer]> {
+        self.shards.get(shard as usize)?.as_deref()
+    }
+
+    /// Shards whose answers are durable.
+    pub fn done(&self) -> Vec<u32> {
+        let done = self.shards.iter().enumerate().filter(|(_, answers)| answers.is_some());
+        done.map(|(shard, _)| shard as u32).collect()
+    }
+}
+
 /// What survives a crash, and what waits for the next group commit.
 #[derive(Debug, Default)]
 pub struct Store {
@@ -101,7 +135,9 @@ pub struct Store {
     pub jobs: BTreeMap<JobId, JobRows>,
     /// Submitted runs by their id.
     pub runs: BTreeMap<JobId, RunRows>,
-    /// What runs stored.
+    /// Submitted evals by their id.
+    pub evals: BTreeMap<JobId, EvalRows>,
+    /// What runs and evals stored.
     pub blobs: Blobs,
     /// What is known of volunteers.
     pub records: BTreeMap<VolunteerId, Record>,
@@ -146,6 +182,23 @@ impl Store {
         })?;
         self.records.entry(tile.volunteer).or_default().accepted += 1;
         rows.tiles.push((tile, result));
+        Ok(())
+    }
+
+    /// Makes the answers to a shard of an eval durable.
+    ///
+    /// # Errors
+    /// A shard that is none, or that has answers.
+    pub fn keep_answers(&mut self, eval: &JobId, shard: u32, answers: Vec<EvalAnswer>) -> Result<(), String> {
+        let rows = self.evals.get_mut(eval).ok_or("answers to an eval that nobody knows")?;
+        let row = rows.shards.get_mut(shard as usize).ok_or("answers to a shard that there is not")?;
+        if row.is_some() {
+            return Err(format!("accepted twice: shard {shard} of eval {eval:?} is durable already"));
+        }
+        for answer in &answers {
+            self.records.entry(answer.volunteer).or_default().accepted += 1;
+        }
+        *row = Some(answers);
         Ok(())
     }
 

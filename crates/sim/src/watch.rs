@@ -3,14 +3,18 @@
 //! The watch sees every input and every output of the relay. What it believes about consents, leases and
 //! fences comes from the messages alone.
 
-use crate::product::Product;
+use crate::examiner::{Asked, Examiner};
+use crate::product::{Product, tile_of};
 use crate::referee::Referee;
 use crate::run::refs;
 use crate::store::{Store, units};
 use potluck_proto::{
     BlobRef, ConsentGranted, Lease, Message, Outcome, RefusalCode, RejectReason, Task, Verdict,
 };
-use potluck_schedule::{AcceptedUpdate, CheckVerdict, Input, Output, RunInput, RunOutput, Ticket};
+use potluck_schedule::{
+    AcceptedUpdate, CheckVerdict, EvalAnswer, EvalInput, EvalOutput, Input, Output, RunInput, RunOutput,
+    Ticket,
+};
 use potluck_types::limits::{
     MAX_CHUNK_BYTES, MAX_CHUNKS_IN_FLIGHT, MAX_CONSENT, MAX_LEASES_PER_SESSION, MAX_RESULTS_IN_MEMORY_BYTES,
     MESSAGE_BURST, MESSAGES_PER_SECOND,
@@ -33,9 +37,9 @@ struct WireLease {
     until: u64,
     inputs: BTreeMap<BlobHash, u64>,
     committed: Option<BlobRef>,
-    /// A part of a round.
-    train: bool,
-    /// Bytes of an update that arrived.
+    /// Once it is here the result waits for others, not for its session: an update, or answers.
+    waits: bool,
+    /// Bytes of the result that arrived.
     arrived: u64,
 }
 
@@ -86,6 +90,8 @@ pub struct Watch {
     pub late_commits: u64,
     /// What was observed of runs.
     pub referee: Referee,
+    /// What was observed of evals.
+    pub examiner: Examiner,
 }
 
 impl Watch {
@@ -99,6 +105,7 @@ impl Watch {
         self.earned.clear();
         self.speaking = None;
         self.referee.relay_died();
+        self.examiner.relay_died();
     }
 
     /// A session opened, by a client that holds this volunteer's key and no other.
@@ -125,6 +132,12 @@ impl Watch {
                     self.ended.insert(*run);
                 }
                 self.referee.input(input);
+            }
+            Input::Eval(input) => {
+                if let EvalInput::Canceled { eval } = input {
+                    self.ended.insert(*eval);
+                }
+                self.examiner.input(input);
             }
             Input::Checked { ticket, verdict } => {
                 self.tickets.insert(*ticket, Some(*verdict));
@@ -170,14 +183,24 @@ impl Watch {
                 if let Some(asked) = seen.chunks_asked.get_mut(&chunk.hash) {
                     *asked = asked.saturating_sub(1);
                 }
-                // An update that is here waits for its round, not for its session.
-                let whole = seen.leases.iter_mut().find_map(|(id, lease)| {
-                    let claim = lease.committed.filter(|claim| claim.hash == chunk.hash)?;
-                    lease.arrived += chunk.data.len() as u64;
-                    (lease.train && lease.arrived >= claim.bytes).then_some(*id)
-                });
-                if let Some(lease) = whole.and_then(|id| seen.leases.remove_entry(&id)) {
-                    seen.delivered.insert(lease.0, (lease.1.job, lease.1.shard));
+                // Results may be the same: the first that goes on here gets the chunk.
+                let goes_on = |lease: &WireLease| {
+                    let claim = lease.committed.filter(|claim| claim.hash == chunk.hash);
+                    claim.is_some_and(|claim| lease.arrived == chunk.offset && chunk.offset < claim.bytes)
+                };
+                let Some((id, lease)) = seen.leases.iter_mut().find(|(_, lease)| goes_on(lease)) else {
+                    return;
+                };
+                lease.arrived += chunk.data.len() as u64;
+                let Some(claim) = lease.committed.filter(|claim| lease.waits && lease.arrived >= claim.bytes)
+                else {
+                    return;
+                };
+                let (id, job, shard) = (*id, lease.job, lease.shard);
+                seen.leases.remove(&id);
+                seen.delivered.insert(id, (job, shard));
+                if let Some(volunteer) = seen.holds {
+                    self.examiner.answered(&job, shard, volunteer, claim);
                 }
             }
             Message::BlobMissing(missing) => {
@@ -295,7 +318,12 @@ impl Watch {
                 }
                 Ok(())
             }
-            Output::Eval(_) => Ok(()),
+            Output::Eval(output) => {
+                if let EvalOutput::Completed { eval } = output {
+                    self.ended.insert(*eval);
+                }
+                self.examiner.output(output, store)
+            }
             Output::Run(output) => {
                 if let RunOutput::Completed { run } = output {
                     self.ended.insert(*run);
@@ -318,6 +346,22 @@ impl Watch {
                 }
             }
         }
+    }
+
+    /// The answers to a shard of an eval become durable.
+    ///
+    /// # Errors
+    /// The invariant that is violated.
+    pub fn answers_kept(&mut self, eval: &JobId, shard: u32, answers: &[EvalAnswer]) -> Result<(), String> {
+        self.examiner.kept(eval, shard, answers, &self.honest)
+    }
+
+    /// Who holds a lease of a shard.
+    fn holders(&self, job: &JobId, shard: u32) -> Vec<Option<VolunteerId>> {
+        let of_shard = |lease: &&WireLease| (lease.job, lease.shard) == (*job, shard);
+        let held =
+            |seen: &Seen| seen.leases.values().filter(of_shard).map(|_| seen.holds).collect::<Vec<_>>();
+        self.sessions.values().flat_map(held).collect()
     }
 
     /// A lease of a run without a commit.
@@ -351,7 +395,7 @@ impl Watch {
                 seen.volunteer, seen.holds
             )),
             Message::ConsentGranted(granted) => self.consented(now, session, granted),
-            Message::Lease(lease) => self.leased(now, session, lease, products),
+            Message::Lease(lease) => self.leased(now, session, lease, products, store),
             Message::NoWork(_) => {
                 seen.asked = seen.asked.checked_sub(1).ok_or("NoWork without a request")?;
                 Ok(())
@@ -405,7 +449,10 @@ impl Watch {
         session: SessionId,
         lease: &Lease,
         products: &Products,
+        store: &Store,
     ) -> Result<(), String> {
+        let is_eval = matches!(lease.task, Task::Eval(_));
+        let holders = if is_eval { self.holders(&lease.job, lease.shard) } else { Vec::new() };
         let Some(seen) = self.sessions.get_mut(&session) else { return Ok(()) };
         self.leases += 1;
         seen.asked = seen.asked.checked_sub(1).ok_or("a lease that nobody asked for")?;
@@ -428,7 +475,10 @@ impl Watch {
             return Err(format!("lease {} of job {:?}, which has ended", lease.lease, lease.job));
         }
         match &lease.task {
-            Task::Eval(_) => return Err(format!("lease {} of an eval, of which there is none", lease.lease)),
+            Task::Eval(task) => {
+                let asked = Asked { eval: &lease.job, shard: lease.shard, task, volunteer: seen.holds };
+                self.examiner.leased(asked, &holders, store)?;
+            }
             Task::Train(task) => {
                 self.referee.leased(&lease.job, lease.shard, lease.lease, seen.holds, task)?;
             }
@@ -454,7 +504,7 @@ impl Watch {
                 until,
                 inputs,
                 committed: None,
-                train: matches!(lease.task, Task::Train(_)),
+                waits: matches!(lease.task, Task::Train(_) | Task::Eval(_)),
                 arrived: 0,
             },
         );
@@ -481,6 +531,10 @@ impl Watch {
                     |update: &AcceptedUpdate| update.worker == shard && Some(update.volunteer) == seen.holds;
                 return run.rounds.last().is_some_and(|round| round.updates.iter().any(theirs));
             }
+            if let Some(rows) = store.evals.get(&job) {
+                let theirs = |answer: &EvalAnswer| Some(answer.volunteer) == seen.holds;
+                return rows.answers(shard).is_some_and(|answers| answers.iter().any(theirs));
+            }
             let tile = self.shards.get(&(job, shard));
             let rows = store.jobs.get(&job);
             rows.is_some_and(|rows| rows.tiles.iter().any(|(stored, _)| Some(&stored.tile) == tile))
@@ -491,22 +545,4 @@ impl Watch {
             Err(format!("lease {} is acknowledged before it is durable", verdict.lease))
         }
     }
-}
-
-/// The tile that a task's panels make up, found by their hashes.
-fn tile_of(product: &Product, task: &potluck_proto::MatmulTask) -> Option<Tile> {
-    let grid = &product.spec.grid;
-    let slices = grid.slices() as usize;
-    let span = |panels: &[BlobRef], of: &[BlobRef]| {
-        let first = of.iter().position(|panel| Some(panel) == panels.first())?;
-        let whole = panels.iter().enumerate().all(|(i, panel)| of.get(first + i * slices) == Some(panel));
-        let unit = (first / slices) as u32;
-        whole.then(|| (unit..unit + panels.len() as u32, (first % slices) as u32))
-    };
-    let (row_units, slice) = span(&task.a, &product.spec.a)?;
-    let (col_units, bt_slice) = span(&task.bt, &product.spec.bt)?;
-    let tile = Tile { rows: grid.rows(&row_units), cols: grid.cols(&col_units), depth: grid.depth(slice) };
-    let shape = tile.shape();
-    let fits = slice == bt_slice && (shape.m, shape.k, shape.n) == (task.rows, task.depth, task.cols);
-    (fits && task.dtype == product.spec.dtype).then_some(tile)
 }

@@ -5,19 +5,22 @@
 
 use crate::act::{Failure, Library};
 use crate::driver::{Driver, PersonEvent};
+use crate::eval::{Exam, Exams};
+use crate::evals::EvalEvent;
 use crate::host::Host;
 use crate::link::{ConnId, Item, Pipe, Side};
+use crate::outcome::{Options, RunOutcome, Violation};
 use crate::plan::{Nature, Plan};
 use crate::product::Product;
 use crate::queue::Queue;
 use crate::rng::Rng;
 use crate::rounds::Wish;
 use crate::run::{Runs, Training};
-use crate::store::{RunRows, Store};
-use crate::trace::{Sink, Trace, TraceHash};
+use crate::store::{EvalRows, RunRows, Store};
+use crate::trace::Trace;
 use crate::watch::{Products, Watch};
 use potluck_proto::{BlobRequest, Hello};
-use potluck_schedule::{AcceptedUpdate, CheckVerdict, Config, Input, RunInput, Ticket};
+use potluck_schedule::{AcceptedUpdate, CheckVerdict, Input, RunInput, Ticket};
 use potluck_types::{BlobHash, JobId, SessionId};
 use std::sync::Arc;
 
@@ -30,70 +33,6 @@ pub const LIVENESS_MS: u64 = 600_000;
 pub const MAX_EVENTS: u64 = 2_000_000;
 /// Ticks of the relay's timer in one simulated second: one for each session, lease and picture is plenty.
 pub const MAX_TICKS_PER_SECOND: u32 = 500;
-
-/// How to run a seed.
-#[derive(Debug, Clone, Copy)]
-pub struct Options {
-    /// Receives a readable line for each event.
-    pub sink: Option<Sink>,
-    /// Changes the relay's configuration at each of its starts; tests plant bugs with it.
-    pub configure: fn(&mut Config),
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { sink: None, configure: |_| {} }
-    }
-}
-
-/// A run in which every invariant held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RunOutcome {
-    /// The seed.
-    pub seed: u64,
-    /// Events.
-    pub events: u64,
-    /// Leases given.
-    pub leases: u64,
-    /// Rounds closed.
-    pub rounds: u64,
-    /// Updates that counted.
-    pub updates: u64,
-    /// Of which wrong, but not drawn for a replay.
-    pub deceived: u64,
-    /// Updates of codec S that went on with a streak.
-    pub streaks: u64,
-    /// Those in whose streak a round did not count.
-    pub waited: u64,
-    /// Results rejected.
-    pub rejected: u64,
-    /// Rejections of honest volunteers whose bytes a broken link kept from arriving in time.
-    pub honest_undelivered: u64,
-    /// Commits under an ended lease or a wrong fence.
-    pub late_commits: u64,
-    /// Sessions refused because somebody said to be whom it cannot prove to be.
-    pub impostors: u64,
-    /// Times the relay was killed.
-    pub crashes: u64,
-    /// Simulated time, in milliseconds.
-    pub simulated_ms: u64,
-    /// Of which after the faults stopped, until the last job was complete.
-    pub liveness_ms: u64,
-    /// The same for the same seed.
-    pub trace: TraceHash,
-}
-
-/// An invariant that did not hold.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("seed {seed} at {at_ms} ms: {what}\nhint: cargo xtask sim --seed {seed} --trace")]
-pub struct Violation {
-    /// The seed.
-    pub seed: u64,
-    /// Simulated time, in milliseconds.
-    pub at_ms: u64,
-    /// The invariant, and what was seen instead.
-    pub what: String,
-}
 
 /// What can happen.
 #[derive(Debug)]
@@ -134,6 +73,8 @@ pub(crate) enum Event {
     RunTold { start: u32, input: Box<RunInput> },
     /// A completed run is written down.
     RecordRun { start: u32, run: JobId },
+    /// Something happens to an eval; with `start`, if that start of the relay still lives.
+    Eval { start: Option<u32>, eval: JobId, what: EvalEvent },
     /// Kill -9, or a goodbye.
     Crash { down_ms: u64 },
     /// The relay starts.
@@ -185,6 +126,7 @@ pub(crate) struct World {
     pub(crate) products: Products,
     pub(crate) submitted: Vec<JobId>,
     pub(crate) runs: Runs,
+    pub(crate) evals: Exams,
     pub(crate) store: Store,
     pub(crate) host: Option<Host>,
     pub(crate) start: u32,
@@ -240,7 +182,7 @@ impl World {
         }
         let mut slots = Vec::new();
         for (client, planned) in plan.volunteers.iter().enumerate() {
-            let driver = Driver::new(planned, client == 0, rng.fork());
+            let driver = Driver::new(planned, rng.fork());
             slots.push(Slot { driver, alive: false, life: 0, conn: None, second: 0, sent: 0 });
             queue.at(planned.start_at, Event::Appear { client });
         }
@@ -261,6 +203,16 @@ impl World {
                 queue.at(at, Event::Wish { run, wish });
             }
         }
+        let mut evals = Exams::new();
+        for planned in &plan.evals {
+            let eval = JobId(rng.bytes());
+            let exam = Exam::draw(&mut rng, eval, planned).map_err(|error| error.to_string())?;
+            evals.insert(eval, Arc::new(exam));
+            queue.at(planned.submit_at, Event::Eval { start: None, eval, what: EvalEvent::Submit });
+            if let Some(at) = planned.cancel_at {
+                queue.at(at, Event::Eval { start: None, eval, what: EvalEvent::Cancel });
+            }
+        }
         queue.at(0, Event::Restart);
         queue.at(plan.safety_ms, Event::Calm);
         Ok(Self {
@@ -272,6 +224,7 @@ impl World {
             products,
             submitted: Vec::new(),
             runs,
+            evals,
             store: Store::default(),
             host: None,
             start: 0,
@@ -297,6 +250,9 @@ impl World {
             deceived: self.watch.referee.deceived,
             streaks: self.watch.referee.streaks,
             waited: self.watch.referee.waited,
+            settled: self.watch.examiner.settled,
+            refuted: self.watch.examiner.refuted,
+            misled: self.watch.examiner.misled,
             rejected: self.watch.rejected,
             honest_undelivered: self.watch.honest_undelivered,
             late_commits: self.watch.late_commits,
@@ -350,6 +306,9 @@ impl World {
                 self.record_run(run);
                 Ok(())
             }
+            Event::Eval { start, eval, what } if start.is_none_or(|start| self.lives(start)) => {
+                self.eval_happens(eval, what)
+            }
             // The relay that these belonged to is dead.
             Event::Checked { .. }
             | Event::GroupCommit { .. }
@@ -358,6 +317,7 @@ impl World {
             | Event::Prepare { .. }
             | Event::Close { .. }
             | Event::WriteRound { .. }
+            | Event::Eval { .. }
             | Event::RunTold { .. }
             | Event::RecordRun { .. } => Ok(()),
             Event::SubmitRun { run } => self.submit_run(run),
@@ -406,8 +366,12 @@ impl World {
                 self.appear(client)?;
             }
         }
-        // The first volunteer is the one that stays, whatever its person did before.
-        self.person(0, Some(PersonEvent::Renew))?;
+        // Some stay, whatever their persons did before.
+        for client in 0..self.slots.len() {
+            if self.plan.volunteers[client].stays {
+                self.person(client, Some(PersonEvent::Renew))?;
+            }
+        }
         self.look_whether_done();
         Ok(())
     }
@@ -416,7 +380,10 @@ impl World {
     pub(crate) fn look_whether_done(&mut self) {
         let open = |id: &JobId| self.store.jobs.get(id).is_none_or(|rows| !rows.completed && !rows.canceled);
         let open_run = |id: &JobId| self.store.runs.get(id).is_none_or(RunRows::is_open);
-        let done = !self.job_ids.iter().any(open) && !self.runs.keys().any(open_run);
+        let open_eval = |id: &JobId| self.store.evals.get(id).is_none_or(EvalRows::is_open);
+        let done = !self.job_ids.iter().any(open)
+            && !self.runs.keys().any(open_run)
+            && !self.evals.keys().any(open_eval);
         if self.calm && self.done_at.is_none() && done {
             self.done_at = Some(self.queue.now());
             self.queue.after(3_000, Event::Finish);
@@ -448,7 +415,17 @@ impl World {
             )
         };
         let open_run = |id: &&JobId| self.store.runs.get(id).is_none_or(RunRows::is_open);
-        let open: Vec<_> = open.into_iter().chain(self.runs.keys().filter(open_run).map(run)).collect();
+        let eval = |id: &JobId| {
+            let done = self.store.evals.get(id).map(EvalRows::done);
+            let host = self.host.as_ref();
+            format!("eval {id:?} durable {done:?} {:?}", host.and_then(|host| host.relay.eval_progress(id)))
+        };
+        let open_eval = |id: &&JobId| self.store.evals.get(id).is_none_or(EvalRows::is_open);
+        let open: Vec<_> = open
+            .into_iter()
+            .chain(self.runs.keys().filter(open_run).map(run))
+            .chain(self.evals.keys().filter(open_eval).map(eval))
+            .collect();
         Err(format!(
             "no progress: {LIVENESS_MS} ms after the faults stopped these are not complete: {open:?}"
         ))

@@ -30,6 +30,8 @@ fn the_seeds_reach_what_they_are_meant_to_test() {
     assert!(sum(|o| o.crashes) > SEEDS / 2);
     assert!(sum(|o| o.rounds) > SEEDS);
     assert!(sum(|o| o.updates) > SEEDS);
+    assert!(sum(|o| o.settled) > SEEDS / 4);
+    assert!(sum(|o| o.refuted) > SEEDS / 10);
 }
 
 #[test]
@@ -103,4 +105,18 @@ fn a_draw_before_the_last_commit_is_caught() {
         |config| config.planted = Some(PlantedBug::DrawEarly),
         &["before all commits are in"],
     );
+}
+
+#[test]
+fn answers_that_are_compared_with_none_are_caught() {
+    caught(
+        "SettleAlone",
+        |config| config.planted = Some(PlantedBug::SettleAlone),
+        &["is settled from 1 answers"],
+    );
+}
+
+#[test]
+fn a_volunteer_that_is_compared_with_itself_is_caught() {
+    caught("AskTwice", |config| config.planted = Some(PlantedBug::AskTwice), &["asked twice"]);
 }
