@@ -165,6 +165,7 @@ CREATE TABLE IF NOT EXISTS candidates (
     incumbent BLOB,                  -- the version that it is compared with
     secret BLOB NOT NULL,            -- what windows and spot checks are drawn from
     hasty BIGINT NOT NULL,           -- whether the eval is a short one
+    least_shards BIGINT NOT NULL,    -- shards of the secret windows that the gate asks for
     state TEXT NOT NULL,             -- evaluating, done, failed
     reason TEXT,                     -- why it failed
     card BLOB,                       -- hash of the eval card

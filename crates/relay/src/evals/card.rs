@@ -32,7 +32,7 @@ impl Open {
         let theirs = incumbent.is_some().then_some(theirs.as_slice());
         let card = self
             .material
-            .inputs(&self.secret, self.hasty, |inputs| self.plan.card(inputs, &about, &results, theirs))
+            .inputs(&self.terms, |inputs| self.plan.card(inputs, &about, &results, theirs))
             .map_err(|error| error.to_string())?;
         let bytes = card.encode().map_err(|error| error.to_string())?;
         let facts = card.facts();

@@ -2,7 +2,7 @@
 //! restart.
 
 use super::api::{NewCandidate, NewSample};
-use super::store::{CandidateRow, EvalState, ShardRow};
+use super::store::{CandidateRow, EvalState, EvalTerms, ShardRow};
 use super::{Evals, Open, lock};
 use crate::api::ApiError;
 use crate::http::App;
@@ -12,9 +12,9 @@ use crate::runs::rebuild::rebuilt;
 use crate::runs::store::RunRow;
 use crate::runs::tokenizer;
 use axum::http::StatusCode;
-use potluck_eval::Items;
 use potluck_eval::plan::{HeldOut, Inputs, MAX_SOURCES, Plan, Settings};
 use potluck_eval::scan::Part;
+use potluck_eval::{Evaluation, Items};
 use potluck_governance::statement::Target;
 use potluck_governance::{Body, entry};
 use potluck_proto::{BlobRef, EvalTask, ModelSpec};
@@ -119,24 +119,25 @@ impl Material {
     }
 
     /// Hands on what a plan and its card are made from.
-    pub(super) fn inputs<T>(&self, secret: &[u8; 32], hasty: bool, make: impl FnOnce(&Inputs<'_>) -> T) -> T {
+    pub(super) fn inputs<T>(&self, terms: &EvalTerms, make: impl FnOnce(&Inputs<'_>) -> T) -> T {
         let held_out: Vec<HeldOut<'_>> =
             self.held_out.iter().map(|(name, tokens)| HeldOut { name, tokens }).collect();
-        let settings = if hasty { Settings::hasty() } else { Settings::default() };
+        let usual = if terms.hasty { Settings::hasty() } else { Settings::default() };
+        let settings = Settings { shards: usual.shards.max(terms.least_shards), ..usual };
         make(&Inputs {
             config: &self.config,
             tokenizer: &self.tokenizer,
             held_out: &held_out,
             training: &self.training,
             parts: &self.parts,
-            secret,
+            secret: &terms.secret,
             settings: &settings,
         })
     }
 
     /// The plan. Seconds of work.
-    fn plan(&self, secret: &[u8; 32], hasty: bool) -> Result<Plan, ApiError> {
-        let plan = self.inputs(secret, hasty, Plan::new);
+    fn plan(&self, terms: &EvalTerms) -> Result<Plan, ApiError> {
+        let plan = self.inputs(terms, Plan::new);
         plan.map_err(|error| refused("no_eval", error.to_string(), "change the run's data, or its model"))
     }
 }
@@ -210,6 +211,8 @@ pub(super) async fn create(
         Some(hash) => app.db.candidate(&hash).await?.map(|row| row.parameters.hash),
         None => None,
     };
+    let least_shards = app.log.state(|state| state.constitution().gate.shards);
+    let least_shards = least_shards.await.map_err(ApiError::internal)?;
     let mut secret = [0; 32];
     let mut eval = [0; 16];
     getrandom::fill(&mut secret).and_then(|()| getrandom::fill(&mut eval)).map_err(ApiError::internal)?;
@@ -222,8 +225,7 @@ pub(super) async fn create(
         without,
         eval: JobId(eval),
         incumbent,
-        secret,
-        hasty: new.hasty,
+        terms: EvalTerms { secret, hasty: new.hasty, least_shards },
         state: EvalState::Evaluating,
         reason: None,
         card: None,
@@ -285,8 +287,8 @@ impl Evals {
         parameters: Vec<f32>,
     ) -> Result<(Arc<Open>, EvalSpec), ApiError> {
         let material = Material::of(app, run).await?;
-        let config = material.config;
-        let mut models = HashMap::from([(row.parameters.hash, Arc::new(parameters))]);
+        let (config, parameters) = (material.config, Arc::new(parameters));
+        let mut models = HashMap::from([(row.parameters.hash, Arc::clone(&parameters))]);
         if let Some(hash) = row.incumbent {
             let bytes = self.0.blobs.get(&hash).await.map_err(ApiError::internal)?;
             let values = potluck_eval::parameters(&bytes, &config).map_err(|error| {
@@ -298,9 +300,18 @@ impl Evals {
             })?;
             models.insert(hash, Arc::new(values));
         }
-        let (secret, hasty) = (row.secret, row.hasty);
-        let planned =
-            tokio::task::spawn_blocking(move || material.plan(&secret, hasty).map(|plan| (material, plan)));
+        let (terms, own) = (row.terms, Arc::clone(&parameters));
+        let planned = tokio::task::spawn_blocking(move || {
+            let plan = material.plan(&terms)?;
+            // A broken candidate would fail at every volunteer.
+            if let Some(item) = plan.shards.first().and_then(|shard| shard.items.items().first()) {
+                let tried = Items::new(vec![item.clone()], &config)
+                    .and_then(|items| Evaluation::new(&config, &own, items))
+                    .and_then(Evaluation::run);
+                tried.map_err(|error| refused("broken", error.to_string(), "take another round"))?;
+            }
+            Ok::<_, ApiError>((material, plan))
+        });
         let (material, plan) = planned.await.map_err(ApiError::internal)??;
         let model: ModelSpec = run.request.model.into();
         let mut shards = Vec::new();
@@ -332,7 +343,7 @@ impl Evals {
         let spec = EvalSpec { id: row.eval, name, shards: tasks, copies: COPIES };
         spec.check().map_err(|error| refused("no_eval", error.to_string(), "evaluate a smaller model"))?;
         let candidate = row.parameters.hash;
-        Ok((Arc::new(Open { config, models, shards, secret, candidate, hasty, material, plan }), spec))
+        Ok((Arc::new(Open { config, models, shards, terms, candidate, material, plan }), spec))
     }
 
     /// Goes on with the evals that were under way.

@@ -24,6 +24,7 @@ use potluck_train::gpt::GptConfig;
 use potluck_types::{BlobHash, JobId, VolunteerId};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use store::EvalTerms;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 /// The evals of a relay. Cheap to clone.
@@ -50,11 +51,9 @@ struct Open {
     models: HashMap<BlobHash, Arc<Vec<f32>>>,
     /// What is asked, shard by shard.
     shards: Vec<Items>,
-    /// What spot checks are drawn from.
-    secret: [u8; 32],
+    terms: EvalTerms,
     candidate: BlobHash,
     /// What it is made from, for the card.
-    hasty: bool,
     material: intake::Material,
     plan: Plan,
 }
@@ -74,7 +73,7 @@ impl Open {
         let whole = |answer: &&EvalAnswer| BlobHash::of(&answer.result) == answer.claim.hash;
         let (right, torn): (Vec<&EvalAnswer>, Vec<&EvalAnswer>) = answers.iter().partition(whole);
         let claims: Vec<BlobHash> = right.iter().map(|answer| answer.claim.hash).collect();
-        let drawn = draw(&self.secret, &claims, items.items().len());
+        let drawn = draw(&self.terms.secret, &claims, items.items().len());
         let results: Vec<&[u8]> = right.iter().map(|answer| answer.result.as_slice()).collect();
         let wrong = settle(&mut checker, items, &results, &drawn).map_err(|error| error.to_string())?;
         let wrong = wrong.into_iter().filter_map(|at| right.get(at)).chain(&torn);

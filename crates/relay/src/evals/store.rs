@@ -34,6 +34,17 @@ impl EvalState {
     }
 }
 
+/// What an eval's plan follows from, beside the run's data: kept, so that it can be made again after a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct EvalTerms {
+    /// What windows and spot checks are drawn from.
+    pub(crate) secret: [u8; 32],
+    /// Whether it is a short one.
+    pub(crate) hasty: bool,
+    /// Shards of the secret windows that the gate asks for.
+    pub(crate) least_shards: u32,
+}
+
 /// A candidate as it is recorded.
 #[derive(Debug, Clone)]
 pub(crate) struct CandidateRow {
@@ -46,9 +57,7 @@ pub(crate) struct CandidateRow {
     pub(crate) without: Vec<String>,
     pub(crate) eval: JobId,
     pub(crate) incumbent: Option<BlobHash>,
-    pub(crate) secret: [u8; 32],
-    /// Whether its eval is a short one.
-    pub(crate) hasty: bool,
+    pub(crate) terms: EvalTerms,
     pub(crate) state: EvalState,
     pub(crate) reason: Option<String>,
     pub(crate) card: Option<BlobHash>,
@@ -64,7 +73,8 @@ pub(crate) struct ShardRow {
 }
 
 const COLUMNS: &str =
-    "parameters, bytes, model, run, round, without, eval, incumbent, secret, state, reason, card, hasty";
+    "parameters, bytes, model, run, round, without, eval, incumbent, secret, state, reason, card, hasty,
+     least_shards";
 
 fn decode_error(error: impl std::error::Error + Send + Sync + 'static) -> DbError {
     sqlx::Error::Decode(Box::new(error))
@@ -86,8 +96,11 @@ fn candidate(row: &SqliteRow) -> Result<CandidateRow, DbError> {
         without: serde_json::from_str(row.try_get(5)?).map_err(decode_error)?,
         eval: JobId(bytes(row, 6)?),
         incumbent: maybe(row, 7)?,
-        secret: bytes(row, 8)?,
-        hasty: number(12)? != 0,
+        terms: EvalTerms {
+            secret: bytes(row, 8)?,
+            hasty: number(12)? != 0,
+            least_shards: number(13)? as u32,
+        },
         state: EvalState::ALL
             .into_iter()
             .find(|known| known.name() == state)
@@ -128,8 +141,8 @@ impl Db {
         }
         let mut tx = self.pool.begin().await?;
         sqlx::query(
-            "INSERT INTO candidates (parameters, bytes, model, run, round, without, eval, incumbent, secret, hasty, state,
-             created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO candidates (parameters, bytes, model, run, round, without, eval, incumbent, secret, hasty, least_shards, state,
+             created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(&row.parameters.hash.0[..])
         .bind(row.parameters.bytes.cast_signed())
@@ -139,8 +152,9 @@ impl Db {
         .bind(serde_json::to_string(&row.without).map_err(decode_error)?)
         .bind(&row.eval.0[..])
         .bind(row.incumbent.as_ref().map(|hash| &hash.0[..]))
-        .bind(&row.secret[..])
-        .bind(i64::from(row.hasty))
+        .bind(&row.terms.secret[..])
+        .bind(i64::from(row.terms.hasty))
+        .bind(i64::from(row.terms.least_shards))
         .bind(row.state.name())
         .bind(wall_ms())
         .execute(&mut *tx)
