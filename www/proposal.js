@@ -1,6 +1,6 @@
 // One proposal: votes, timeline, what is missing; for a promotion the eval card, and the candidate beside the incumbent.
 
-import { KINDS, OUTCOMES, at, cardNumbers, code, countdown, document_, duration, facts, fill, gate, h, list, moment } from "./page.js";
+import { KINDS, OUTCOMES, at, cardNumbers, code, countdown, anyJson, duration, facts, fill, gate, h, list, moment } from "./page.js";
 import { timeline } from "./proposal-timeline.js";
 import { sample } from "./sample.js";
 import { fetchBytes, loadGovernance } from "./trust.js";
@@ -105,7 +105,7 @@ export class Proposal {
     try {
       const [bytes, trust] = await Promise.all([fetchBytes(`/api/v1/blobs/${hash}`), loadGovernance()]);
       if (trust.blobHash(bytes) !== hash) throw new Error("what the relay sent is not the card that the log names");
-      place.replaceChildren(...[document_(JSON.parse(new TextDecoder().decode(bytes)))].flat(Infinity).filter(Boolean));
+      place.replaceChildren(...[anyJson(JSON.parse(new TextDecoder().decode(bytes)))].flat(Infinity).filter(Boolean));
     } catch (error) {
       const wrong = /is not the card/.test(error.message);
       place.replaceChildren(h("p", wrong ? { class: "notice alarm" } : null, wrong ? error.message
