@@ -133,7 +133,8 @@ export class Acts {
     at("p-document").required = byDocument;
     at("p-body").required = !byDocument;
     at("p-body").parentElement.hidden = byDocument;
-    if (byDocument) at("p-document").placeholder = kind === "parameter" ? '{"name":"…","value":0}' : JSON.stringify(this.#view[kind], null, 1);
+    at("p-example").textContent = kind === "parameter" ? 'For example {"name":"rounds","value":20}.' : "It begins as the one in use: change what is to change.";
+    at("p-document").value = byDocument && kind !== "parameter" ? JSON.stringify(this.#view[kind], null, 1) : "";
   }
 
   async #proposal() {
