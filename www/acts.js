@@ -128,12 +128,13 @@ export class Acts {
     at("p-unit").value = String(unit);
     at("p-closes").value = String(Math.ceil((least / unit) * 10) / 10);
     at("p-rule").textContent = `It has to be discussed for at least ${duration(rule.discussion_ms)}.`;
-    const document_ = DOCUMENTS.includes(kind);
-    at("p-document-field").hidden = !document_;
-    at("p-document").required = document_;
-    at("p-body").required = !document_;
-    at("p-body").parentElement.hidden = document_;
-    if (document_) at("p-document").placeholder = kind === "parameter" ? '{"name":"…","value":0}' : JSON.stringify(this.#view[kind], null, 1);
+    const byDocument = DOCUMENTS.includes(kind);
+    at("p-document-field").hidden = !byDocument;
+    at("p-document").required = byDocument;
+    at("p-body").required = !byDocument;
+    at("p-body").parentElement.hidden = byDocument;
+    at("p-example").textContent = kind === "parameter" ? 'For example {"name":"rounds","value":20}.' : "It begins as the one in use: change what is to change.";
+    at("p-document").value = byDocument && kind !== "parameter" ? JSON.stringify(this.#view[kind], null, 1) : "";
   }
 
   async #proposal() {

@@ -162,8 +162,8 @@ addEventListener("hashchange", async () => {
   scrollTo(0, 0);
 });
 
-({ look } = await follow({
+look = await follow({
   onChange: show,
   elements: { progress: at("progress"), words: at("progress-words"), reading: at("reading"), problem: at("problem") },
-}));
+});
 tick(() => { if (log) show(log); });

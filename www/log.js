@@ -108,31 +108,42 @@ function told(step) {
   }
 }
 
-/** Reads the log and shows how far it is; again whenever it grew, every few seconds. `show` is called after each. */
-export async function follow({ onChange, elements }) {
-  const { progress, words } = elements;
-  const log = new Log(({ read, size }) => {
-    progress.max = Math.max(1, size);
-    progress.value = read;
-    words.textContent = `${read.toLocaleString("en")} of ${size.toLocaleString("en")} entries read and checked`;
-  });
+/**
+ * Reads the log and shows how far it is; again whenever it grew, every few seconds. `onChange` is called after each.
+ * Resolves, after the first time, with a function that looks at once.
+ */
+export async function follow({ onChange, elements: { progress, words, reading, problem } }) {
+  const { dataset } = document.body;
+  const failed = (error) => {
+    dataset.log = "problem";
+    problem.hidden = false;
+    problem.textContent = `The log cannot be read: ${error?.message ?? error}`;
+  };
+  let log;
+  try {
+    log = new Log(({ read, size }) => {
+      progress.max = Math.max(1, size);
+      progress.value = read;
+      words.textContent = `${read.toLocaleString("en")} of ${size.toLocaleString("en")} entries read and checked`;
+    });
+  } catch (error) {
+    failed(error);
+    return () => {};
+  }
   let shown = false;
   const look = async () => {
     try {
       const grew = await log.read();
-      elements.problem.hidden = true;
-      elements.reading.hidden = true;
+      problem.hidden = reading.hidden = true;
       if (grew || !shown) await onChange(log);
       shown = true;
-      document.body.dataset.entries = log.size;
-      document.body.dataset.log = "verified";
+      dataset.entries = log.size;
+      dataset.log = "verified";
     } catch (error) {
-      document.body.dataset.log = "problem";
-      elements.problem.hidden = false;
-      elements.problem.textContent = `The log cannot be read: ${error?.message ?? error}`;
+      failed(error);
     }
   };
   await look();
   setInterval(() => { if (!document.hidden) look(); }, FOLLOW_MS);
-  return { log, look };
+  return look;
 }

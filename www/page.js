@@ -127,14 +127,14 @@ const MAX_DEPTH = 6;
 const MAX_ITEMS = 200;
 
 /** Any JSON, for people. */
-export function document_(value, depth = 0) {
+export function anyJson(value, depth = 0) {
   if (value === null || typeof value !== "object") return String(value);
   if (depth >= MAX_DEPTH) return "…";
   const all = Object.entries(value);
   const rest = all.length > MAX_ITEMS ? h("p", { class: "hint" }, `and ${all.length - MAX_ITEMS} more`) : null;
   const shown = all.slice(0, MAX_ITEMS);
   if (Array.isArray(value)) {
-    return [h("ol", { class: "plain" }, shown.map(([, one]) => h("li", null, document_(one, depth + 1)))), rest];
+    return [h("ol", { class: "plain" }, shown.map(([, one]) => h("li", null, anyJson(one, depth + 1)))), rest];
   }
-  return [facts(...shown.map(([name, one]) => [name.replaceAll("_", " "), document_(one, depth + 1)])), rest];
+  return [facts(...shown.map(([name, one]) => [name.replaceAll("_", " "), anyJson(one, depth + 1)])), rest];
 }

@@ -1,12 +1,14 @@
 // One proposal: votes, timeline, what is missing; for a promotion the eval card, and the candidate beside the incumbent.
 
-import { KINDS, OUTCOMES, at, cardNumbers, code, countdown, document_, duration, facts, fill, gate, h, list, moment } from "./page.js";
+import { KINDS, OUTCOMES, at, cardNumbers, code, countdown, anyJson, duration, facts, fill, gate, h, list, moment } from "./page.js";
 import { timeline } from "./proposal-timeline.js";
 import { sample } from "./sample.js";
 import { fetchBytes, loadGovernance } from "./trust.js";
 
 /** Tokens that the candidate and the version in use write. */
 const TOKENS = 60;
+/** Longest eval card that is read from a file, in bytes: samples and probes take some tens of kilobytes. */
+const MAX_CARD_BYTES = 4 << 20;
 const SVG = "http://www.w3.org/2000/svg";
 
 export class Proposal {
@@ -65,7 +67,7 @@ export class Proposal {
           page.differedFor.length ? ["Came out otherwise for", list(page.differedFor)] : null,
         )),
       h("div", { class: "panel" }, h("h2", null, "Votes"), this.#votes(page, tally)),
-      promotion ? this.#promotion(promotion) : null,
+      promotion ? this.#promotion(promotion, page.applied) : null,
       h("div", { class: "panel" }, h("h2", null, "Timeline"), timeline(page.events)),
     ];
   }
@@ -86,10 +88,10 @@ export class Proposal {
     ];
   }
 
-  #promotion(promotion) {
+  #promotion(promotion, applied) {
     const { missing, card } = promotion;
     return [
-      h("div", { class: "panel", id: "missing" }, h("h2", null, "What is missing"),
+      applied === null && h("div", { class: "panel", id: "missing" }, h("h2", null, "What is missing"),
         missing.length ? h("ul", null, missing.map((step) => h("li", null, step))) : h("p", { class: "yes" }, "✓ Nothing: it may be promoted.")),
       h("div", { class: "panel" }, h("h2", null, "Eval card"), cardNumbers(card), gate(promotion.checks),
         facts(["Read and tried by", list(promotion.signedOff)], ["Needed", String(promotion.signOffsNeeded ?? "")]),
@@ -100,18 +102,34 @@ export class Proposal {
 
   /** Fetches the card, and shows it if it is the one that the log names. */
   async #open(hash) {
-    const place = at("card");
-    place.replaceChildren(h("p", { class: "hint" }, "Fetching the card."));
+    at("card").replaceChildren(h("p", { class: "hint" }, "Fetching the card."));
     try {
-      const [bytes, trust] = await Promise.all([fetchBytes(`/api/v1/blobs/${hash}`), loadGovernance()]);
-      if (trust.blobHash(bytes) !== hash) throw new Error("what the relay sent is not the card that the log names");
-      place.replaceChildren(...[document_(JSON.parse(new TextDecoder().decode(bytes)))].flat(Infinity).filter(Boolean));
+      await this.#showCard(hash, await fetchBytes(`/api/v1/blobs/${hash}`));
     } catch (error) {
-      const wrong = /is not the card/.test(error.message);
-      place.replaceChildren(h("p", wrong ? { class: "notice alarm" } : null, wrong ? error.message
-        : `The card itself is not to be had here (${error.message}). Its numbers above are those of the log.`));
-      if (wrong) return;
+      const read = async (event) => {
+        const [file] = event.target.files;
+        if (file && file.size <= MAX_CARD_BYTES) await this.#showCard(hash, new Uint8Array(await file.arrayBuffer()));
+      };
+      at("card").replaceChildren(
+        h("p", null, `The card itself is not to be had here (${error.message}). Whoever has it can show it from a file:`),
+        h("p", { class: "actions" }, h("label", { class: "button" }, "Open the card from a file ",
+          h("input", { type: "file", class: "visually-hidden", id: "card-file", onchange: read }))));
     }
+  }
+
+  async #showCard(hash, bytes) {
+    const { blobHash } = await loadGovernance();
+    if (blobHash(bytes) !== hash) {
+      at("card").replaceChildren(h("p", { class: "notice alarm" }, "This is not the card that the log names: its hash is another one."));
+      return;
+    }
+    let shown;
+    try {
+      shown = anyJson(JSON.parse(new TextDecoder().decode(bytes)));
+    } catch {
+      shown = h("pre", null, new TextDecoder().decode(bytes));
+    }
+    at("card").replaceChildren(...[shown].flat(Infinity).filter(Boolean));
     this.#read.add(hash);
     this.#buttons();
   }

@@ -1,3 +1,5 @@
+//! Pages of a small log, and readers that are given the wrong one.
+
 use super::*;
 use crate::reader::Reader;
 use potluck_governance::statement::{Ballot, ProposalKind, Propose, Said, Statement, Vote};
