@@ -169,7 +169,9 @@ fn who_lets_a_shard_lapse_lets_others_go_first_and_longer_each_time() {
                 "others are asked"
             );
             world.now += Duration::from_secs(5);
-            [1, 2].into_iter().for_each(|session| world.say(session, Ping { nonce: 1 }));
+            for session in [1, 2] {
+                world.say(session, Ping { nonce: 1 });
+            }
         }
         rests.push(world.now.since(lapsed));
     }
