@@ -5,9 +5,10 @@
 
 use crate::io::Ticket;
 use crate::leasing::Claim;
+use crate::policy::{LAPSE_REST, MAX_LAPSE_REST, MAX_LAPSES};
 use potluck_proto::{Backend, BlobRef, EvalTask};
 use potluck_types::limits::{MAX_CHECKPOINT_BYTES, MAX_EVAL_RESULT_BYTES};
-use potluck_types::{JobId, LeaseId, SessionId, VolunteerId};
+use potluck_types::{Duration, Instant, JobId, LeaseId, SessionId, VolunteerId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -202,6 +203,14 @@ pub(crate) struct Answered {
     pub(crate) bytes: Arc<Vec<u8>>,
 }
 
+/// Somebody gave no answer.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Lapse {
+    times: u32,
+    /// Until then others go first.
+    until: Instant,
+}
+
 /// One shard.
 #[derive(Debug, Default)]
 pub(crate) struct EvalShard {
@@ -209,6 +218,8 @@ pub(crate) struct EvalShard {
     pub(crate) answers: Vec<Answered>,
     /// Whose answers were wrong, or who could not do it: not asked again.
     pub(crate) passed_over: BTreeSet<VolunteerId>,
+    /// Who was leased it and gave no answer.
+    lapses: BTreeMap<VolunteerId, Lapse>,
     pub(crate) settling: bool,
     pub(crate) done: bool,
 }
@@ -220,10 +231,31 @@ impl EvalShard {
     }
 
     /// Whether this volunteer may be asked.
-    pub(crate) fn may_ask(&self, volunteer: &VolunteerId) -> bool {
+    pub(crate) fn may_ask(&self, volunteer: &VolunteerId, now: Instant) -> bool {
         !self.passed_over.contains(volunteer)
+            && self.lapses.get(volunteer).is_none_or(|lapse| lapse.until <= now)
             && !self.leases.values().any(|other| other == volunteer)
             && !self.answers.iter().any(|answer| answer.volunteer == *volunteer)
+    }
+
+    /// A lease ended without an answer: others go first.
+    fn lapsed(&mut self, volunteer: VolunteerId, now: Instant) {
+        if self.lapses.len() >= MAX_LAPSES && !self.lapses.contains_key(&volunteer) {
+            let first =
+                self.lapses.iter().min_by_key(|(_, lapse)| lapse.until).map(|(volunteer, _)| *volunteer);
+            first.and_then(|first| self.lapses.remove(&first));
+        }
+        let lapse = self.lapses.entry(volunteer).or_default();
+        let rest = LAPSE_REST.0.saturating_mul(1 << lapse.times.min(20));
+        lapse.times = lapse.times.saturating_add(1);
+        lapse.until = now + Duration(rest).min(MAX_LAPSE_REST);
+    }
+
+    /// Its answers are durable: what was remembered of volunteers is not needed any more.
+    pub(crate) fn finish(&mut self) {
+        self.done = true;
+        self.passed_over.clear();
+        self.lapses.clear();
     }
 }
 
@@ -252,15 +284,28 @@ impl Eval {
 
     /// A shard for this volunteer: one that others have begun goes first, so that it can be compared soon. `twice` also asks
     /// whoever was asked, which is a bug.
-    pub(crate) fn shard_for(&self, volunteer: &VolunteerId, memory_bytes: u64, twice: bool) -> Option<u32> {
+    pub(crate) fn shard_for(
+        &self,
+        volunteer: &VolunteerId,
+        memory_bytes: u64,
+        now: Instant,
+        twice: bool,
+    ) -> Option<u32> {
         let shards = self.shards.iter().zip(&self.spec.shards).enumerate();
         let open = shards.filter(|(_, (shard, task))| {
-            let may_ask = shard.may_ask(volunteer) || twice;
+            let may_ask = shard.may_ask(volunteer, now) || twice;
             shard.open(self.spec.copies) && task.memory_bytes <= memory_bytes && may_ask
         });
         let begun = |shard: &EvalShard| shard.leases.len() + shard.answers.len();
         open.max_by_key(|(index, (shard, _))| (begun(shard), std::cmp::Reverse(*index)))
             .map(|(index, _)| index as u32)
+    }
+
+    /// A lease of a shard ended without an answer.
+    pub(crate) fn lapsed(&mut self, shard: u32, volunteer: VolunteerId, now: Instant) {
+        if let Some(shard) = self.shards.get_mut(shard as usize) {
+            shard.lapsed(volunteer, now);
+        }
     }
 
     pub(crate) fn unlease(&mut self, shard: u32, lease: LeaseId) {

@@ -83,8 +83,9 @@ impl Relay {
 
     /// A shard that this volunteer may answer.
     pub(crate) fn find_eval(&self, volunteer: &VolunteerId, memory_bytes: u64) -> Option<(JobId, u32)> {
-        let twice = self.planted(PlantedBug::AskTwice);
-        self.evals.iter().find_map(|(id, eval)| Some((*id, eval.shard_for(volunteer, memory_bytes, twice)?)))
+        let (now, twice) = (self.now, self.planted(PlantedBug::AskTwice));
+        let shard = |eval: &Eval| eval.shard_for(volunteer, memory_bytes, now, twice);
+        self.evals.iter().find_map(|(id, eval)| Some((*id, shard(eval)?)))
     }
 
     pub(crate) fn grant_eval(
@@ -192,8 +193,7 @@ impl Relay {
         let (wrong, right): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|answer| refuted.contains(&answer.volunteer));
         if wrong.is_empty() {
-            shard.done = true;
-            shard.passed_over.clear();
+            shard.finish();
             for answer in right {
                 self.let_go(answer.claim.result.bytes);
                 self.totals.accepted += 1;

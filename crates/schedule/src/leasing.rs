@@ -395,6 +395,9 @@ impl Relay {
                 run.leases_lost += 1;
                 run.service = run.service.saturating_sub(lease.flops);
             }
+            if let Some(eval) = self.evals.get_mut(&lease.job) {
+                eval.lapsed(lease.shard, lease.volunteer, self.now);
+            }
         }
     }
 

@@ -41,6 +41,13 @@ pub(crate) const MAX_COPIES: usize = 2;
 pub(crate) const IDLE_RETRY: Duration = Duration::from_secs(2);
 /// A volunteer with enough leases asks again when one ends; this is for those that do not notice.
 pub(crate) const BUSY_RETRY: Duration = Duration::from_secs(5);
+/// Who was leased a shard of an eval and gave no answer lets others go first for so long, five times the interval at which
+/// the idle ask: else it could keep the shard from everybody for ever. Doubles with each further time ...
+pub(crate) const LAPSE_REST: Duration = Duration::from_secs(10);
+/// ... up to this.
+pub(crate) const MAX_LAPSE_REST: Duration = Duration::from_secs(600);
+/// Volunteers of whom a shard remembers that (56 bytes each): more than are asked while one rests.
+pub(crate) const MAX_LAPSES: usize = 256;
 /// First wait after a rejected result; doubles with each further one in a row.
 pub(crate) const COOLING: Duration = Duration::from_secs(5);
 /// Longest wait after a rejected result.

@@ -50,9 +50,8 @@ impl World {
     }
 
     /// An event from outside.
-    fn later(&mut self, after_ms: u64, eval: JobId, what: EvalEvent) -> Result<(), String> {
+    fn later(&mut self, after_ms: u64, eval: JobId, what: EvalEvent) {
         self.queue.after(after_ms, Event::Eval { start: None, eval, what });
-        Ok(())
     }
 
     pub(crate) fn eval_happens(&mut self, eval: JobId, what: EvalEvent) -> Result<(), String> {
@@ -60,15 +59,12 @@ impl World {
             // Nobody answers; the submitter tries again.
             EvalEvent::Submit if self.host.is_none() => self.later(700, eval, what),
             EvalEvent::Cancel if self.host.is_none() => self.later(400, eval, what),
-            EvalEvent::Submit => {
-                self.submit_eval(eval);
-                Ok(())
-            }
-            EvalEvent::Cancel => self.cancel_eval(eval),
-            EvalEvent::Add => self.add_eval(eval),
-            EvalEvent::Settle { shard, answers } => self.settle(eval, shard, answers),
-            EvalEvent::Write { shard } => self.write_answers(eval, shard),
-            EvalEvent::Told(input) => self.step(Input::Eval(input)),
+            EvalEvent::Submit => self.submit_eval(eval),
+            EvalEvent::Cancel => self.cancel_eval(eval)?,
+            EvalEvent::Add => self.add_eval(eval)?,
+            EvalEvent::Settle { shard, answers } => self.settle(eval, shard, answers)?,
+            EvalEvent::Write { shard } => self.write_answers(eval, shard)?,
+            EvalEvent::Told(input) => self.step(Input::Eval(input))?,
             EvalEvent::Record => {
                 if let Some(rows) = self.store.evals.get_mut(&eval) {
                     rows.completed = !rows.canceled;
@@ -77,9 +73,9 @@ impl World {
                     format!("store: eval {eval:?} is recorded as complete")
                 });
                 self.look_whether_done();
-                Ok(())
             }
         }
+        Ok(())
     }
 
     pub(crate) fn carry_out_eval(&mut self, output: EvalOutput) -> Result<(), String> {
@@ -208,7 +204,8 @@ impl World {
     fn cancel_eval(&mut self, eval: JobId) -> Result<(), String> {
         let Some(rows) = self.store.evals.get_mut(&eval) else {
             // It is not submitted yet, as the relay was down.
-            return self.later(700, eval, EvalEvent::Cancel);
+            self.later(700, eval, EvalEvent::Cancel);
+            return Ok(());
         };
         if !rows.completed {
             rows.canceled = true;

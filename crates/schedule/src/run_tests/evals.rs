@@ -149,6 +149,46 @@ fn what_cannot_be_settled_begins_again_and_what_cannot_be_done_goes_to_others() 
 }
 
 #[test]
+fn who_lets_a_shard_lapse_lets_others_go_first_and_longer_each_time() {
+    let mut world = World::evaluating(&eval(1, 1), 2);
+    let pass = |world: &mut World| {
+        world.now += Duration::from_secs(1);
+        for session in [1, 2] {
+            world.say(session, Ping { nonce: 1 });
+        }
+    };
+    let mut rests = Vec::new();
+    for lapse in 0..3 {
+        let lease = world.request(1).unwrap();
+        if lapse == 0 {
+            // Giving it back just before its deadline is no way around.
+            world.say(1, Release { lease: lease.lease, reason: ReleaseReason::Withdrawn });
+        } else {
+            let due = world.now + lease.deadline;
+            while world.now < due {
+                pass(&mut world);
+            }
+            assert_eq!(world.revoked(1), Some(RevokeReason::DeadlinePassed));
+        }
+        let lapsed = world.now;
+        while world.relay.find_eval(&VolunteerKey([1; 32]).id(), 1 << 30).is_none() {
+            assert!(
+                world.relay.find_eval(&VolunteerKey([2; 32]).id(), 1 << 30).is_some(),
+                "others are asked"
+            );
+            pass(&mut world);
+        }
+        rests.push(world.now.since(lapsed));
+    }
+    assert_eq!(rests, [10, 20, 40].map(Duration::from_secs));
+    let lease = world.request(2).unwrap();
+    world.deliver(2, &lease);
+    let (shard, _) = world.settling().unwrap();
+    world.settled(shard, &[]);
+    assert!(world.completed());
+}
+
+#[test]
 fn evals_out_of_bounds_are_refused_and_durable_shards_are_not_asked_again() {
     let mut world = World::evaluating(&eval(2, 1), 1);
     let lacks = |change: fn(&mut EvalSpec)| {
