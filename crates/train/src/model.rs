@@ -111,11 +111,7 @@ impl Model {
     /// parameter and token, and two for each layer, channel and pair of positions. An estimate, for deadlines.
     pub fn step_flops(&self, sequences: usize, length: usize) -> u64 {
         let products = match self {
-            Self::Gpt(config) => {
-                let attention = 2 * (config.layers * config.width) as u64;
-                let token = attention.saturating_mul(length as u64).saturating_add(self.parameters() as u64);
-                token.saturating_mul(length as u64)
-            }
+            Self::Gpt(config) => config.products(length),
             Self::Digits => digits::PRODUCTS,
         };
         products.saturating_mul(6).saturating_mul(sequences as u64)

@@ -33,6 +33,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("potluck-verify", &["potluck-types"]),
     ("potluck-governance", &["potluck-types"]),
     ("potluck-train", &["potluck-types", "potluck-kernels"]),
+    ("potluck-eval", &["potluck-types", "potluck-train"]),
     ("potluck-burn", &["potluck-train"]),
     ("potluck-web-burn", &["potluck-burn", "potluck-train"]),
     (
@@ -95,6 +96,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 /// Crates that stand at a boundary and may serialize.
 const SERIALIZING: &[&str] = &[
     "potluck-proto",
+    "potluck-eval",
     "potluck-governance",
     "potluck-relay",
     "potluck-cli",

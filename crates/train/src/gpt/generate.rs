@@ -4,6 +4,9 @@ use super::CpuGpt;
 use super::cpu::math::exp;
 use crate::TrainError;
 
+/// What the arithmetic of a draw itself may be off by, as a probability: weights are exact to a millionth.
+const SLACK: f64 = 2e-6;
+
 /// How tokens are drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampling {
@@ -53,6 +56,67 @@ impl Sampling {
             }
         }
         Ok(tokens[last])
+    }
+
+    /// Whether [`Sampling::draw`] could have drawn `token` at a position if each logit were off by up to `off`, as on a
+    /// machine that rounds otherwise.
+    ///
+    /// Never false for what such logits give. True also for some tokens that they do not quite give: every bound is
+    /// taken by itself, and where logits lie within `2 off` of each other their order counts as open.
+    ///
+    /// # Errors
+    /// [`TrainError::NotFinite`] at step `position` where there are no logits or one is not finite.
+    pub fn could_draw(
+        &self,
+        logits: &[f32],
+        position: u64,
+        token: u32,
+        off: f64,
+    ) -> Result<bool, TrainError> {
+        if logits.is_empty() || logits.iter().any(|logit| !logit.is_finite()) {
+            return Err(TrainError::NotFinite { step: position });
+        }
+        let Some(claimed) = logits.get(token as usize).map(|logit| f64::from(*logit)) else {
+            return Ok(false);
+        };
+        let mut order: Vec<f64> = logits.iter().map(|logit| f64::from(*logit)).collect();
+        order.sort_unstable_by(|a, b| b.total_cmp(a));
+        let reach = 2.0 * off;
+        let sharp = !(self.temperature.is_finite() && self.temperature > 0.0);
+        let kept = match (sharp, self.top_k) {
+            (true, _) => 1,
+            (false, 0) => order.len(),
+            (false, kept) => kept.min(order.len()),
+        };
+        // The last that is kept, and the first that is not: what lies within reach of both may be either.
+        if claimed + reach < order[kept - 1] {
+            return Ok(false);
+        }
+        if sharp {
+            return Ok(true);
+        }
+        let first_out = order.get(kept).copied().unwrap_or(f64::NEG_INFINITY);
+        let temperature = f64::from(self.temperature.max(f32::MIN_POSITIVE));
+        let weight = |logit: f64| f64::from(exp(((logit - order[0]) / temperature) as f32));
+        // Weights that surely come before the token, that are its own or may lie on either side, and that come after it
+        // perhaps or surely.
+        let (mut before, mut near, mut after, mut surely_after) = (0.0, 0.0, 0.0, 0.0);
+        for logit in order.iter().take_while(|logit| **logit + reach >= order[kept - 1]) {
+            let weight = weight(*logit);
+            if *logit > claimed + reach {
+                before += weight;
+            } else if *logit + reach >= claimed {
+                near += weight;
+            } else {
+                after += weight;
+                surely_after += if *logit > first_out + reach { weight } else { 0.0 };
+            }
+        }
+        let grown = (off / temperature).exp();
+        let least = (before / grown) / (before / grown + (near + after) * grown);
+        let most = (before + near) * grown / ((before + near) * grown + surely_after / grown);
+        let uniform = self.uniform(position);
+        Ok(least - SLACK <= uniform && uniform <= most + SLACK)
     }
 
     /// A number in 0..1 with 53 bits.
@@ -138,6 +202,52 @@ mod tests {
         }
         assert_eq!(sampling(1.0, 0).draw(&[f32::NAN, 1.0], 4), Err(TrainError::NotFinite { step: 4 }));
         assert_eq!(sampling(1.0, 0).draw(&[], 0), Err(TrainError::NotFinite { step: 0 }));
+    }
+
+    /// Numbers in -1..1.
+    fn noise(label: u64) -> impl Iterator<Item = f32> {
+        let mut hasher = blake3::Hasher::new_keyed(&[5; 32]);
+        hasher.update(&label.to_le_bytes());
+        let mut reader = hasher.finalize_xof();
+        std::iter::repeat_with(move || {
+            let mut two = [0; 2];
+            reader.fill(&mut two);
+            f32::from(i16::from_le_bytes(two)) / 32_768.0
+        })
+    }
+
+    #[test]
+    fn what_slightly_other_logits_give_could_be_drawn_and_nearly_nothing_else() {
+        let (mut others, mut allowed) = (0_u32, 0_u32);
+        for case in 0..3000_u64 {
+            let mut noise = noise(case);
+            let size = 2 + (case % 40) as usize;
+            // A third of the cases have many logits that are nearly or exactly equal.
+            let spread = if case % 3 == 0 { 0.002 } else { 4.0 };
+            let logits: Vec<f32> =
+                noise.by_ref().take(size).map(|x| (x * spread * 64.0).round() / 64.0).collect();
+            let off = 1e-3_f32;
+            let shaken: Vec<f32> = logits.iter().zip(&mut noise).map(|(l, n)| l + n * off * 0.99).collect();
+            let sampling = sampling([0.0, 0.25, 1.0, 3.0][(case / 40 % 4) as usize], (case / 7 % 6) as usize);
+            let drawn = sampling.draw(&shaken, case).unwrap();
+            assert_eq!(sampling.could_draw(&logits, case, drawn, f64::from(off)), Ok(true), "{case}");
+            let own = sampling.draw(&logits, case).unwrap();
+            assert_eq!(sampling.could_draw(&logits, case, own, 0.0), Ok(true), "{case}");
+            if spread > 1.0 {
+                let may = |token: &u32| sampling.could_draw(&logits, case, *token, f64::from(off)).unwrap();
+                let equal = |token: &u32| logits[*token as usize].to_bits() == logits[own as usize].to_bits();
+                let wrong = (0..size as u32).filter(|token| !equal(token));
+                let wrong: Vec<_> = wrong.collect();
+                others += wrong.len() as u32;
+                allowed += wrong.iter().filter(|token| may(token)).count() as u32;
+            }
+        }
+        assert!(others > 20_000 && allowed * 100 < others, "{allowed} of {others}");
+        assert_eq!(sampling(0.0, 0).could_draw(&[1.0, 2.0, 1.9995], 0, 2, 1e-3), Ok(true));
+        assert_eq!(sampling(0.0, 0).could_draw(&[1.0, 2.0, 1.9], 0, 2, 1e-3), Ok(false));
+        assert_eq!(sampling(1.0, 0).could_draw(&[1.0, 2.0], 0, 2, 1e-3), Ok(false), "no such token");
+        let unclear = Err(TrainError::NotFinite { step: 3 });
+        assert_eq!(sampling(1.0, 0).could_draw(&[1.0, f32::NAN], 3, 0, 1e-3), unclear);
     }
 
     #[test]

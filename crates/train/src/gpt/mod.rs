@@ -66,6 +66,20 @@ impl GptConfig {
         Self { vocabulary, context: 256, layers: 6, heads: 6, width: 384, bias: false }
     }
 
+    /// Products of a forward pass over a sequence: one for each parameter and token, and two for each layer, channel
+    /// and pair of positions.
+    pub(crate) fn products(&self, length: usize) -> u64 {
+        let attention = 2 * (self.layers as u64).saturating_mul(self.width as u64);
+        let parameters = Layout::new(self).parameters() as u64;
+        let token = attention.saturating_mul(length as u64).saturating_add(parameters);
+        token.saturating_mul(length as u64)
+    }
+
+    /// Floating-point operations of a forward pass over a sequence of so many tokens. An estimate, for deadlines.
+    pub fn forward_flops(&self, length: usize) -> u64 {
+        self.products(length).saturating_mul(2)
+    }
+
     /// Checks the sizes.
     ///
     /// # Errors

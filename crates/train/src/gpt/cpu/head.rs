@@ -1,5 +1,6 @@
 //! The output head, tied to the token embedding, and the mean cross-entropy; a chunk of rows at a time, so that not
 //! all logits are in memory at once.
+#![expect(clippy::inline_always, reason = "see `lanes::Job`")]
 
 use super::gemm::{Matrix, Packs, Target, product};
 use super::lanes::{greatest, sum, vectorize};
@@ -21,6 +22,61 @@ pub(super) struct Gradients<'a> {
     pub(super) x: &'a mut [f32],
     /// Of the embedding: written.
     pub(super) embedding: &'a mut [f32],
+}
+
+/// What a row of logits says against its target, in nats, and the sum of the row's exponentials, which take the
+/// logits' place.
+#[inline(always)]
+fn surprise(logits: &mut [f32], target: usize) -> (f64, f32) {
+    let most = greatest(logits);
+    let right = f64::from(logits[target]) - f64::from(most);
+    for x in &mut *logits {
+        *x = exp(*x - most);
+    }
+    let sum = sum(logits, |p| p);
+    (ln(f64::from(sum)) - right, sum)
+}
+
+/// Logits of the rows of `x`, a chunk at a time: `visit` gets the number of a chunk's first row and its logits.
+///
+/// Shapes: `x` tokens x width, `embedding` vocabulary x width, `logits` [`rows`] x vocabulary.
+pub(super) fn each_chunk<E>(
+    x: &[f32],
+    embedding: &[f32],
+    width: usize,
+    logits: &mut [f32],
+    packs: &mut Packs,
+    mut visit: impl FnMut(usize, &mut [f32]) -> Result<(), E>,
+) -> Result<(), E> {
+    let (tokens, vocabulary) = (x.len() / width, embedding.len() / width);
+    let rows = rows(tokens, vocabulary);
+    for first in (0..tokens).step_by(rows.max(1)) {
+        let count = rows.min(tokens - first);
+        let logits = &mut logits[..count * vocabulary];
+        product(
+            [count, vocabulary, width],
+            Matrix::rows(&x[first * width..][..count * width], width),
+            Matrix::transposed(embedding, width),
+            Target { data: logits, stride: vocabulary, add: false },
+            packs,
+        );
+        visit(first, logits)?;
+    }
+    Ok(())
+}
+
+/// The loss of each row of logits, in nats: `losses` has one for each of `targets`. The logits are overwritten.
+pub(super) fn losses(logits: &mut [f32], targets: &[u32], losses: &mut [f64]) {
+    let vocabulary = logits.len() / targets.len().max(1);
+    vectorize(
+        #[inline(always)]
+        || {
+            let rows = logits.chunks_exact_mut(vocabulary.max(1)).zip(targets);
+            for ((logits, target), loss) in rows.zip(&mut *losses) {
+                *loss = surprise(logits, *target as usize).0;
+            }
+        },
+    );
 }
 
 /// Mean cross-entropy of the rows of `x` in nats, and the gradients if they are wanted.
@@ -55,13 +111,8 @@ pub(super) fn cross_entropy(
             || {
                 for (logits, target) in logits.chunks_exact_mut(vocabulary).zip(targets) {
                     let target = *target as usize;
-                    let most = greatest(logits);
-                    let right = f64::from(logits[target]) - f64::from(most);
-                    for x in &mut *logits {
-                        *x = exp(*x - most);
-                    }
-                    let sum = sum(logits, |p| p);
-                    total += ln(f64::from(sum)) - right;
+                    let (loss, sum) = surprise(logits, target);
+                    total += loss;
                     if backward {
                         let scale = weight / sum;
                         for p in &mut *logits {

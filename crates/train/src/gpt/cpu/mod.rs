@@ -98,6 +98,99 @@ impl CpuGpt {
         }
     }
 
+    /// What the model says against each of `tokens[from..]`, in nats, given all tokens before it: one forward pass.
+    ///
+    /// Shapes: at most one token more than the context, 1 <= `from` < `tokens.len()`; the result has a number for each
+    /// token from `from` on. Their mean over a whole sequence is what [`Engine::loss`] gives.
+    ///
+    /// # Errors
+    /// [`TrainError::Batch`], [`TrainError::Token`], and [`TrainError::NotFinite`] where a loss is not finite.
+    pub fn losses(&mut self, tokens: &[u32], from: usize) -> Result<Vec<f64>, TrainError> {
+        let length = tokens.len().saturating_sub(1);
+        if from == 0 || from > length {
+            let why = "it needs a token to begin with and one that follows";
+            return Err(TrainError::Batch { sequences: 1, length, why });
+        }
+        self.check_tokens(&tokens[from..])?;
+        let mut losses = vec![0.0; tokens.len() - from];
+        let targets = &tokens[from..];
+        let vocabulary = self.config.vocabulary;
+        self.chunks(&tokens[..length], from - 1, |first, logits| {
+            let chunk = first..first + logits.len() / vocabulary;
+            head::losses(logits, &targets[chunk.clone()], &mut losses[chunk]);
+            Ok::<(), TrainError>(())
+        })?;
+        if losses.iter().all(|loss| loss.is_finite()) {
+            Ok(losses)
+        } else {
+            Err(TrainError::NotFinite { step: self.optimizer.steps() })
+        }
+    }
+
+    /// Hands the logits of what follows each of `tokens[from..]`, given all tokens before, to `visit`, with the place of
+    /// the token: one forward pass.
+    ///
+    /// Shapes: at most as many tokens as the context, `from < tokens.len()`; logits have the size of the vocabulary.
+    ///
+    /// # Errors
+    /// [`TrainError::Batch`], [`TrainError::Token`], [`TrainError::NotFinite`] where a logit is not finite, and the
+    /// first error of `visit`, after which it is not called any more.
+    pub fn each_logits<E: From<TrainError>>(
+        &mut self,
+        tokens: &[u32],
+        from: usize,
+        mut visit: impl FnMut(usize, &[f32]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if from >= tokens.len() {
+            let why = "it has no tokens";
+            return Err(TrainError::Batch { sequences: 1, length: tokens.len(), why }.into());
+        }
+        let (vocabulary, step) = (self.config.vocabulary, self.optimizer.steps());
+        self.chunks(tokens, from, |first, logits| {
+            for (row, logits) in logits.chunks_exact(vocabulary).enumerate() {
+                if logits.iter().any(|logit| !logit.is_finite()) {
+                    return Err(TrainError::NotFinite { step }.into());
+                }
+                visit(from + first + row, logits)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Logits that follow `tokens[from..]`, a chunk of rows at a time, each with the number of its first row.
+    fn chunks<E: From<TrainError>>(
+        &mut self,
+        tokens: &[u32],
+        from: usize,
+        visit: impl FnMut(usize, &mut [f32]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (length, width) = (tokens.len(), self.config.width);
+        self.check_sizes(1, length)?;
+        self.check_tokens(tokens)?;
+        let Self { config, layout, parameters, memory, .. } = self;
+        let memory = reserve(memory, config, 1, length);
+        Pass { config, layout, parameters, sequences: 1, length }.forward(tokens, memory);
+        head::each_chunk(
+            &memory.norm[from * width..length * width],
+            &parameters[layout.tokens..][..config.vocabulary * width],
+            width,
+            &mut memory.logits,
+            &mut memory.packs,
+            visit,
+        )
+    }
+
+    /// Takes other parameters and forgets what the optimizer remembers, as [`Engine::load`], for callers that do not
+    /// wait.
+    ///
+    /// # Errors
+    /// [`TrainError::Length`].
+    pub fn take(&mut self, parameters: &[f32]) -> Result<(), TrainError> {
+        self.replace(parameters)?;
+        self.optimizer.clear();
+        Ok(())
+    }
+
     /// Takes other parameters; the optimizer stays as it is.
     fn replace(&mut self, parameters: &[f32]) -> Result<(), TrainError> {
         if parameters.len() != self.parameters.len() {
@@ -196,9 +289,7 @@ impl Engine for CpuGpt {
     }
 
     async fn load(&mut self, parameters: &[f32]) -> Result<(), TrainError> {
-        self.replace(parameters)?;
-        self.optimizer.clear();
-        Ok(())
+        self.take(parameters)
     }
 
     async fn store(&mut self) -> Result<Vec<f32>, TrainError> {

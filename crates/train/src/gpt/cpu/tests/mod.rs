@@ -215,6 +215,61 @@ fn logits_are_those_of_the_reference() {
 }
 
 #[test]
+fn losses_are_those_of_the_reference_and_of_a_batch() {
+    let config = small(true);
+    let values = parameters(&config, 15.0);
+    let wide: Vec<f64> = values.iter().map(|x| f64::from(*x)).collect();
+    let mut engine = engine(config, &values);
+    let tokens = [2, 2, 7, 7, 9, 1, 4];
+    let batch =
+        Batch { sequences: 1, length: 6, inputs: tokens[..6].to_vec(), targets: tokens[1..].to_vec() };
+    for from in 1..tokens.len() {
+        let found = engine.losses(&tokens, from).unwrap();
+        assert_eq!(found.len(), tokens.len() - from);
+        for (at, loss) in (from..).zip(&found) {
+            let row = &reference::logits(&config, &wide, &tokens[..at])[at - 1];
+            let sum: f64 = row.iter().map(|logit| logit.exp()).sum();
+            let expected = sum.ln() - row[tokens[at] as usize];
+            assert!((loss - expected).abs() < 1e-4, "{at}: {loss} {expected}");
+        }
+        let mut rows = 0;
+        let each = engine.each_logits(&tokens[..6], from - 1, |at, logits| {
+            assert_eq!(at, from - 1 + rows);
+            rows += 1;
+            let expected = &reference::logits(&config, &wide, &tokens[..=at])[at];
+            let off = logits.iter().zip(expected).map(|(a, b)| (f64::from(*a) - b).abs());
+            assert!(off.fold(0.0, f64::max) < 1e-4);
+            Ok::<(), TrainError>(())
+        });
+        assert_eq!((each, rows), (Ok(()), 7 - from));
+    }
+    let mean = engine.losses(&tokens, 1).unwrap().iter().sum::<f64>() / 6.0;
+    assert!((mean - engine.run(&batch, false).unwrap()).abs() < 1e-12);
+}
+
+#[test]
+fn losses_of_a_large_vocabulary_come_in_chunks() {
+    let config = GptConfig { vocabulary: 1 << 17, context: 40, layers: 1, heads: 2, width: 2, bias: false };
+    let values = parameters(&config, 15.0);
+    let mut engine = engine(config, &values);
+    let tokens: Vec<u32> = (0..41).map(|i| i * 3001 % (1 << 17)).collect();
+    let whole = engine.losses(&tokens, 1).unwrap();
+    assert!(head::rows(40, config.vocabulary) < 40);
+    assert_eq!(whole[30..], engine.losses(&tokens, 31).unwrap());
+    let mut tops = Vec::new();
+    engine
+        .each_logits(&tokens[..40], 0, |at, logits| {
+            let sum: f64 = logits.iter().map(|logit| f64::from(*logit).exp()).sum();
+            tops.push(sum.ln() - f64::from(logits[tokens[at + 1] as usize]));
+            Ok::<(), TrainError>(())
+        })
+        .unwrap();
+    for (found, expected) in whole.iter().zip(&tops) {
+        assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+    }
+}
+
+#[test]
 fn bad_input_is_refused_with_the_reason() {
     let config = small(false);
     let good = parameters(&config, 1.0);
@@ -248,7 +303,18 @@ fn bad_input_is_refused_with_the_reason() {
     }
     assert!(matches!(engine.logits(&[]), Err(TrainError::Batch { .. })));
     assert!(matches!(engine.logits(&[0; 7]), Err(TrainError::Batch { .. })));
-    assert_eq!(engine.logits(&[11]), Err(beyond));
+    assert_eq!(engine.logits(&[11]), Err(beyond.clone()));
+    for (tokens, from) in [(&[][..], 0), (&[1], 1), (&[1, 2], 0), (&[1, 2], 2), (&[0; 8], 1)] {
+        assert!(matches!(engine.losses(tokens, from), Err(TrainError::Batch { .. })), "{tokens:?} {from}");
+    }
+    for bad in [[11, 0], [0, 11]] {
+        assert_eq!(engine.losses(&bad, 1), Err(beyond.clone()));
+        assert_eq!(engine.each_logits(&bad, 1, |_, _| Ok(())), Err(beyond.clone()));
+    }
+    let stop = TrainError::Missing("this");
+    assert_eq!(engine.each_logits(&[1, 2], 0, |_, _| Err(stop.clone())), Err(stop.clone()));
+    let none: Result<(), TrainError> = engine.each_logits(&[1], 1, |_, _| Ok(()));
+    assert!(matches!(none, Err(TrainError::Batch { .. })));
     // Nothing of this was counted or changed the parameters.
     assert_eq!((bits(&engine.parameters), engine.optimizer.steps()), (bits(&good), 0));
 
