@@ -90,7 +90,7 @@ fn built(client: &Client, run: &RunInfo, rounds: u64, left_out: &[LeftOut]) -> R
     let built = rebuild(
         (start.terms, parameters),
         tokens,
-        without,
+        (without, None),
         records,
         |_, counted: &Counted| {
             if client.stop().count() > 0 {

@@ -92,6 +92,11 @@ pub enum DeriveError {
         /// The worker.
         worker: u32,
     },
+    /// Workers of codec S keep what is not sent: their steps cannot be taken again from elsewhere.
+    #[error(
+        "workers of this run keep what they did not send: their steps cannot be taken again; rebuild as logged"
+    )]
+    Sparse,
     /// A range of tokens that is none.
     #[error("tokens {from} to {to} are no range of a data set of {tokens} tokens")]
     Range {

@@ -44,7 +44,7 @@ impl Without {
 #[derive(Debug, Clone)]
 pub(super) struct Filter {
     without: Without,
-    order: Order,
+    pub(super) order: Order,
     steps: u32,
     sequences: usize,
 }

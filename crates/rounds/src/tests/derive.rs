@@ -83,7 +83,8 @@ impl History {
         let fetch = |_, counted: &Counted| Ok(self.blobs[&counted.update].clone());
         let begun = (terms, start(&terms));
         let spec = *data().train.spec();
-        let built = rebuild(begun, spec.tokens, without, self.rounds(), fetch, |round| told.push(*round))?;
+        let built =
+            rebuild(begun, spec.tokens, (without, None), self.rounds(), fetch, |round| told.push(*round))?;
         Ok((built, told))
     }
 }
@@ -468,4 +469,42 @@ fn without_enough_votes_only_audited_updates_count() {
     assert_eq!(with_three.hash, with_two.hash);
     let (bare, told) = history.rebuild(terms, without(&[0, 1, 2, 4])).unwrap();
     assert_eq!((bare.emptied, told[0].stepped), (1, false));
+}
+
+#[test]
+fn steps_taken_again_give_what_the_run_would_have_come_to() {
+    let terms = terms(UpdateCodec::Int8, false);
+    let hold = |workers: &[u32], rounds: u64| {
+        let mut world = World::new(UpdateCodec::Int8, false);
+        let mut history = History::default();
+        for _ in 0..rounds {
+            let tasks: Vec<_> = world.host.tasks(5).unwrap();
+            let tasks: Vec<_> = tasks.into_iter().filter(|task| workers.contains(&task.worker)).collect();
+            let results: Vec<_> = tasks.iter().map(|task| world.work(task)).collect();
+            let updates = super::submitted(&tasks, &results);
+            let closed = world.close(&updates);
+            history.commit(&mut world.host, &updates, closed);
+        }
+        (world.host.parameters().to_vec(), history)
+    };
+    let (_, history) = hold(&[0, 1, 2, 3, 4], 4);
+    let (expected, _) = hold(&[0, 1, 3, 4], 4);
+    let data = data().train;
+    let without = Without { volunteers: BTreeSet::from([volunteer(2)]), ..Without::default() };
+    let fetch = |_, counted: &Counted| Ok::<_, DeriveError>(history.blobs[&counted.update].clone());
+    let tokens = data.spec().tokens;
+    let again = |without: &Without| {
+        let begun = (terms, start(&terms));
+        rebuild(begun, tokens, (without.clone(), Some(&*data)), history.rounds(), fetch, |_| {}).unwrap()
+    };
+    let built = again(&without);
+    assert_eq!(built.parameters, expected);
+    assert_eq!((built.left_out, built.untouched), (4, 0));
+    // Where nothing is left out, nothing is taken again.
+    assert_eq!(again(&Without::default()).hash, built.original);
+
+    let sparse = Terms { streak: STREAK, ..terms };
+    let mut rebuild = Rebuild::start(sparse, start(&sparse), tokens, without).unwrap();
+    let error = rebuild.follow_again(&history.rounds[0], &history.results(0), &*data).unwrap_err();
+    assert!(matches!(error, DeriveError::Sparse), "{error}");
 }
