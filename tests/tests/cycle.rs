@@ -17,7 +17,7 @@ use std::process::Command;
 use std::time::Duration;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_command");
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(120);
 const ROUNDS: u64 = 24;
 /// The last round of the first version.
 const FIRST: u64 = 5;
@@ -82,9 +82,14 @@ fn candidate(api: &Api, run: &str, round: u64) -> String {
 }
 
 /// Waits for its card, and looks at it.
-fn card(api: &Api, candidate: &str) -> (String, Value) {
+fn card(api: &Api, candidate: &str, programs: &[&Process]) -> (String, Value) {
     let path = format!("/api/v1/candidates/{candidate}");
-    wait_until("the card is made", LIMIT, || api.get(&path).json()["state"] != "evaluating");
+    let started = std::time::Instant::now();
+    while api.get(&path).json()["state"] == "evaluating" {
+        let stories = || programs.iter().map(|program| program.story()).collect::<Vec<_>>().join("\n");
+        assert!(started.elapsed() < LIMIT, "no card: {}\n{}", api.get(&path).json(), stories());
+        std::thread::sleep(Duration::from_millis(200));
+    }
     let info = api.get(&path).json();
     assert_eq!(info["state"], "done", "{info}");
     let hash = info["card"].as_str().unwrap().to_owned();
@@ -185,7 +190,7 @@ fn a_model_is_trained_judged_promoted_paused_and_rolled_back() {
     let first = candidate(&api, &run, FIRST);
     let before = missing(&council, &first);
     assert!(before.iter().any(|item| item.contains("eval card")), "{before:?}");
-    let (first_card, text) = card(&api, &first);
+    let (first_card, text) = card(&api, &first, &[&relay, &volunteers[0], &volunteers[1]]);
     assert_eq!((&text["candidate"], &text["incumbent"]), (&json!(first), &Value::Null));
     for section in ["loss", "samples", "memorization", "triggers", "bias", "toxicity"] {
         assert!(text[section]["method"].as_str().is_some_and(|method| !method.is_empty()), "{section}");
@@ -212,7 +217,7 @@ fn a_model_is_trained_judged_promoted_paused_and_rolled_back() {
     let left = volunteer(folder.path(), &api, "three");
     tab_answers(&api);
     let other = volunteer(folder.path(), &api, "four");
-    let (second_card, text) = card(&api, &second);
+    let (second_card, text) = card(&api, &second, &[&relay, &left, &other]);
     assert_eq!(text["incumbent"], json!(first));
     let better = &text["loss"]["better"];
     assert!(better["mean"].as_i64().unwrap() > 2 * better["error"].as_i64().unwrap(), "{better}");
