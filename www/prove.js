@@ -17,8 +17,13 @@ function publicKeyOf(key) {
 }
 
 const WHAT = {
-  run: { path: "jobs", name: (entry) => entry.run },
-  candidate: { path: "candidates", name: (entry) => entry.parameters },
+  run: { path: "jobs", receipt: (answer) => answer, name: (entry) => entry.run },
+  candidate: {
+    path: "candidates",
+    // With the receipt of its promotion, if it was promoted.
+    receipt: (answer) => new TextEncoder().encode(JSON.parse(new TextDecoder().decode(answer)).candidate),
+    name: (entry) => entry.parameters,
+  },
 };
 
 async function look(kind, id, relay) {
@@ -27,8 +32,8 @@ async function look(kind, id, relay) {
   if (publicKeyOf(key) !== relay) throw new Error("the log is not signed by the relay that this tab talks to");
   const receipts = new trust.Receipts(JSON.stringify({ log: key }));
   try {
-    const { path, name } = WHAT[kind];
-    const proved = JSON.parse(receipts.verify(await fetchBytes(`/api/v1/log/${path}/${id}`)));
+    const { path, receipt, name } = WHAT[kind];
+    const proved = JSON.parse(receipts.verify(receipt(await fetchBytes(`/api/v1/log/${path}/${id}`))));
     if (proved.kind !== kind || name(proved.entry) !== id) throw new Error(`the receipt is of another entry, a ${proved.kind}`);
   } finally {
     receipts.free();

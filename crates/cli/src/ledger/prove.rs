@@ -7,6 +7,7 @@ use crate::stop::Stop;
 use potluck_governance::{Body, Entry};
 use potluck_ledger::{Checkpoint, KeyKind, MAX_RECEIPT_BYTES, Policy, Receipt, VerifierKey};
 use potluck_volunteer::Subject;
+use serde::Deserialize;
 use std::io::Read as _;
 use std::time::{Duration, Instant};
 
@@ -51,11 +52,21 @@ pub fn prove(
     }
 }
 
+/// What the relay says of a candidate; its promotion is nothing that a volunteer needs.
+#[derive(Debug, Deserialize)]
+struct CandidateReceipts {
+    candidate: String,
+}
+
 fn fetch(client: &Client, subject: Subject) -> Result<Vec<u8>, CliError> {
-    let path = match subject {
-        Subject::Run(run) => format!("/api/v1/log/jobs/{run}"),
-        Subject::Parameters(hash) => format!("/api/v1/log/candidates/{hash}"),
+    let run = match subject {
+        Subject::Run(run) => run,
+        Subject::Parameters(hash) => {
+            let path = format!("/api/v1/log/candidates/{hash}");
+            return Ok(client.get::<CandidateReceipts>(&path, |_| {})?.candidate.into_bytes());
+        }
     };
+    let path = format!("/api/v1/log/jobs/{run}");
     let response = client.download(&path, &[], |_| {})?;
     let mut bytes = Vec::new();
     let most = MAX_RECEIPT_BYTES as u64 + 1;

@@ -186,6 +186,7 @@ fn object(status: &Status) -> serde_json::Value {
         "training": status.training.map(|training| {
             serde_json::json!({ "round": training.round, "step": training.step, "steps": training.steps })
         }),
+        "unproven": status.unproven,
         "accepted": status.accepted,
         "rejected": status.rejected,
         "superseded": status.superseded,

@@ -74,7 +74,7 @@ pub(crate) async fn rebuilt(
             let bytes = handle.block_on(blobs.get(&counted.update));
             bytes.map(|bytes| bytes.to_vec()).map_err(|error| RebuildError::Read(error.to_string()))
         };
-        rebuild((start.terms, parameters), tokens, without, rounds.into_iter().map(Ok), fetch, |_| {})
+        rebuild((start.terms, parameters), tokens, (without, None), rounds.into_iter().map(Ok), fetch, |_| {})
     });
     let built = built.await.map_err(ApiError::internal)?.map_err(|error| match error {
         RebuildError::Derive(error @ (DeriveError::TooMany { .. } | DeriveError::Range { .. })) => {
