@@ -52,7 +52,7 @@ pub(super) fn show(log: &TheLog<'_>, candidate: &BlobHash, read: &BlobHash) -> R
             });
         }
         Err(_) => {
-            println!("  the card itself is not with the relay: ask for it where the candidate was made")
+            println!("  the card itself is not with the relay: ask for it where the candidate was made");
         }
     }
     Ok(())

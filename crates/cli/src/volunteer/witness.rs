@@ -276,12 +276,12 @@ fn cosign(
     let key = key.map_err(|error| broken(&error))?;
     let mut note = Note::new(accepted.checkpoint.note().text()).map_err(|error| broken(&error))?;
     note.cosign(&key, accepted.timestamp_s).map_err(|error| broken(&error))?;
-    let lines: String = note.signatures().iter().map(|line| format!("{line}\n")).collect();
+    let lines: Vec<String> = note.signatures().iter().map(ToString::to_string).collect();
     let witness_key = key.verifier().to_string();
     let signature = volunteer.sign(witness_text(&memory.origin, &witness_key).as_bytes());
     let body = NewCosignatures {
         size: accepted.checkpoint.head().size,
-        lines,
+        lines: lines.join("\n"),
         volunteer: Some(VolunteerWitness {
             key: witness_key,
             volunteer: whose.to_string(),

@@ -75,9 +75,8 @@ pub(crate) async fn get_candidate_receipts(State(app): Shared, hash: Id) -> Answ
     let find = |state: &potluck_governance::State| {
         let found = state.candidates().get(&hash)?;
         let model = state.models().get(&found.entry.model);
-        let versions = model.iter().flat_map(|model| &model.versions);
-        let promoted =
-            versions.filter(|version| version.candidate == hash).map(|version| version.index).last();
+        let mut versions = model.iter().flat_map(|model| &model.versions).rev();
+        let promoted = versions.find(|version| version.candidate == hash).map(|version| version.index);
         let current = model.and_then(|model| model.current());
         let in_use = current.is_some_and(|version| version.candidate == hash);
         Some((found.entry.model.clone(), found.index, promoted, in_use))

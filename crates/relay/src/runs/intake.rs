@@ -3,17 +3,16 @@
 use super::api::{AggregationRules, Audit, AuditRates, DataSetInfo, NewRun, OuterRules, ParametersInfo};
 use super::manifest::{MAX_MANIFEST_BYTES, Manifest, NewManifest};
 use super::store::{DataSetRow, RunRow, RunState};
-use super::{Open, Runs, lock};
+use super::{Open, Runs, allowed, lock};
 use crate::api::ApiError;
 use crate::blobs::Blobs;
 use crate::core::Core;
 use crate::db::Db;
 use crate::http::App;
-use crate::log::{LogError, now_ms, records};
+use crate::log::records;
 use crate::uploads::{Received, to_disk};
 use axum::body::Body;
 use axum::http::StatusCode;
-use potluck_governance::{Entry, Refused, State, entry};
 use potluck_proto::{BlobRef, DataSetSpec, LearningRate, UpdateCodec};
 use potluck_rounds::{Data, Host, HostError, Terms, sizes};
 use potluck_schedule::{AuditPolicy, Input, RunInput, RunSpec, SparsePolicy};
@@ -46,7 +45,7 @@ fn parameters_path(data: &Path, id: &BlobHash) -> PathBuf {
     data.join("datasets").join(format!("{id}.f32"))
 }
 
-fn refused(code: &str, message: impl Into<String>, hint: &str) -> ApiError {
+pub(super) fn refused(code: &str, message: impl Into<String>, hint: &str) -> ApiError {
     ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, code, message, hint)
 }
 
@@ -205,24 +204,8 @@ pub(crate) fn check(new: &NewRun) -> Result<(), ApiError> {
     draft(new).map(drop)
 }
 
-fn check_model(new: &NewRun) -> Result<(), ApiError> {
-    if let Some(name) = &new.model_name {
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
-        if !(1..=MAX_JOB_NAME_CHARS).contains(&name.len()) || !name.bytes().all(fits) {
-            let what = "the model's name is not 1 to 80 letters, digits, dots, dashes and underscores";
-            return Err(refused("bad_model_name", what, "choose a shorter, plainer name"));
-        }
-    }
-    let proposal = new.proposal.as_ref().map(|proposal| proposal.parse::<BlobHash>());
-    if proposal.is_some_and(|proposal| proposal.is_err()) {
-        let hint = "64 lower-case hexadecimal digits: `potluck governance show` lists proposals";
-        return Err(refused("bad_id", "the proposal is no hash", hint));
-    }
-    Ok(())
-}
-
 fn draft(new: &NewRun) -> Result<Draft, ApiError> {
-    check_model(new)?;
+    allowed::check_names(new)?;
     let name = new.name.trim();
     if name.is_empty() || name.chars().count() > MAX_JOB_NAME_CHARS || name.chars().any(char::is_control) {
         return Err(refused(
@@ -486,71 +469,12 @@ pub(crate) async fn data_of(app: &App, new: &NewRun) -> Result<Data, ApiError> {
     load_both(&app.db, &app.blobs, &app.config.data, &draft(new)?).await
 }
 
-/// Asks the log whether it would take a run, before anything is computed for it.
-async fn may_begin(app: &App, new: &NewRun) -> Result<(), ApiError> {
-    let nothing = BlobHash([0; 32]);
-    let row = RunRow {
-        id: JobId([0; 16]),
-        state: RunState::Running,
-        reason: None,
-        request: NewRun { tokenizer: None, ..new.clone() },
-        checkpoint: BlobRef { hash: nothing, bytes: 0 },
-        tokenizer: new.tokenizer_hash(),
-        round: 0,
-    };
-    let run = records::run(&row, nothing, app.db.sources(&row.request).await?);
-    let look = |state: &State| {
-        let check = |run: entry::Run| state.check(&Entry::new(now_ms(state), run));
-        check(run.clone()).err().map(|refused| (refused, missing(state, &run, check)))
-    };
-    match app.log.state(look).await? {
-        None => Ok(()),
-        Some((refused, missing)) => Err(not_allowed(refused.into(), &row).missing(missing)),
-    }
-}
-
-/// Every step that a run lacks: the log names the first.
-fn missing(
-    state: &State,
-    run: &entry::Run,
-    check: impl Fn(entry::Run) -> Result<(), Refused>,
-) -> Vec<String> {
-    let mut missing = Vec::new();
-    if run.model.is_some() && state.constitution().data_sets_need_proposal {
-        let open = |id: &&String| state.data_sets().get(*id).is_some_and(|set| set.proposal.is_none());
-        missing.extend(run.data_sets.iter().filter(open).map(|id| {
-            format!(
-                "data set {id} is not approved: propose it (`potluck propose data-set {id}`), then enact that"
-            )
-        }));
-    }
-    // By itself: data sets come first where the log looks.
-    if let Err(Refused::Unjustified(step)) = check(entry::Run { data_sets: Vec::new(), ..run.clone() }) {
-        missing.push(step.to_string());
-    }
-    missing
-}
-
-/// Why the log takes no such run, with the hash that a proposal has to name.
-fn not_allowed(error: LogError, row: &RunRow) -> ApiError {
-    let unjustified = matches!(error, LogError::Refused(Refused::Unjustified(_)));
-    let mut refusal = ApiError::from(error);
-    if let (true, Some(model)) = (unjustified, &row.request.model_name) {
-        let hash = BlobHash::of(row.request.request_text(row.tokenizer).as_bytes());
-        refusal.message = format!("a run that trains {model}, with the request {hash}: {}", refusal.message);
-        refusal.hint = "propose the request's hash (`potluck propose run --run FILE`), its data sets too; when people have \
-                        decided, name the proposal"
-            .to_owned();
-    }
-    refusal
-}
-
 /// Creates a run: everything that it needs is on disk before it is recorded, and it is recorded before it begins.
 pub(crate) async fn create(app: &App, new: NewRun, key: Option<&str>) -> Result<JobId, ApiError> {
     let draft = draft(&new)?;
     let runs = &app.runs;
     let inputs = load_both(&app.db, &app.blobs, &app.config.data, &draft).await?;
-    may_begin(app, &new).await?;
+    allowed::may_begin(app, &new).await?;
     let (folder, secret) = (app.config.data.clone(), runs.0.secret);
     let begun = {
         let draft = draft.clone();
@@ -584,7 +508,7 @@ pub(crate) async fn create(app: &App, new: NewRun, key: Option<&str>) -> Result<
     };
     let parameters = parameters_hash(host.parameters());
     let recorded = match app.db.add_run(&app.log, &row, parameters, key).await {
-        Err(error) => return Err(not_allowed(error, &row)),
+        Err(error) => return Err(allowed::refused(error, &row)),
         Ok(recorded) => recorded,
     };
     if recorded != id {

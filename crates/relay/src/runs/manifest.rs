@@ -177,7 +177,7 @@ impl Manifest {
     }
 
     /// The same as one part: for a data set that is in the log already, with nothing said about it.
-    pub(crate) fn as_parts(mut self) -> Self {
+    pub(crate) fn into_parts(mut self) -> Self {
         if self.stated.parts.is_empty() {
             let NewManifest { source, license, .. } = &self.stated;
             let (name, source, license) = (WHOLE.to_owned(), source.clone(), license.clone());
@@ -354,7 +354,7 @@ mod tests {
         );
         let whole = Manifest::new(&row(), stated(&[])).unwrap();
         assert_eq!(whole.sources(), [row().id.to_string()]);
-        assert_eq!(whole.as_parts().sources(), [format!("{root}/all")]);
+        assert_eq!(whole.into_parts().sources(), [format!("{root}/all")]);
     }
 
     #[test]

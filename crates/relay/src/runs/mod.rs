@@ -1,13 +1,14 @@
 //! Training runs: what the machine asks for is carried out here, off the async threads.
 //!
 //! `intake.rs` takes data sets, parameters and runs in, and finds runs again after a restart; `http.rs` is their part of
-//! the API, in the types of `api.rs`; `store.rs` has the records, `manifest.rs` what is said about data sets. `governor.rs`
+//! the API, in the types of `api.rs`; `allowed.rs` asks the log whether it takes a run; `store.rs` has the records, `manifest.rs` what is said about data sets. `governor.rs`
 //! carries the log's pauses to the machine. What a round's tasks are, which updates are wrong and
 //! how the others are combined is decided in `potluck-rounds`, when rounds begin and end in `potluck-schedule`.
 //!
 //! Architecture invariant: the machine hears that a round is stored when its blobs, the state that follows and its
 //! record are on disk, in this order: a relay that is killed finds the last closed round whole.
 
+mod allowed;
 pub mod api;
 pub(crate) mod governor;
 pub(crate) mod http;

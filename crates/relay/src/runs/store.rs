@@ -158,11 +158,11 @@ impl Db {
             .await?;
         let before = before.map(|row| Manifest::parse(row.try_get(0)?).map_err(decode_error)).transpose()?;
         let manifest = match (before, stated) {
-            (Some(before), Some(new)) if new != before && new.clone().as_parts() != before => {
+            (Some(before), Some(new)) if new != before && new.clone().into_parts() != before => {
                 return Ok(None);
             }
             (Some(before), _) => Some(before),
-            (None, Some(new)) if logged => Some(new.as_parts()),
+            (None, Some(new)) if logged => Some(new.into_parts()),
             (None, new) => new,
         };
         let entries = manifest.as_ref().map_or_else(|| vec![unstated(row)], Manifest::entries);
