@@ -55,6 +55,7 @@ pub mod model;
 pub mod roles;
 pub mod state;
 pub mod statement;
+mod witness;
 
 pub use canonical::{FormError, readable};
 pub use check::Checker;
@@ -65,6 +66,7 @@ pub use key::{Key, ParseKeyError, Signature};
 pub use roles::Roles;
 pub use state::{Refused, State};
 pub use statement::Statement;
+pub use witness::{witness_name, witness_seed, witness_text};
 
 /// The public hash of an epoch's secret: the same as `potluck_verify::commitment`, by which checks commit to theirs.
 pub fn commitment(secret: &[u8; 32]) -> potluck_types::BlobHash {
