@@ -60,7 +60,7 @@ function ask() {
     : "The name and at most 128 MB of inputs are kept in this browser until you remove them.";
   at("cosigns").textContent = identity.wantsNoMemory()
     ? "It signs nothing and forgets what it saw when it is closed, since your browser asks not to be remembered."
-    : "It signs what it found with a key of its own, which does not show this browser’s name.";
+    : "Under its name it signs what it found, which stays public as well.";
   sheet.showModal();
   at("sheet-title").focus();
   introduce();

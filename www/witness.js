@@ -192,7 +192,7 @@ export class Watch {
       case "accepted":
         // Kept before the cosignature leaves.
         write(MEMORY, { key, checkpoint: verdict.checkpoint });
-        if (verdict.cosignature) this.#cosign(verdict);
+        if (verdict.cosigned) this.#cosign(verdict.cosigned);
         return { state: "consistent", size: verdict.size };
       case "fork":
         return raised("fork", verdict.evidence);
@@ -215,14 +215,12 @@ export class Watch {
   }
 
   /** Tells the relay that this browser found the checkpoint to be the latest. Whether it wants to know is its own affair. */
-  #cosign({ cosignature, size }) {
-    const query = new URLSearchParams({ size, key: this.#witness.cosigner() });
-    this.#tell(`/api/v1/log/cosignatures?${query}`, `${cosignature}\n`);
+  #cosign(cosigned) {
+    this.#tell("/api/v1/log/cosignatures", "application/json", JSON.stringify(cosigned));
   }
 
-  #tell(address, body) {
-    const headers = { "content-type": "text/plain; charset=utf-8" };
-    return fetchText(address, { method: "POST", headers, body }).catch(() => {});
+  #tell(address, type, body) {
+    return fetchText(address, { method: "POST", headers: { "content-type": type }, body }).catch(() => {});
   }
 
   #raise(raised) {
@@ -230,7 +228,7 @@ export class Watch {
     // A proof takes the place of a suspicion, and is not replaced by one.
     if (before && !(before.kind !== "fork" && raised.kind === "fork")) return;
     write(ALARM, raised);
-    if (raised.kind === "fork") this.#tell("/api/v1/log/forks", raised.evidence);
+    if (raised.kind === "fork") this.#tell("/api/v1/log/forks", "text/plain; charset=utf-8", raised.evidence);
     this.onAlarm(raised);
   }
 }

@@ -54,14 +54,13 @@ const TRUST: Module = Module {
     features: &[],
     profile: "wasm-trust",
     name: "trust",
-    sources: &["crates/web-trust", "crates/ledger", "crates/types"],
+    sources: &["crates/web-trust", "crates/ledger", "crates/governance", "crates/types"],
     what: "build the module of the public log",
 };
 /// The public log for pages that people read: all of that, whole logs and statements.
 const GOVERNANCE: Module = Module {
     features: &["--features", "governance"],
     name: "governance",
-    sources: &["crates/web-trust", "crates/ledger", "crates/governance", "crates/types"],
     what: "build the module of the governance pages",
     ..TRUST
 };

@@ -94,4 +94,4 @@ pub use tile::{
     Bundle, LogFile, MAX_ENTRY_BYTES, MAX_LEVEL, MAX_PATH_BYTES, ReadFiles, TILE_HEIGHT, TILE_WIDTH, Tile,
     TileError,
 };
-pub use witness::{Accepted, Witness, WitnessError, cosigner_seed};
+pub use witness::{Accepted, Witness, WitnessError};

@@ -11,19 +11,9 @@
 use crate::checkpoint::{CheckpointError, SignedCheckpoint};
 use crate::fork::{ForkEvidence, Suspicion};
 use crate::hash::{TreeHash, TreeHead};
-use crate::key::{KEY_BYTES, VerifierKey};
+use crate::key::VerifierKey;
 use crate::note::{MAX_TIMESTAMP_S, cosignature_message};
 use crate::proof::{ProofError, verify_consistency};
-use sha2::{Digest, Sha256};
-
-/// What is hashed in front of a secret: nothing else that is made from one begins so.
-const COSIGNER: &[u8] = b"potluck cosigner v1\0";
-
-/// The seed of the key under which somebody cosigns who has a secret for other things: a volunteer. Neither of the two
-/// says anything about the other to who does not have the secret.
-pub fn cosigner_seed(secret: &[u8; KEY_BYTES]) -> [u8; KEY_BYTES] {
-    Sha256::new().chain_update(COSIGNER).chain_update(secret).finalize().into()
-}
 
 /// The memory of a witness, for one log.
 #[derive(Debug, Clone)]

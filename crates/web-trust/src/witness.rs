@@ -1,16 +1,39 @@
 //! A tab as witness of one relay's log: what it remembers, what the relay answers, and what follows.
 
 use crate::Problem;
+use potluck_governance::{Key, Signature, witness_name, witness_seed, witness_text};
 use potluck_ledger::{
     Accepted, AddCheckpoint, CheckpointError, ForkEvidence, KeyKind, LogFile, SignerKey, Suspicion, TreeHash,
-    VerifierKey, Witness, WitnessError, cosigner_seed, root_tiles,
+    VerifierKey, Witness, WitnessError, root_tiles,
 };
-use potluck_types::VolunteerId;
+use potluck_types::VolunteerKey;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// Bytes of one file that proves a fork, at most: 256 hashes of 32 bytes.
 const MAX_TILE_BYTES: usize = 256 * 32;
+
+/// A cosignature, and whose it is: the body of `POST /api/v1/log/cosignatures`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Cosigned {
+    /// Entries of the checkpoint.
+    pub size: u64,
+    /// The cosignature, as a line of the checkpoint's note.
+    pub lines: String,
+    /// Whose it is.
+    pub volunteer: Cosigner,
+}
+
+/// A volunteer's key for cosignatures, tied to the volunteer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Cosigner {
+    /// The key that cosigns, as signed-note writes keys.
+    pub key: String,
+    /// The volunteer's public key, in hexadecimal.
+    pub volunteer: String,
+    /// The volunteer's signature over [`witness_text`], in hexadecimal.
+    pub signature: String,
+}
 
 /// What a witness makes of what the relay said.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -26,8 +49,8 @@ pub enum Verdict {
         root: String,
         /// The checkpoint, as the log signed it.
         checkpoint: String,
-        /// A line for the checkpoint, in C2SP's form; none without a key, or when nothing is new.
-        cosignature: Option<String>,
+        /// What to tell the relay; nothing without a key, or when nothing is new.
+        cosigned: Option<Cosigned>,
     },
     /// The log signed two histories.
     Fork {
@@ -63,17 +86,21 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct TabWitness {
     witness: Witness,
-    cosigner: Option<SignerKey>,
+    cosigner: Option<(SignerKey, Cosigner)>,
     suspicion: Option<Suspicion>,
 }
 
 impl TabWitness {
-    /// Goes on from the checkpoint that was remembered, if any. `secret` are a volunteer's 32 bytes, from which the key
-    /// follows under which it cosigns; without them nothing is cosigned.
+    /// Goes on from the checkpoint that was remembered, if any. From a volunteer's key follows the one
+    /// under which it cosigns; without it nothing is cosigned.
     ///
     /// # Errors
     /// The key or the checkpoint cannot be read, or the key did not sign the checkpoint.
-    pub fn new(key: &str, remembered: Option<&str>, secret: Option<&[u8; 32]>) -> Result<Self, Problem> {
+    pub fn new(
+        key: &str,
+        remembered: Option<&str>,
+        volunteer: Option<&VolunteerKey>,
+    ) -> Result<Self, Problem> {
         let key: VerifierKey =
             key.trim().parse().map_err(|error| format!("the log's key cannot be used: {error}"))?;
         let origin = key.name().to_owned();
@@ -82,7 +109,7 @@ impl TabWitness {
             Some(note) => Witness::restore(&origin, key, note.as_bytes())
                 .map_err(|error| format!("the remembered checkpoint cannot be used: {error}"))?,
         };
-        let cosigner = secret.map(cosigner).transpose()?;
+        let cosigner = volunteer.map(|volunteer| cosigner(&origin, volunteer)).transpose()?;
         Ok(Self { witness, cosigner, suspicion: None })
     }
 
@@ -94,11 +121,6 @@ impl TabWitness {
     /// The last checkpoint, as the log signed it.
     pub fn checkpoint(&self) -> Option<String> {
         self.witness.latest().map(|latest| latest.note().to_string())
-    }
-
-    /// The key that belongs to cosignatures, as signed-note writes keys.
-    pub fn cosigner(&self) -> Option<String> {
-        self.cosigner.as_ref().map(|key| key.verifier().to_string())
     }
 
     /// Takes what `/api/v1/log/since/SIZE` answered, at `now_s` seconds since 1970.
@@ -174,28 +196,32 @@ impl TabWitness {
     fn accepted(&self, accepted: &Accepted, first: bool) -> Verdict {
         let (head, note) = (accepted.checkpoint.head(), accepted.checkpoint.note());
         let cosigner = self.cosigner.as_ref().filter(|_| first || accepted.new_entries > 0);
-        let mut alone = note.filtered(|_| false);
-        // It fails only for times that the witness has refused before.
-        let cosigned = cosigner.is_some_and(|key| alone.cosign(key, accepted.timestamp_s).is_ok());
-        let line = alone.signatures().first().filter(|_| cosigned);
+        let cosigned = cosigner.and_then(|(key, volunteer)| {
+            let mut alone = note.filtered(|_| false);
+            // It fails only for times that the witness has refused before.
+            alone.cosign(key, accepted.timestamp_s).ok()?;
+            let lines = alone.signatures().first()?.to_string();
+            Some(Cosigned { size: head.size, lines, volunteer: volunteer.clone() })
+        });
         Verdict::Accepted {
             size: head.size,
             new_entries: accepted.new_entries,
             root: head.root.to_string(),
             checkpoint: note.to_string(),
-            cosignature: line.map(ToString::to_string),
+            cosigned,
         }
     }
 }
 
-/// The key under which a volunteer cosigns.
-fn cosigner(secret: &[u8; 32]) -> Result<SignerKey, Problem> {
-    let seed = cosigner_seed(secret);
-    let named = |name: &str| {
-        SignerKey::from_seed(name, KeyKind::CosignatureV1, &seed).map_err(|error| error.to_string())
-    };
-    let public = *named("potluck")?.verifier().public_key();
-    named(&format!("potluck/witness/{}", VolunteerId(public).to_string().get(..16).unwrap_or_default()))
+/// The key under which a volunteer cosigns in a log, and the volunteer's word that it is its.
+fn cosigner(origin: &str, volunteer: &VolunteerKey) -> Result<(SignerKey, Cosigner), Problem> {
+    let whose = Key(volunteer.id().0);
+    let seed = witness_seed(&volunteer.0);
+    let signer = SignerKey::from_seed(&witness_name(&whose), KeyKind::CosignatureV1, &seed);
+    let signer = signer.map_err(|error| format!("no key for cosignatures can be made: {error}"))?;
+    let key = signer.verifier().to_string();
+    let signature = Signature(volunteer.sign(witness_text(origin, &key).as_bytes())).to_string();
+    Ok((signer, Cosigner { key, volunteer: whose.to_string(), signature }))
 }
 
 fn fork(size: u64, evidence: &ForkEvidence) -> Verdict {
@@ -247,14 +273,15 @@ mod tests {
         }
 
         fn witness(&self, remembered: Option<&str>) -> TabWitness {
-            TabWitness::new(&self.key.verifier().to_string(), remembered, Some(&[9; 32])).unwrap()
+            TabWitness::new(&self.key.verifier().to_string(), remembered, Some(&VolunteerKey([9; 32])))
+                .unwrap()
         }
     }
 
     fn accepted(verdict: &Verdict) -> (u64, u64, bool) {
         match verdict {
-            Verdict::Accepted { size, new_entries, cosignature, .. } => {
-                (*size, *new_entries, cosignature.is_some())
+            Verdict::Accepted { size, new_entries, cosigned, .. } => {
+                (*size, *new_entries, cosigned.is_some())
             }
             other => panic!("{other:?}"),
         }
@@ -269,14 +296,20 @@ mod tests {
         assert_eq!(accepted(&tab.offer(&log.since(3), 6)), (3, 0, false), "nothing new, nothing to sign");
         log.append(3, 300, "entry");
         let mut again = log.witness(tab.checkpoint().as_deref());
-        let Verdict::Accepted { checkpoint, cosignature: Some(line), .. } = again.offer(&log.since(3), 7)
+        let Verdict::Accepted { checkpoint, cosigned: Some(cosigned), .. } = again.offer(&log.since(3), 7)
         else {
             panic!("it goes on")
         };
         let mut note = potluck_ledger::Note::parse(checkpoint.as_bytes()).unwrap();
-        note.attach_lines(&line).unwrap();
-        let key: VerifierKey = again.cosigner().unwrap().parse().unwrap();
-        assert_eq!(note.verify(&[&key]).unwrap()[0].timestamp_s, Some(7));
+        note.attach_lines(&cosigned.lines).unwrap();
+        let Cosigner { key, volunteer, signature } = cosigned.volunteer;
+        let witness: VerifierKey = key.parse().unwrap();
+        assert_eq!(note.verify(&[&witness]).unwrap()[0].timestamp_s, Some(7));
+        assert_eq!((cosigned.size, witness.name()), (300, format!("volunteer/{volunteer}").as_str()));
+        // Only the volunteer can say whose key it is.
+        let (volunteer, signature) = (volunteer.parse::<Key>().unwrap(), signature.parse().unwrap());
+        assert!(volunteer.signed(witness_text(ORIGIN, &key).as_bytes(), &signature));
+        assert!(!volunteer.signed(witness_text("other.example/log", &key).as_bytes(), &signature));
     }
 
     #[test]

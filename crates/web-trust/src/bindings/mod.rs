@@ -46,8 +46,7 @@ impl Witness {
     #[wasm_bindgen(constructor)]
     pub fn new(key: &str, remembered: Option<String>, volunteer: Option<String>) -> Result<Witness, JsError> {
         let volunteer = volunteer.as_deref().map(secret).transpose()?;
-        let secret = volunteer.as_ref().map(|key| &key.0);
-        TabWitness::new(key, remembered.as_deref(), secret).map(Self).map_err(thrown)
+        TabWitness::new(key, remembered.as_deref(), volunteer.as_ref()).map(Self).map_err(thrown)
     }
 
     /// Entries of the last checkpoint: what to ask the proof for.
@@ -58,11 +57,6 @@ impl Witness {
     /// The last checkpoint.
     pub fn checkpoint(&self) -> Option<String> {
         self.0.checkpoint()
-    }
-
-    /// The public key of cosignatures.
-    pub fn cosigner(&self) -> Option<String> {
-        self.0.cosigner()
     }
 
     /// Takes the answer of `/api/v1/log/since/SIZE`; `now_s` in seconds since 1970. A `Verdict` as JSON.
