@@ -1,4 +1,4 @@
-//! The public log: a million entries audited on one core, and a receipt checked.
+//! The public log: a million entries audited on one core, a receipt checked, and what `ledger_rate` says of a busy relay.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -65,7 +65,7 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
     }
     let each = started.elapsed().as_secs_f64() * 1e3 / f64::from(RECEIPTS);
     report.row(Row::new("ledger.receipt.native", each, "ms").digits(3).goal(Goal::ValueAtMost(RECEIPT_MS)));
-    Ok(())
+    crate::ledger_rate::run(report)
 }
 
 /// Writes a log as a busy relay would: a job, and its results.
