@@ -1,4 +1,5 @@
-//! The public log: a million entries audited on one core, and a receipt checked, natively and in a tab.
+//! The public log: a million entries audited on one core, a receipt checked, natively and in a tab, and what `ledger_rate`
+//! says of a busy relay.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -68,7 +69,8 @@ pub(crate) fn run(report: &mut Report) -> Result<()> {
     }
     let each = started.elapsed().as_secs_f64() * 1e3 / f64::from(RECEIPTS);
     report.row(Row::new("ledger.receipt.native", each, "ms").digits(3).goal(Goal::ValueAtMost(RECEIPT_MS)));
-    crate::runtime()?.block_on(in_a_tab(report, &receipt, &key.verifier().to_string()))
+    crate::runtime()?.block_on(in_a_tab(report, &receipt, &key.verifier().to_string()))?;
+    crate::ledger_rate::run(report)
 }
 
 /// The same receipt in a tab, with the module that tabs load: form, inclusion proof and the checkpoint's signature.

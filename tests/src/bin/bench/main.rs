@@ -12,6 +12,7 @@ mod browser;
 mod clock;
 mod contest;
 mod ledger;
+mod ledger_rate;
 mod matrix;
 mod memory;
 mod mesh;
@@ -66,7 +67,7 @@ enum Name {
     Drift,
     /// What exchanging inputs spares the relay, how fast it is, and what it costs volunteers.
     Mesh,
-    /// The audit of a long public log, and a receipt.
+    /// The audit of a long public log, a receipt, and what the log costs a relay.
     Ledger,
     /// Everything.
     All,
