@@ -79,6 +79,7 @@ fn tabs_train_a_burn_model_and_every_update_is_replayed() {
     let token = std::fs::read_to_string(relay.data.path().join("token")).unwrap();
     let client = Client::new(&api.url, Some(token.trim().to_owned()), Stop::default()).unwrap();
     let args = TrainArgs {
+        proposal: None,
         run: run_file(folder.path()),
         name: None,
         watch: false,
