@@ -188,8 +188,10 @@ fn tabs_leave_a_relay_whose_log_forks() {
         assert_eq!(data(&tab, "alarm").await, "fork", "a script cannot say so");
         tab.click("#start-anew").await.unwrap();
         assert_eq!(data(&tab, "alarm").await, "");
+        // The relay logged the evidence, and everything pauses there: it goes on from before that.
+        restart(&mut relay, |data| replace(data, &backup));
         agree(&tab).await;
-        remembered(&tab, seen + 1).await;
+        remembered(&tab, 4).await;
 
         // While it lends: first entries are gone, which proves nothing to others; then others are in their place.
         computed(&api, 3);
