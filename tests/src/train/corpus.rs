@@ -22,6 +22,8 @@ const FETCHED: &str = "data/corpus.txt";
 pub struct Corpus {
     /// What it is called.
     pub name: String,
+    /// A token for each of its characters.
+    pub tokenizer: Tokenizer,
     /// Size of the vocabulary.
     pub vocabulary: usize,
     /// Tokens of the training part.
@@ -87,6 +89,7 @@ impl Corpus {
         let windows = starts.chunks(WINDOWS_A_BATCH).map(|starts| held_out.batch(starts, CONTEXT));
         Ok(Self {
             name: name.to_owned(),
+            tokenizer,
             vocabulary,
             tokens: train.to_vec(),
             train: DataSet::new(train, vocabulary)?,
