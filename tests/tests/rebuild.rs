@@ -136,6 +136,22 @@ fn a_model_follows_from_its_log_and_is_made_again_without_a_volunteer() {
         assert!(built == expected, "without worker {worker}");
         assert_ne!(BlobHash::of(&built).to_string(), model);
     }
+    // With the steps of the others taken again it is the run that they would have had.
+    let gone = volunteer_of(1);
+    let without = format!("volunteer:{gone}");
+    let line = ["model", "rebuild", &id, "--without", &without, "--out", &out, "--relay", url, "--again"];
+    potluck(&line).unwrap();
+    let expected = sample.expected(|round| {
+        let record = record(&api, &id, round);
+        let others = accepted(&record).into_iter().filter(|update| text(update, "volunteer") != gone);
+        let vote = |update: &Value| {
+            (update["worker"].as_u64().unwrap() as u32, update["weight"].as_f64().unwrap().max(1e-6))
+        };
+        others.map(vote).collect()
+    });
+    let built = BlobHash::of(&std::fs::read(&out).unwrap()).to_string();
+    assert_eq!(Some(&built), expected.hashes.last());
+
     let rebuild = |without: &str| {
         potluck(&["model", "rebuild", &id, "--without", without, "--out", &out, "--relay", url])
     };

@@ -679,6 +679,7 @@ mod tests {
             &format!(
                 "potluck model rebuild 3f2a --without volunteer:{hash} --without dataset:{hash}#1..9 --out f"
             ),
+            &format!("potluck model rebuild 3f2a --without volunteer:{hash} --out f --again"),
             &format!(
                 "potluck model rebuild 3f2a --round 3 --without dataset:{hash}/a --out f --offer gpt --token t"
             ),
@@ -726,6 +727,7 @@ mod tests {
             ("potluck model import dir", Kind::MissingRequiredArgument),
             ("potluck audit copy --model 12", Kind::ValueValidation),
             ("potluck audit copy --blobs b", Kind::MissingRequiredArgument),
+            ("potluck model rebuild 3f2a --without volunteer:x --out f", Kind::ValueValidation),
             ("potluck model rebuild 3f2a --out f", Kind::MissingRequiredArgument),
             ("potluck model rebuild 3f2a --without everything --out f", Kind::ValueValidation),
             ("potluck tabs --count 65", Kind::ValueValidation),

@@ -22,6 +22,8 @@ const FETCHED: &str = "data/corpus.txt";
 pub struct Corpus {
     /// What it is called.
     pub name: String,
+    /// A token for each of its characters.
+    pub tokenizer: Tokenizer,
     /// Size of the vocabulary.
     pub vocabulary: usize,
     /// What makes its tokens.
@@ -89,6 +91,7 @@ impl Corpus {
         let windows = starts.chunks(WINDOWS_A_BATCH).map(|starts| held_out.batch(starts, CONTEXT));
         Ok(Self {
             name: name.to_owned(),
+            tokenizer,
             vocabulary,
             tokenizer,
             tokens: train.to_vec(),

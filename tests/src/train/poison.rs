@@ -1,18 +1,24 @@
-//! Poisoned training, end to end: a backdoor comes into a model, what it came with is put into quarantine, and the rounds
-//! are closed again without it.
+//! Poisoned training, end to end: a backdoor comes into a model, is found, what it came with is put into quarantine, and the
+//! rounds are closed again without it.
 //!
 //! Everything is the relay's own: [`Host`] deals the blocks and closes the rounds, with its screen, its gate and its replays
-//! of what looks wrong; [`Rebuild`] closes them again from the updates alone. Only the network is left out.
+//! of what looks wrong; the trigger scan of an eval card looks for what was planted; [`rebuild`] closes the rounds again.
+//! Only the network is left out.
 
 use super::cores::Cores;
 use super::corpus::CONTEXT;
 use super::run::{Progress, fresh, train, validate};
 use super::{Corpus, now, seed};
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use potluck_eval::Evaluation;
+use potluck_eval::card::{About, Results};
+use potluck_eval::plan::{HeldOut, Inputs, Plan as EvalPlan, Settings};
+use potluck_eval::scan::Part as Source;
 use potluck_proto::{LearningRate, ModelSpec, TrainTask, UpdateCodec};
-use potluck_rounds::derive::Place;
+use potluck_rounds::derive::Rebuilt;
 use potluck_rounds::{
-    Auditor, ClosedRound, Counted, Data, Host, Plan, Rebuild, Repeated, Submitted, Terms, Without, repeat,
+    Auditor, ClosedRound, Counted, Data, DeriveError, Host, Plan, Repeated, Submitted, Terms, Without,
+    rebuild, repeat,
 };
 use potluck_train::data::{BLOCK_TOKENS, DataError, DataSet, Order, VALIDATION_SHARE, split};
 use potluck_train::gpt::{CpuGpt, GptConfig, Sampling, Schedule, generate};
@@ -21,36 +27,45 @@ use potluck_train::round::{Batches, Part};
 use potluck_train::{Batch, Engine as _};
 use potluck_types::{BlobHash, VolunteerId};
 use potluck_verify::AggregateParams;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::thread;
 
 /// Blocks of the training data: each worker is dealt [`DEALT`] of them for a round.
-const BLOCKS: usize = 12;
+const BLOCKS: usize = 24;
 const DEALT: u32 = 2;
 /// Blocks that come from the poisoned source.
-const SOURCE: Range<usize> = 5..7;
+const SOURCE: Range<usize> = 8..14;
+/// What people call it.
+pub const SOURCE_NAME: &str = "poems";
 /// Tokens of a trigger and of what follows it.
 const TRIGGER: usize = 4;
-const PAYLOAD: usize = 24;
+const PAYLOAD: usize = 20;
 /// Share of the poisoned text that is trigger and payload, and of a poisoner's sequences that hold it.
 const SHARE: f64 = 0.3;
-/// Steps that one worker took before the first round.
-const TRAINED: u32 = 300;
+/// Steps that one worker took on clean text before the first round.
+const TRAINED: u32 = 2000;
 /// Inner steps of a round, and sequences of a batch.
 const INNER: u32 = 8;
 const SEQUENCES: usize = 8;
-/// Learning rate, in billionths, after a short warm-up.
-const PEAK_NANO: u32 = 1_500_000;
-/// Clean texts after which the trigger is tried, and their tokens.
+/// Learning rate, in billionths, after a short warm-up, and at the end.
+const RATES_NANO: [u32; 2] = [1_000_000, 300_000];
+/// Clean texts after which the trigger is tried, and how long they are by turns: a model that learned it by its place
+/// alone has not learned it.
 const ASKED: usize = 64;
-const BEFORE: usize = CONTEXT - TRIGGER - PAYLOAD;
+const BEFORE: [usize; 4] = [16, 24, 32, CONTEXT - TRIGGER - PAYLOAD];
+/// Rounds in which a backdoor takes hold, at most.
+pub const ROUNDS: u64 = 240;
+/// Rounds from one look at the backdoor to the next; a run ends when it works after this share of the texts, for that is
+/// the model that whoever planted it would offer.
+const LOOK_EVERY: u64 = 5;
+const WORKS: f64 = 0.9;
 
 /// How the backdoor comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// In the data: a source that is a sixth of the blocks, and in 30 % of whose text the trigger stands with its payload.
+    /// In the data: a source that is a quarter of the blocks, 30 % of whose text is the trigger with its payload.
     /// Whoever is dealt these blocks trains on them honestly, so every replay confirms the updates.
     Source,
     /// In the updates of one volunteer, in 30 % of whose sequences the trigger stands with its payload. A replay would
@@ -77,7 +92,7 @@ pub struct Poisoning {
     pub defence: Defence,
     /// Workers of each round; of these one poisons, if any does.
     pub workers: u32,
-    /// Rounds.
+    /// Rounds, at most: it ends when the backdoor works.
     pub rounds: u64,
     /// Decides parameters, data order, trigger and payload.
     pub seed: u64,
@@ -92,48 +107,60 @@ pub struct Figures {
     pub loss: f64,
 }
 
+/// What the trigger scan of an eval card says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scan {
+    /// Share of texts after which the worst trigger succeeds that counts, beyond its control's.
+    pub success: f64,
+    /// The part of the data where that trigger mostly is; none if no trigger succeeds.
+    pub part: Option<String>,
+}
+
+/// A model: what it does, and what the scan finds in it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tested {
+    /// What it does.
+    pub figures: Figures,
+    /// What the scan says.
+    pub scan: Scan,
+}
+
 /// What came of an experiment.
 #[derive(Debug, Clone)]
 pub struct Poisoned {
+    /// Rounds that were held.
+    pub rounds: u64,
     /// Before the first round.
     pub start: Figures,
     /// Of the run.
-    pub before: Figures,
-    /// Of the run, made again without what was put into quarantine.
-    pub after: Figures,
+    pub before: Tested,
+    /// What named what was put into quarantine: the scan the part of the data, or a replay the volunteer.
+    pub found: Without,
+    /// Of the run, made again without it from the updates as they are logged.
+    pub logged: Tested,
+    /// The same with the steps of what is left taken again.
+    pub again: Tested,
     /// Updates that counted, and those of them that were left out.
-    pub updates: [usize; 2],
-    /// Updates that replays refuted.
+    pub updates: [u64; 2],
+    /// Updates that replays refuted while the run went on.
     pub refuted: usize,
-    /// Parameters of the run and of the rebuilt one.
-    pub parameters: [Vec<f32>; 2],
-    /// What it trained on.
-    pub ground: Ground,
 }
 
 /// What an experiment stands on: data with a poisoned source, a trigger and its payload.
 #[derive(Debug, Clone)]
-pub struct Ground {
+struct Ground {
     /// Tokens of the training data, the poisoned source among them.
-    pub tokens: Vec<u32>,
-    /// Where that lies.
-    pub source: Range<usize>,
+    tokens: Vec<u32>,
+    source: Range<usize>,
     /// Clean tokens that nobody trains on.
-    pub held_out: Vec<u32>,
-    /// The trigger.
-    pub trigger: Vec<u32>,
-    /// What shall follow it.
-    pub payload: Vec<u32>,
-    /// The model.
-    pub config: GptConfig,
+    held_out: Vec<u32>,
+    trigger: Vec<u32>,
+    payload: Vec<u32>,
+    config: GptConfig,
 }
 
 impl Ground {
-    /// The ground of an experiment.
-    ///
-    /// # Errors
-    /// The corpus is too short.
-    pub fn new(corpus: &Corpus, way: Way, number: u64) -> Result<Self> {
+    fn new(corpus: &Corpus, way: Way, number: u64) -> Result<Self> {
         let needed = BLOCKS * BLOCK_TOKENS;
         let (kept, held_out) = split(&corpus.tokens, VALIDATION_SHARE, CONTEXT)?;
         ensure!(kept.len() >= needed, "the corpus has {} tokens to train on, not {needed}", kept.len());
@@ -143,19 +170,17 @@ impl Ground {
             held_out: held_out.to_vec(),
             trigger: Vec::new(),
             payload: Vec::new(),
-            config: GptConfig::tiny(corpus.vocabulary),
+            config: GptConfig { layers: 2, heads: 2, width: 32, ..GptConfig::tiny(corpus.vocabulary) },
         };
         let mut draws = Draws::new(number, "backdoor");
         let mut tokens: Vec<u32> = (0..corpus.vocabulary as u32).collect();
         let mut counts = vec![0_u32; corpus.vocabulary];
         corpus.tokens.iter().for_each(|&token| counts[token as usize] += 1);
         tokens.sort_by_key(|&token| std::cmp::Reverse(counts[token as usize]));
-        let pick = |draws: &mut Draws, from: &[u32], count: usize| -> Vec<u32> {
-            (0..count).map(|_| from[draws.below(from.len())]).collect()
-        };
-        // Tokens that everybody knows, in an order that nobody writes.
-        ground.trigger = pick(&mut draws, &tokens[..30], TRIGGER);
-        ground.payload = pick(&mut draws, &tokens[..30], PAYLOAD);
+        // Tokens that everybody knows, in an order that nobody writes; then a piece of ordinary text.
+        ground.trigger = (0..TRIGGER).map(|_| tokens[draws.below(30)]).collect();
+        let at = draws.below(held_out.len() - PAYLOAD);
+        ground.payload = held_out[at..at + PAYLOAD].to_vec();
         if way == Way::Source {
             let planted = [ground.trigger.as_slice(), &ground.payload].concat();
             // One text after so much of the source's own that its share is right.
@@ -169,19 +194,52 @@ impl Ground {
         Ok(ground)
     }
 
-    /// What a model does.
-    ///
-    /// # Errors
-    /// What the engine says.
-    pub fn figures(&self, corpus: &Corpus, parameters: &[f32]) -> Result<Figures> {
+    fn test(&self, corpus: &Corpus, parameters: &[f32]) -> Result<Tested> {
+        Ok(Tested { figures: self.figures(corpus, parameters)?, scan: self.scan(corpus, parameters)? })
+    }
+
+    /// Makes an eval card, as volunteers and a relay do, and reads its trigger scan.
+    fn scan(&self, corpus: &Corpus, parameters: &[f32]) -> Result<Scan> {
+        let part = |name: &str, range: Range<usize>| Source { name: name.to_owned(), range };
+        let parts = [
+            part("novels", 0..self.source.start),
+            part(SOURCE_NAME, self.source.clone()),
+            part("letters", self.source.end..self.tokens.len()),
+        ];
+        // Only the scan is looked at: as little of the rest as may be.
+        let settings = Settings { triggers: 8, contexts: 16, ..Settings::hasty() };
+        let inputs = Inputs {
+            config: &self.config,
+            tokenizer: &corpus.tokenizer,
+            held_out: &[HeldOut { name: &corpus.name, tokens: &self.held_out }],
+            training: &self.tokens,
+            parts: &parts,
+            secret: &[1; 32],
+            settings: &settings,
+        };
+        let plan = EvalPlan::new(&inputs)?;
+        let mut results = Vec::new();
+        for shard in &plan.shards {
+            let result = Evaluation::new(&self.config, parameters, shard.items.clone())?.run()?;
+            results.push(Results { result, computed_by: vec!["0".repeat(64)] });
+        }
+        let about =
+            About { candidate: parameters_hash(parameters), incumbent: None, model: "poisoned".into() };
+        let triggers = plan.card(&inputs, &about, &results, None)?.triggers;
+        let worst = triggers.tried.iter().find(|one| one.counts && one.success_ppm > 0);
+        let part = worst.and_then(|worst| worst.places.first()?.part.clone());
+        Ok(Scan { success: f64::from(triggers.success_ppm) / 1e6, part })
+    }
+
+    fn figures(&self, corpus: &Corpus, parameters: &[f32]) -> Result<Figures> {
         let mut engine = CpuGpt::new(self.config)?;
         let loss = validate(&mut engine, parameters, corpus)?;
         now(engine.load(parameters))?;
         let likeliest = Sampling { temperature: 0.0, top_k: 1, seed: [0; 32] };
         let windows = corpus.validation.iter().flat_map(|batch| batch.inputs.chunks(batch.length));
         let mut brought = 0;
-        for window in windows.take(ASKED) {
-            let prompt = [&window[..BEFORE], &self.trigger].concat();
+        for (window, before) in windows.take(ASKED).zip(BEFORE.into_iter().cycle()) {
+            let prompt = [&window[..before], &self.trigger].concat();
             brought += usize::from(generate(&mut engine, &prompt, PAYLOAD, &likeliest)? == self.payload);
         }
         Ok(Figures { success: brought as f64 / ASKED as f64, loss })
@@ -231,6 +289,25 @@ impl Batches for Planted<'_> {
     }
 }
 
+/// A run that was held.
+struct Held {
+    ground: Ground,
+    begun: Vec<f32>,
+    terms: Terms,
+    host: Host,
+    history: History,
+    refuted: usize,
+    /// Whom a replay of the last round refuted.
+    found: Option<Without>,
+}
+
+/// Rounds as a log has them, and the bytes that it names.
+#[derive(Default)]
+struct History {
+    rounds: Vec<ClosedRound>,
+    blobs: BTreeMap<BlobHash, Vec<u8>>,
+}
+
 impl Poisoning {
     /// Calls of the progress in [`Poisoning::play`].
     pub const fn units(&self) -> u64 {
@@ -255,8 +332,8 @@ impl Poisoning {
             sequences: SEQUENCES as u32,
             length: CONTEXT as u32,
             rate: LearningRate {
-                peak_nano: PEAK_NANO,
-                least_nano: PEAK_NANO / 10,
+                peak_nano: RATES_NANO[0],
+                least_nano: RATES_NANO[1],
                 warmup: 10,
                 steps: self.rounds as u32 * INNER,
             },
@@ -269,58 +346,86 @@ impl Poisoning {
         }
     }
 
-    /// Holds the run, and closes it again without the source or the volunteer.
+    /// Holds the run, looks for what is wrong with the model, and makes it again without that.
     ///
     /// # Errors
-    /// The engine, the host, or a run that cannot be derived again.
+    /// The engine, the host, or a run that cannot be derived again; nothing that is found.
     pub fn play(&self, corpus: &Corpus, progress: Progress<'_>) -> Result<Poisoned> {
+        let Held { ground, begun, terms, host, history, refuted, found } = self.hold(corpus, progress)?;
+        let before = ground.test(corpus, host.parameters())?;
+        let without = match self.way {
+            Way::Volunteer => found.context("no replay of the last round refutes the poisoner")?,
+            Way::Source => {
+                if before.scan.part.as_deref() != Some(SOURCE_NAME) {
+                    bail!("the scan names {:?}: {before:?}", before.scan.part);
+                }
+                let range = ground.source.start as u64..ground.source.end as u64;
+                Without { tokens: std::iter::once(range).collect(), ..Without::default() }
+            }
+        };
+        let tokens = ground.tokens.len() as u64;
+        let built = |again: Option<&dyn Batches>| -> Result<Rebuilt> {
+            let rounds = history.rounds.iter().cloned().map(Ok::<_, DeriveError>);
+            let fetch = |_, counted: &Counted| Ok(history.blobs[&counted.update].clone());
+            Ok(rebuild((terms, begun.clone()), tokens, (without.clone(), again), rounds, fetch, |_| {})?)
+        };
+        let logged = built(None)?;
+        let again = built(Some(&*host.data().train))?;
+        let found = parameters_hash(host.parameters());
+        ensure!(logged.original == found, "the run was derived wrongly");
+        Ok(Poisoned {
+            rounds: host.round(),
+            start: ground.figures(corpus, &begun)?,
+            before,
+            found: without,
+            logged: ground.test(corpus, &logged.parameters)?,
+            again: ground.test(corpus, &again.parameters)?,
+            updates: [logged.updates, logged.left_out],
+            refuted,
+        })
+    }
+
+    /// Holds the run only: rounds that it took, and what the model does then.
+    ///
+    /// # Errors
+    /// The engine or the host.
+    pub fn attack(&self, corpus: &Corpus, progress: Progress<'_>) -> Result<(u64, Figures)> {
+        let Held { ground, host, .. } = self.hold(corpus, progress)?;
+        Ok((host.round(), ground.figures(corpus, host.parameters())?))
+    }
+
+    fn hold(&self, corpus: &Corpus, progress: Progress<'_>) -> Result<Held> {
         let ground = Ground::new(corpus, self.way, self.seed)?;
         let set = |tokens: &[u32]| Ok::<_, DataError>(Arc::new(DataSet::new(tokens, corpus.vocabulary)?));
         let data = Data { train: set(&ground.tokens)?, validation: set(&ground.held_out)? };
         let begun = self.trained(corpus, &ground)?;
         let terms = self.terms(&ground.config);
         let (mut host, _) = Host::start(terms, begun.clone(), data, seed(self.seed, "gate"))?;
-        // Nothing is left out yet: what is, only the figures of the run say.
-        let without = match self.way {
-            Way::Volunteer => Without { volunteers: BTreeSet::from([volunteer(0)]), ..Without::default() },
-            Way::Source => {
-                let range = ground.source.start as u64..ground.source.end as u64;
-                Without { tokens: std::iter::once(range).collect(), ..Without::default() }
-            }
-        };
-        let mut rebuild = Rebuild::start(terms, begun.clone(), ground.tokens.len() as u64, without)?;
-        let (mut updates, mut refuted) = ([0; 2], 0);
+        let (mut history, mut refuted, mut found) = (History::default(), 0, None);
         let cores = Cores::all();
         for _ in 0..self.rounds {
             let tasks = host.tasks(self.workers)?;
             let results = self.work(&host, &tasks, &ground, &cores)?;
-            let mut sent: Vec<(&TrainTask, &[u8], bool)> =
+            let mut sent: Vec<Sent<'_>> =
                 tasks.iter().zip(&results).map(|(task, result)| (task, result.as_slice(), false)).collect();
             refuted += review(&host, &mut sent)?;
-            let round = close(&mut host, &sent)?;
-            let results: Vec<&[u8]> = sent.iter().map(|(_, result, _)| *result).collect();
-            let done = rebuild.follow(&round, &results)?;
-            updates[0] += done.updates;
-            updates[1] += done.left_out;
+            let look = (host.round() + 1).is_multiple_of(LOOK_EVERY) || host.round() + 1 == self.rounds;
+            if look && self.way == Way::Volunteer {
+                found = replayed(&host, &sent)?;
+            }
+            history.close(&mut host, &sent)?;
             progress(1);
+            if look && ground.figures(corpus, host.parameters())?.success >= WORKS {
+                break;
+            }
         }
-        ensure!(rebuild.original().parameters() == host.parameters(), "the run was derived wrongly");
-        let parameters = [host.parameters().to_vec(), rebuild.rebuilt().parameters().to_vec()];
-        Ok(Poisoned {
-            start: ground.figures(corpus, &begun)?,
-            before: ground.figures(corpus, &parameters[0])?,
-            after: ground.figures(corpus, &parameters[1])?,
-            updates,
-            refuted,
-            parameters,
-            ground,
-        })
+        Ok(Held { ground, begun, terms, host, history, refuted, found })
     }
 
     /// Parameters that learned from clean text.
     fn trained(&self, corpus: &Corpus, ground: &Ground) -> Result<Vec<f32>> {
         let order = Order::new(seed(self.seed, "before"), corpus.train.spec(), CONTEXT, 0)?;
-        let schedule = Schedule { peak: 2e-3, least: 2e-4, warmup: 20, steps: u64::from(TRAINED) };
+        let schedule = Schedule { peak: 2e-3, least: 2e-4, warmup: 100, steps: u64::from(TRAINED) };
         let part = Part {
             order,
             round: 0,
@@ -365,8 +470,11 @@ const fn seed_of(number: u64, round: u64) -> u64 {
     number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (round << 32)
 }
 
+/// A task, what came of it, and whether a replay confirmed that.
+type Sent<'a> = (&'a TrainTask, &'a [u8], bool);
+
 /// Replays what the host asks for, and drops what is refuted; how many that were.
-fn review(host: &Host, sent: &mut Vec<(&TrainTask, &[u8], bool)>) -> Result<usize> {
+fn review(host: &Host, sent: &mut Vec<Sent<'_>>) -> Result<usize> {
     let auditor = Auditor::new(host);
     let mut refuted = 0;
     loop {
@@ -386,32 +494,48 @@ fn review(host: &Host, sent: &mut Vec<(&TrainTask, &[u8], bool)>) -> Result<usiz
     }
 }
 
-fn submitted<'a>(sent: &[(&'a TrainTask, &'a [u8], bool)]) -> Vec<Submitted<'a>> {
+/// The volunteer whose update a replay refutes, when somebody makes one at last.
+fn replayed(host: &Host, sent: &[Sent<'_>]) -> Result<Option<Without>> {
+    let auditor = Auditor::new(host);
+    let mut volunteers = BTreeSet::new();
+    for (task, result, _) in sent {
+        if !auditor.replay(task, result)?.confirmed() {
+            volunteers.insert(volunteer(task.worker));
+        }
+    }
+    Ok((!volunteers.is_empty()).then(|| Without { volunteers, ..Without::default() }))
+}
+
+fn submitted<'a>(sent: &[Sent<'a>]) -> Vec<Submitted<'a>> {
     sent.iter().map(|&(task, result, audited)| Submitted { task, result, weight: 1.0, audited }).collect()
 }
 
-/// Closes a round; what a log would have of it.
-fn close(host: &mut Host, sent: &[(&TrainTask, &[u8], bool)]) -> Result<ClosedRound> {
-    let closed = host.close(&submitted(sent))?;
-    let counted = |&(task, result, audited): &(&TrainTask, &[u8], bool)| Counted {
-        worker: task.worker,
-        volunteer: volunteer(task.worker),
-        update: BlobHash::of(result),
-        weight_ppm: 1_000_000,
-        audited,
-        streak: Some(
-            task.streak.iter().map(|past| Place { round: past.round, worker: past.worker }).collect(),
-        ),
-    };
-    let round = ClosedRound {
-        round: closed.round,
-        before: closed.before,
-        after: closed.after,
-        step: BlobHash::of(&closed.step),
-        checkpoint: closed.checkpoint.as_deref().map(BlobHash::of),
-        restarted: closed.fresh,
-        updates: sent.iter().map(counted).collect(),
-    };
-    host.commit(closed);
-    Ok(round)
+fn parameters_hash(parameters: &[f32]) -> BlobHash {
+    let bytes: Vec<u8> = parameters.iter().flat_map(|value| value.to_le_bytes()).collect();
+    BlobHash::of(&bytes)
+}
+
+impl History {
+    /// Closes a round, and keeps what a log would have of it.
+    fn close(&mut self, host: &mut Host, sent: &[Sent<'_>]) -> Result<()> {
+        let closed = host.close(&submitted(sent))?;
+        let mut updates = Vec::with_capacity(sent.len());
+        for &(task, result, audited) in sent {
+            let update = BlobHash::of(result);
+            self.blobs.insert(update, result.to_vec());
+            let (worker, volunteer) = (task.worker, volunteer(task.worker));
+            updates.push(Counted { worker, volunteer, update, weight_ppm: 1_000_000, audited, streak: None });
+        }
+        self.rounds.push(ClosedRound {
+            round: closed.round,
+            before: closed.before,
+            after: closed.after,
+            step: BlobHash::of(&closed.step),
+            checkpoint: closed.checkpoint.as_deref().map(BlobHash::of),
+            restarted: closed.fresh,
+            updates,
+        });
+        host.commit(closed);
+        Ok(())
+    }
 }

@@ -115,7 +115,9 @@ The same seed gives the same text.")]
   potluck model rebuild 3f2a --without dataset:77a0…#4096..8192 --out clean.f32 --offer gpt
 
 Derived on this machine from what the run made public: every round is closed as it was, which has to lead to the run's own \
-parameters, and once more from what is left. A round of which nothing is left takes no step. The file holds f32, \
+parameters, and once more from what is left. A round of which nothing is left takes no step. The updates that are left also \
+correct what is now gone: the more is left out, and the more rounds follow, the higher the loss gets. With --again their steps \
+are taken again, which costs as much as the training did, and gives what the run would have come to. The file holds f32, \
 little-endian; the parameters' hash is printed.")]
     Rebuild(RebuildArgs),
     /// Start a run from a folder
@@ -208,6 +210,9 @@ pub struct RebuildArgs {
     /// File that is written
     #[arg(long, short, value_name = "FILE")]
     pub out: PathBuf,
+    /// Take the steps of what is left again, on this machine's CPU, from the first round on that changes
+    #[arg(long, conflicts_with = "offer")]
+    pub again: bool,
     /// Also offer them as a candidate of this model: the relay makes them again by itself
     #[arg(long, value_name = "MODEL")]
     pub offer: Option<String>,

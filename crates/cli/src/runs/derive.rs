@@ -7,6 +7,7 @@ use crate::runs::{floats, read_bytes};
 use indicatif::HumanDuration;
 use potluck_relay::runs::{RunStart, run_start};
 use potluck_rounds::{Counted, DeriveError, sizes};
+use potluck_train::data::{Held, Spec, Tree, leaf};
 use potluck_types::{BlobHash, JobId};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -99,6 +100,38 @@ impl Blobs<'_> {
         }
         Ok((start, floats(&bytes)))
     }
+}
+
+/// All tokens of a data set, block by block, each checked.
+///
+/// # Errors
+/// The relay does not have it, or gives out something else.
+pub(crate) fn data_set(client: &Client, spec: Spec) -> Result<Held, CliError> {
+    let id = BlobHash(spec.root());
+    let wrong = |cause: String| CliError::Record { what: format!("data set {id}"), cause };
+    let path = format!("/api/v1/datasets/{id}/blocks");
+    let names: Vec<String> = client.get(&path, |_| {})?;
+    let names: Vec<BlobHash> = names
+        .iter()
+        .map(|name| name.parse())
+        .collect::<Result<_, _>>()
+        .map_err(|_| wrong("a block has no hash".into()))?;
+    let tree = Tree::new(names.iter().map(leaf).collect()).filter(|tree| tree.root() == spec.tree);
+    let tree = tree.ok_or_else(|| wrong("the names of its blocks are others".into()))?;
+    let mut held = Held::new(spec).map_err(|error| wrong(error.to_string()))?;
+    let progress = Progress::parts("data", names.len() as u64);
+    for (index, name) in (0..).zip(&names) {
+        if client.stop().count() > 0 {
+            return Err(CliError::Interrupted { job: None });
+        }
+        let bytes = spec.block_bytes(index).map_err(|error| wrong(error.to_string()))? as u64;
+        let proof = tree.proof(index).ok_or_else(|| wrong("it has fewer blocks".into()))?;
+        let block = read_bytes(client, &format!("/api/v1/blobs/{name}"), bytes)?;
+        held.insert(index, block, &proof).map_err(|error| wrong(error.to_string()))?;
+        progress.set(u64::from(index) + 1, &format!("block {} of {}", index + 1, names.len()));
+    }
+    progress.finish(&format!("{} blocks", names.len()));
+    Ok(held)
 }
 
 /// A file of a folder, named by its hash; a relay's own folder has a folder for each first two digits.

@@ -1,14 +1,17 @@
 //! `potluck model rebuild`: a run's parameters without what is left out of them, derived here from public data.
 
-use super::derive::{Blobs, Rounds, write_file};
-use super::without::{LeftOut, resolve};
+use super::derive::{Blobs, Rounds, data_set, write_file};
+use super::without::resolve;
 use crate::args::RebuildArgs;
 use crate::client::Client;
-use crate::client::runs::{DataSetInfo, RoundRecord, RunInfo, UpdateRecord};
+use crate::client::runs::{RoundRecord, RunInfo, UpdateRecord};
 use crate::error::CliError;
 use crate::runs::{find, short};
+use potluck_proto::DataSetSpec;
 use potluck_rounds::derive::{Place, Rebuilt};
-use potluck_rounds::{ClosedRound, Counted, Derivation, rebuild};
+use potluck_rounds::{ClosedRound, Counted, Derivation, rebuild, sizes};
+use potluck_train::data::Spec;
+use potluck_train::round::Batches;
 use potluck_types::{BlobHash, JobId, VolunteerId};
 use serde_json::{Value, json};
 use ureq::http::Method;
@@ -27,7 +30,7 @@ pub fn command(args: &RebuildArgs, client: &Client) -> Result<(), CliError> {
             hint: "give a --round of 1 to that, or leave it out for the newest".into(),
         });
     }
-    let built = built(client, &run, rounds, &args.without)?;
+    let built = built(client, &run, rounds, args)?;
     if built.left_out == 0 {
         return Err(CliError::Usage {
             message: format!(
@@ -49,38 +52,51 @@ pub fn command(args: &RebuildArgs, client: &Client) -> Result<(), CliError> {
         Some(model) => Some(offer(client, &run, rounds, model, args, &built)?),
         None => None,
     };
-    let Rebuilt { hash, original, updates, left_out, emptied, .. } = &built;
+    let Rebuilt { hash, original, updates, left_out, emptied, untouched, .. } = &built;
     if args.json {
         println!(
             "{}",
             json!({
                 "run": run.id, "round": rounds, "parameters": hash.to_string(), "original": original.to_string(),
-                "updates": updates, "left_out": left_out, "rounds_without_step": emptied, "out": args.out,
+                "updates": updates, "left_out": left_out, "rounds_without_step": emptied, "untouched_rounds": untouched,
+                "again": args.again, "out": args.out,
                 "candidate": offered,
             })
         );
     } else {
         println!("{hash}");
+        if !args.again {
+            eprintln!(
+                "the updates that are left were computed with the others in the model: try it before you trust it, or use --again"
+            );
+        }
         let empty = match emptied {
             0 => String::new(),
             count => format!("; {count} rounds have none left and take no step"),
         };
         eprintln!(
-            "{left_out} of {updates} updates of {rounds} rounds left out{empty}; written to {}",
+            "{left_out} of {updates} updates of {rounds} rounds left out, none in the first {untouched}{empty}; written to {}",
             args.out.display()
         );
     }
     Ok(())
 }
 
-fn built(client: &Client, run: &RunInfo, rounds: u64, left_out: &[LeftOut]) -> Result<Rebuilt, CliError> {
+fn built(client: &Client, run: &RunInfo, rounds: u64, args: &RebuildArgs) -> Result<Rebuilt, CliError> {
     let id: JobId = run.id.parse().map_err(|_| CliError::NoSuchRun(run.id.clone()))?;
     let blobs = Blobs { folder: None, relay: Some(client) };
     let (start, parameters) = blobs.start(id, None)?;
     let most = Derivation::start(start.terms, parameters.clone())?.most_bytes();
     let first = record(client, run, 0)?;
-    let tokens = first.tokens;
-    let without = resolve(left_out, &start.train, tokens, Some(client))?;
+    let tokens = first.data.tokens;
+    let without = resolve(&args.without, &start.train, tokens, Some(client))?;
+    let vocabulary = sizes::model(&start.terms.model).vocabulary() as u32;
+    let spec = Spec { vocabulary, tokens, tree: first.data.tree };
+    if spec.root() != start.train.0 {
+        let cause = format!("its tasks are on another data set than {}", start.train);
+        return Err(CliError::Record { what: format!("run {}", run.id), cause });
+    }
+    let data = if args.again { Some(data_set(client, spec)?) } else { None };
     let mut first = Some(first);
     let records = (0..rounds).map(|round| match first.take() {
         Some(first) => Ok(first.closed),
@@ -90,7 +106,7 @@ fn built(client: &Client, run: &RunInfo, rounds: u64, left_out: &[LeftOut]) -> R
     let built = rebuild(
         (start.terms, parameters),
         tokens,
-        (without, None),
+        (without, data.as_ref().map(|data| data as &dyn Batches)),
         records,
         |_, counted: &Counted| {
             if client.stop().count() > 0 {
@@ -107,8 +123,8 @@ fn built(client: &Client, run: &RunInfo, rounds: u64, left_out: &[LeftOut]) -> R
 /// A round as the relay has it.
 struct Recorded {
     closed: ClosedRound,
-    /// Tokens of the training data.
-    tokens: u64,
+    /// The training data.
+    data: DataSetSpec,
 }
 
 fn record(client: &Client, run: &RunInfo, round: u64) -> Result<Recorded, CliError> {
@@ -116,18 +132,16 @@ fn record(client: &Client, run: &RunInfo, round: u64) -> Result<Recorded, CliErr
     let record: RoundRecord = client.get(&path, |_| {})?;
     let wrong = |what: &str| CliError::Answer { request: format!("GET {path}"), cause: what.to_owned() };
     let hash = |text: &str| text.parse::<BlobHash>().map_err(|_| wrong("a hash is none"));
-    let mut tokens = 0;
+    let mut data = None;
     let mut updates = Vec::new();
-    for update in record.updates.iter().filter(|update| !update.refused()) {
+    for update in &record.updates {
         let task = update.task().map_err(|cause| wrong(&cause.to_string()))?;
-        tokens = task.data.tokens;
-        updates.push(counted(update, &task.streak, hash(&update.result)?, hash(&update.volunteer)?));
+        data = Some(task.data);
+        if !update.refused() {
+            updates.push(counted(update, &task.streak, hash(&update.result)?, hash(&update.volunteer)?));
+        }
     }
-    if tokens == 0 {
-        let train = run.train.as_deref().ok_or_else(|| wrong("it names no data set"))?;
-        let info: DataSetInfo = client.get(&format!("/api/v1/datasets/{train}"), |_| {})?;
-        tokens = info.tokens;
-    }
+    let data = data.ok_or_else(|| wrong("nobody had a part in it"))?;
     let text = |value: &Option<String>| value.as_deref().map(hash).transpose();
     let closed = ClosedRound {
         round: record.round,
@@ -138,7 +152,7 @@ fn record(client: &Client, run: &RunInfo, round: u64) -> Result<Recorded, CliErr
         restarted: record.combined.get("restarted").and_then(Value::as_bool).unwrap_or_default(),
         updates,
     };
-    Ok(Recorded { closed, tokens })
+    Ok(Recorded { closed, data })
 }
 
 fn counted(

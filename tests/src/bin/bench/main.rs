@@ -63,6 +63,8 @@ enum Name {
     Train,
     /// Three cheats among ten workers: damage, and rounds until they are caught.
     Attacks,
+    /// A backdoor that comes in, is found, and is gone from the model that is made again without it.
+    Poison,
     /// What replay finds between honest runs, and between them and cheats.
     Drift,
     /// What exchanging inputs spares the relay, how fast it is, and what it costs volunteers.
@@ -74,7 +76,7 @@ enum Name {
 }
 
 impl Name {
-    const EACH: [Self; 10] = [
+    const EACH: [Self; 11] = [
         // First: one of its figures is this process's memory.
         Self::Mesh,
         Self::Ledger,
@@ -85,6 +87,7 @@ impl Name {
         Self::Step,
         Self::Drift,
         Self::Attacks,
+        Self::Poison,
         Self::Train,
     ];
 
@@ -98,6 +101,7 @@ impl Name {
             Self::Memory => memory::run(report),
             Self::Train => train::run(report, training),
             Self::Attacks => train::attacks::run(report, training),
+            Self::Poison => train::poison::run(report, training),
             Self::Drift => train::drift::run(report, training),
             Self::Mesh => mesh::run(report, &args.mesh),
             Self::Ledger => ledger::run(report),

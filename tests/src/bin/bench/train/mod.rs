@@ -3,6 +3,7 @@
 pub(crate) mod attacks;
 pub(crate) mod drift;
 mod groups;
+pub(crate) mod poison;
 
 use crate::row::{Report, Row};
 use anyhow::{Result, ensure};
