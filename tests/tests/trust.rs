@@ -194,7 +194,9 @@ fn tabs_leave_a_relay_whose_log_forks() {
         remembered(&tab, 4).await;
 
         // While it lends: first entries are gone, which proves nothing to others; then others are in their place.
-        computed(&api, 3);
+        let before = entries(&api);
+        (3..6).for_each(|product| computed(&api, product));
+        wait_until("more is published than a restart logs", LIMIT, || entries(&api) >= before + 6);
         let seen = entries(&api);
         remembered(&tab, seen).await;
         restart(&mut relay, |data| replace(data, &backup));
