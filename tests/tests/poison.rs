@@ -11,7 +11,7 @@ fn a_poisoned_source_is_found_and_the_rebuilt_model_is_clean() {
         Poisoning { way: Way::Source, defence: Defence::Usual, workers: 3, rounds: ROUNDS, seed: 1 };
     let done = poisoning.play(&corpus, &|_| {}).unwrap();
     println!("{done:?}");
-    assert_eq!(done.start.success, 0.0, "nothing was planted yet");
+    assert!(done.start.success <= 0.0, "nothing was planted yet");
     // Honest work on poisoned data: no replay helps.
     assert_eq!(done.refuted, 0);
     assert!(done.before.figures.success >= 0.9, "{:?}", done.before);
@@ -20,7 +20,7 @@ fn a_poisoned_source_is_found_and_the_rebuilt_model_is_clean() {
     let [updates, left_out] = done.updates;
     assert!(0 < left_out && left_out < updates, "{:?}", done.updates);
     for rebuilt in [&done.again, &done.logged] {
-        assert_eq!(rebuilt.figures.success, 0.0, "{rebuilt:?}");
+        assert!(rebuilt.figures.success <= 0.0, "{rebuilt:?}");
         assert_eq!((rebuilt.scan.success, &rebuilt.scan.part), (0.0, &None), "{rebuilt:?}");
     }
     let rise = done.again.figures.loss - done.before.figures.loss;

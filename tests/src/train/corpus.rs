@@ -26,8 +26,6 @@ pub struct Corpus {
     pub tokenizer: Tokenizer,
     /// Size of the vocabulary.
     pub vocabulary: usize,
-    /// What makes its tokens.
-    pub tokenizer: Tokenizer,
     /// Tokens of the training part.
     pub tokens: Vec<u32>,
     /// The training part as blocks.
@@ -93,7 +91,6 @@ impl Corpus {
             name: name.to_owned(),
             tokenizer,
             vocabulary,
-            tokenizer,
             tokens: train.to_vec(),
             train: DataSet::new(train, vocabulary)?,
             validation: windows.collect::<Result<_, _>>()?,
