@@ -26,9 +26,9 @@ const WHAT = {
   },
 };
 
-async function look(kind, id, relay) {
+async function look(kind, id, relay, remembered) {
   const trust = await load();
-  const key = (await fetchText("/log/key")).trim();
+  const key = remembered ?? (await fetchText("/log/key")).trim();
   if (publicKeyOf(key) !== relay) throw new Error("the log is not signed by the relay that this tab talks to");
   const receipts = new trust.Receipts(JSON.stringify({ log: key }));
   try {
@@ -40,12 +40,15 @@ async function look(kind, id, relay) {
   }
 }
 
-/** Resolves once it is proven that the log has a run or a candidate; rejects with the reason if it is not, in some seconds. */
-export async function prove(kind, id, relay) {
+/**
+ * Resolves once it is proven that the log has a run or a candidate; rejects with the reason if it is not, in some seconds.
+ * `remembered` is the log's key, if this browser has seen it before.
+ */
+export async function prove(kind, id, relay, remembered) {
   const until = performance.now() + PATIENCE_MS;
   for (;;) {
     try {
-      return await look(kind, id, relay);
+      return await look(kind, id, relay, remembered);
     } catch (error) {
       if (performance.now() > until) throw error;
     }

@@ -40,15 +40,6 @@ self.burnEngine = (model) => {
 /** Called by the engine when a device failed. */
 self.forgetBurnEngine = (model) => burnEngines.delete(model);
 
-/**
- * Called by the engine before it works for a job or run: whether that is in the relay's public log. Resolves with
- * `{logged, why}`; `logged` is `true`, `false`, or `null` where the relay keeps no log or does not say.
- */
-self.isLogged = async (job) => {
-  const { isLogged } = await import("./logged.js");
-  return isLogged(log, job);
-};
-
 /** Called by the engine: passes a message about links to the page. The first one takes the compiled code along. */
 function toPage(link, transfer) {
   self.postMessage({ link, module: shared ? undefined : TabEngine.module() }, transfer);
@@ -62,7 +53,7 @@ function storage(hash, bytes) {
 
 /** Called by the engine: has to know whether a run or a candidate stands in the public log. */
 function demand(kind, id, relay) {
-  prove(kind, id, relay).then(
+  prove(kind, id, relay, log?.key).then(
     () => engine.proven(kind, id),
     (error) => engine.proven(kind, id, String(error?.message ?? error)),
   );

@@ -42,7 +42,7 @@ const LOG_PAGES: [&str; 14] = [
     "sample.js",
 ];
 /// What the donate page loads after consent.
-const AFTER_CONSENT: [&str; 3] = ["worker.js", "logged.js", "prove.js"];
+const AFTER_CONSENT: [&str; 2] = ["worker.js", "prove.js"];
 
 /// What a file belongs to.
 #[derive(Clone, Copy, PartialEq, Eq)]
