@@ -182,7 +182,7 @@ fn offer(
 ) -> Result<Value, CliError> {
     let without: Vec<String> = args.without.iter().map(ToString::to_string).collect();
     // The log counts the round after which they stood.
-    let body = json!({ "model": model, "round": rounds - 1, "without": without });
+    let body = json!({ "model": model, "round": rounds - 1, "without": without, "again": args.again });
     let path = format!("/api/v1/runs/{}/candidates", run.id);
     let answer: Value = client.send_json(&Method::POST, &path, &[], Some(&body), |_| {})?;
     match answer.get("parameters").and_then(Value::as_str) {

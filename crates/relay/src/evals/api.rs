@@ -16,6 +16,10 @@ pub struct NewCandidate {
     /// What to make it again without: `volunteer:KEY` or `data_set:ID`, as quarantines name it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub without: Vec<String>,
+    /// Whether to take the steps of what is left again: without, what is left was computed with the others in the model, and the
+    /// loss may be much higher.
+    #[serde(default)]
+    pub again: bool,
     /// A short eval, for tests and for communities that try things out.
     #[serde(default)]
     pub hasty: bool,

@@ -189,7 +189,7 @@ pub(super) async fn create(
     let parameters = if targets.is_empty() {
         parameters_after(&app.db, &app.blobs, &run, round + 1).await?
     } else {
-        rebuilt(app, &run, round + 1, &targets).await?
+        rebuilt(app, &run, round + 1, &targets, new.again).await?
     };
     let bytes = le_bytes(&parameters);
     let name = BlobRef { hash: BlobHash::of(&bytes), bytes: bytes.len() as u64 };

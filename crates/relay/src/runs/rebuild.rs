@@ -1,6 +1,6 @@
 //! A run's parameters, made again without some of its updates: `potluck_rounds::rebuild`, on the relay's own records.
 
-use super::intake::beginning;
+use super::intake::{beginning, data_of};
 use super::store::{ACCEPTED, RunRow};
 use crate::api::ApiError;
 use crate::http::App;
@@ -9,6 +9,7 @@ use potluck_governance::statement::Target;
 use potluck_proto::TrainTask;
 use potluck_rounds::derive::Place;
 use potluck_rounds::{ClosedRound, Counted, DeriveError, Without, rebuild};
+use potluck_train::round::Batches;
 use potluck_types::{BlobHash, VolunteerId};
 use serde_json::Value;
 
@@ -26,7 +27,7 @@ fn refused(message: String, hint: &str) -> ApiError {
 }
 
 /// The parameters after so many rounds without the updates of these volunteers, and without those that touched these data sets
-/// or parts of them.
+/// or parts of them; with `again` the steps of what is left are taken again, from the first round on that changes.
 ///
 /// # Errors
 /// Something that the run does not have; nothing that is left out, or nothing that remains; records that are damaged.
@@ -35,7 +36,9 @@ pub(crate) async fn rebuilt(
     run: &RunRow,
     after: u64,
     targets: &[Target],
+    again: bool,
 ) -> Result<Vec<f32>, ApiError> {
+    let data = if again { Some(data_of(app, &run.request).await?.train) } else { None };
     let (start, parameters) = beginning(&run.request, &app.config.data)?;
     let tokens = app.db.dataset(&start.train).await?.map_or(0, |row| row.tokens);
     let without = resolve(app, &start.train, tokens, targets).await?;
@@ -74,7 +77,8 @@ pub(crate) async fn rebuilt(
             let bytes = handle.block_on(blobs.get(&counted.update));
             bytes.map(|bytes| bytes.to_vec()).map_err(|error| RebuildError::Read(error.to_string()))
         };
-        rebuild((start.terms, parameters), tokens, (without, None), rounds.into_iter().map(Ok), fetch, |_| {})
+        let data = data.as_deref().map(|data| data as &dyn Batches);
+        rebuild((start.terms, parameters), tokens, (without, data), rounds.into_iter().map(Ok), fetch, |_| {})
     });
     let built = built.await.map_err(ApiError::internal)?.map_err(|error| match error {
         RebuildError::Derive(error @ (DeriveError::TooMany { .. } | DeriveError::Range { .. })) => {
