@@ -15,6 +15,7 @@ const FOR_WASM: &[&str] = &[
     "potluck-governance",
     "potluck-kernels",
     "potluck-train",
+    "potluck-eval",
     "potluck-mesh",
     "potluck-volunteer",
     "potluck-web",

@@ -1,5 +1,7 @@
 //! What JavaScript sees: texts and bytes in, JSON out, problems as `Error`s.
 
+#![allow(unreachable_pub, reason = "JavaScript reaches them: wasm-bindgen exports what is public")]
+
 use crate::receipt::Trusted;
 use crate::witness::TabWitness;
 use crate::{Problem, receipt};
