@@ -642,7 +642,9 @@ mod tests {
             source.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
         assert!(routes.len() >= 40, "{routes:?}");
         for route in routes.into_iter().filter(|route| route.starts_with('/')) {
-            assert!(document["paths"][route].is_object(), "{route} is not in the document");
+            // OpenAPI has no word for the rest of a path.
+            let route = route.replace("{*", "{");
+            assert!(document["paths"][&route].is_object(), "{route} is not in the document");
         }
         let errors = &document["paths"]["/api/v1/jobs"]["post"]["responses"];
         assert!(errors["422"].is_object() && errors["401"].is_object());
