@@ -395,7 +395,10 @@ impl Relay {
                 run.leases_lost += 1;
                 run.service = run.service.saturating_sub(lease.flops);
             }
-            if let Some(eval) = self.evals.get_mut(&lease.job) {
+            // What a halt takes back is nobody's lapse.
+            if !self.halted
+                && let Some(eval) = self.evals.get_mut(&lease.job)
+            {
                 eval.lapsed(lease.shard, lease.volunteer, self.now);
             }
         }

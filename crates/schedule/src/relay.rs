@@ -238,23 +238,22 @@ impl Relay {
         }
     }
 
-    /// Takes the leases of all jobs back, without blame, or lets volunteers ask again.
+    /// Takes the leases of all jobs and evals back, without blame, or lets volunteers ask again. Runs are paused one by one:
+    /// an open round is given up.
     fn halt(&mut self, halted: bool) {
         if std::mem::replace(&mut self.halted, halted) == halted {
             return;
         }
         if halted {
-            let of_jobs = |(id, lease): (&LeaseId, &Lease)| {
-                matches!(lease.work, crate::leasing::Work::Tile { .. }).then_some(*id)
-            };
-            let leases: Vec<_> = self.leases.iter().filter_map(of_jobs).collect();
+            let held = |(id, lease): (&LeaseId, &Lease)| (!self.runs.contains_key(&lease.job)).then_some(*id);
+            let leases: Vec<_> = self.leases.iter().filter_map(held).collect();
             for lease in leases {
                 self.revoke(lease, RevokeReason::JobCanceled);
             }
         } else {
-            let jobs: Vec<_> = self.jobs.keys().copied().collect();
-            for job in jobs {
-                self.announce_work(&job);
+            let waiting: Vec<_> = self.jobs.keys().chain(self.evals.keys()).copied().collect();
+            for work in waiting {
+                self.announce_work(&work);
             }
         }
     }

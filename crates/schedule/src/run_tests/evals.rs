@@ -97,6 +97,28 @@ fn each_shard_is_answered_by_different_volunteers_and_counts_once_settled() {
 }
 
 #[test]
+fn a_halt_takes_shards_back_and_holds_nobody_up_afterwards() {
+    let mut world = World::evaluating(&eval(1, 2), 2);
+    let (first, second) = (world.request(1).unwrap(), world.request(2).unwrap());
+    world.deliver(2, &second);
+    world.input(Input::Halted { halted: true });
+    let revoked = world.take(|output| match output {
+        Output::Send { message: Message::Revoke(revoke), .. } => Some(revoke.lease),
+        _ => None,
+    });
+    assert_eq!(revoked, Some(first.lease));
+    assert_eq!(world.request(1), Err(NoWorkReason::Idle));
+    world.input(Input::Halted { halted: false });
+    // What was delivered before still counts; who was interrupted goes on at once.
+    let again = world.request(1).unwrap();
+    world.deliver(1, &again);
+    let (shard, answers) = world.settling().unwrap();
+    assert_eq!(answers.len(), 2);
+    world.settled(shard, &[]);
+    assert!(world.completed());
+}
+
+#[test]
 fn who_is_wrong_is_blamed_and_another_is_asked() {
     let mut world = World::evaluating(&eval(1, 2), 3);
     for volunteer in [1, 2] {
