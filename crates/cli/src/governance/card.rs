@@ -3,15 +3,14 @@
 use super::log::TheLog;
 use crate::error::CliError;
 use crate::runs::read_bytes;
+use potluck_eval::card::{EvalCard, MAX_CARD_BYTES};
 use potluck_governance::gate::gate;
-use potluck_governance::model::lineage;
+use potluck_governance::model::{Lineage, lineage};
 use potluck_types::BlobHash;
 use std::io::{IsTerminal as _, Write as _};
 
-/// Longest eval card that is shown, in bytes.
-const MAX_CARD_BYTES: u64 = 1 << 20;
-/// Characters of a card's own text that are shown at once.
-const MAX_SHOWN_CHARS: usize = 16_000;
+/// Samples that are shown at once.
+const SAMPLES: usize = 5;
 /// What a person answers.
 const YES: &str = "yes";
 
@@ -19,43 +18,54 @@ const YES: &str = "yes";
 ///
 /// # Errors
 /// The candidate's card is another one.
-pub(super) fn show(log: &TheLog<'_>, candidate: &BlobHash, read: &BlobHash) -> Result<(), CliError> {
-    let state = log.state();
-    let Some(found) = lineage(state, candidate) else { return Ok(()) };
-    let Some(card) = found.card.as_ref().filter(|card| card.card == *read) else {
+pub(super) fn show(log: &mut TheLog<'_>, candidate: &BlobHash, read: &BlobHash) -> Result<(), CliError> {
+    let is_read = |found: &Lineage| found.card.as_ref().is_some_and(|card| card.card == *read);
+    let Some(found) = log.find(|state| lineage(state, candidate).filter(is_read))? else {
         return Err(CliError::Input {
             message: format!("{read} is not the eval card that the log has of this candidate"),
             hint: "`potluck models NAME` shows the card's hash; read that one".into(),
         });
     };
+    let state = log.state();
     println!("candidate {candidate}");
     println!("  of run {} ({}), started from {}", found.run, found.run_name, found.started_from);
     for set in &found.data_sets {
         println!("  data {}: {} tokens from {} ({})", set.name, set.tokens, set.source, set.license);
     }
-    println!("card {}, computed by {} volunteers", card.card, card.computed_by.len());
+    let computed_by = found.card.as_ref().map_or(0, |card| card.computed_by.len());
+    println!("card {read}, computed by {computed_by} volunteers");
     for check in gate(state, candidate) {
         println!("  {} {check}", if check.passed { "ok  " } else { "RED " });
     }
     // The card is believed because of its hash, so whoever serves it does not matter.
-    match read_bytes(log.client, &format!("/api/v1/blobs/{read}"), MAX_CARD_BYTES) {
-        Ok(bytes) if BlobHash::of(&bytes) == *read => {
-            let text = String::from_utf8_lossy(&bytes);
-            let shown: String =
-                text.chars().filter(|c| !c.is_control() || *c == '\n').take(MAX_SHOWN_CHARS).collect();
-            println!("{shown}");
+    let bytes = match read_bytes(log.client, &path(read), MAX_CARD_BYTES as u64) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            println!(
+                "  the card itself cannot be had from this relay ({error}): ask for it where the candidate was made"
+            );
+            return Ok(());
         }
-        Ok(_) => {
-            return Err(CliError::Record {
-                what: format!("the eval card {read}"),
-                cause: "the relay gives out something else under this hash".into(),
-            });
-        }
-        Err(_) => {
-            println!("  the card itself is not with the relay: ask for it where the candidate was made");
-        }
+    };
+    let wrong = |cause: String| CliError::Record { what: format!("the eval card {read}"), cause };
+    if BlobHash::of(&bytes) != *read {
+        return Err(wrong("the relay gives out something else under this hash".into()));
     }
+    let card = EvalCard::decode(&bytes).map_err(|error| wrong(error.to_string()))?;
+    for line in card.summary() {
+        println!("  {line}");
+    }
+    println!("what it writes ({} of {} samples):", card.samples.texts.len().min(SAMPLES), card.samples.count);
+    for sample in card.samples.texts.iter().take(SAMPLES) {
+        // Texts of a model are shown with their control characters escaped.
+        println!("  {:?} -> {:?}", sample.prompt, sample.text);
+    }
+    println!("methods, limits and all that was found: {}{}", log.client.relay(), path(read));
     Ok(())
+}
+
+fn path(card: &BlobHash) -> String {
+    format!("/api/v1/blobs/{card}")
 }
 
 /// Asks whether the person read it.

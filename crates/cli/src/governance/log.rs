@@ -61,7 +61,7 @@ impl<'a> TheLog<'a> {
     }
 
     /// Looks for something that may have been said a moment ago.
-    fn find<T>(&mut self, look: impl Fn(&State) -> Option<T>) -> Result<Option<T>, CliError> {
+    pub(super) fn find<T>(&mut self, look: impl Fn(&State) -> Option<T>) -> Result<Option<T>, CliError> {
         let started = Instant::now();
         loop {
             if let Some(found) = look(self.state()) {

@@ -73,7 +73,7 @@ pub fn sign_off(args: &SignOffArgs, client: &Client) -> Result<(), CliError> {
     let candidate = signer.log.candidate(&args.candidate)?;
     let read = parsed(&args.card)?;
     if !args.sign.log.json {
-        card::show(&signer.log, &candidate, &read)?;
+        card::show(&mut signer.log, &candidate, &read)?;
     }
     if !args.yes {
         card::ask()?;

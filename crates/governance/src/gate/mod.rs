@@ -102,10 +102,11 @@ pub struct Check {
 
 impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = match self.unit {
-            Unit::Ppm => " ppm",
-            Unit::MicroNats => " micro-nats",
-            Unit::Count => "",
+        // As the page writes them.
+        let written = |value: i64| match self.unit {
+            Unit::Ppm => format!("{:.2} %", value as f64 / 1e4),
+            Unit::MicroNats => format!("{:.4} nats", value as f64 / 1e6),
+            Unit::Count => value.to_string(),
         };
         let need = match self.need {
             Need::AtLeast => "at least",
@@ -114,10 +115,10 @@ impl fmt::Display for Check {
         };
         write!(f, "{}: ", self.name.label())?;
         match self.value {
-            Some(value) => write!(f, "{value}{unit}")?,
+            Some(value) => f.write_str(&written(value))?,
             None => f.write_str("unknown")?,
         }
-        write!(f, ", needed {need} {}{unit}", self.threshold)?;
+        write!(f, ", needed {need} {}", written(self.threshold))?;
         match &self.note {
             Some(note) => write!(f, " ({note})"),
             None => Ok(()),
