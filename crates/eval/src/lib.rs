@@ -31,4 +31,4 @@ pub use check::{CheckError, Checker, check, compare};
 pub use error::EvalError;
 pub use items::{Item, Items};
 pub use run::{Evaluation, Progress, parameters};
-pub use settle::{draw, settle};
+pub use settle::{COPIES, draw, settle};

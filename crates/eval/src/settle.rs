@@ -11,6 +11,9 @@ use crate::items::Items;
 use potluck_types::BlobHash;
 use std::collections::BTreeSet;
 
+/// Volunteers that answer each shard: each sees only its own answers, and what they agree on is spot-checked.
+pub const COPIES: u32 = 2;
+
 /// One in so many items that volunteers agree on is computed again. Of an honest shard that costs the relay an eighth of what
 /// it costs a volunteer, or less: texts are checked in one pass.
 pub const SPOT_SHARE: u64 = 8;

@@ -16,8 +16,8 @@ pub struct NewCandidate {
     /// What to make it again without: `volunteer:KEY` or `data_set:ID`, as quarantines name it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub without: Vec<String>,
-    /// Whether to take the steps of what is left again: without, what is left was computed with the others in the model, and the
-    /// loss may be much higher.
+    /// Whether to take the steps of what is left again: without, what is left was computed with the others in the
+    /// model, and the loss may be much higher.
     #[serde(default)]
     pub again: bool,
     /// A short eval, for tests and for communities that try things out.
@@ -46,6 +46,9 @@ pub struct CandidateInfo {
     pub state: String,
     /// Why it failed.
     pub reason: Option<String>,
+    /// 32 bytes in hexadecimal that windows and spot checks were drawn from, once the card is made: with them anybody
+    /// can draw the same.
+    pub secret: Option<String>,
     /// BLAKE3 hash of the eval card: `GET /api/v1/blobs/HASH`.
     pub card: Option<String>,
     /// How far volunteers are.

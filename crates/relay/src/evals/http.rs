@@ -3,7 +3,7 @@
 
 use super::api::{CandidateInfo, EvalInfo, NewCandidate, NewSample, Sample};
 use super::intake;
-use super::store::CandidateRow;
+use super::store::{CandidateRow, EvalState};
 use crate::api::ApiError;
 use crate::http::{Answer, App, Id, Shared, bad};
 use axum::extract::rejection::JsonRejection;
@@ -56,6 +56,7 @@ async fn info(app: &App, row: &CandidateRow) -> Result<CandidateInfo, ApiError> 
         eval: row.eval.to_string(),
         state: row.state.name().to_owned(),
         reason: row.reason.clone(),
+        secret: (row.state == EvalState::Done).then(|| BlobHash(row.terms.secret).to_string()),
         card: row.card.as_ref().map(text),
         progress: progress.map(|EvalProgress { shards, done, waiting, leased, rejected }| EvalInfo {
             shards,
@@ -74,7 +75,7 @@ async fn find(app: &App, id: Id) -> Result<CandidateRow, ApiError> {
 }
 
 /// Make a candidate of a run's parameters, and have it evaluated by volunteers. The same parameters again are the same
-/// candidate.
+/// candidate: its eval is held again (201) if it failed or if another version of the model is in use by now, else found (200).
 #[utoipa::path(post, path = "/api/v1/runs/{id}/candidates", params(("id" = String, Path)), request_body = NewCandidate,
     responses((status = 201, body = CandidateInfo), (status = 200, body = CandidateInfo), (status = 400, body = ApiError),
         (status = 401, body = ApiError), (status = 404, body = ApiError), (status = 422, body = ApiError),

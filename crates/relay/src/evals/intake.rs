@@ -14,7 +14,7 @@ use crate::runs::tokenizer;
 use axum::http::StatusCode;
 use potluck_eval::plan::{HeldOut, Inputs, MAX_SOURCES, Plan, Settings};
 use potluck_eval::scan::Part;
-use potluck_eval::{Evaluation, Items};
+use potluck_eval::{COPIES, Evaluation, Items};
 use potluck_governance::statement::Target;
 use potluck_governance::{Body, entry};
 use potluck_proto::{BlobRef, EvalTask, ModelSpec};
@@ -28,8 +28,6 @@ use potluck_types::{BlobHash, JobId};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Volunteers that answer each shard: each sees only its own answers, and what they agree on is spot-checked.
-const COPIES: u32 = 2;
 /// Most that a candidate may be made again without.
 const MAX_WITHOUT: usize = potluck_governance::limits::MAX_EXCLUDED;
 /// Tokens of one sample.
@@ -142,7 +140,8 @@ impl Material {
     }
 }
 
-/// Makes a candidate of a run's parameters, or finds it if it is there. Also whether it is new.
+/// Makes a candidate of a run's parameters and begins its eval, or finds it. One that was evaluated before is evaluated again
+/// if that failed, or if it is to be compared with another version by now. Also whether an eval begins.
 ///
 /// # Errors
 /// A run that trains no model, a round that is not closed, something that cannot be left out, an eval that cannot be held.
@@ -193,7 +192,10 @@ pub(super) async fn create(
     };
     let bytes = le_bytes(&parameters);
     let name = BlobRef { hash: BlobHash::of(&bytes), bytes: bytes.len() as u64 };
-    if let Some(row) = app.db.candidate(&name.hash).await? {
+    let incumbent = incumbent_of(app, &model).await?;
+    let before = app.db.candidate(&name.hash).await?;
+    let logged = before.is_some();
+    if let Some(row) = before.filter(|row| !row.wants_eval(incumbent)) {
         return Ok((row, false));
     }
     if name.bytes > MAX_CHECKPOINT_BYTES as u64 {
@@ -202,15 +204,6 @@ pub(super) async fn create(
         return Err(refused("too_large", what, "only smaller models can be evaluated"));
     }
     app.evals.put(&bytes).await.map_err(ApiError::internal)?;
-    let incumbent = app.log.state(|state| {
-        let current = state.models().get(&model).and_then(|model| model.current());
-        current.map(|version| version.candidate)
-    });
-    let incumbent = incumbent.await.map_err(ApiError::internal)?;
-    let incumbent = match incumbent {
-        Some(hash) => app.db.candidate(&hash).await?.map(|row| row.parameters.hash),
-        None => None,
-    };
     let least_shards = app.log.state(|state| state.constitution().gate.shards);
     let least_shards = least_shards.await.map_err(ApiError::internal)?;
     let mut secret = [0; 32];
@@ -237,25 +230,23 @@ pub(super) async fn create(
     for (parameters, items) in &asked {
         digest.update(&parameters.0).update(&items.0);
     }
-    let entries: [Body; 2] = [
-        entry::Candidate {
-            model: row.model.clone(),
-            run: row.run,
-            round: row.round,
-            parameters: name.hash,
-            checkpoint: name.hash,
-            rebuilt_without: targets.into_iter().map(entry::Source).collect(),
-        }
-        .into(),
-        entry::Job {
-            job: row.eval,
-            name: spec.name.clone(),
-            spec: BlobHash(*digest.finalize().as_bytes()),
-            submitter: None,
-        }
-        .into(),
-    ];
-    app.db.add_candidate(&app.log, &row, &asked, entries).await?;
+    let candidate = entry::Candidate {
+        model: row.model.clone(),
+        run: row.run,
+        round: row.round,
+        parameters: name.hash,
+        checkpoint: name.hash,
+        rebuilt_without: targets.into_iter().map(entry::Source).collect(),
+    };
+    let job = entry::Job {
+        job: row.eval,
+        name: spec.name.clone(),
+        spec: BlobHash(*digest.finalize().as_bytes()),
+        submitter: None,
+    };
+    let candidate: Option<Body> = (!logged).then(|| candidate.into());
+    let entries = candidate.into_iter().chain([job.into()]);
+    app.db.add_eval(&app.log, &row, &asked, entries).await?;
     lock(&app.evals.0.open).insert(row.eval, open);
     if let Err(error) = app.core.add_eval(spec, Vec::new()).await? {
         app.evals.fail(row.eval, &error.to_string()).await;
@@ -263,11 +254,23 @@ pub(super) async fn create(
             StatusCode::TOO_MANY_REQUESTS,
             "no_room",
             error.to_string(),
-            "wait for another eval to end",
+            "wait for another eval to end, and ask for this one again",
         ));
     }
-    tracing::info!(candidate = %name.hash, model = row.model, shards = asked.len(), "candidate made");
+    tracing::info!(candidate = %name.hash, model = row.model, shards = asked.len(), again = logged, "eval begun");
     Ok((row, true))
+}
+
+/// The version of a model that is in use, if this relay has its parameters.
+async fn incumbent_of(app: &App, model: &str) -> Result<Option<BlobHash>, ApiError> {
+    let current = app.log.state(|state| {
+        let current = state.models().get(model).and_then(|model| model.current());
+        current.map(|version| version.candidate)
+    });
+    match current.await.map_err(ApiError::internal)? {
+        Some(hash) => Ok(app.db.candidate(&hash).await?.map(|row| row.parameters.hash)),
+        None => Ok(None),
+    }
 }
 
 impl Evals {

@@ -1,9 +1,9 @@
 //! Candidates and their evals: what the machine asks for is carried out here, off the async threads.
 //!
-//! `intake.rs` makes a candidate of a run's parameters, cuts its eval into shards, and finds open ones again after a restart;
-//! `card.rs` makes the eval card; `store.rs` has the records; `http.rs` is their part of the API, in the types of `api.rs`. What is asked, whose answers are
-//! wrong and what stands on the card is decided in `potluck-eval`, who is asked in `potluck-schedule`, and what follows from a
-//! card in `potluck-governance`.
+//! `intake.rs` makes a candidate of a run's parameters, cuts its eval into shards, and finds open ones again after a
+//! restart; `card.rs` makes the eval card; `store.rs` has the records; `http.rs` is their part of the API, in the types of
+//! `api.rs`. What is asked, whose answers are wrong and what stands on the card is decided in `potluck-eval`, who is asked
+//! in `potluck-schedule`, and what follows from a card in `potluck-governance`.
 //!
 //! Architecture invariant: the machine hears that a shard is settled when its answers and their entries in the log are on disk.
 

@@ -63,6 +63,18 @@ pub(crate) struct CandidateRow {
     pub(crate) card: Option<BlobHash>,
 }
 
+impl CandidateRow {
+    /// Whether an eval of it is to begin, now that `current` is the version in use: the last one failed, or compares it with
+    /// another version. A version in use is not compared with itself.
+    pub(crate) fn wants_eval(&self, current: Option<BlobHash>) -> bool {
+        match self.state {
+            EvalState::Evaluating => false,
+            EvalState::Failed => true,
+            EvalState::Done => current != self.incumbent && current != Some(self.parameters.hash),
+        }
+    }
+}
+
 /// A shard as it is recorded.
 #[derive(Debug, Clone)]
 pub(crate) struct ShardRow {
@@ -124,16 +136,17 @@ fn shard(row: &SqliteRow) -> Result<ShardRow, DbError> {
 }
 
 impl Db {
-    /// Records a candidate with the shards of its eval, and logs both. The blobs are durable already.
+    /// Records the eval of a candidate with its shards, in place of an earlier one's outcome, and logs it. The blobs are durable
+    /// already; what volunteers answered before stays.
     ///
     /// # Errors
     /// What the log does not allow, and what SQLite says.
-    pub(crate) async fn add_candidate(
+    pub(crate) async fn add_eval(
         &self,
         log: &Log,
         row: &CandidateRow,
         shards: &[(BlobHash, BlobHash)],
-        entries: [Body; 2],
+        entries: impl Iterator<Item = Body>,
     ) -> Result<(), LogError> {
         let mut batch = log.begin().await?;
         for entry in entries {
@@ -141,8 +154,11 @@ impl Db {
         }
         let mut tx = self.pool.begin().await?;
         sqlx::query(
-            "INSERT INTO candidates (parameters, bytes, model, run, round, without, eval, incumbent, secret, hasty, least_shards, state,
-             created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO candidates (parameters, bytes, model, run, round, without, eval, incumbent, secret, hasty,
+             least_shards, state, created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+             ON CONFLICT (parameters) DO UPDATE SET eval = excluded.eval, incumbent = excluded.incumbent,
+             secret = excluded.secret, hasty = excluded.hasty, least_shards = excluded.least_shards,
+             state = excluded.state, reason = NULL, card = NULL",
         )
         .bind(&row.parameters.hash.0[..])
         .bind(row.parameters.bytes.cast_signed())
@@ -295,5 +311,35 @@ impl Db {
             .execute(&self.pool)
             .await
             .map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_eval_is_held_again_if_it_failed_or_another_version_is_in_use() {
+        let [own, old, new] = [1, 2, 3].map(|byte| BlobHash([byte; 32]));
+        let row = |state, incumbent| CandidateRow {
+            parameters: BlobRef { hash: own, bytes: 4 },
+            model: "whale".to_owned(),
+            run: JobId([1; 16]),
+            round: 0,
+            without: Vec::new(),
+            eval: JobId([2; 16]),
+            incumbent,
+            terms: EvalTerms { secret: [0; 32], hasty: false, least_shards: 1 },
+            state,
+            reason: None,
+            card: None,
+        };
+        let done = row(EvalState::Done, Some(old));
+        assert!(!done.wants_eval(Some(old)));
+        assert!(done.wants_eval(Some(new)) && done.wants_eval(None));
+        assert!(!done.wants_eval(Some(own)), "it is in use itself");
+        assert!(row(EvalState::Done, None).wants_eval(Some(new)));
+        assert!(row(EvalState::Failed, Some(old)).wants_eval(Some(old)));
+        assert!(!row(EvalState::Evaluating, Some(old)).wants_eval(Some(new)));
     }
 }
