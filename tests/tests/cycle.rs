@@ -8,7 +8,7 @@ use potluck_cli::tabs::{Lending, launch_options, lend, status};
 use potluck_governance::Constitution;
 use potluck_tests::council::Council;
 use potluck_tests::process::Process;
-use potluck_tests::runs::{SampleRun, done, info};
+use potluck_tests::runs::{SampleRun, done, info, record};
 use potluck_tests::{Answer, Api, wait_until};
 use potluck_types::BlobHash;
 use serde_json::{Value, json};
@@ -76,6 +76,7 @@ fn candidate(api: &Api, run: &str, round: u64) -> String {
     let made =
         post(api, &format!("/api/v1/runs/{run}/candidates"), &json!({ "round": round, "hasty": true }));
     assert_eq!(made.status, 201, "{}", made.json());
+    assert_eq!(made.json()["secret"], Value::Null, "nobody knows what is asked before the card is made");
     let hash = made.text("parameters");
     assert_eq!(post(api, &format!("/api/v1/runs/{run}/candidates"), &json!({ "round": round })).status, 200);
     hash
@@ -92,6 +93,7 @@ fn card(api: &Api, candidate: &str, programs: &[&Process]) -> (String, Value) {
     }
     let info = api.get(&path).json();
     assert_eq!(info["state"], "done", "{info}");
+    assert!(info["secret"].as_str().unwrap().parse::<BlobHash>().is_ok(), "{info}");
     let hash = info["card"].as_str().unwrap().to_owned();
     let bytes = api.get(&format!("/api/v1/blobs/{hash}")).body;
     assert_eq!(BlobHash::of(&bytes).to_string(), hash);
@@ -113,8 +115,13 @@ fn promote(council: &Council, candidate: &str, card: &str) {
     assert!(lacks("read and tried"), "{:?}", missing(council, candidate));
     let wrong = BlobHash([1; 32]).to_string();
     council.sign("Ada", &["sign-off", candidate, "--card", &wrong, "--yes"]).unwrap_err();
-    for steward in ["Ada", "Bo"] {
-        council.sign(steward, &["sign-off", candidate, "--card", card, "--yes"]).unwrap();
+    council.sign("Ada", &["sign-off", candidate, "--card", card, "--yes"]).unwrap();
+    // Somebody without a script reads the card first.
+    let (remember, key) = (council.remember(), council.key("Bo"));
+    let line = ["sign-off", candidate, "--card", card, "--yes", "--key", &key, "--relay", &council.api.url];
+    let read = council.run(&[&line[..], &["--remember", remember.to_str().unwrap()]].concat()).unwrap();
+    for words in ["100.00 %, needed at least 95.00 %", "secret windows", "triggers: ", "what it writes"] {
+        assert!(read.contains(words), "{words}: {read}");
     }
     assert_eq!(missing(council, candidate).len(), 1, "{:?}", missing(council, candidate));
     assert!(lacks("proposal"), "{:?}", missing(council, candidate));
@@ -224,6 +231,12 @@ fn a_model_is_trained_judged_promoted_paused_and_rolled_back() {
     promote(&council, &second, &second_card);
     assert_eq!(in_use(&council)["current"], json!(second));
 
+    // The first one's card compares with nothing: evaluated again, it compares with the version in use.
+    assert_eq!(candidate(&api, &run, FIRST), first);
+    let (again, text) = card(&api, &first, &[&relay, &left, &other]);
+    assert_ne!(again, first_card);
+    assert_eq!(text["incumbent"], json!(second));
+
     // A pause stops promotions of the model, and is shown.
     let (_, pause) = council.sign("Cy", &["pause", "model:whale", "--reason", "odd output"]).unwrap();
     assert_eq!(in_use(&council)["paused"]["id"], pause);
@@ -242,6 +255,20 @@ fn a_model_is_trained_judged_promoted_paused_and_rolled_back() {
     let page = in_use(&council);
     assert_eq!((&page["current"], page["versions"].as_array().unwrap().len()), (&json!(first), 2), "{page}");
     drop((left, other));
+
+    // Made again without a volunteer, on this machine and by the relay: both come to the same, a candidate of its own.
+    let gone = record(&api, &run, 0);
+    let gone = format!("volunteer:{}", gone["updates"][0]["volunteer"].as_str().unwrap());
+    let clean = folder.path().join("clean.f32");
+    let clean_path = clean.to_str().unwrap();
+    let line = ["model", "rebuild", &run, "--without", &gone, "--again", "--out", clean_path];
+    let token = folder.path().join("data/token");
+    let more = ["--offer", "whale", "--relay", &api.url, "--token-file", token.to_str().unwrap()];
+    council.run(&[&line[..], &more].concat()).unwrap();
+    let rebuilt = BlobHash::of(&std::fs::read(&clean).unwrap()).to_string();
+    let offered = api.get(&format!("/api/v1/candidates/{rebuilt}")).json();
+    assert_eq!((&offered["without"], &offered["incumbent"]), (&json!([gone]), &json!(first)), "{offered}");
+
     let remember = council.remember();
     council.run(&["audit", &api.url, "--remember", remember.to_str().unwrap()]).unwrap();
     drop(relay);

@@ -162,6 +162,11 @@ fn a_model_follows_from_its_log_and_is_made_again_without_a_volunteer() {
     assert!(error.contains("all 20 updates would be left out"), "{error}");
     let error = rebuild(&format!("dataset:{train}/poems")).unwrap_err();
     assert!(error.contains("has no part \"poems\""), "{error}");
+    let range = format!("dataset:{train}#0..64");
+    let line =
+        ["model", "rebuild", &id, "--without", &range, "--out", &out, "--relay", url, "--offer", "gpt"];
+    let error = potluck(&line).unwrap_err();
+    assert!(error.contains("no name that the log could hold"), "{error}");
     let error = rebuild(&format!("dataset:{}", "11".repeat(32))).unwrap_err();
     assert!(error.contains("does not train on data set 1111"), "{error}");
 

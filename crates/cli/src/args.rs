@@ -681,7 +681,7 @@ mod tests {
             ),
             &format!("potluck model rebuild 3f2a --without volunteer:{hash} --out f --again"),
             &format!(
-                "potluck model rebuild 3f2a --round 3 --without dataset:{hash}/a --out f --offer gpt --token t"
+                "potluck model rebuild 3f2a --round 3 --without dataset:{hash}/a --out f --again --offer gpt --token t"
             ),
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line).err());

@@ -112,7 +112,8 @@ The same seed gives the same text.")]
     #[command(after_help = "Examples:
   potluck model rebuild 3f2a --without volunteer:9bc1… --out clean.f32
   potluck model rebuild 3f2a --without dataset:77a0…/poems.txt --round 12 --out clean.f32
-  potluck model rebuild 3f2a --without dataset:77a0…#4096..8192 --out clean.f32 --offer gpt
+  potluck model rebuild 3f2a --without dataset:77a0…#4096..8192 --out clean.f32
+  potluck model rebuild 3f2a --without dataset:77a0…/poems.txt --again --out clean.f32 --offer gpt
 
 Derived on this machine from what the run made public: every round is closed as it was, which has to lead to the run's own \
 parameters, and once more from what is left. A round of which nothing is left takes no step. The updates that are left also \
@@ -211,9 +212,9 @@ pub struct RebuildArgs {
     #[arg(long, short, value_name = "FILE")]
     pub out: PathBuf,
     /// Take the steps of what is left again, on this machine's CPU, from the first round on that changes
-    #[arg(long, conflicts_with = "offer")]
+    #[arg(long)]
     pub again: bool,
-    /// Also offer them as a candidate of this model: the relay makes them again by itself
+    /// Also offer them as a candidate of this model: the relay makes them again by itself, as long as that takes
     #[arg(long, value_name = "MODEL")]
     pub offer: Option<String>,
     /// Print the outcome as one line of JSON

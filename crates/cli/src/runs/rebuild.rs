@@ -1,7 +1,7 @@
 //! `potluck model rebuild`: a run's parameters without what is left out of them, derived here from public data.
 
 use super::derive::{Blobs, Rounds, data_set, write_file};
-use super::without::resolve;
+use super::without::{LeftOut, TokenPart, resolve};
 use crate::args::RebuildArgs;
 use crate::client::Client;
 use crate::client::runs::{RoundRecord, RunInfo, UpdateRecord};
@@ -28,6 +28,15 @@ pub fn command(args: &RebuildArgs, client: &Client) -> Result<(), CliError> {
         return Err(CliError::Usage {
             message: format!("the run has done {} rounds, not {rounds}", run.round),
             hint: "give a --round of 1 to that, or leave it out for the newest".into(),
+        });
+    }
+    let unnamed = |what: &&LeftOut| matches!(what, LeftOut::Tokens { part: TokenPart::Range(_), .. });
+    if let Some(what) = args.without.iter().find(unnamed).filter(|_| args.offer.is_some()) {
+        return Err(CliError::Usage {
+            message: format!(
+                "a candidate cannot be made without {what}: it has no name that the log could hold"
+            ),
+            hint: "leave out a part that the manifest names, the whole data set, or a volunteer".into(),
         });
     }
     let built = built(client, &run, rounds, args)?;
