@@ -15,7 +15,9 @@ fn upload(api: &Api, tokens: &[u16], vocabulary: u32) -> Answer {
 
 fn request(api: &Api) -> Value {
     let tokens: Vec<u16> = (0..40_000_u32).map(|at| (at * at % 23) as u16).collect();
-    let id = upload(api, &tokens, 23).text("id");
+    let uploaded = upload(api, &tokens, 23);
+    assert!(uploaded.status < 300, "{}", uploaded.json());
+    let id = uploaded.text("id");
     json!({
         "name": "noise", "train": id, "validation": id,
         "model": { "vocabulary": 23, "context": 16, "layers": 1, "heads": 2, "width": 16, "bias": false },
@@ -132,8 +134,9 @@ fn matrices_are_not_public_and_data_of_a_run_are() {
 /// Waits until a run of one volunteer pauses, and gives the reason. It is the same after a restart.
 fn pauses(request: impl FnOnce(&Api) -> Value) -> (String, Value) {
     let mut relay = TestRelay::start();
-    let id = create(&relay.api, &request(&relay.api)).text("id");
-    let path = format!("/api/v1/runs/{id}");
+    let created = create(&relay.api, &request(&relay.api));
+    assert_eq!(created.status, 201, "{}", created.json());
+    let path = format!("/api/v1/runs/{}", created.text("id"));
     let volunteer = Volunteer::start(&relay.api.url, 1, Preset::Full);
     wait_until("the run pauses or ends", LIMIT, || relay.api.get(&path).json()["state"] != "running");
     drop(volunteer);

@@ -10,7 +10,7 @@ use potluck_types::{BlobHash, DType, JobId, MatmulShape, Tile, VolunteerId};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{Executor as _, Row as _};
+use sqlx::{Executor as _, Row as _, Sqlite, Transaction};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -108,12 +108,21 @@ impl Db {
         Ok(Self { pool })
     }
 
+    /// Begins a transaction that writes. It takes SQLite's write lock at once: one that reads first and then writes would fail
+    /// if another had been committed in between, and no waiting would help it.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn begin(&self) -> Result<Transaction<'static, Sqlite>, DbError> {
+        self.pool.begin_with("BEGIN IMMEDIATE").await
+    }
+
     /// Counts this start of the relay.
     ///
     /// # Errors
     /// What SQLite says.
     pub(crate) async fn next_incarnation(&self, commitment: &[u8; 32]) -> Result<u32, DbError> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin().await?;
         let row = sqlx::query(
             "INSERT INTO meta (name, value) VALUES ('incarnation', 1)
              ON CONFLICT (name) DO UPDATE SET value = meta.value + 1 RETURNING value",
@@ -144,7 +153,7 @@ impl Db {
         key: Option<&str>,
     ) -> Result<JobId, LogError> {
         let mut batch = log.begin().await?;
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin().await?;
         let inserted = sqlx::query(
             "INSERT INTO jobs (id, name, state, dtype, m, k, n, a, b, transpose_b, idempotency_key, created_ms)
              VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (idempotency_key) DO NOTHING",
@@ -284,7 +293,7 @@ impl Db {
     pub(crate) async fn accept(&self, log: &Log, tiles: &[(AcceptedTile, u64)]) -> Result<(), LogError> {
         let now = wall_ms();
         let mut batch = log.begin().await?;
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin().await?;
         for (tile, check_us) in tiles {
             let area = &tile.tile;
             sqlx::query(
@@ -335,7 +344,7 @@ impl Db {
         if let Some(claim) = claim {
             batch.add(records::rejected(*job, shard, volunteer, claim, reason))?;
         }
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin().await?;
         sqlx::query(
             "INSERT INTO rejected (job, shard, volunteer, backend, reason, rejected_ms) VALUES (?, ?, ?, ?, ?, ?)",
         )
@@ -562,5 +571,29 @@ impl JobRow {
     /// The job as the state machine knows it.
     pub(crate) fn spec(&self, grid: Grid, [a, bt]: [Vec<BlobRef>; 2]) -> JobSpec {
         JobSpec { id: self.id, name: self.name.clone(), dtype: self.dtype, grid, a, bt }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn who_reads_before_it_writes_is_not_refused_because_somebody_wrote_meanwhile() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::open(&folder.path().join("potluck.db")).await.unwrap();
+        let mut tx = db.begin().await.unwrap();
+        sqlx::query("SELECT value FROM meta").fetch_all(&mut *tx).await.unwrap();
+        let other = db.clone();
+        let other = tokio::spawn(async move { other.next_incarnation(&[1; 32]).await });
+        // Time enough for the other one to be done, if it need not wait.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        sqlx::query("INSERT INTO meta (name, value) VALUES ('incarnation', 7)")
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(other.await.unwrap().unwrap(), 8);
     }
 }

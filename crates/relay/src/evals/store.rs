@@ -152,7 +152,7 @@ impl Db {
         for entry in entries {
             batch.add(entry)?;
         }
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin().await?;
         sqlx::query(
             "INSERT INTO candidates (parameters, bytes, model, run, round, without, eval, incumbent, secret, hasty,
              least_shards, state, created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -263,7 +263,7 @@ impl Db {
             })?;
         }
         let names: Vec<String> = answers.iter().map(|answer| answer.volunteer.to_string()).collect();
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin().await?;
         sqlx::query("UPDATE eval_shards SET answers = ?, volunteers = ? WHERE eval = ? AND shard = ?")
             .bind(&first.result[..])
             .bind(serde_json::to_string(&names).map_err(decode_error)?)
@@ -288,7 +288,7 @@ impl Db {
         let (candidate, hash) = (card.candidate, card.card);
         let mut batch = log.begin().await?;
         batch.add(card)?;
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin().await?;
         sqlx::query("UPDATE candidates SET state = 'done', card = ? WHERE parameters = ?")
             .bind(&hash.0[..])
             .bind(&candidate.0[..])

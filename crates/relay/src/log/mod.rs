@@ -375,7 +375,7 @@ impl Batch<'_> {
     /// # Errors
     /// What the database says.
     pub(crate) async fn commit(self) -> Result<(), LogError> {
-        let mut tx = self.log.db.pool.begin().await?;
+        let mut tx = self.log.db.begin().await?;
         self.write(&mut tx).await?;
         tx.commit().await?;
         self.settle();

@@ -151,7 +151,7 @@ impl Db {
     ) -> Result<Option<Vec<String>>, LogError> {
         let mut batch = log.begin().await?;
         let logged = batch.state().data_sets().contains_key(&row.id.to_string());
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin().await?;
         let before = sqlx::query("SELECT text FROM manifests WHERE dataset = ?")
             .bind(&row.id.0[..])
             .fetch_optional(&mut *tx)
@@ -295,7 +295,7 @@ impl Db {
     ) -> Result<JobId, LogError> {
         let data_sets = self.sources(&run.request).await?;
         let mut batch = log.begin().await?;
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin().await?;
         let request = serde_json::to_string(&run.request).map_err(decode_error)?;
         let inserted = sqlx::query(
             "INSERT INTO runs (id, name, state, reason, request, checkpoint, checkpoint_bytes, tokenizer,
@@ -421,7 +421,7 @@ impl Db {
         updates: &[UpdateRow],
     ) -> Result<(), LogError> {
         let mut batch = log.begin().await?;
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin().await?;
         sqlx::query(
             "INSERT INTO rounds (run, round, parameters, next_parameters, step, step_bytes, checkpoint,
              checkpoint_bytes, info, combined, closed_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
