@@ -154,9 +154,12 @@ fn a_volunteer_leaves_a_relay_that_shows_another_history() {
     let (backup, remember) = (scratch.path().join("backup"), scratch.path().join("logs"));
     compute_with_one(&api, 1);
     relay.restart_after(|data| copy(data, &backup));
+    let before = size(&api);
     let volunteer = Volunteer::watching(&api.url, 1, &remember);
     compute(&api, 2);
     compute(&api, 3);
+    // Published a moment after they are computed: two jobs with a result each, more than a start of the relay logs.
+    wait_until("the jobs are in the log", LIMIT, || size(&api) >= before + 4);
     wait_until("the volunteer has seen the log", LIMIT, || remembered(&remember) >= size(&api));
     volunteer.end();
     let seen = remembered(&remember);
