@@ -4,8 +4,9 @@ use crate::train::Corpus;
 use crate::{Api, wait_until};
 use potluck_proto::{LearningRate, ModelSizes, ModelSpec, UpdateCodec};
 use potluck_relay::runs::tokenizer::to_json;
-use potluck_rounds::{Data, Host, Plan, Submitted, Terms, repeat, sizes};
+use potluck_rounds::{Data, Host, Plan, Submitted, Terms, Way, repeat, sizes};
 use potluck_train::data::{DataSet, VALIDATION_SHARE, split};
+use potluck_train::gpt::FRESH_WARMUP;
 use potluck_train::outer::OuterParams;
 use potluck_types::BlobHash;
 use potluck_verify::AggregateParams;
@@ -114,7 +115,7 @@ impl SampleRun {
             steps: self.steps,
             sequences: self.sequences,
             length: CONTEXT,
-            rate: LearningRate { peak_nano, least_nano, warmup: WARMUP, steps },
+            rate: LearningRate { peak_nano, least_nano, warmup: WARMUP, steps, fresh_warmup: FRESH_WARMUP },
             seed: SEED,
             blocks_dealt: BLOCKS,
             codec: UpdateCodec::Int4,
@@ -189,7 +190,8 @@ impl SampleRun {
                 .iter()
                 .map(|task| {
                     let plan = Plan::of(task).expect("a task");
-                    let update = repeat(&plan, host.parameters(), &*self.data.train).expect("a finite loss");
+                    let update = repeat(&plan, host.parameters(), &*self.data.train, Way::Plain)
+                        .expect("a finite loss");
                     let losses = update.losses.iter().flat_map(|loss| loss.to_le_bytes());
                     losses.chain(plan.codec().encode(&update.delta).expect("a finite update")).collect()
                 })

@@ -258,7 +258,7 @@ A run file needs one line, corpus = \"some.txt\" (any UTF-8 text, or a folder of
   tokenizer = \"characters\"   or \"bytes\", or the path of a byte-level BPE's tokenizer.json
   model = \"tiny\"             or \"mini\", \"small\", a table of sizes, or [model] with from = \"FOLDER\"
   steps = 10  rounds = 60  volunteers = 4  batch = 8  blocks = 8  seed = 1  codec = \"int4\"
-  [learning-rate]  peak = 0.002  least = 0.0001  warmup = 100
+  [learning-rate]  peak = 0.002  least = 0.0001  warmup = 100  fresh-warmup = 2
   codec                      also \"topk\" (sparse), \"auto\" (int4, and topk where links are slow), \"int8\", \"f16\", \"f32\"
   [audit]          first-rounds = 5  start = 0.5  decay = 0.8  least = 0.05
   [outer]          rate = 0.7  momentum = 0.9

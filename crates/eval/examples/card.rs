@@ -109,7 +109,7 @@ fn planted(corpus: &str, copies: usize, insert: &str) -> String {
 fn trained(config: &GptConfig, tokens: &[u32], steps: u32) -> Result<Vec<f32>, Box<dyn std::error::Error>> {
     let mut model = CpuGpt::new(*config)?;
     model.take(&init(config, &[1; 32]))?;
-    let schedule = Schedule { peak: 3e-3, least: 3e-4, warmup: 50, steps: u64::from(steps) };
+    let schedule = Schedule { peak: 3e-3, least: 3e-4, warmup: 50, steps: u64::from(steps), fresh_warmup: 0 };
     let mut state = 1_u64;
     for step in 0..steps {
         let starts: Vec<usize> = (0..SEQUENCES)
@@ -122,7 +122,7 @@ fn trained(config: &GptConfig, tokens: &[u32], steps: u32) -> Result<Vec<f32>, B
             starts.iter().flat_map(|at| &tokens[at + shift..][..config.context]).copied().collect()
         };
         let batch = Batch { sequences: SEQUENCES, length: config.context, inputs: cut(0), targets: cut(1) };
-        let loss = ready(model.step(&batch, schedule.at(u64::from(step))))?;
+        let loss = ready(model.step(&batch, schedule.of_run(u64::from(step))))?;
         if step % 500 == 0 {
             println!("step {step}: {loss:.3}");
         }

@@ -234,7 +234,7 @@ pub struct Kept {
     pub counted: bool,
 }
 
-/// The learning rate over the inner steps of a run: linear warm-up, then a cosine.
+/// The learning rate over the inner steps of a run: linear warm-up, then a cosine; after AdamW began anew, a warm-up again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LearningRate {
     /// Greatest, in billionths.
@@ -245,6 +245,9 @@ pub struct LearningRate {
     pub warmup: u32,
     /// Inner steps of the whole run.
     pub steps: u32,
+    /// Steps of warm-up after AdamW's moments were zero, half of a round at most. None in records that do not say it.
+    #[serde(default)]
+    pub fresh_warmup: u32,
 }
 
 /// A data set, as everybody knows it: the root that names it follows from these.

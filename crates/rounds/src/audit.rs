@@ -1,14 +1,15 @@
 //! What is checked of every update, and the replay of some.
 
+use crate::allowed::{Way, settle};
 use crate::history::{History, Shadows};
 use crate::host::Host;
 use crate::reference::{Reference, now};
-use crate::replay::{Judgement, Parts, Reversed, again, judge, repeat, split};
+use crate::replay::{Judgement, Parts, again, repeat, split};
 use crate::work::{Plan, Repeated, TaskError};
 use potluck_proto::{PastUpdate, TrainTask};
 use potluck_train::Engine as _;
 use potluck_train::data::DataSet;
-use potluck_train::round::{Batches, Part};
+use potluck_train::round::Part;
 use potluck_train::streak::Streak;
 use potluck_types::BlobHash;
 use potluck_verify::{ReplayError, Tolerances};
@@ -130,26 +131,23 @@ impl Auditor {
     pub fn attempt(&self, task: &TrainTask) -> Result<(), AuditError> {
         let plan = Plan::of(task)?;
         // With codec S as a worker that begins: what another one kept is not the task's.
-        let update = repeat(&plan, &self.parameters, &*self.data)?;
+        let update = repeat(&plan, &self.parameters, &*self.data, Way::Plain)?;
         plan.codec().encode(&update.delta).map(drop).map_err(TaskError::from)?;
         Ok(())
     }
 
-    /// Takes the steps again and compares, twice before anybody is refuted: with codec S those of the whole streak, from the
-    /// last of its rounds on that a replay has confirmed.
+    /// Takes the steps again and compares, in several ways before anybody is refuted (see [`settle`]): with codec S those of
+    /// the whole streak, from the last of its rounds on that a replay has confirmed.
     ///
     /// # Errors
-    /// The replay itself failed, as it does when the run diverges.
+    /// The replay itself failed, as it does when the run diverges, or is too unstable for anybody to be judged.
     pub fn replay(&self, task: &TrainTask, result: &[u8]) -> Result<Judgement, AuditError> {
         let plan = Plan::of(task)?;
         if plan.is_sparse() {
             return self.replay_streak(&plan, task, result);
         }
-        let take = |data: &dyn Batches| {
-            let repeated = Repeated::Dense(repeat(&plan, &self.parameters, &data)?);
-            Ok((judge(&plan, plan.part(), &repeated, result)?, repeated))
-        };
-        Ok(twice(&self.data, take)?.0)
+        let take = |way| Ok(Repeated::Dense(repeat(&plan, &self.parameters, &*self.data, way)?));
+        settle(&plan, plan.part(), result, take).map(|(judgement, _)| judgement)
     }
 
     fn replay_streak(&self, plan: &Plan, task: &TrainTask, result: &[u8]) -> Result<Judgement, AuditError> {
@@ -167,7 +165,7 @@ impl Auditor {
             let steps_before = round.saturating_mul(plan.part().steps.into());
             let part = Part { round: *round, worker: *worker, steps_before, ..plan.part() };
             let Some(result) = result else {
-                let taken = again(plan, part, &kept, replica.parameters(), &*self.data)?;
+                let taken = again(plan, part, &kept, replica.parameters(), &*self.data, Way::Plain)?;
                 kept = Arc::new(Streak::unsent(taken).map_err(TaskError::from)?);
                 continue;
             };
@@ -176,7 +174,7 @@ impl Auditor {
             let Some(after) = after else {
                 let cause = judgement.fault().map_or_else(String::new, |fault| fault.to_string());
                 let report = Err(format!("what it sent in round {round} is wrong: {cause}"));
-                return Ok(Judgement { report, bytes: judgement.bytes });
+                return Ok(Judgement { report, ..judgement });
             };
             kept = self.shadows.remember(*result, after);
         }
@@ -196,10 +194,10 @@ impl Auditor {
         parameters: &[f32],
         result: &[u8],
     ) -> Result<(Judgement, Option<Streak>), AuditError> {
-        let (judgement, repeated) = twice(&self.data, |data| {
-            let repeated = Repeated::Sparse(again(plan, part, kept, parameters, &data)?);
-            Ok((judge(plan, part, &repeated, result)?, repeated))
-        })?;
+        let take = |way| -> Result<_, AuditError> {
+            Ok(Repeated::Sparse(again(plan, part, kept, parameters, &*self.data, way)?))
+        };
+        let (judgement, repeated) = settle(plan, part, result, take)?;
         let after = match (repeated, split(plan, result)) {
             (Repeated::Sparse(taken), Some(Parts { encoded, .. })) if judgement.confirmed() => {
                 Some(Streak::sent(taken, encoded).map_err(TaskError::from)?)
@@ -208,19 +206,6 @@ impl Auditor {
         };
         Ok((judgement, after))
     }
-}
-
-/// Replays once, and where that refutes, once more with sums in another order: only who fails both is wrong.
-fn twice(
-    data: &DataSet,
-    take: impl Fn(&dyn Batches) -> Result<(Judgement, Repeated), AuditError>,
-) -> Result<(Judgement, Repeated), AuditError> {
-    let first = take(data)?;
-    if first.0.confirmed() {
-        return Ok(first);
-    }
-    let second = take(&Reversed(data))?;
-    Ok(if second.0.confirmed() { second } else { first })
 }
 
 impl Judgement {

@@ -3,37 +3,22 @@
 //! With codec S the rounds of the worker's streak are repeated one after the other: [`again`] takes the steps of one,
 //! [`judge`] compares, and [`Streak::sent`] says what the worker kept, if what it sent is right.
 
+use crate::allowed::{Allowed, Way};
 use crate::opening::nearest;
 use crate::reference::{Reference, now};
 use crate::work::{Plan, Repeated, TaskError};
-use potluck_train::Batch;
-use potluck_train::codec::Codec;
-use potluck_train::data::DataError;
 use potluck_train::gpt::Tensor;
 use potluck_train::round::{Batches, Part, Round, Update};
 use potluck_train::streak::{SKETCH_VALUES, Streak, Taken};
 use potluck_verify::{ReplayError, ReplayReport, Tolerances, compare};
-
-/// Tolerances for updates whose codec leaves something open.
-///
-/// What an honest volunteer's own rounding changes stays mostly within the step of a code, and [`nearest`] takes it for
-/// right; so does it take most of what coarse arithmetic changes. What is left of either is about thirty times less than
-/// in f32, so the tolerances are ten times tighter.
-pub const LOSSY: Tolerances = Tolerances { whole: 1e-4, tensor: 1e-3, tensor_floor: 1e-3, loss: 1e-3 };
-
-/// By how much a sketch may deviate: an update in f32 may as much.
-const SKETCHED: f64 = 1e-3;
-
-/// The tolerances for a codec.
-pub fn tolerances(codec: Codec) -> Tolerances {
-    if codec == Codec::F32 { Tolerances::default() } else { LOSSY }
-}
 
 /// What came of a comparison.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Judgement {
     /// Its figures, or why the committed bytes are no update at all.
     pub report: Result<ReplayReport, String>,
+    /// What they were allowed to be.
+    pub allowed: Allowed,
     /// Bytes of the encoded update, and how many of them encoding the replay gives too.
     pub bytes: Option<(usize, usize)>,
 }
@@ -73,8 +58,14 @@ pub fn split<'a>(plan: &Plan, result: &'a [u8]) -> Option<Parts<'a>> {
 ///
 /// # Errors
 /// The replay's fault: another task's, or not finite.
-pub fn judge(plan: &Plan, part: Part, repeated: &Repeated, result: &[u8]) -> Result<Judgement, ReplayError> {
-    let refuted = |cause: String, bytes| Ok(Judgement { report: Err(cause), bytes });
+pub fn judge(
+    plan: &Plan,
+    part: Part,
+    repeated: &Repeated,
+    result: &[u8],
+    allowed: &Allowed,
+) -> Result<Judgement, ReplayError> {
+    let refuted = |cause: String, bytes| Ok(Judgement { report: Err(cause), allowed: *allowed, bytes });
     let Some(Parts { losses, sketch, encoded }) = split(plan, result) else {
         let (found, expected) = (result.len(), plan.result_bytes());
         return refuted(format!("the committed result has {found} bytes instead of {expected}"), None);
@@ -87,31 +78,43 @@ pub fn judge(plan: &Plan, part: Part, repeated: &Repeated, result: &[u8]) -> Res
     if let Repeated::Sparse(_) = repeated {
         let deviation = apart(&sketch, &plan.sketch(part, update));
         // NaN is within nothing.
-        let within = deviation <= SKETCHED;
+        let within = deviation <= allowed.sketch;
         if !within {
             let cause = format!(
-                "by its sketch, the update deviates by about {deviation:.2e} of its norm, tolerance {SKETCHED:.0e}"
+                "by its sketch, the update deviates by about {deviation:.2e} of its norm, tolerance {:.0e}",
+                allowed.sketch
             );
             return refuted(cause, bytes);
         }
     }
-    let mut claimed = match nearest(codec, encoded, ours) {
+    let claimed = match nearest(codec, encoded, ours) {
         Ok(claimed) => claimed,
         Err(cause) => return refuted(format!("the committed update is none: {cause}"), bytes),
     };
-    let model = plan.model();
+    let report = report(plan, claimed, &losses, repeated, &allowed.report)?;
+    Ok(Judgement { report: Ok(report), allowed: *allowed, bytes })
+}
+
+/// The figures of a claimed raw update.
+pub(crate) fn report(
+    plan: &Plan,
+    mut claimed: Vec<f32>,
+    losses: &[f32],
+    repeated: &Repeated,
+    tolerances: &Tolerances,
+) -> Result<ReplayReport, ReplayError> {
+    let (model, ours) = (plan.model(), repeated.encoded());
     for idle in model.idle() {
         if let (Some(claimed), Some(ours)) = (claimed.get_mut(idle.clone()), ours.get(idle)) {
             claimed.copy_from_slice(ours);
         }
     }
     let tensors: Vec<_> = model.tensors().iter().map(Tensor::range).collect();
-    let report = compare(&claimed, ours, &tensors, &losses, &update.losses, &tolerances(codec))?;
-    Ok(Judgement { report: Ok(report), bytes })
+    compare(&claimed, ours, &tensors, losses, &repeated.update().losses, tolerances)
 }
 
 /// Distance of two sketches, relative to the second.
-fn apart(claimed: &[f32], ours: &[f32; SKETCH_VALUES]) -> f64 {
+pub(crate) fn apart(claimed: &[f32], ours: &[f32; SKETCH_VALUES]) -> f64 {
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
     let distance = norm(&mut claimed.iter().zip(ours).map(|(a, b)| f64::from(*a) - f64::from(*b)));
     if distance == 0.0 { 0.0 } else { distance / norm(&mut ours.iter().map(|value| f64::from(*value))) }
@@ -121,27 +124,14 @@ fn apart(claimed: &[f32], ours: &[f32; SKETCH_VALUES]) -> f64 {
 ///
 /// # Errors
 /// What the engine or the data say.
-pub fn repeat(plan: &Plan, parameters: &[f32], data: &impl Batches) -> Result<Update, TaskError> {
+pub fn repeat(plan: &Plan, parameters: &[f32], data: &impl Batches, way: Way) -> Result<Update, TaskError> {
     let mut engine = Reference::new(plan.model())?;
+    let start = way.start(parameters);
     let update = now(async {
-        let round = Round::start(plan.part(), parameters, &mut engine).await?;
-        round.finish(&mut engine, data).await
+        let round = Round::start(plan.part(), &start, &mut engine).await?;
+        round.finish(&mut engine, &way.batches(data)).await
     });
     Ok(update?)
-}
-
-/// Batches with their rows in reverse: the same losses and gradients, added up in another order.
-///
-/// Whoever is refuted is replayed once more with these: what rounding alone makes of an update that a first replay missed
-/// would have to deceive both alike.
-#[derive(Debug, Clone, Copy)]
-pub struct Reversed<'a, B>(pub &'a B);
-
-impl<B: Batches> Batches for Reversed<'_, B> {
-    fn batch(&self, starts: &[u64], length: usize) -> Result<Batch, DataError> {
-        let reversed: Vec<u64> = starts.iter().rev().copied().collect();
-        self.0.batch(&reversed, length)
-    }
 }
 
 /// Takes the steps of a round of a streak again, on the CPU, without a pause: `part` says which round and worker.
@@ -154,12 +144,14 @@ pub fn again(
     kept: &Streak,
     parameters: &[f32],
     data: &impl Batches,
+    way: Way,
 ) -> Result<Taken, TaskError> {
     let mut engine = Reference::new(plan.model())?;
     let start = kept.start(parameters)?;
+    let start = way.start(&start);
     let taken = now(async {
         let round = kept.load(part, &start, &mut engine).await?;
-        kept.finish(round, plan.model(), &mut engine, data).await
+        kept.finish(round, plan.model(), &mut engine, &way.batches(data)).await
     });
     Ok(taken?)
 }

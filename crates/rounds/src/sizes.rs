@@ -46,6 +46,7 @@ pub fn schedule(rate: &LearningRate) -> Schedule {
         least: of(rate.least_nano),
         warmup: rate.warmup.into(),
         steps: rate.steps.into(),
+        fresh_warmup: rate.fresh_warmup.into(),
     }
 }
 

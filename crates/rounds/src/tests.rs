@@ -1,5 +1,6 @@
 //! Whole rounds between a host and workers that hold nothing but their tasks and the blobs that these name.
 
+use crate::allowed::Way;
 use crate::audit::{Auditor, Fault};
 use crate::error::HostError;
 use crate::host::{Closed, Data, Host, Submitted, Terms, named};
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 mod derive;
 mod streaks;
+mod unstable;
 
 const VOCABULARY: u32 = 23;
 const STEPS: u32 = 6;
@@ -30,7 +32,13 @@ fn terms(codec: UpdateCodec, bias: bool) -> Terms {
         steps: STEPS,
         sequences: 4,
         length: 16,
-        rate: LearningRate { peak_nano: 3_000_000, least_nano: 100_000, warmup: 5, steps: 400 },
+        rate: LearningRate {
+            peak_nano: 3_000_000,
+            least_nano: 100_000,
+            warmup: 5,
+            steps: 400,
+            fresh_warmup: 4,
+        },
         seed: [3; 32],
         blocks_dealt: 1,
         codec,
@@ -63,7 +71,10 @@ struct World {
 
 impl World {
     fn new(codec: UpdateCodec, bias: bool) -> Self {
-        let terms = terms(codec, bias);
+        Self::of(terms(codec, bias))
+    }
+
+    fn of(terms: Terms) -> Self {
         let parameters = crate::sizes::model(&terms.model).init(&terms.seed);
         let (host, checkpoint) = Host::start(terms, parameters, data(), SECRET).unwrap();
         let mut world = Self { host, blobs: BTreeMap::new() };
@@ -178,7 +189,8 @@ fn rounds_learn_and_a_resumed_host_goes_on_as_if_nothing_had_happened() {
 fn drifted(world: &World, task: &TrainTask) -> Vec<u8> {
     let result = world.work(task);
     let plan = crate::Plan::of(task).unwrap();
-    let replayed = crate::repeat(&plan, world.host.parameters(), &*world.host.data().train).unwrap();
+    let replayed =
+        crate::repeat(&plan, world.host.parameters(), &*world.host.data().train, Way::Plain).unwrap();
     let (losses, _) = result.split_at(4 * STEPS as usize);
     let noise = |at: usize| 1.0 + 4e-5 * ((at * 7919 % 13) as f32 / 6.0 - 1.0);
     let delta: Vec<f32> = replayed.delta.iter().enumerate().map(|(at, value)| value * noise(at)).collect();
@@ -220,7 +232,8 @@ fn honest_updates_pass_and_each_cheat_is_found() {
             let skipped = [losses, &fewer[2 * STEPS as usize..]].concat();
             assert!(matches!(verdict(&skipped), Some(Fault::Refuted(_))), "{codec:?}");
             // Arithmetic that keeps eight bits.
-            let raw = crate::repeat(&plan, world.host.parameters(), &*world.host.data().train).unwrap();
+            let raw =
+                crate::repeat(&plan, world.host.parameters(), &*world.host.data().train, Way::Plain).unwrap();
             let coarse = |value: &f32| f32::from_bits(value.to_bits() & 0xffff_0000);
             let coarse: Vec<f32> = raw.delta.iter().map(coarse).collect();
             assert!(matches!(verdict(&with(&coarse)), Some(Fault::Refuted(_))), "{codec:?}");

@@ -3,6 +3,7 @@
 //! [`Plan`] checks what a task says, [`Prepared`] rebuilds the parameters and checks the blocks, [`TrainRun`] takes one
 //! inner step at a time, so that an adapter can rest, stop and hear messages between two of them.
 
+use crate::allowed::Way;
 use crate::sizes;
 use potluck_proto::{PastUpdate, TrainTask};
 use potluck_train::codec::{Codec, CodecError};
@@ -14,6 +15,7 @@ use potluck_train::streak::{SKETCH_BYTES, SKETCH_VALUES, Streak, Taken, sketch};
 use potluck_train::{Engine, Model, TrainError};
 use potluck_types::BlobHash;
 use potluck_types::limits::{MAX_STREAK_ROUNDS, MAX_TASK_BLOCKS, MAX_TASK_STEPS};
+use std::borrow::Cow;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
@@ -294,8 +296,11 @@ pub struct Prepared {
     plan: Plan,
     replica: Replica,
     data: Held,
-    /// With codec S: what was kept, and where the steps start.
-    streak: Option<(Arc<Streak>, Vec<f32>)>,
+    /// With codec S: what was kept.
+    kept: Option<Arc<Streak>>,
+    /// Where the steps start, if elsewhere than at the round's parameters.
+    start: Option<Vec<f32>>,
+    way: Way,
 }
 
 impl Prepared {
@@ -327,18 +332,32 @@ impl Prepared {
         for (block, bytes) in task.blocks.iter().zip(blocks) {
             data.insert(block.index, Arc::unwrap_or_clone(bytes), &block.proof)?;
         }
-        let streak = if plan.is_sparse() {
+        let kept = if plan.is_sparse() {
             let kept = if task.streak.is_empty() {
                 Arc::new(Streak::new(plan.parameters)?)
             } else {
                 kept.filter(|kept| kept.parameters() == plan.parameters).ok_or(TaskError::NotKept)?
             };
-            let start = kept.start(replica.parameters())?;
-            Some((kept, start))
+            Some(kept)
         } else {
             None
         };
-        Ok(Self { plan, replica, data, streak })
+        let start = kept.as_ref().map(|kept| kept.start(replica.parameters())).transpose()?;
+        Ok(Self { plan, replica, data, kept, start, way: Way::Plain })
+    }
+
+    /// For a replay in another way.
+    #[must_use]
+    pub fn in_way(mut self, way: Way) -> Self {
+        if let Cow::Owned(start) = way.start(self.start()) {
+            self.start = Some(start);
+        }
+        self.way = way;
+        self
+    }
+
+    fn start(&self) -> &[f32] {
+        self.start.as_deref().unwrap_or_else(|| self.replica.parameters())
     }
 
     /// The model, to make an engine for.
@@ -396,9 +415,9 @@ impl<'a, E: Engine> TrainRun<'a, E> {
     /// Parameters that the engine refuses, or what the device says.
     pub async fn start(prepared: &'a Prepared, mut engine: E) -> Result<Self, TaskError> {
         let part = prepared.plan.part;
-        let round = match &prepared.streak {
-            Some((kept, start)) => kept.load(part, start, &mut engine).await?,
-            None => Round::start(part, prepared.replica.parameters(), &mut engine).await?,
+        let round = match &prepared.kept {
+            Some(kept) => kept.load(part, prepared.start(), &mut engine).await?,
+            None => Round::start(part, prepared.start(), &mut engine).await?,
         };
         Ok(Self { prepared, engine, round })
     }
@@ -413,7 +432,8 @@ impl<'a, E: Engine> TrainRun<'a, E> {
     /// # Errors
     /// A block that the task did not name, a loss that is not finite, or what the device says.
     pub async fn step(&mut self) -> Result<Progress, TaskError> {
-        self.round.step(&mut self.engine, &self.prepared.data).await?;
+        let Prepared { data, way, .. } = self.prepared;
+        self.round.step(&mut self.engine, &way.batches(data)).await?;
         Ok(self.progress())
     }
 
@@ -432,10 +452,11 @@ impl<'a, E: Engine> TrainRun<'a, E> {
     /// As [`TrainRun::step`].
     pub async fn repeat(self) -> Result<Repeated, TaskError> {
         let Self { prepared, mut engine, round } = self;
-        let Prepared { plan, data, .. } = prepared;
-        Ok(match &prepared.streak {
-            Some((kept, _)) => Repeated::Sparse(kept.finish(round, plan.model, &mut engine, data).await?),
-            None => Repeated::Dense(round.finish(&mut engine, data).await?),
+        let Prepared { plan, data, way, .. } = prepared;
+        let data = way.batches(data);
+        Ok(match &prepared.kept {
+            Some(kept) => Repeated::Sparse(kept.finish(round, plan.model, &mut engine, &data).await?),
+            None => Repeated::Dense(round.finish(&mut engine, &data).await?),
         })
     }
 }

@@ -6,7 +6,7 @@ use crate::run::Training;
 use crate::store::{RoundRow, RunRows};
 use crate::world::{Event, World};
 use potluck_proto::RejectReason;
-use potluck_rounds::{Auditor, Closed, Fault, Host, Submitted, named};
+use potluck_rounds::{AuditError, Auditor, Closed, Fault, Host, Submitted, named};
 use potluck_schedule::{AcceptedUpdate, CheckUpdate, Input, PauseReason, RunInput, RunOutput, UpdateVerdict};
 use potluck_types::{BlobHash, JobId};
 use std::collections::BTreeMap;
@@ -80,7 +80,7 @@ pub(crate) fn submitted(update: &AcceptedUpdate) -> Submitted<'_> {
 }
 
 /// Hash, then what is checked of every update, then the replay if it was drawn.
-fn judge(check: &CheckUpdate, auditor: &Auditor) -> Result<UpdateVerdict, potluck_rounds::AuditError> {
+fn judge(check: &CheckUpdate, auditor: &Auditor) -> Result<UpdateVerdict, AuditError> {
     if BlobHash::of(&check.result) != check.claim.hash {
         return Ok(UpdateVerdict::Wrong(RejectReason::WrongHash));
     }
@@ -140,8 +140,13 @@ impl World {
             RunOutput::CheckUpdate(check) => {
                 let undecided = !self.calm && self.rng.permille(self.plan.faults.undecided);
                 let open = self.open_run(&check.run).filter(|_| !undecided);
+                let mut unstable = None;
                 let verdict = match open.map(|open| judge(&check, &open.auditor)) {
                     None => UpdateVerdict::Undecided,
+                    Some(Err(AuditError::Replay(cause))) => {
+                        unstable = Some(cause.to_string());
+                        UpdateVerdict::Undecided
+                    }
                     Some(judged) => {
                         judged.map_err(|error| format!("an update cannot be checked: {error}"))?
                     }
@@ -151,6 +156,10 @@ impl World {
                     format!("relay: checks ticket {}, replayed: {}: {verdict:?}", ticket.0, check.audit)
                 });
                 let after = self.rng.within(1..=slow_check);
+                if let Some(reason) = unstable {
+                    let CheckUpdate { run, round, .. } = check;
+                    self.tell_run(after, RunInput::Failed { run, round, reason });
+                }
                 self.tell_run(after, RunInput::Checked { ticket, verdict });
             }
             RunOutput::CloseRound { run, round, updates } => {

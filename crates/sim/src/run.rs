@@ -6,7 +6,7 @@ use crate::rng::Rng;
 use potluck_proto::{BlobRef, DataSetSpec, LearningRate, ModelSizes, Task, TrainTask, UpdateCodec};
 use potluck_rounds::{
     Data, Finished, Host, HostError, Plan, Prepared, Reference, Repeated, TaskError, Terms, TrainInputs,
-    TrainRun, again, replay, sizes,
+    TrainRun, Way, again, replay, sizes,
 };
 use potluck_schedule::{RunSpec, SparsePolicy};
 use potluck_train::data::{DataError, DataSet, Held};
@@ -79,7 +79,13 @@ impl Training {
             steps: 2,
             sequences: 2,
             length: 4,
-            rate: LearningRate { peak_nano: 3_000_000, least_nano: 300_000, warmup: 1, steps: 100 },
+            rate: LearningRate {
+                peak_nano: 3_000_000,
+                least_nano: 300_000,
+                warmup: 1,
+                steps: 100,
+                fresh_warmup: 1,
+            },
             seed: rng.bytes(),
             blocks_dealt: 0,
             codec: planned.codec,
@@ -194,7 +200,7 @@ fn kept(
         }
         let steps_before = past.round * u64::from(task.steps);
         let part = Part { round: past.round, worker: past.worker, steps_before, ..plan.part() };
-        let taken = again(&plan, part, &kept, replica.parameters(), &data).ok()?;
+        let taken = again(&plan, part, &kept, replica.parameters(), &data, Way::Plain).ok()?;
         let Some(result) = past.result else {
             kept = Streak::unsent(taken).ok()?;
             continue;

@@ -54,6 +54,15 @@ pub struct Part {
     pub schedule: Schedule,
 }
 
+impl Part {
+    /// The learning rate of a step of the round, `taken` steps after AdamW's moments were zero. Its warm-up after that takes
+    /// half of a round at most, or a short round would never have the whole rate.
+    pub fn rate(&self, step: u32, taken: u64) -> f32 {
+        let fresh_warmup = self.schedule.fresh_warmup.min(u64::from(self.steps / 2));
+        Schedule { fresh_warmup, ..self.schedule }.at(self.steps_before.saturating_add(step.into()), taken)
+    }
+}
+
 /// What came out of a worker's part.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Update {
@@ -86,6 +95,8 @@ pub enum RoundError {
 pub struct Round<'a> {
     part: Part,
     before: &'a [f32],
+    /// Steps that the optimizer took before this round, since its moments were zero.
+    taken: u64,
     losses: Vec<f32>,
 }
 
@@ -99,20 +110,21 @@ impl<'a> Round<'a> {
         parameters: &'a [f32],
         engine: &mut E,
     ) -> Result<Self, RoundError> {
-        let round = Self::resume(part, parameters)?;
+        let round = Self::resume(part, parameters, 0)?;
         engine.load(parameters).await?;
         Ok(round)
     }
 
-    /// For an engine that was given `parameters`, and whose optimizer goes on from the round before.
+    /// For an engine that was given `parameters`, and whose optimizer goes on from the round before: it took so many steps
+    /// since its moments were zero.
     ///
     /// # Errors
     /// [`RoundError::Steps`].
-    pub fn resume(part: Part, parameters: &'a [f32]) -> Result<Self, RoundError> {
+    pub fn resume(part: Part, parameters: &'a [f32], taken: u64) -> Result<Self, RoundError> {
         if !(1..=MAX_STEPS).contains(&part.steps) {
             return Err(RoundError::Steps { steps: part.steps });
         }
-        Ok(Self { part, before: parameters, losses: Vec::with_capacity(part.steps as usize) })
+        Ok(Self { part, before: parameters, taken, losses: Vec::with_capacity(part.steps as usize) })
     }
 
     /// Steps that are done.
@@ -133,11 +145,11 @@ impl<'a> Round<'a> {
         if self.complete() {
             return Ok(());
         }
-        let Part { order, round, worker, sequences, schedule, steps_before, .. } = self.part;
+        let Part { order, round, worker, sequences, .. } = self.part;
         let step = self.done();
         let starts = order.batch(round, worker, step, sequences)?;
         let batch = data.batch(&starts, order.length())?;
-        let rate = schedule.at(steps_before.saturating_add(u64::from(step)));
+        let rate = self.part.rate(step, self.taken.saturating_add(step.into()));
         self.losses.push(engine.step(&batch, rate).await?);
         Ok(())
     }
@@ -184,7 +196,7 @@ mod tests {
 
     fn part(data: &DataSet, worker: u32) -> Part {
         let order = Order::new([9; 32], data.spec(), 16, 2).unwrap();
-        let schedule = Schedule { peak: 2e-3, least: 1e-4, warmup: 10, steps: 100 };
+        let schedule = Schedule { peak: 2e-3, least: 1e-4, warmup: 10, steps: 100, fresh_warmup: 3 };
         Part { order, round: 3, worker, steps: 4, steps_before: 12, sequences: 2, schedule }
     }
 
@@ -229,7 +241,7 @@ mod tests {
             // Another engine each time, as another device would be.
             let mut engine = CpuGpt::new(GptConfig::tiny(65)).unwrap();
             now(engine.resume(&before, &moments)).unwrap();
-            now(Round::resume(half, &before).unwrap().finish(&mut engine, &data)).unwrap();
+            now(Round::resume(half, &before, moments.steps).unwrap().finish(&mut engine, &data)).unwrap();
             (before, moments) = (now(engine.store()).unwrap(), now(engine.moments()).unwrap());
         }
         assert_eq!(moments.steps, 4);
@@ -237,9 +249,9 @@ mod tests {
 
         let mut engine = CpuGpt::new(GptConfig::tiny(65)).unwrap();
         now(engine.load(&gpt::init(&GptConfig::tiny(65), &[1; 32]))).unwrap();
-        for step in [0, 1, 0, 1] {
+        for (taken, step) in [0, 1, 0, 1].into_iter().enumerate() {
             let starts = whole.order.batch(3, 0, step, whole.sequences).unwrap();
-            let rate = whole.schedule.at(whole.steps_before + u64::from(step));
+            let rate = half.rate(step, taken as u64);
             now(engine.step(&data.batch(&starts, whole.order.length()).unwrap(), rate)).unwrap();
         }
         assert_eq!(resumed, now(engine.store()).unwrap(), "one training without a break");

@@ -95,7 +95,7 @@ impl Streak {
         start: &'a [f32],
         engine: &mut E,
     ) -> Result<Round<'a>, RoundError> {
-        let round = Round::resume(part, start)?;
+        let round = Round::resume(part, start, self.moments.steps)?;
         engine.resume(start, &self.moments).await?;
         Ok(round)
     }

@@ -117,8 +117,8 @@ impl ReplayReport {
     }
 }
 
-/// Why nothing can be compared: a fault of the auditor, not of the volunteer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// Why nothing can be compared: a fault of the auditor or of the run, not of the volunteer.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplayError {
     /// A tensor beyond the parameters.
@@ -134,6 +134,15 @@ pub enum ReplayError {
     /// The replay itself failed.
     #[error("the replay gave values that are not finite: repeat it on another device before you judge")]
     NotFinite,
+    /// Honest replays are so far apart that no cheat can be told from them.
+    #[error(
+        "rounding alone moves an update of this round by up to {whole:.0e} of its norm, so nobody can be judged: the \
+         learning rate is too high for steps so early; take a lower peak or a longer fresh-warmup"
+    )]
+    Unstable {
+        /// How far the replays were apart, relative to the update's norm.
+        whole: f64,
+    },
 }
 
 /// Compares a claimed update (θ before - θ after) and its losses with a replay of the same steps.

@@ -10,7 +10,7 @@ use super::run::{fresh, order, train};
 use super::{Corpus, now};
 use anyhow::{Result, ensure};
 use potluck_train::data::{DataError, DataSet};
-use potluck_train::gpt::{CpuGpt, GptConfig, Layout, Schedule, Tensor};
+use potluck_train::gpt::{CpuGpt, FRESH_WARMUP, GptConfig, Layout, Schedule, Tensor};
 use potluck_train::round::{Batches, Part, Update};
 use potluck_train::{Batch, Engine as _};
 use potluck_verify::{ReplayReport, Tolerances, compare};
@@ -132,7 +132,13 @@ impl<'a> Stage<'a> {
             steps: TRAINED,
             steps_before: 0,
             sequences: 8,
-            schedule: Schedule { peak: 2e-3, least: 1e-4, warmup: 100, steps: 2000 },
+            schedule: Schedule {
+                peak: 2e-3,
+                least: 1e-4,
+                warmup: 100,
+                steps: 2000,
+                fresh_warmup: FRESH_WARMUP.into(),
+            },
         };
         let mut engine = CpuGpt::new(config)?;
         let start = fresh(&config, 1);
@@ -244,7 +250,7 @@ pub(super) fn skip(
 }
 
 /// Sequences of each batch in reverse.
-struct Reversed<'a>(&'a DataSet);
+pub(super) struct Reversed<'a>(pub(super) &'a DataSet);
 
 impl Batches for Reversed<'_> {
     fn batch(&self, starts: &[u64], length: usize) -> Result<Batch, DataError> {
@@ -254,10 +260,10 @@ impl Batches for Reversed<'_> {
 }
 
 /// For each parameter of the renamed model the one that it was.
-struct Renaming(Vec<usize>);
+pub(super) struct Renaming(Vec<usize>);
 
 impl Renaming {
-    fn new(config: &GptConfig) -> Result<Self> {
+    pub(super) fn new(config: &GptConfig) -> Result<Self> {
         ensure!(!config.bias, "a model with biases is not renamed here");
         let (width, size) = (config.width, config.width / config.heads);
         let stream = shuffled(width, "stream");
@@ -286,11 +292,11 @@ impl Renaming {
         Ok(Self(from))
     }
 
-    fn apply(&self, values: &[f32]) -> Vec<f32> {
+    pub(super) fn apply(&self, values: &[f32]) -> Vec<f32> {
         self.0.iter().map(|&from| values[from]).collect()
     }
 
-    fn undo(&self, values: &[f32]) -> Vec<f32> {
+    pub(super) fn undo(&self, values: &[f32]) -> Vec<f32> {
         let mut old = vec![0.0; values.len()];
         for (value, &from) in values.iter().zip(&self.0) {
             old[from] = *value;

@@ -6,6 +6,7 @@
 pub mod attack;
 pub mod corpus;
 pub mod drift;
+pub mod early;
 pub mod poison;
 pub mod run;
 

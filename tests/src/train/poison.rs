@@ -21,7 +21,7 @@ use potluck_rounds::{
     rebuild, repeat,
 };
 use potluck_train::data::{BLOCK_TOKENS, DataError, DataSet, Order, VALIDATION_SHARE, split};
-use potluck_train::gpt::{CpuGpt, GptConfig, Sampling, Schedule, generate};
+use potluck_train::gpt::{CpuGpt, FRESH_WARMUP, GptConfig, Sampling, Schedule, generate};
 use potluck_train::outer::OuterParams;
 use potluck_train::round::{Batches, Part};
 use potluck_train::{Batch, Engine as _};
@@ -336,6 +336,7 @@ impl Poisoning {
                 least_nano: RATES_NANO[1],
                 warmup: 10,
                 steps: self.rounds as u32 * INNER,
+                fresh_warmup: FRESH_WARMUP,
             },
             seed: seed(self.seed, "poisoned run"),
             blocks_dealt: DEALT,
@@ -425,7 +426,8 @@ impl Poisoning {
     /// Parameters that learned from clean text.
     fn trained(&self, corpus: &Corpus, ground: &Ground) -> Result<Vec<f32>> {
         let order = Order::new(seed(self.seed, "before"), corpus.train.spec(), CONTEXT, 0)?;
-        let schedule = Schedule { peak: 2e-3, least: 2e-4, warmup: 100, steps: u64::from(TRAINED) };
+        let schedule =
+            Schedule { peak: 2e-3, least: 2e-4, warmup: 100, steps: u64::from(TRAINED), fresh_warmup: 0 };
         let part = Part {
             order,
             round: 0,
@@ -449,9 +451,14 @@ impl Poisoning {
             let plan = Plan::of(task)?;
             let update = if self.way == Way::Volunteer && task.worker == 0 {
                 let number = seed_of(self.seed, task.round);
-                repeat(&plan, host.parameters(), &Planted { data, text: &text, number })?
+                repeat(
+                    &plan,
+                    host.parameters(),
+                    &Planted { data, text: &text, number },
+                    potluck_rounds::Way::Plain,
+                )?
             } else {
-                repeat(&plan, host.parameters(), data)?
+                repeat(&plan, host.parameters(), data, potluck_rounds::Way::Plain)?
             };
             Ok(plan.result(Repeated::Dense(update))?.result)
         };

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use potluck_train::Engine;
 use potluck_train::codec::{Codec, decode_sparse};
 use potluck_train::data::{BLOCKS_PER_ROUND, DataSet, Order};
-use potluck_train::gpt::{CpuGpt, GptConfig, Schedule, init};
+use potluck_train::gpt::{CpuGpt, FRESH_WARMUP, GptConfig, Schedule, init};
 use potluck_train::outer::{Outer, OuterParams, OuterRule, Replica};
 use potluck_train::round::{Batches, Part, Round, Update};
 use potluck_train::streak::{SKETCH_BYTES, Streak};
@@ -99,7 +99,13 @@ impl Plan {
 
     /// The schedule of the learning rate.
     pub fn schedule(&self) -> Schedule {
-        Schedule { peak: self.peak, least: 1e-4, warmup: 100, steps: u64::from(self.steps) }
+        Schedule {
+            peak: self.peak,
+            least: 1e-4,
+            warmup: 100,
+            steps: u64::from(self.steps),
+            fresh_warmup: FRESH_WARMUP.into(),
+        }
     }
 
     fn rounds(&self) -> u64 {
@@ -198,7 +204,7 @@ fn together(plan: &Plan, corpus: &Corpus, cores: &Cores, progress: Progress<'_>)
                 starts.extend(order.batch(round, worker, step, plan.sequences)?);
             }
             let batch = corpus.train.batch(&starts, CONTEXT)?;
-            let rate = schedule.at(round * u64::from(plan.inner) + u64::from(step));
+            let rate = schedule.of_run(round * u64::from(plan.inner) + u64::from(step));
             now(engine.step(&batch, rate))?;
             progress(batch.inputs.len() as u64);
         }

@@ -37,12 +37,10 @@ pub(super) fn run(
     let run_file = folder.join("run.toml");
     let path = Value::from(corpus.to_string_lossy().as_ref());
     let warmup = rounds.min(10) * 2;
-    // At 0.003 some rounds of so short a run are unstable: rounding alone then moves an update by percents, and a replay
-    // refuses honest tabs.
     fs::write(
         &run_file,
         format!(
-            "corpus = {path}\nrounds = {rounds}\nvolunteers = {tabs}\n[learning-rate]\npeak = 0.002\nwarmup = {warmup}\n"
+            "corpus = {path}\nrounds = {rounds}\nvolunteers = {tabs}\n[learning-rate]\npeak = 0.003\nwarmup = {warmup}\n"
         ),
     )?;
     println!(

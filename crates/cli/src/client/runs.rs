@@ -35,6 +35,9 @@ pub struct Rate {
     pub least: f64,
     /// Steps of warm-up.
     pub warmup: u32,
+    /// Steps of warm-up whenever AdamW begins anew; the relay's default if missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fresh_warmup: Option<u32>,
 }
 
 /// A model: sizes of a GPT-2, or the name of another.

@@ -1,6 +1,6 @@
 //! Parts of a run file, and how they are written.
 
-use potluck_train::gpt::GptConfig;
+use potluck_train::gpt::{FRESH_WARMUP, GptConfig};
 use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -211,7 +211,7 @@ pub enum CodecName {
 
 /// Inner learning rate.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct LearningRate {
     /// After the warm-up.
     pub peak: f32,
@@ -219,11 +219,13 @@ pub struct LearningRate {
     pub least: f32,
     /// Steps of warm-up.
     pub warmup: u32,
+    /// Steps of warm-up whenever AdamW begins anew, half of a round at most.
+    pub fresh_warmup: u32,
 }
 
 impl Default for LearningRate {
     fn default() -> Self {
-        Self { peak: 2e-3, least: 1e-4, warmup: 100 }
+        Self { peak: 2e-3, least: 1e-4, warmup: 100, fresh_warmup: FRESH_WARMUP }
     }
 }
 

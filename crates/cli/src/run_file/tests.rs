@@ -26,7 +26,7 @@ fn a_corpus_alone_is_a_run_and_the_documented_defaults_are_the_real_ones() {
     for key in ["tokenizer", "model", "steps", "rounds", "volunteers", "batch", "blocks", "seed", "codec"] {
         assert!(table.contains_key(key), "{key}");
     }
-    for (part, keys) in [("learning-rate", 3), ("outer", 2), ("audit", 4), ("aggregation", 3)] {
+    for (part, keys) in [("learning-rate", 4), ("outer", 2), ("audit", 4), ("aggregation", 3)] {
         assert_eq!(table[part].as_table().unwrap().len(), keys, "{part}");
     }
 }

@@ -12,14 +12,14 @@ use crate::progress::Progress;
 use crate::runs::{find, read_bytes, short};
 use potluck_proto::{BlobRef, TokenBlock, TrainTask, UpdateCodec};
 use potluck_rounds::replay::split;
-use potluck_rounds::replay::tolerances;
-use potluck_rounds::{Judgement, Plan, Prepared, Reference, Repeated, TrainInputs, TrainRun, judge, sizes};
-use potluck_train::codec::Codec;
+use potluck_rounds::{
+    Allowed, Judgement, Plan, Prepared, Reference, Repeated, TrainInputs, TrainRun, Way, settle, sizes,
+};
 use potluck_train::data::{Tree, leaf};
 use potluck_train::streak::Streak;
 use potluck_types::BlobHash;
 use potluck_types::limits::MAX_CHECKPOINT_BYTES;
-use potluck_verify::{ReplayVerdict, Tolerances};
+use potluck_verify::{ReplayError, ReplayVerdict, Tolerances};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -77,10 +77,27 @@ pub fn command(args: &ReplayArgs, client: &Client) -> Result<(), CliError> {
     Ok(())
 }
 
+/// Why an update could not be judged.
+enum Unsettled {
+    Command(CliError),
+    Replay(ReplayError),
+}
+
+impl From<CliError> for Unsettled {
+    fn from(error: CliError) -> Self {
+        Self::Command(error)
+    }
+}
+
+impl From<ReplayError> for Unsettled {
+    fn from(cause: ReplayError) -> Self {
+        Self::Replay(cause)
+    }
+}
+
 /// What came of an update's replay.
 struct Outcome {
     judgement: Judgement,
-    codec: Codec,
     names: Vec<String>,
     steps: u32,
 }
@@ -116,7 +133,7 @@ impl Outcome {
     }
 
     fn lines(&self, update: &UpdateRecord) -> String {
-        let Tolerances { whole, tensor, loss, .. } = tolerances(self.codec);
+        let Tolerances { whole, tensor, loss, .. } = self.judgement.allowed.report;
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let audited = if update.audited { ", audited by the relay" } else { "" };
         let backend = if update.backend.is_null() { "unknown".to_owned() } else { text(&update.backend) };
@@ -196,11 +213,13 @@ impl Replayed<'_> {
         self.check(update, &task)?;
         let plan = Plan::of(&task).map_err(|cause| self.contradiction(update, &cause))?;
         let judgement = match self.kept(update, &task)? {
-            Ok(kept) => self.judge(update, &task, &plan, kept)?.0,
-            Err(cause) => Judgement { report: Err(cause), bytes: None },
+            Ok(kept) => self.judge(update, &task, &plan, kept.as_ref())?.0,
+            Err(cause) => {
+                Judgement { report: Err(cause), allowed: Allowed::usual(plan.codec()), bytes: None }
+            }
         };
         let names = plan.model().tensors().into_iter().map(|tensor| tensor.name).collect();
-        Ok(Outcome { judgement, codec: plan.codec(), names, steps: task.steps })
+        Ok(Outcome { judgement, names, steps: task.steps })
     }
 
     /// Takes the worker's inner steps again and compares what they give with what it committed to; with codec S also what
@@ -210,12 +229,15 @@ impl Replayed<'_> {
         update: &UpdateRecord,
         task: &TrainTask,
         plan: &Plan,
-        kept: Option<Arc<Streak>>,
+        kept: Option<&Arc<Streak>>,
     ) -> Result<(Judgement, Option<Arc<Streak>>), CliError> {
-        let repeated = self.repeat(update, task, kept)?;
         let result = self.committed(update, plan.result_bytes())?;
-        let judgement = judge(plan, plan.part(), &repeated, &result);
-        let judgement = judgement.map_err(|cause| self.contradiction(update, &cause))?;
+        let take = |way| Ok(self.repeat(update, task, kept.cloned(), way)?);
+        let settled = settle(plan, plan.part(), &result, take);
+        let (judgement, repeated) = settled.map_err(|failed| match failed {
+            Unsettled::Command(error) => error,
+            Unsettled::Replay(cause) => self.contradiction(update, &cause),
+        })?;
         let after = match (repeated, split(plan, &result)) {
             (Repeated::Sparse(taken), Some(parts)) if judgement.confirmed() => {
                 let kept = Streak::sent(taken, parts.encoded);
@@ -256,7 +278,7 @@ impl Replayed<'_> {
                 return Err(round.contradiction(earlier, "the streak does not lead to the later one"));
             }
             let plan = Plan::of(&before).map_err(|cause| round.contradiction(earlier, &cause))?;
-            let (judgement, after) = round.judge(earlier, &before, &plan, kept.take())?;
+            let (judgement, after) = round.judge(earlier, &before, &plan, kept.take().as_ref())?;
             self.shared = round.shared;
             let Some(after) = after else {
                 let why = judgement
@@ -315,7 +337,7 @@ impl Replayed<'_> {
         let streak = task.streak[..at].to_vec();
         let codec = UpdateCodec::TopK;
         let own = TrainTask { worker: past.worker, codec, streak, blocks, ..template };
-        let repeated = round.repeat(update, &own, kept)?;
+        let repeated = round.repeat(update, &own, kept, Way::Plain)?;
         self.shared = round.shared;
         match repeated {
             Repeated::Sparse(taken) => {
@@ -377,6 +399,7 @@ impl Replayed<'_> {
         update: &UpdateRecord,
         task: &TrainTask,
         kept: Option<Arc<Streak>>,
+        way: Way,
     ) -> Result<Repeated, CliError> {
         let shared = [&task.checkpoint].into_iter().chain(&task.outer_steps);
         let mut shared = shared.map(|blob| self.shared(update, blob)).collect::<Result<Vec<_>, _>>()?;
@@ -389,7 +412,7 @@ impl Replayed<'_> {
             kept,
         };
         let failed = |cause: &dyn ToString| self.contradiction(update, &cause.to_string());
-        let prepared = Prepared::new(task, inputs).map_err(|cause| failed(&cause))?;
+        let prepared = Prepared::new(task, inputs).map_err(|cause| failed(&cause))?.in_way(way);
         let engine = Reference::new(prepared.model()).map_err(|cause| failed(&cause))?;
         let run = ready(TrainRun::start(&prepared, engine));
         let mut run = run.map_err(|cause| failed(&cause))?.map_err(|cause| failed(&cause))?;

@@ -6,6 +6,7 @@ use crate::generate::seed_bytes;
 use crate::run_file::{Aggregation, Audit, CodecName, Outer, RunFile};
 use crate::runs::sizes_of;
 use potluck_train::Model;
+use potluck_train::gpt::FRESH_WARMUP;
 use potluck_types::BlobHash;
 use potluck_types::limits::{MAX_JOB_NAME_CHARS, MAX_SESSIONS};
 use serde_json::{Value, json};
@@ -108,6 +109,7 @@ pub fn new_run(run: &RunFile, model: &Model, name: &str, uploads: Uploads) -> Ne
             peak: decimal(run.learning_rate.peak),
             least: decimal(run.learning_rate.least),
             warmup: run.learning_rate.warmup,
+            fresh_warmup: Some(run.learning_rate.fresh_warmup).filter(|steps| *steps != FRESH_WARMUP),
         },
         codec: codec.to_owned(),
         blocks: run.blocks,

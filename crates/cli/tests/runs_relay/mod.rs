@@ -3,7 +3,7 @@
 use potluck_proto::{
     BlobRef, DataSetSpec, LearningRate, ModelSizes, PastUpdate, TokenBlock, TrainTask, UpdateCodec,
 };
-use potluck_rounds::{Plan, Repeated, again};
+use potluck_rounds::{Plan, Repeated, Way, again};
 use potluck_train::codec::Codec;
 use potluck_train::data::{Characters, DataSet, Order, Tokenizer, split};
 use potluck_train::gpt::{CpuGpt, GptConfig, Schedule, init};
@@ -154,7 +154,9 @@ impl Trained {
                 let plan = Plan::of(&task).unwrap();
                 let anew = || Streak::new(self.replica.parameters().len()).unwrap();
                 let kept = waits.take().filter(|_| !has(Cheat::Forgot)).unwrap_or_else(anew);
-                let taken = again(&plan, plan.part(), &kept, self.replica.parameters(), &self.data).unwrap();
+                let taken =
+                    again(&plan, plan.part(), &kept, self.replica.parameters(), &self.data, Way::Plain)
+                        .unwrap();
                 if round == 0 {
                     waits = Some(Streak::unsent(taken).unwrap());
                 } else {
@@ -231,7 +233,13 @@ impl Trained {
             steps_before: round * u64::from(STEPS),
             sequences: SEQUENCES,
             length: length as u32,
-            rate: LearningRate { peak_nano: 2_000_000, least_nano: 100_000, warmup: 2, steps: 6 },
+            rate: LearningRate {
+                peak_nano: 2_000_000,
+                least_nano: 100_000,
+                warmup: 2,
+                steps: 6,
+                fresh_warmup: 1,
+            },
             seed: [9; 32],
             blocks_dealt: 2,
             codec: UpdateCodec::Int4,
@@ -256,7 +264,7 @@ impl Trained {
             steps: task.steps,
             steps_before: task.steps_before,
             sequences: task.sequences as usize,
-            schedule: Schedule { peak: 2e-3, least: 1e-4, warmup: 2, steps: 6 },
+            schedule: Schedule { peak: 2e-3, least: 1e-4, warmup: 2, steps: 6, fresh_warmup: 1 },
         };
         let mut engine = CpuGpt::new(self.config).unwrap();
         let mut update = now(async {

@@ -3,6 +3,7 @@
 pub use super::manifest::{ManifestInfo, NewManifest, NewPart, PartInfo};
 
 use potluck_proto::{ModelSizes, ModelSpec};
+use potluck_train::gpt::FRESH_WARMUP;
 use potluck_types::BlobHash;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -92,6 +93,19 @@ pub struct Rate {
     pub least: f64,
     /// Steps of warm-up.
     pub warmup: u32,
+    /// Steps of warm-up whenever AdamW begins anew, half of a round at most; 2 if missing.
+    #[serde(default = "fresh_warmup", skip_serializing_if = "is_usual")]
+    pub fresh_warmup: u32,
+}
+
+fn fresh_warmup() -> u32 {
+    FRESH_WARMUP
+}
+
+/// What is usual is not written, so that a request's text, and so its hash, stays what it was.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_usual(fresh_warmup: &u32) -> bool {
+    *fresh_warmup == FRESH_WARMUP
 }
 
 /// Whose updates are replayed: `default`, `all` or `none`, or rates.

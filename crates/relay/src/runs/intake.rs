@@ -273,6 +273,7 @@ fn draft(new: &NewRun) -> Result<Draft, ApiError> {
                 least_nano: nano(rate.least),
                 warmup: rate.warmup,
                 steps,
+                fresh_warmup: rate.fresh_warmup,
             },
             seed: id("the seed", &new.seed)?.0,
             blocks_dealt: new.blocks,

@@ -27,9 +27,10 @@ use api::RoundInfo;
 pub use intake::{RunStart, run_start};
 use potluck_governance::Refused;
 use potluck_proto::{BlobRef, RejectReason};
-use potluck_rounds::{Auditor, Closed, Fault, Host, Submitted, named};
+use potluck_rounds::{AuditError, Auditor, Closed, Fault, Host, Submitted, named};
 use potluck_schedule::{AcceptedUpdate, CheckUpdate, Input, PauseReason, RunInput, RunOutput, UpdateVerdict};
 use potluck_types::{BlobHash, JobId};
+use potluck_verify::ReplayError;
 use serde_json::json;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -296,9 +297,9 @@ impl Runs {
         let check = Arc::new(check);
         let judged = blocking({
             let check = Arc::clone(&check);
-            move || judge(&check, &auditor)
+            move || Ok(judge(&check, &auditor))
         });
-        match judged.await {
+        match judged.await.unwrap_or_else(|error| Err(Unchecked::Check(error))) {
             Ok(None) => UpdateVerdict::Right,
             Ok(Some((reason, fault))) => {
                 tracing::info!(run = %check.run, round = check.round, volunteer = ?check.volunteer, fault, "update refused");
@@ -318,7 +319,13 @@ impl Runs {
                 }
                 UpdateVerdict::Wrong(reason)
             }
-            Err(error) => {
+            Err(Unchecked::Run(cause)) => {
+                // It would be the same for whoever takes these steps again.
+                let reason = format!("an update of round {} cannot be judged: {cause}", check.round);
+                self.tell(RunInput::Failed { run: check.run, round: check.round, reason }).await;
+                UpdateVerdict::Undecided
+            }
+            Err(Unchecked::Check(error)) => {
                 tracing::error!(error, run = %check.run, "an update could not be checked");
                 UpdateVerdict::Undecided
             }
@@ -512,6 +519,23 @@ impl Runs {
     }
 }
 
+/// Why nobody knows whether an update is right.
+enum Unchecked {
+    /// The run's own steps cannot be replayed, or not so that anybody could be judged.
+    Run(ReplayError),
+    /// This check.
+    Check(Failure),
+}
+
+impl From<AuditError> for Unchecked {
+    fn from(error: AuditError) -> Self {
+        match error {
+            AuditError::Replay(cause) => Self::Run(cause),
+            error => Self::Check(error.to_string()),
+        }
+    }
+}
+
 /// An update as it is recorded.
 fn row(update: &AcceptedUpdate, verdict: String) -> UpdateRow {
     let accepted = verdict == ACCEPTED;
@@ -528,7 +552,7 @@ fn row(update: &AcceptedUpdate, verdict: String) -> UpdateRow {
 }
 
 /// Hash, then what is checked of every update, then the replay if it was drawn. `None` if nothing is wrong.
-fn judge(check: &CheckUpdate, auditor: &Auditor) -> Result<Option<(RejectReason, String)>, Failure> {
+fn judge(check: &CheckUpdate, auditor: &Auditor) -> Result<Option<(RejectReason, String)>, Unchecked> {
     if BlobHash::of(&check.result) != check.claim.hash {
         return Ok(Some((RejectReason::WrongHash, "the bytes do not have the committed hash".to_owned())));
     }
@@ -536,10 +560,9 @@ fn judge(check: &CheckUpdate, auditor: &Auditor) -> Result<Option<(RejectReason,
         Fault::Length { .. } => RejectReason::WrongLength,
         _ => RejectReason::WrongUpdate,
     };
-    let failed = |error: potluck_rounds::AuditError| error.to_string();
-    let mut fault = auditor.check(&check.task, &check.result).map_err(failed)?.err();
+    let mut fault = auditor.check(&check.task, &check.result)?.err();
     if fault.is_none() && check.audit {
-        fault = auditor.replay(&check.task, &check.result).map_err(failed)?.fault();
+        fault = auditor.replay(&check.task, &check.result)?.fault();
     }
     Ok(fault.map(|fault| (reason(&fault), fault.to_string())))
 }

@@ -1,6 +1,7 @@
 //! Workers of codec S: what they keep is found again from public data, and what they send is right or refuted.
 
 use super::{STEPS, STREAK, World, submitted};
+use crate::allowed::Way;
 use crate::audit::{AuditError, Auditor, Fault};
 use crate::host::Submitted;
 use crate::replay::again;
@@ -120,7 +121,8 @@ fn another_device_s_rounding_passes_along_a_whole_streak() {
         let kept = crew.kept[0].as_deref().cloned();
         let kept = kept.unwrap_or_else(|| Streak::new(plan.parameters()).unwrap());
         let data = Arc::clone(&crew.world.host.data().train);
-        let mut taken = again(&plan, plan.part(), &kept, crew.world.host.parameters(), &*data).unwrap();
+        let mut taken =
+            again(&plan, plan.part(), &kept, crew.world.host.parameters(), &*data, Way::Plain).unwrap();
         drift(&mut taken);
         done[0] = plan.result(Repeated::Sparse(taken)).unwrap();
         if round == 5 {
@@ -169,7 +171,8 @@ fn each_cheat_of_codec_s_is_found_also_rounds_later() {
     // Arithmetic that keeps eight bits: the sketch tells, whatever is sent.
     let data = Arc::clone(&crew.world.host.data().train);
     let kept = crew.kept[0].as_deref().unwrap();
-    let mut taken = again(&plan, plan.part(), kept, crew.world.host.parameters(), &*data).unwrap();
+    let mut taken =
+        again(&plan, plan.part(), kept, crew.world.host.parameters(), &*data, Way::Plain).unwrap();
     for (value, sum) in taken.update.delta.iter_mut().zip(&mut taken.sum) {
         let coarse = f32::from_bits(value.to_bits() & 0xffff_0000);
         *sum += coarse - *value;

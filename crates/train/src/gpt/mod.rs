@@ -18,7 +18,7 @@ pub use gpu::{GpuGpt, GpuGptOptions, KernelShape, Pipelines};
 pub(crate) use init::draw;
 pub use init::init;
 pub use layout::{BlockTensors, Kind, Layout, Tensor};
-pub use schedule::Schedule;
+pub use schedule::{FRESH_WARMUP, Schedule};
 
 use crate::TrainError;
 

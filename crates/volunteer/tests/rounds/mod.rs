@@ -89,7 +89,13 @@ pub(crate) fn example(config: GptConfig, tokens: u32, rounds: u64, worker: u32) 
         steps_before: rounds * u64::from(STEPS),
         sequences: SEQUENCES,
         length,
-        rate: LearningRate { peak_nano: 2_000_000, least_nano: 100_000, warmup: 2, steps: 40 },
+        rate: LearningRate {
+            peak_nano: 2_000_000,
+            least_nano: 100_000,
+            warmup: 2,
+            steps: 40,
+            fresh_warmup: 2,
+        },
         seed: SEED,
         blocks_dealt: BLOCKS_DEALT,
         codec: UpdateCodec::Int4,
@@ -121,7 +127,7 @@ impl Example {
     pub(crate) fn result(&self) -> Vec<u8> {
         let TrainTask { round, worker, steps, steps_before, sequences, .. } = self.task;
         let order = Order::new(SEED, self.data.spec(), self.config.context, BLOCKS_DEALT).expect("an order");
-        let schedule = Schedule { peak: 2e-3, least: 1e-4, warmup: 2, steps: 40 };
+        let schedule = Schedule { peak: 2e-3, least: 1e-4, warmup: 2, steps: 40, fresh_warmup: 2 };
         let sequences = sequences as usize;
         let part = Part { order, round, worker, steps, steps_before, sequences, schedule };
         let mut engine = CpuGpt::new(self.config).expect("a model");

@@ -12,7 +12,7 @@ use super::run::{Progress, fresh, mean, order, train, validate};
 use super::{Corpus, seed};
 use anyhow::{Result, anyhow, bail};
 use potluck_train::codec::Codec;
-use potluck_train::gpt::{CpuGpt, GptConfig, Layout, Schedule, Tensor};
+use potluck_train::gpt::{CpuGpt, FRESH_WARMUP, GptConfig, Layout, Schedule, Tensor};
 use potluck_train::outer::{Outer, OuterParams, OuterRule};
 use potluck_train::round::{Part, Update};
 use potluck_types::BlobHash;
@@ -177,7 +177,13 @@ impl<'a> Stage<'a> {
             steps: TRAINED,
             steps_before: 0,
             sequences: SEQUENCES,
-            schedule: Schedule { peak: 2e-3, least: 1e-4, warmup: 100, steps },
+            schedule: Schedule {
+                peak: 2e-3,
+                least: 1e-4,
+                warmup: 100,
+                steps,
+                fresh_warmup: FRESH_WARMUP.into(),
+            },
         };
         let fresh = fresh(&config, number);
         let trained = train(part, &fresh, &mut CpuGpt::new(config)?, &corpus.train)?;

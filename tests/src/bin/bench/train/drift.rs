@@ -1,7 +1,7 @@
 //! `drift`: what a replay finds between honest runs that add up in another order or on another device, and between them
 //! and cheats.
 
-use super::Options;
+use super::{Options, bar};
 use crate::artifacts;
 use crate::contest::{Session, pages};
 use crate::row::{Goal, Report, Row};
@@ -10,13 +10,19 @@ use anyhow::{Context, Result};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use potluck_kernels::{Gpu, GpuOptions};
+use potluck_tests::train::Corpus;
 use potluck_tests::train::drift::{Drift, Stage, measure};
+use potluck_tests::train::early::{self, Setting, early};
 use potluck_train::gpt::{GpuGpt, GpuGptOptions};
 use potluck_train::round::{Part, Round, Update};
 use potluck_verify::Tolerances;
 use potluck_volunteer::trainer::kernel_shape;
 use serde_json::{Value, json};
 
+/// Peaks of the learning rate in billionths, and steps of warm-up whenever AdamW begins anew, of the first rounds measured.
+const EARLY: [(u32, u32); 4] = [(2_000_000, 0), (2_000_000, 2), (3_000_000, 0), (3_000_000, 2)];
+/// Runs of each.
+const EARLY_SEEDS: u64 = 16;
 /// Inner steps of the rounds that are measured.
 const INNER: [u32; 3] = [5, 10, 20];
 
@@ -35,6 +41,7 @@ pub(crate) fn run(report: &mut Report, options: &Options) -> Result<()> {
     if options.quick {
         return Ok(());
     }
+    first_rounds(report, &corpus)?;
     let runtime = crate::runtime()?;
     runtime.block_on(gpu(report, &mut stage))?;
     runtime.block_on(browser(report, &mut stage))
@@ -50,6 +57,32 @@ fn row(report: &mut Report, drift: &Drift, inner: u32) {
     );
     let row = Row::new(format!("drift.{}.h{inner}", drift.name), drift.whole, "of the update");
     report.row(row.digits(7).with_peer(peer).goal(goal));
+}
+
+/// The first rounds of short runs: what the learning rate makes of rounding, and what an audit makes of that.
+fn first_rounds(report: &mut Report, corpus: &Corpus) -> Result<()> {
+    report.note(&format!(
+        "first rounds: {EARLY_SEEDS} runs a setting, {} rounds of 10 steps, {} workers, each by two other devices",
+        early::ROUNDS,
+        early::WORKERS
+    ));
+    for (peak_nano, fresh_warmup) in EARLY {
+        let bar = bar("first rounds", EARLY_SEEDS * early::ROUNDS, "rounds");
+        let setting = Setting { peak_nano, fresh_warmup };
+        let found = early(corpus, setting, EARLY_SEEDS, &|rounds| bar.inc(rounds))?;
+        bar.finish_and_clear();
+        let name = format!("drift.early.p{}.w{fresh_warmup}", peak_nano / 1_000_000);
+        let updates = found.deviations.len() as f64;
+        let [middle, most, greatest] = [0.5, 0.99, 1.0].map(|share| found.quantile(share));
+        let figures = format!("99 % within {most:.1e}, greatest {greatest:.1e}, loss {:.4}", found.loss);
+        report
+            .row(Row::new(format!("{name}.deviation"), middle, "of the update").digits(7).with_peer(figures));
+        let once =
+            format!("of {updates}, {} by one replay; {} not judged", found.refuted_once, found.unjudged);
+        let refuted = Row::new(format!("{name}.refuted"), f64::from(found.refuted), "honest updates");
+        report.row(refuted.digits(0).with_peer(once).goal(Goal::ValueAtMost(0.0)));
+    }
+    Ok(())
 }
 
 /// This machine's GPU, or what stands in for one.
@@ -110,7 +143,7 @@ async fn in_tab(stage: &Stage<'_>, session: &Session, backend: &str, part: Part)
     for step in 0..part.steps {
         let starts = part.order.batch(part.round, part.worker, step, part.sequences)?;
         let batch = stage.data().batch(&starts, part.order.length())?;
-        let rate = part.schedule.at(part.steps_before + u64::from(step));
+        let rate = part.rate(step, step.into());
         batches.push(json!({ "inputs": batch.inputs, "targets": batch.targets, "rate": rate }));
     }
     let start: Vec<u8> = stage.start().iter().flat_map(|value| value.to_le_bytes()).collect();
