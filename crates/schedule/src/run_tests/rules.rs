@@ -48,6 +48,33 @@ fn a_pause_gives_the_round_up_and_a_failure_pauses() {
 }
 
 #[test]
+fn a_round_in_which_nobody_can_be_judged_pauses_the_run_and_blames_nobody() {
+    let spec = spec(3);
+    let mut world = World::with(&spec, 3);
+    for (session, lease) in world.deal(&[1, 2, 3]) {
+        world.deliver(session, &lease);
+    }
+    let checks = world.checks();
+    assert_eq!(checks.len(), 3);
+    world.checked(checks[0].ticket, UpdateVerdict::Right);
+    world.run(RunInput::Failed { run: RUN, round: 0, reason: "unstable".into() });
+    assert_eq!(world.paused(), Some(PauseReason::Failed("unstable".into())));
+    // What the other checks find comes too late to count.
+    world.checked(checks[1].ticket, UpdateVerdict::Undecided);
+    world.checked(checks[2].ticket, UpdateVerdict::Wrong(RejectReason::WrongUpdate));
+    assert_eq!([1, 2, 3].map(|session| world.verdict(session)), [Some(Outcome::Superseded); 3]);
+    assert_eq!(world.relay.totals().result_bytes, 0);
+
+    world.run(RunInput::Resumed { run: RUN });
+    assert_eq!(world.prepare(&spec), Some(0));
+    for (session, lease) in world.deal(&[1, 2, 3]) {
+        world.deliver(session, &lease);
+    }
+    world.all_right();
+    assert_eq!(world.closing().map(|(round, updates)| (round, updates.len())), Some((0, 3)));
+}
+
+#[test]
 fn a_round_that_a_pause_kept_from_closing_is_repeated() {
     let spec = spec(3);
     let mut world = World::with(&spec, 3);
