@@ -59,8 +59,8 @@ impl Allowed {
         let mut allowed = Self::usual(codec);
         let widen = |tolerance: &mut f64, seen: f64| *tolerance = tolerance.max(MARGIN * seen);
         for (at, one) in replays.iter().enumerate() {
-            // What an honest device would have sent, judged as what it did send is. A replay that codecs cannot carry, or
-            // that is not finite, says nothing of the others.
+            // What an honest device would have sent, judged as what was sent is. A replay that the codec cannot carry says
+            // nothing of the others.
             let Ok(sent) = codec.encode(one.encoded()) else { continue };
             for other in
                 replays.iter().enumerate().filter_map(|(place, other)| (place != at).then_some(other))
@@ -173,7 +173,8 @@ pub fn settle<E: From<ReplayError>>(
         let judgement = judge(plan, part, &repeated, result, &allowed)?;
         if judgement.confirmed() {
             if allowed.too_wide() {
-                return Err(ReplayError::Unstable { whole: allowed.report.whole / MARGIN }.into());
+                let [whole, tensor] = [allowed.report.whole, allowed.report.tensor].map(|most| most / MARGIN);
+                return Err(ReplayError::Unstable { whole, tensor }.into());
             }
             return Ok((judgement, repeated));
         }

@@ -19,6 +19,18 @@ pub const fn config(sizes: &ModelSizes) -> GptConfig {
     }
 }
 
+/// The same the other way round. Checked sizes fit.
+pub const fn of_config(config: &GptConfig) -> ModelSizes {
+    ModelSizes {
+        vocabulary: config.vocabulary as u32,
+        context: config.context as u32,
+        layers: config.layers as u32,
+        heads: config.heads as u32,
+        width: config.width as u32,
+        bias: config.bias,
+    }
+}
+
 /// The model. Its sizes are not checked.
 pub const fn model(spec: &ModelSpec) -> Model {
     match spec {

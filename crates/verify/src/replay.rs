@@ -136,12 +136,14 @@ pub enum ReplayError {
     NotFinite,
     /// Honest replays are so far apart that no cheat can be told from them.
     #[error(
-        "rounding alone moves an update of this round by up to {whole:.0e} of its norm, so nobody can be judged: the \
-         learning rate is too high for steps so early; take a lower peak or a longer fresh-warmup"
+        "rounding alone moves an update of this round by up to {whole:.0e} of its norm, and a tensor by {tensor:.0e}, so \
+         nobody can be judged: begin the run again with a lower peak of the learning rate, or a longer fresh-warmup"
     )]
     Unstable {
         /// How far the replays were apart, relative to the update's norm.
         whole: f64,
+        /// The same of a tensor.
+        tensor: f64,
     },
 }
 

@@ -9,10 +9,10 @@ use super::drift::{Renaming, Reversed};
 use super::run::{fresh, train, validate};
 use super::{Corpus, Progress, seed};
 use anyhow::{Context as _, Result, anyhow};
-use potluck_proto::{LearningRate, ModelSizes, TrainTask, UpdateCodec};
+use potluck_proto::{LearningRate, TrainTask, UpdateCodec};
 use potluck_rounds::allowed::Allowed;
 use potluck_rounds::replay::judge;
-use potluck_rounds::{AuditError, Data, Host, Plan, Repeated, Submitted, Terms, Way, repeat, settle};
+use potluck_rounds::{AuditError, Data, Host, Plan, Repeated, Submitted, Terms, Way, repeat, settle, sizes};
 use potluck_train::data::{BLOCKS_PER_ROUND, DataSet};
 use potluck_train::gpt::{CpuGpt, GptConfig};
 use potluck_train::outer::OuterParams;
@@ -181,15 +181,7 @@ fn deviation(claimed: &Update, replayed: &Update) -> f64 {
 
 fn terms(config: &GptConfig, setting: Setting, number: u64) -> Terms {
     Terms {
-        model: ModelSizes {
-            vocabulary: config.vocabulary as u32,
-            context: config.context as u32,
-            layers: config.layers as u32,
-            heads: config.heads as u32,
-            width: config.width as u32,
-            bias: config.bias,
-        }
-        .into(),
+        model: sizes::of_config(config).into(),
         steps: INNER,
         sequences: 8,
         length: CONTEXT as u32,

@@ -14,11 +14,11 @@ use potluck_eval::Evaluation;
 use potluck_eval::card::{About, Results};
 use potluck_eval::plan::{HeldOut, Inputs, Plan as EvalPlan, Settings};
 use potluck_eval::scan::Part as Source;
-use potluck_proto::{LearningRate, ModelSpec, TrainTask, UpdateCodec};
+use potluck_proto::{LearningRate, TrainTask, UpdateCodec};
 use potluck_rounds::derive::Rebuilt;
 use potluck_rounds::{
     Auditor, ClosedRound, Counted, Data, DeriveError, Host, Plan, Repeated, Submitted, Terms, Without,
-    rebuild, repeat,
+    rebuild, repeat, sizes,
 };
 use potluck_train::data::{BLOCK_TOKENS, DataError, DataSet, Order, VALIDATION_SHARE, split};
 use potluck_train::gpt::{CpuGpt, FRESH_WARMUP, GptConfig, Sampling, Schedule, generate};
@@ -320,14 +320,7 @@ impl Poisoning {
             (aggregate.median_from, aggregate.trim_from) = (1, 3);
         }
         Terms {
-            model: ModelSpec::Gpt(potluck_proto::ModelSizes {
-                vocabulary: config.vocabulary as u32,
-                context: config.context as u32,
-                layers: config.layers as u32,
-                heads: config.heads as u32,
-                width: config.width as u32,
-                bias: config.bias,
-            }),
+            model: sizes::of_config(config).into(),
             steps: INNER,
             sequences: SEQUENCES as u32,
             length: CONTEXT as u32,

@@ -20,7 +20,6 @@ use crate::client::Client;
 use crate::client::runs::Model;
 use crate::client::runs::RunInfo;
 use crate::error::CliError;
-use potluck_proto::ModelSizes;
 use potluck_train::gpt::GptConfig;
 use std::io::Read as _;
 use std::time::Duration;
@@ -99,18 +98,6 @@ pub fn config_of(model: &Model) -> Option<GptConfig> {
     match model {
         Model::Gpt(sizes) => Some(potluck_rounds::sizes::config(sizes)),
         Model::Named(_) => None,
-    }
-}
-
-/// The sizes as they travel. Checked sizes fit.
-pub fn sizes_of(config: &GptConfig) -> ModelSizes {
-    ModelSizes {
-        vocabulary: config.vocabulary as u32,
-        context: config.context as u32,
-        layers: config.layers as u32,
-        heads: config.heads as u32,
-        width: config.width as u32,
-        bias: config.bias,
     }
 }
 

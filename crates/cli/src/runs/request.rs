@@ -4,7 +4,7 @@ use crate::client::runs::{self, NamedModel, NewRun, Rate};
 use crate::error::CliError;
 use crate::generate::seed_bytes;
 use crate::run_file::{Aggregation, Audit, CodecName, Outer, RunFile};
-use crate::runs::sizes_of;
+use potluck_rounds::sizes;
 use potluck_train::Model;
 use potluck_train::gpt::FRESH_WARMUP;
 use potluck_types::BlobHash;
@@ -94,7 +94,7 @@ pub fn new_run(run: &RunFile, model: &Model, name: &str, uploads: Uploads) -> Ne
     NewRun {
         name: name.chars().filter(|c| !c.is_control()).take(MAX_JOB_NAME_CHARS).collect(),
         model: match model {
-            Model::Gpt(config) => runs::Model::Gpt(sizes_of(config)),
+            Model::Gpt(config) => runs::Model::Gpt(sizes::of_config(config)),
             Model::Digits => runs::Model::Named(NamedModel::Digits),
         },
         train: uploads.train,

@@ -212,7 +212,7 @@ impl Trained {
     }
 
     fn sizes(&self) -> ModelSizes {
-        potluck_cli::runs::sizes_of(&self.config)
+        potluck_rounds::sizes::of_config(&self.config)
     }
 
     fn task(&mut self, round: u64, worker: u32, checkpoint: BlobRef, outer_steps: &[BlobRef]) -> TrainTask {
