@@ -1,8 +1,8 @@
-//! `tokenizer.json` among a model's files; what it says is read and written in `potluck_relay::runs::tokenizer`.
+//! `tokenizer.json` among a model's files; what it says is read and written in `potluck_model::tokenizer`.
 
 use super::ModelError;
-pub(super) use potluck_relay::runs::tokenizer::to_json;
-use potluck_relay::runs::tokenizer::{self, TokenizerError};
+pub(super) use potluck_model::tokenizer::to_json;
+use potluck_model::tokenizer::{self, TokenizerError};
 use potluck_train::data::Tokenizer;
 use serde_json::{Value, json};
 

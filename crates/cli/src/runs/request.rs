@@ -2,8 +2,8 @@
 
 use crate::client::runs::{self, NamedModel, NewRun, Rate};
 use crate::error::CliError;
-use crate::generate::seed_bytes;
 use crate::run_file::{Aggregation, Audit, CodecName, Outer, RunFile};
+use potluck_model::seed_bytes;
 use potluck_rounds::sizes;
 use potluck_train::Model;
 use potluck_train::gpt::FRESH_WARMUP;

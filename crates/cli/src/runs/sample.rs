@@ -3,8 +3,8 @@
 use crate::client::Client;
 use crate::client::runs::RunInfo;
 use crate::error::CliError;
-use crate::generate::{Characters, Writer, prompt_tokens, seed_bytes};
-use crate::runs::{config_of, export, floats};
+use crate::runs::{config_of, export};
+use potluck_model::{TextWriter, promised, seed_bytes};
 use potluck_train::data::Tokenizer;
 use potluck_train::gpt::Sampling;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, channel, sync_channel};
@@ -99,21 +99,18 @@ fn write(client: &Client, run: &RunInfo, known: &mut Option<Tokenizer>) -> Resul
 
 fn text(client: &Client, run: &RunInfo, tokenizer: &Tokenizer) -> Result<String, CliError> {
     let record = |cause: String| CliError::Record { what: "the model's text".to_owned(), cause };
-    let parameters = floats(&export::parameters(client, run, run.round)?);
-    let prompt = prompt_tokens(tokenizer, "").map_err(|cause| record(cause.to_string()))?;
+    let parameters = export::parameters(client, run, run.round)?;
     let sampling = Sampling { temperature: TEMPERATURE, top_k: 0, seed: seed_bytes(SEED) };
     let config = config_of(&run.model).ok_or_else(|| record("it is no language model".to_owned()))?;
-    let mut writer =
-        Writer::new(config, &parameters, &prompt, sampling).map_err(|cause| record(cause.to_string()))?;
-    let (mut characters, mut text) = (Characters::default(), String::new());
+    let decoder = promised::decoder(config, &parameters).map_err(|cause| record(cause.to_string()))?;
+    let writer = TextWriter::new(decoder, tokenizer.clone(), "", sampling);
+    let mut writer = writer.map_err(|cause| record(cause.to_string()))?;
+    let mut text = String::new();
     for _ in 0..SAMPLE_TOKENS {
         if client.stop().count() > 0 {
             return Err(CliError::Interrupted { job: None });
         }
-        let token = writer.write().map_err(|cause| record(cause.to_string()))?;
-        let bytes = tokenizer.decode_bytes(&[token]).map_err(|cause| record(cause.to_string()))?;
-        text += &characters.push(&bytes);
+        text += &writer.write().map_err(|cause| record(cause.to_string()))?;
     }
-    text += &characters.finish();
-    Ok(text)
+    Ok(text + &writer.finish())
 }

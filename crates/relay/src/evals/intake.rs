@@ -17,12 +17,13 @@ use potluck_eval::scan::Part;
 use potluck_eval::{COPIES, Evaluation, Items};
 use potluck_governance::statement::Target;
 use potluck_governance::{Body, entry};
+use potluck_model::{TextWriter, promised, seed_bytes};
 use potluck_proto::{BlobRef, EvalTask, ModelSpec};
 use potluck_rounds::sizes;
 use potluck_schedule::EvalSpec;
 use potluck_train::Model;
 use potluck_train::data::Tokenizer;
-use potluck_train::gpt::{CpuGpt, GptConfig, Sampling, generate};
+use potluck_train::gpt::{GptConfig, Sampling};
 use potluck_types::limits::{MAX_CHECKPOINT_BYTES, MAX_JOB_NAME_CHARS};
 use potluck_types::{BlobHash, JobId};
 use std::collections::HashMap;
@@ -399,19 +400,21 @@ pub(super) async fn sample(app: &App, row: &CandidateRow, new: NewSample) -> Res
     }
     let run = app.db.run(&row.run).await?.ok_or_else(|| ApiError::not_found("run"))?;
     let (config, tokenizer) = (config_of(&run)?, tokenizer_of(app, &run).await?);
-    let prompt = tokenizer
+    tokenizer
         .encode(&new.prompt)
         .map_err(|error| refused("bad_prompt", error.to_string(), "use characters that the model knows"))?;
     let bytes = app.blobs.get(&row.parameters.hash).await.map_err(ApiError::internal)?;
     let written = tokio::task::spawn_blocking(move || {
-        let values = potluck_eval::parameters(&bytes, &config).map_err(|error| error.to_string())?;
-        let mut model = CpuGpt::new(config).map_err(|error| error.to_string())?;
-        model.take(&values).map_err(|error| error.to_string())?;
-        let mut seed = [0; 32];
-        seed[..8].copy_from_slice(&new.seed.to_le_bytes());
-        let sampling = Sampling { temperature: new.temperature, top_k: 0, seed };
-        let tokens = generate(&mut model, &prompt, new.tokens as usize, &sampling);
-        tokenizer.decode(&tokens.map_err(|error| error.to_string())?).map_err(|error| error.to_string())
+        let decoder = promised::decoder(config, &bytes).map_err(|error| error.to_string())?;
+        drop(bytes);
+        let sampling = Sampling { temperature: new.temperature, top_k: 0, seed: seed_bytes(new.seed) };
+        let writer = TextWriter::new(decoder, tokenizer, &new.prompt, sampling);
+        let mut writer = writer.map_err(|error| error.to_string())?;
+        let mut text = String::new();
+        for _ in 0..new.tokens {
+            text += &writer.write().map_err(|error| error.to_string())?;
+        }
+        Ok::<_, String>(text + &writer.finish())
     });
     written
         .await

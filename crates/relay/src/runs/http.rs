@@ -2,7 +2,7 @@
 //! ended with the submitter's token.
 
 use super::api::{DataSetInfo, NewRun, ParametersInfo, RoundRecord, RunHash, RunInfo, UpdateRecord};
-use super::intake::{self, MAX_TOKENIZER_BYTES, le_bytes};
+use super::intake::{self, le_bytes};
 use super::manifest::ManifestInfo;
 use super::parameters::parameters_after;
 use super::store::{RunRow, RunState};
@@ -15,6 +15,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use potluck_model::MAX_TOKENIZER_BYTES;
 use potluck_rounds::sizes;
 use potluck_schedule::{Input, RunInput, RunPhase};
 use potluck_types::{BlobHash, JobId};
@@ -416,7 +417,7 @@ async fn find(app: &App, id: &JobId) -> Result<RunRow, ApiError> {
     app.db.run(id).await?.ok_or_else(|| not_found("run"))
 }
 
-async fn info(app: &App, row: &RunRow, history: bool) -> Result<RunInfo, ApiError> {
+pub(crate) async fn info(app: &App, row: &RunRow, history: bool) -> Result<RunInfo, ApiError> {
     let progress = match row.state {
         RunState::Running | RunState::Paused => app.core.run_progress(row.id).await?,
         RunState::Done | RunState::Canceled => None,

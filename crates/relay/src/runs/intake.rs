@@ -28,8 +28,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-/// Longest tokenizer.
-pub(crate) const MAX_TOKENIZER_BYTES: usize = 8 << 20;
 /// Most rounds of a run: with one a minute, two years.
 const MAX_ROUNDS: u64 = 1 << 20;
 /// Largest learning rate: what billionths in 32 bits can say, rounded down.

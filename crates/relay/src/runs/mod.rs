@@ -17,7 +17,6 @@ pub(crate) mod manifest;
 pub(crate) mod parameters;
 pub(crate) mod rebuild;
 pub(crate) mod store;
-pub mod tokenizer;
 
 use crate::blobs::Blobs;
 use crate::core::Command;
@@ -25,6 +24,7 @@ use crate::db::Db;
 use crate::log::{Log, LogError};
 use api::RoundInfo;
 pub use intake::{RunStart, run_start};
+pub use potluck_model::tokenizer;
 use potluck_governance::Refused;
 use potluck_proto::{BlobRef, RejectReason};
 use potluck_rounds::{AuditError, Auditor, Closed, Fault, Host, Submitted, named};

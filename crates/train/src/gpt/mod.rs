@@ -4,21 +4,23 @@
 //! Source: Radford et al., Language Models are Unsupervised Multitask Learners, 2019; names as in Hugging Face's GPT-2.
 
 mod cpu;
-mod generate;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 mod init;
 mod layout;
+mod sampling;
 mod schedule;
+mod writer;
 
-pub use cpu::{CpuGpt, MAX_STEP_BYTES, Optimizer};
-pub use generate::{Sampling, generate};
+pub use cpu::{CHUNK, CpuGpt, Decoder, MAX_STEP_BYTES, Optimizer};
 #[cfg(feature = "gpu")]
 pub use gpu::{GpuGpt, GpuGptOptions, KernelShape, Pipelines};
 pub(crate) use init::draw;
 pub use init::init;
 pub use layout::{BlockTensors, Kind, Layout, Tensor};
+pub use sampling::Sampling;
 pub use schedule::{FRESH_WARMUP, Schedule};
+pub use writer::Writer;
 
 use crate::TrainError;
 

@@ -7,6 +7,7 @@
 
 mod adamw;
 mod attention;
+mod decode;
 mod gemm;
 mod head;
 mod lanes;
@@ -19,6 +20,7 @@ mod pointwise;
 mod tests;
 
 pub use adamw::Optimizer;
+pub use decode::{CHUNK, Decoder};
 pub use memory::MAX_STEP_BYTES;
 
 use super::{GptConfig, Layout};

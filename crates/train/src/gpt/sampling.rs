@@ -1,6 +1,5 @@
-//! Text from a model: one token after the other, drawn from the softmax of its logits.
+//! How a token is drawn from the softmax of a model's logits.
 
-use super::CpuGpt;
 use super::cpu::math::exp;
 use crate::TrainError;
 
@@ -129,39 +128,9 @@ impl Sampling {
     }
 }
 
-/// `count` tokens that follow a prompt. Where prompt and output exceed the context, the model sees the last of them.
-///
-/// # Errors
-/// [`TrainError::Batch`] for an empty prompt, [`TrainError::Token`], and [`TrainError::NotFinite`] for a model that
-/// diverged.
-pub fn generate(
-    model: &mut CpuGpt,
-    prompt: &[u32],
-    count: usize,
-    sampling: &Sampling,
-) -> Result<Vec<u32>, TrainError> {
-    let context = model.config().context;
-    let mut seen = prompt[prompt.len().saturating_sub(context)..].to_vec();
-    let mut out = Vec::new();
-    for position in 0..count {
-        let token = sampling.draw(&model.logits(&seen)?, position as u64)?;
-        if seen.len() == context {
-            seen.remove(0);
-        }
-        seen.push(token);
-        out.push(token);
-    }
-    Ok(out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Engine as _;
-    use crate::gpt::{GptConfig, init};
-    use std::future::Future as _;
-    use std::pin::pin;
-    use std::task::{Context, Poll, Waker};
 
     fn sampling(temperature: f32, top_k: usize) -> Sampling {
         Sampling { temperature, top_k, seed: [9; 32] }
@@ -248,24 +217,5 @@ mod tests {
         assert_eq!(sampling(1.0, 0).could_draw(&[1.0, 2.0], 0, 2, 1e-3), Ok(false), "no such token");
         let unclear = Err(TrainError::NotFinite { step: 3 });
         assert_eq!(sampling(1.0, 0).could_draw(&[1.0, f32::NAN], 3, 0, 1e-3), unclear);
-    }
-
-    #[test]
-    fn the_seed_decides_the_text() {
-        let config = GptConfig { vocabulary: 11, context: 6, layers: 2, heads: 2, width: 8, bias: true };
-        let mut model = CpuGpt::new(config).unwrap();
-        let parameters = init(&config, &[1; 32]);
-        let loaded = pin!(model.load(&parameters)).poll(&mut Context::from_waker(Waker::noop()));
-        assert_eq!(loaded, Poll::Ready(Ok(())));
-        let prompt = [1, 2, 3, 4, 5, 6, 7, 8];
-        let mut text = |prompt: &[u32], sampling| generate(&mut model, prompt, 40, &sampling).unwrap();
-        let one = text(&prompt, sampling(1.0, 0));
-        assert_eq!(one.len(), 40);
-        assert_eq!(one, text(&prompt, sampling(1.0, 0)));
-        assert_eq!(one, text(&prompt[2..], sampling(1.0, 0)), "only the context is seen");
-        assert_ne!(one, text(&prompt, Sampling { seed: [8; 32], ..sampling(1.0, 0) }));
-        assert_eq!(text(&prompt, sampling(1.0, 1)), text(&prompt, sampling(0.0, 0)));
-        assert!(matches!(generate(&mut model, &[], 1, &sampling(1.0, 0)), Err(TrainError::Batch { .. })));
-        assert!(matches!(generate(&mut model, &[11], 1, &sampling(1.0, 0)), Err(TrainError::Token { .. })));
     }
 }
