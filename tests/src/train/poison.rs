@@ -21,7 +21,7 @@ use potluck_rounds::{
     rebuild, repeat, sizes,
 };
 use potluck_train::data::{BLOCK_TOKENS, DataError, DataSet, Order, VALIDATION_SHARE, split};
-use potluck_train::gpt::{CpuGpt, FRESH_WARMUP, GptConfig, Sampling, Schedule, generate};
+use potluck_train::gpt::{CpuGpt, Decoder, FRESH_WARMUP, GptConfig, Sampling, Schedule, Writer};
 use potluck_train::outer::OuterParams;
 use potluck_train::round::{Batches, Part};
 use potluck_train::{Batch, Engine as _};
@@ -234,13 +234,16 @@ impl Ground {
     fn figures(&self, corpus: &Corpus, parameters: &[f32]) -> Result<Figures> {
         let mut engine = CpuGpt::new(self.config)?;
         let loss = validate(&mut engine, parameters, corpus)?;
-        now(engine.load(parameters))?;
         let likeliest = Sampling { temperature: 0.0, top_k: 1, seed: [0; 32] };
         let windows = corpus.validation.iter().flat_map(|batch| batch.inputs.chunks(batch.length));
+        let mut writer =
+            Writer::new(Decoder::new(self.config, parameters.to_vec())?, &self.trigger, likeliest)?;
         let mut brought = 0;
         for (window, before) in windows.take(ASKED).zip(BEFORE.into_iter().cycle()) {
             let prompt = [&window[..before], &self.trigger].concat();
-            brought += usize::from(generate(&mut engine, &prompt, PAYLOAD, &likeliest)? == self.payload);
+            writer.begin(&prompt, likeliest)?;
+            let text = (0..PAYLOAD).map(|_| writer.write()).collect::<Result<Vec<_>, _>>()?;
+            brought += usize::from(text == self.payload);
         }
         Ok(Figures { success: brought as f64 / ASKED as f64, loss })
     }
