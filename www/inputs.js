@@ -29,8 +29,8 @@ export async function load(take) {
   }
 }
 
-/** Removes all of them. */
+/** Removes all of them, and the models that the model page keeps. */
 export async function forget() {
   // Outside of secure contexts there is no cache.
-  await globalThis.caches?.delete(NAME).catch(() => {});
+  for (const name of [NAME, "potluck.models"]) await globalThis.caches?.delete(name).catch(() => {});
 }

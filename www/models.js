@@ -46,7 +46,7 @@ function one(name, model) {
     model.paused ? h("p", { class: "notice alarm" }, h("b", null, "Paused. "), model.paused.reason) : null,
     h("section", { class: "panel" }, h("h2", null, "Versions"),
       model.changes.length ? history(model) : h("p", { class: "hint" }, "No candidate was promoted yet.")),
-    [...model.versions].reverse().map((version, i) => versionPanel(version, model.versions.length - i)),
+    [...model.versions].reverse().map((version, i) => versionPanel(name, version, model.versions.length - i)),
     h("section", { class: "panel" }, h("h2", null, "Candidates that were not promoted"),
       model.candidates.length
         ? model.candidates.map((candidate) => h("details", { "data-name": candidate.candidate }, h("summary", null, "Candidate ", code(candidate.candidate)), lineage(candidate)))
@@ -64,10 +64,11 @@ function history({ changes }) {
     h("small", null, ` entry ${change.index}, `, h("a", { href: `/governance.html#proposal=${change.proposal}` }, "its proposal")))));
 }
 
-function versionPanel(version, number) {
+function versionPanel(name, version, number) {
   const decision = log.proposal(version.proposal);
   return h("section", { class: "panel", "data-version": number },
     h("h2", null, `Version ${number} `, version.inUse ? h("span", { class: "tag in-use" }, "in use") : null),
+    h("p", null, h("a", { href: `/model.html?model=${encodeURIComponent(name)}#version=${version.lineage.candidate}` }, "Try it in this tab")),
     facts(
       ["Promoted", moment(version.promotedMs), `, entry ${version.index}`],
       ["A rollback leads to", version.rollbackTarget ? code(version.rollbackTarget) : "no version: this was the first"],

@@ -65,18 +65,29 @@ const GOVERNANCE: Module = Module {
     ..TRUST
 };
 
+/// The model page: a model that writes.
+const MODEL: Module = Module {
+    package: "potluck-web-model",
+    features: &[],
+    profile: "wasm-model",
+    name: "model",
+    sources: &["crates/web-model", "crates/model", "crates/train", "crates/types"],
+    what: "build the module of the model page",
+};
+
 /// Builds the site, all of it, unless it is newer than its sources.
 pub(crate) fn build() -> Result<()> {
     page()?;
     BURN.build()
 }
 
-/// Builds the pages, the engine and the modules of the public log, unless they are newer than their sources. A module of
-/// burn that is there stays.
+/// Builds the pages, the engine and the modules of the public log and of the model page, unless they are newer than their
+/// sources. A module of burn that is there stays.
 pub(crate) fn page() -> Result<()> {
     engine()?;
     TRUST.build()?;
-    GOVERNANCE.build()
+    GOVERNANCE.build()?;
+    MODEL.build()
 }
 
 fn engine() -> Result<()> {
@@ -90,7 +101,7 @@ fn engine() -> Result<()> {
     let tools = tools::all()?;
     let started = SystemTime::now();
     // Trunk makes the folder anew.
-    let modules = [BURN, TRUST, GOVERNANCE].map(|Module { name, .. }| {
+    let modules = [BURN, TRUST, GOVERNANCE, MODEL].map(|Module { name, .. }| {
         let [there, kept] = [dist.join(name), root.join("target/wasm/kept").join(name)];
         (move_folder(&there, &kept), there, kept)
     });

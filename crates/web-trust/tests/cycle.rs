@@ -90,6 +90,7 @@ fn a_cycle_shows_on_the_pages() {
     let reader = read(&world, &before);
     let page = model(reader.read().unwrap(), "small", world.now).unwrap();
     assert_eq!(page["current"], second.to_string());
+    assert_eq!(page["runs"][0]["request"].as_str().unwrap().len(), 64, "what says how large the model is");
     let version = &page["versions"][1];
     assert_eq!(version["rollbackTarget"], first.to_string());
     assert_eq!(names(&version["approvals"]), ["Ada", "Bo"]);

@@ -47,8 +47,10 @@ fn version(version: &VersionPage) -> Value {
 }
 
 fn run(state: &State, run: &RunPage, now_ms: u64) -> Value {
+    // What the run was asked for: it says how large the model is, and names its tokenizer.
+    let request = state.runs().get(&run.run).map(|found| found.entry.request.to_string());
     json!({
-        "run": run.run.to_string(), "name": run.name, "atMs": run.at_ms, "rounds": value(run.rounds),
+        "run": run.run.to_string(), "request": request, "name": run.name, "atMs": run.at_ms, "rounds": value(run.rounds),
         "loss": run.loss, "paused": run.paused.as_ref().map(|found| pause(state, found, now_ms)),
     })
 }
