@@ -16,9 +16,11 @@ export class Session {
 
   /**
    * Starts the engine. Call it from a trusted click only.
-   * @param {{key: ?string, log: ?object, onView: (view: object) => void, onEnd: (why: {failed?: string, expired?: boolean}) => void}} options
+   * @param {{key: ?string, log: ?object, origin?: string, textVersion?: number, remember?: boolean,
+   *   onView: (view: object) => void, onEnd: (why: {failed?: string, expired?: boolean}) => void}} options
+   *   `origin` is where the person agreed, `textVersion` to what, `remember` whether inputs are kept: as long as the name is.
    */
-  constructor({ key, log, onView, onEnd }) {
+  constructor({ key, log, origin = location.origin, textVersion = TEXT_VERSION, remember = true, onView, onEnd }) {
     this.onView = onView;
     this.onEnd = onEnd;
     this.#worker = new Worker(new URL("worker.js", import.meta.url), { type: "module", name: "potluck" });
@@ -28,11 +30,10 @@ export class Session {
     });
     this.#post({
       url: new URL("/api/v1/volunteer", location.origin.replace(/^http/, "ws")).href,
-      origin: location.origin,
-      textVersion: TEXT_VERSION,
+      origin,
+      textVersion,
       key: key ?? undefined,
-      // Inputs are kept as long as the name is, or not at all.
-      remember: key !== null,
+      remember: remember && key !== null,
       // The key that has to have signed whatever the relay says is in its log.
       log,
     });

@@ -3,6 +3,8 @@
 
 pub mod council;
 pub mod firefox;
+pub mod frame;
+pub mod host;
 pub mod netns;
 pub mod npy;
 pub mod process;
@@ -233,9 +235,18 @@ impl TestRelay {
     /// # Panics
     /// It does not start.
     pub fn start_with(log: LogConfig) -> Self {
+        Self::start_configured(|config| config.log = log)
+    }
+
+    /// Starts a relay with any settings but its address and its data. They hold until it is restarted.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn start_configured(change: impl FnOnce(&mut Config)) -> Self {
         let data = tempfile::tempdir().expect("a temporary folder");
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
-        let config = Config { log, ..config(([127, 0, 0, 1], 0).into(), &data) };
+        let mut config = config(([127, 0, 0, 1], 0).into(), &data);
+        change(&mut config);
         let running = runtime.block_on(potluck_relay::start(config)).expect("the relay starts");
         let token = std::fs::read_to_string(&running.token_path).expect("a token file");
         let api = Api::new(&running.url(), &token);

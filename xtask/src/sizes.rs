@@ -13,6 +13,10 @@ const PAGE_GOAL: usize = 60_000;
 const TRUST_GOAL: usize = 120_000;
 /// Budget of the pages about the log, all of them, in bytes: scripts, texts and styles of their own.
 const LOG_PAGES_GOAL: usize = 40_000;
+/// Budget of the widget's loader, which other sites load, in bytes.
+const LOADER_GOAL: usize = 5_000;
+/// Budget of the widget's frame before consent, in bytes.
+const FRAME_GOAL: usize = 25_000;
 /// Budget of the module that these pages derive everything with, in bytes.
 const GOVERNANCE_GOAL: usize = 350_000;
 
@@ -41,6 +45,10 @@ const LOG_PAGES: [&str; 14] = [
     "receipts.js",
     "sample.js",
 ];
+/// What the widget's frame is made of before consent.
+const FRAME: [&str; 4] = ["widget-guard.js", "widget.css", "widget.html", "widget.js"];
+/// The page for those who run a site, and what the widget's frame loads after consent beside what the donate page has.
+const FOR_SITES: [&str; 5] = ["embed-check.js", "embed-page.js", "embed.css", "embed.html", "widget-run.js"];
 /// What the donate page loads after consent.
 const AFTER_CONSENT: [&str; 2] = ["worker.js", "prove.js"];
 
@@ -52,6 +60,8 @@ enum Part {
     Engine,
     Trust,
     LogPages,
+    Loader,
+    Frame,
     Governance,
     /// Small, or fetched by few.
     Other,
@@ -65,6 +75,9 @@ fn part(path: &str) -> Part {
         ("governance", "wasm" | "js") => Part::Governance,
         ("", "wasm") => Part::Engine,
         ("", _) if LOG_PAGES.contains(&name) => Part::LogPages,
+        ("", _) if name == "embed.js" => Part::Loader,
+        ("", _) if FRAME.contains(&name) => Part::Frame,
+        ("", _) if FOR_SITES.contains(&name) => Part::Other,
         ("", "html" | "css" | "js" | "svg")
             if !AFTER_CONSENT.contains(&name) && !name.starts_with("potluck-web") =>
         {
@@ -94,6 +107,8 @@ pub(crate) fn run(as_json: bool) -> Result<bool> {
         ("log in a tab that lends", of(Part::Trust), TRUST_GOAL),
         ("pages about the log", of(Part::LogPages), LOG_PAGES_GOAL),
         ("log in these pages", of(Part::Governance), GOVERNANCE_GOAL),
+        ("widget's loader", of(Part::Loader), LOADER_GOAL),
+        ("widget's frame before consent", of(Part::Frame), FRAME_GOAL),
     ];
     let mut all_met = true;
     if !as_json {

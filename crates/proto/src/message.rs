@@ -93,7 +93,7 @@ pub struct Welcome {
 pub struct Consent {
     /// The version of the text that was agreed to.
     pub text_version: u16,
-    /// Where it was agreed: the page's origin, or `native`.
+    /// Where it was agreed: the page's origin, `native`, or `embed:` and the origin of the site that shows the relay's frame.
     #[serde(with = "bytes_as::text")]
     pub origin: String,
     /// How much was lent.
@@ -585,7 +585,7 @@ pub enum RefusalCode {
     Limit,
     /// The relay is full: come back later.
     Full,
-    /// Too many results were rejected.
+    /// Too many results were rejected, or the site on which the person agreed may not show the relay's widget.
     NotTrusted,
     /// The session was silent for too long, or did not say hello.
     TimedOut,

@@ -312,4 +312,34 @@ pub struct WellKnown {
     pub max_consent_s: u64,
     /// Largest matrix, in bytes.
     pub max_matrix_bytes: u64,
+    /// Where to complain about a site that abuses the widget.
+    pub abuse: String,
+    /// The widget on other sites.
+    pub embed: EmbedInfo,
+}
+
+/// What came of the widget on a site.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Embedded {
+    /// The site.
+    pub origin: String,
+    /// Results of its visitors that were verified.
+    pub accepted: u64,
+}
+
+/// The widget on other sites: its loader, and what the operator allows.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct EmbedInfo {
+    /// Whether other sites may show it.
+    pub enabled: bool,
+    /// Origins of the sites that may; empty: all that are not denied.
+    pub allow: Vec<String>,
+    /// The most that visitors may lend there.
+    pub max_preset: String,
+    /// The loader at its evergreen address.
+    pub script: Option<String>,
+    /// The same at an address that never changes, and never is another script.
+    pub versioned: Option<String>,
+    /// For the attribute `integrity` of a script element with that address.
+    pub integrity: Option<String>,
 }

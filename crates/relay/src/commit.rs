@@ -3,6 +3,7 @@
 use crate::blobs::Blobs;
 use crate::core::Command;
 use crate::db::Db;
+use crate::embed::store::Counts;
 use crate::log::Log;
 use futures_util::future::join_all;
 use potluck_schedule::{AcceptedTile, Input, Ticket};
@@ -23,6 +24,8 @@ pub(crate) struct ToCommit {
     pub(crate) tile: AcceptedTile,
     pub(crate) result: Arc<Vec<u8>>,
     pub(crate) check_us: u64,
+    /// The site for which it counts.
+    pub(crate) site: Option<Arc<str>>,
 }
 
 /// Bytes of a result without a copy.
@@ -85,13 +88,19 @@ async fn run(
             blobs.put_durable(&item.tile.result.hash, bytes)
         });
         let on_disk = join_all(puts).await;
+        let mut sites = Counts::new();
+        for (item, _) in batch.iter().zip(&on_disk).filter(|(_, put)| put.is_ok()) {
+            if let Some(site) = &item.site {
+                *sites.entry(Arc::clone(site)).or_default() += 1;
+            }
+        }
         let (tickets, tiles): (Vec<_>, Vec<_>) = batch
             .into_iter()
             .zip(on_disk)
             .map(|(item, put)| (item.ticket, put.map(|()| (item.tile, item.check_us))))
             .unzip();
         let good: Vec<_> = tiles.iter().filter_map(|tile| tile.as_ref().ok().cloned()).collect();
-        let committed = db.accept(&log, &good).await;
+        let committed = db.accept(&log, &good, &sites).await;
         for (ticket, tile) in tickets.into_iter().zip(tiles) {
             let failure = tile.err().map(|error| error.to_string());
             let failure = failure.or_else(|| committed.as_ref().err().map(ToString::to_string));

@@ -1,5 +1,6 @@
 //! `potluck.toml`: what an operator may set. Flags and environment variables come on top (crate `cli`).
 
+use crate::embed::{EmbedConfig, EmbedMistake};
 use crate::turn::{TurnConfig, TurnConfigError};
 use potluck_ledger::{Policy, PolicyError, VerifierKey};
 use serde::Deserialize;
@@ -25,6 +26,8 @@ pub struct Config {
     pub log: LogConfig,
     /// STUN and TURN servers of volunteers' links.
     pub turn: Option<TurnConfig>,
+    /// The widget on other sites.
+    pub embeds: EmbedConfig,
 }
 
 impl Default for Config {
@@ -37,6 +40,7 @@ impl Default for Config {
             behind_proxy: false,
             log: LogConfig::default(),
             turn: None,
+            embeds: EmbedConfig::default(),
         }
     }
 }
@@ -100,6 +104,14 @@ pub enum ConfigError {
         /// What is wrong.
         mistake: TurnConfigError,
     },
+    /// `[embeds]` cannot be used.
+    #[error("{path}: {mistake}")]
+    Embeds {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        mistake: EmbedMistake,
+    },
 }
 
 impl Config {
@@ -114,6 +126,8 @@ impl Config {
             .map_err(|error| ConfigError::Parse { path: path.to_owned(), message: error.to_string() })?;
         let checked = config.turn.as_ref().map_or(Ok(()), TurnConfig::check);
         checked.map_err(|mistake| ConfigError::Turn { path: path.to_owned(), mistake })?;
+        let checked = config.embeds.check();
+        checked.map_err(|mistake| ConfigError::Embeds { path: path.to_owned(), mistake })?;
         Ok(config)
     }
 }
@@ -160,7 +174,9 @@ mod tests {
             section.split("```toml").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
         let config = parse(&blocks.concat()).unwrap();
         let turn = config.turn.clone().unwrap();
-        assert_eq!((blocks.len(), config.listen, turn.servers.len()), (2, Config::default().listen, 1));
+        assert_eq!((blocks.len(), config.listen, turn.servers.len()), (3, Config::default().listen, 1));
+        let embeds = config.embeds;
+        assert_eq!((embeds.enabled, embeds.max_preset), (true, EmbedConfig::default().max_preset));
         let usual = TurnConfig { listen: turn.listen, public_ip: turn.public_ip, ..TurnConfig::default() };
         assert_eq!(TurnConfig { servers: Vec::new(), ..turn }, usual);
     }

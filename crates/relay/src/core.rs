@@ -323,9 +323,9 @@ impl Task {
             // The writer ends after what is queued when its sender is gone.
             Output::Close { session } => drop(self.sessions.remove(&session)),
             Output::Check(check) => self.checker.check(check),
-            Output::Store { ticket, tile, result } => {
+            Output::Store { ticket, tile, result, site } => {
                 let check_us = self.check_us.get(&ticket).copied().unwrap_or(0);
-                self.committer.commit(ToCommit { ticket, tile, result, check_us });
+                self.committer.commit(ToCommit { ticket, tile, result, check_us, site });
                 self.changed.send_modify(|count| *count += 1);
             }
             Output::Rejected { job, shard, claim, volunteer, backend, reason } => {

@@ -1,5 +1,6 @@
 //! Records in SQLite. Only what is here survives; leases and sessions do not need to.
 
+use crate::embed::store::{Counts, count as count_sites};
 use crate::log::{Log, LogError, records};
 use crate::names;
 use crate::runs::store::RUN_BLOBS;
@@ -290,7 +291,12 @@ impl Db {
     ///
     /// # Errors
     /// What SQLite or the log says; a tile that was accepted before among them.
-    pub(crate) async fn accept(&self, log: &Log, tiles: &[(AcceptedTile, u64)]) -> Result<(), LogError> {
+    pub(crate) async fn accept(
+        &self,
+        log: &Log,
+        tiles: &[(AcceptedTile, u64)],
+        sites: &Counts,
+    ) -> Result<(), LogError> {
         let now = wall_ms();
         let mut batch = log.begin().await?;
         let mut tx = self.begin().await?;
@@ -321,6 +327,7 @@ impl Db {
             count_result(&mut tx, &tile.volunteer, 1, 0).await?;
             batch.add(records::accepted(tile))?;
         }
+        count_sites(&mut tx, sites).await?;
         batch.write(&mut tx).await?;
         tx.commit().await?;
         batch.settle();

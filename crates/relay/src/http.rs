@@ -9,6 +9,7 @@ use crate::blobs::Blobs;
 use crate::config::Config;
 use crate::core::{Core, Gone};
 use crate::db::{Db, JobRow, JobState, wall_ms};
+use crate::embed::Embed;
 use crate::evals::Evals;
 use crate::log::Log;
 use crate::log::limits::Limits;
@@ -53,6 +54,9 @@ const MAX_KEY_CHARS: usize = 128;
 /// refused; a larger one ends the connection unread.
 const OVERSIZE_BYTES: usize = 64 << 10;
 
+/// What volunteers may be asked to compute.
+pub(crate) const KERNELS: [&str; 3] = ["matmul/f32", "matmul/int8", "train/gpt2"];
+
 /// What handlers share.
 pub(crate) struct App {
     pub(crate) core: Core,
@@ -70,6 +74,7 @@ pub(crate) struct App {
     pub(crate) ingests: Semaphore,
     pub(crate) rebuilds: Semaphore,
     pub(crate) limits: Limits,
+    pub(crate) embed: Embed,
 }
 
 impl App {
@@ -174,6 +179,7 @@ pub(crate) type Answer<T> = Result<Json<T>, ApiError>;
         crate::log::pages::get_model,
         crate::log::pages::list_proposals,
         crate::log::pages::get_proposal,
+        crate::embed::http::get_embedder,
         openapi,
         well_known
     ),
@@ -197,6 +203,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(runs::http::router())
         .merge(crate::evals::http::router())
         .merge(crate::log::http::router(&app))
+        .merge(crate::embed::http::router(&app))
         .fallback(site::serve)
         .with_state(app)
 }
@@ -545,9 +552,11 @@ async fn well_known(State(app): Shared) -> Json<WellKnown> {
         contact: app.config.contact.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
         protocol: [potluck_proto::OLDEST_VERSION, potluck_proto::PROTOCOL_VERSION],
-        kernels: vec!["matmul/f32".into(), "matmul/int8".into(), "train/gpt2".into()],
+        kernels: KERNELS.map(str::to_owned).into(),
         max_consent_s: MAX_CONSENT.0 / 1000,
         max_matrix_bytes: MAX_MATRIX_BYTES,
+        abuse: app.embed.abuse.clone(),
+        embed: app.embed.info(),
     })
 }
 

@@ -3,7 +3,7 @@
 //! Where to look: `core.rs` owns the machine and carries its outputs out; `session.rs` is one volunteer's
 //! socket; `identity.rs` keeps the relay's own key; `checks.rs` and `commit.rs` verify and store off the async threads; `http.rs` is the API;
 //! `ingest.rs` turns `.npy` files into panels and `assemble.rs` turns tiles into a `.npy`; `runs` holds training runs;
-//! `turn` is what volunteers reach each other with.
+//! `embed` is the widget on other sites; `turn` is what volunteers reach each other with.
 //!
 //! Architecture invariant: no decision is made here. What to lease, to whom, and what counts is the machine's.
 //! Architecture invariant: what the machine hears as stored is on disk.
@@ -16,6 +16,7 @@ mod commit;
 mod config;
 mod core;
 mod db;
+pub mod embed;
 mod epochs;
 pub mod evals;
 mod http;
@@ -33,6 +34,7 @@ mod turn;
 mod uploads;
 
 pub use config::{Config, ConfigError, LogConfig};
+pub use embed::EmbedConfig;
 pub use identity::Identity;
 pub use turn::{SharedSecret, TurnConfig, TurnConfigError, TurnServerConfig};
 
@@ -224,7 +226,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     epochs::keep(&epochs, incarnation, &secret).map_err(failed)?;
     log.catch_up(incarnation, &potluck_verify::commitment(&secret), &epochs).await.map_err(log_failed)?;
     let publisher = log.publish();
-    let machine = Machine::new(potluck_schedule::Config::new(random()?, incarnation, identity.public()));
+    let embed = embed::Embed::prepare(&config).map_err(failed)?;
+    let rules = potluck_schedule::Config::new(random()?, incarnation, identity.public());
+    let machine = Machine::new(potluck_schedule::Config { embeds: config.embeds.rules(), ..rules });
     let folder = data.join("runs");
     let surroundings = Surroundings {
         db: db.clone(),
@@ -259,6 +263,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         ingests: http::App::ingest_slots(),
         rebuilds: http::App::rebuild_slots(),
         limits: log::limits::Limits::new(),
+        embed,
     };
     let app = Arc::new(app);
     app.evals.resume(&app).await?;

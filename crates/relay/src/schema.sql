@@ -83,6 +83,12 @@ CREATE TABLE IF NOT EXISTS rejected (
 );
 CREATE INDEX IF NOT EXISTS rejected_by_job ON rejected (job);
 
+-- Accepted results of tabs that were lent on other sites, by the site's origin.
+CREATE TABLE IF NOT EXISTS embedders (
+    origin TEXT PRIMARY KEY,
+    accepted BIGINT NOT NULL
+);
+
 CREATE TABLE IF NOT EXISTS volunteers (
     id BLOB PRIMARY KEY,
     accepted BIGINT NOT NULL,

@@ -4,11 +4,11 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
 /// A file of the site.
-struct File {
+pub(crate) struct File {
     path: &'static str,
     mime: &'static str,
     etag: &'static str,
-    plain: &'static [u8],
+    pub(crate) plain: &'static [u8],
     /// Compressed by brotli, where that is smaller.
     brotli: Option<&'static [u8]>,
 }
@@ -27,15 +27,23 @@ pub(crate) async fn serve(uri: Uri, headers: HeaderMap) -> Response {
         "" => "index.html",
         path => path,
     };
-    let Some(file) = FILES.iter().find(|file| file.path == path) else {
+    answer(path, secure(HeaderMap::new()), &headers)
+}
+
+/// A file by its path.
+pub(crate) fn find(path: &str) -> Option<&'static File> {
+    FILES.iter().find(|file| file.path == path)
+}
+
+/// Answers a request with a file and such headers. What they do not say of caches is that files are asked for each time.
+pub(crate) fn answer(path: &str, mut out: HeaderMap, headers: &HeaderMap) -> Response {
+    let Some(file) = find(path) else {
         let hint = "pages: /  API: /api/openapi.json\n";
-        return (StatusCode::NOT_FOUND, secure(HeaderMap::new()), format!("there is no {path}\n{hint}"))
-            .into_response();
+        return (StatusCode::NOT_FOUND, out, format!("there is no {path}\n{hint}")).into_response();
     };
-    let mut out = secure(HeaderMap::new());
     out.insert(header::CONTENT_TYPE, HeaderValue::from_static(file.mime));
     out.insert(header::ETAG, HeaderValue::from_static(file.etag));
-    out.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    out.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
     out.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     let header_of =
         |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or("");
@@ -52,7 +60,15 @@ pub(crate) async fn serve(uri: Uri, headers: HeaderMap) -> Response {
     }
 }
 
-fn secure(mut headers: HeaderMap) -> HeaderMap {
+/// The policy of every page, with some directives in place of its own, or without them.
+pub(crate) fn policy(other: &[(&str, Option<&str>)]) -> String {
+    let own = CONTENT_SECURITY_POLICY.split(';').map(str::trim).map(str::to_owned);
+    let kept = own.filter(|own| !other.iter().any(|(name, _)| own.split(' ').next() == Some(*name)));
+    let new = other.iter().filter_map(|(name, value)| value.map(|value| format!("{name} {value}")));
+    kept.chain(new).collect::<Vec<_>>().join("; ")
+}
+
+pub(crate) fn secure(mut headers: HeaderMap) -> HeaderMap {
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),

@@ -229,6 +229,8 @@ pub enum Output {
         tile: AcceptedTile,
         /// The blob.
         result: Arc<Vec<u8>>,
+        /// The site on which the volunteer agreed, if that was in the relay's frame: results are counted for it.
+        site: Option<Arc<str>>,
     },
     /// A result was rejected. Best effort: the volunteer's record and the reason.
     Rejected {

@@ -6,7 +6,7 @@
 //! units; `grid.rs` cuts products; `credibility.rs` says what a record is worth; `picture.rs` draws. Training:
 //! `run.rs` is what goes in and out, `round.rs` the state of one run's round, `dealing.rs` who gets its slots,
 //! `rounds.rs` how it goes on. Evals: `eval.rs` has the state of one, `evals.rs` how it goes on. `mesh/` says who links to
-//! whom.
+//! whom; `embeds.rs` on which other sites tabs may be lent.
 //!
 //! Architecture invariant: no output leases a shard to a session without a valid consent.
 //! Architecture invariant: a session is a volunteer's only after a signature of its key over this session's challenge.
@@ -16,6 +16,7 @@
 
 mod credibility;
 mod dealing;
+mod embeds;
 pub mod eval;
 mod evals;
 pub mod grid;
@@ -37,6 +38,7 @@ mod session;
 mod tests;
 
 pub use credibility::credibility;
+pub use embeds::{EMBED_PREFIX, Embeds, embedder, is_origin};
 pub use eval::{EvalAnswer, EvalError, EvalInput, EvalOutput, EvalProgress, EvalSpec};
 pub use grid::{Grid, GridError};
 pub use io::{

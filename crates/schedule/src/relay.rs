@@ -1,6 +1,7 @@
 //! The state of the relay, and the routing of inputs to the modules that handle them.
 
 use crate::credibility::Standings;
+use crate::embeds::Embeds;
 use crate::eval::Eval;
 use crate::io::{AcceptedTile, Input, JobProgress, JobSpec, Output, Ticket, Totals};
 use crate::job::Job;
@@ -24,6 +25,8 @@ pub struct Config {
     pub identity: [u8; 32],
     /// Grows by one at every start of the relay: the upper half of every fencing token.
     pub incarnation: u32,
+    /// On which other sites tabs may be lent.
+    pub embeds: Embeds,
     /// A bug to plant, for the simulator's own tests.
     #[cfg(feature = "planted-bugs")]
     pub planted: Option<PlantedBug>,
@@ -36,6 +39,7 @@ impl Config {
             seed,
             identity,
             incarnation,
+            embeds: Embeds::default(),
             #[cfg(feature = "planted-bugs")]
             planted: None,
         }

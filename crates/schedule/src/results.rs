@@ -6,6 +6,7 @@ use crate::io::{AcceptedTile, Check, CheckVerdict, Output, Ticket};
 use crate::leasing::{Blamed, Claim, Lease, Stage, Work};
 use crate::policy::{LINK_BYTES_PER_SECOND, MIN_DEADLINE, REFUSED_RETRY};
 use crate::relay::{PlantedBug, Relay, Timer};
+use crate::session::Session;
 use potluck_proto::{
     BlobChunk, BlobRequest, Commit, Outcome, RefusalCode, RejectReason, RevokeReason, Verdict,
 };
@@ -227,7 +228,8 @@ impl Relay {
             backend: claim.backend,
             compute_ms: claim.compute_ms,
         };
-        self.out.push(Output::Store { ticket, tile, result: Arc::clone(bytes) });
+        let site = self.sessions.get(&lease.session).and_then(Session::site);
+        self.out.push(Output::Store { ticket, tile, result: Arc::clone(bytes), site });
     }
 
     /// Right, but second: no blame.

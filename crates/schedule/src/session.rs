@@ -1,5 +1,6 @@
 //! Sessions: the order of messages, consent, limits, and how a session ends.
 
+use crate::embeds::embedder;
 use crate::eval::Eval;
 use crate::io::Output;
 use crate::job::Job;
@@ -21,6 +22,7 @@ use potluck_types::limits::{
 };
 use potluck_types::{Bucket, ConsentToken, Duration, Instant, JobId, LeaseId, SessionId, VolunteerId};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Consent as the relay recorded it.
 #[derive(Debug, Clone)]
@@ -30,6 +32,8 @@ struct Granted {
     /// Kept for the operator's statistics; the throttle itself runs at the volunteer.
     #[expect(dead_code, reason = "shown in debug output; the throttle itself runs at the volunteer")]
     preset: Preset,
+    /// The site that shows the frame in which it was given.
+    site: Option<Arc<str>>,
 }
 
 /// One connection.
@@ -65,6 +69,11 @@ impl Session {
     /// Whether a consent is valid now.
     pub(crate) fn consents(&self, now: Instant) -> bool {
         self.consent.as_ref().is_some_and(|granted| now < granted.until)
+    }
+
+    /// The site on which the person agreed, if it was not the relay's own.
+    pub(crate) fn site(&self) -> Option<Arc<str>> {
+        self.consent.as_ref()?.site.clone()
     }
 
     /// The speed at matrix products or at training.
@@ -208,11 +217,15 @@ impl Relay {
     }
 
     fn consent(&mut self, id: SessionId, consent: &Consent) {
+        let site = embedder(&consent.origin);
+        if let Some(why) = site.and_then(|site| self.config.embeds.refusal(site, consent.preset)) {
+            return self.refuse(id, RefusalCode::NotTrusted, &why, Duration(0));
+        }
         let valid_for = consent.valid_for.min(MAX_CONSENT);
         let token = self.new_token();
         let until = self.now + valid_for;
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.consent = Some(Granted { token, until, preset: consent.preset });
+            session.consent = Some(Granted { token, until, preset: consent.preset, site: site.map(Arc::from) });
             session.busy_since = self.now;
             self.send(id, ConsentGranted { token, valid_for });
             self.show_some_job(id);

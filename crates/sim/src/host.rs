@@ -129,7 +129,7 @@ impl World {
                 self.queue.after(takes, Event::Checked { start, ticket: check.ticket, verdict });
                 Ok(())
             }
-            Output::Store { ticket, tile, result } => {
+            Output::Store { ticket, tile, result, .. } => {
                 self.trace.note(now, b'S', ticket.0, &tile.result.hash.0, || {
                     format!("relay: stores ticket {}: shard {} {:?}", ticket.0, tile.shard, tile.tile)
                 });
