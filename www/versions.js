@@ -61,7 +61,7 @@ export function describe(choice, sizes) {
       ? `${format.count(sizes.parameters)} parameters in ${sizes.layers} layers, ${format.bytes(sizes.bytes)}. Well-known assistants have ten thousand times as many and more.`
       : null],
     ["Sees at once", sizes ? `${format.count(sizes.context)} tokens, of ${format.count(sizes.vocabulary)} that there are` : null],
-    ["Learned from", lineage.dataSets.length ? list(lineage.dataSets.map((set) => `${set.name} (${set.license})`)) : "data sets that the log does not name"],
+    ["Learned from", lineage.dataSets.length ? list([...new Set(lineage.dataSets.map((set) => `${set.name} (license: ${set.license})`))]) : "data sets that the log does not name"],
     ["Trained by", `${lineage.contributors.length} volunteers in ${format.count(rounds)} rounds`],
     ["On text that it did not know", lineage.card ? sureness(lineage.card.loss) : null],
     ["Lineage", h("a", { href: `/models.html#model=${encodeURIComponent(choice.model)}` }, "where it comes from, and who approved it")],

@@ -8,6 +8,7 @@ pub mod host;
 pub mod netns;
 pub mod npy;
 pub mod process;
+pub mod promotion;
 pub mod runs;
 pub mod train;
 

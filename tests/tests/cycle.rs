@@ -5,11 +5,11 @@
 use potluck_cli::args::{PresetArg, TabBackend};
 use potluck_cli::cdp::Browser;
 use potluck_cli::tabs::{Lending, launch_options, lend, status};
-use potluck_governance::Constitution;
 use potluck_tests::council::Council;
 use potluck_tests::process::Process;
+use potluck_tests::promotion::{self, allowed_run, candidate, post, rules};
 use potluck_tests::runs::{SampleRun, done, info, record};
-use potluck_tests::{Answer, Api, wait_until};
+use potluck_tests::{Api, wait_until};
 use potluck_types::BlobHash;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -23,15 +23,6 @@ const ROUNDS: u64 = 24;
 const FIRST: u64 = 5;
 /// Time that a proposal is discussed.
 const DISCUSSION_MS: u64 = 2_000;
-
-/// Rules under which a cycle takes seconds, and a slow machine's clock is no reason to refuse.
-fn rules() -> Constitution {
-    let mut rules = Constitution::hasty(DISCUSSION_MS);
-    rules.skew_ms = 60_000;
-    rules.pause.expires_ms = 600_000;
-    rules.gate.shards = 2;
-    rules
-}
 
 /// A relay of its own process.
 fn relay(folder: &Path) -> (Process, Api) {
@@ -54,10 +45,6 @@ fn volunteer(folder: &Path, api: &Api, name: &str) -> Process {
     Process::start(name, &mut command)
 }
 
-fn post(api: &Api, path: &str, body: &Value) -> Answer {
-    api.send("POST", path, &[("content-type", "application/json")], body.to_string().as_bytes())
-}
-
 /// What a promotion lacks.
 fn missing(council: &Council, candidate: &str) -> Vec<String> {
     let answer = post(&council.api, "/api/v1/log/promotions", &json!({ "candidate": candidate }));
@@ -71,33 +58,10 @@ fn lacks(council: &Council, candidate: &str, what: &str) -> bool {
     missing.iter().any(|item| item.contains(what))
 }
 
-/// Makes a candidate of a round.
-fn candidate(api: &Api, run: &str, round: u64) -> String {
-    let made =
-        post(api, &format!("/api/v1/runs/{run}/candidates"), &json!({ "round": round, "hasty": true }));
-    assert_eq!(made.status, 201, "{}", made.json());
-    assert_eq!(made.json()["secret"], Value::Null, "nobody knows what is asked before the card is made");
-    let hash = made.text("parameters");
-    assert_eq!(post(api, &format!("/api/v1/runs/{run}/candidates"), &json!({ "round": round })).status, 200);
-    hash
-}
-
-/// Waits for its card, and looks at it.
+/// Waits for a candidate's card.
 fn card(api: &Api, candidate: &str, programs: &[&Process]) -> (String, Value) {
-    let path = format!("/api/v1/candidates/{candidate}");
-    let started = std::time::Instant::now();
-    while api.get(&path).json()["state"] == "evaluating" {
-        let stories = || programs.iter().map(|program| program.story()).collect::<Vec<_>>().join("\n");
-        assert!(started.elapsed() < LIMIT, "no card: {}\n{}", api.get(&path).json(), stories());
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    let info = api.get(&path).json();
-    assert_eq!(info["state"], "done", "{info}");
-    assert!(info["secret"].as_str().unwrap().parse::<BlobHash>().is_ok(), "{info}");
-    let hash = info["card"].as_str().unwrap().to_owned();
-    let bytes = api.get(&format!("/api/v1/blobs/{hash}")).body;
-    assert_eq!(BlobHash::of(&bytes).to_string(), hash);
-    (hash, serde_json::from_slice(&bytes).unwrap())
+    let stories = || programs.iter().map(|program| program.story()).collect::<Vec<_>>().join("\n");
+    promotion::card(api, candidate, LIMIT, stories)
 }
 
 /// Takes a candidate through every step; before each the promotion is refused because of it.
@@ -171,20 +135,12 @@ fn a_model_is_trained_judged_promoted_paused_and_rolled_back() {
     let folder = tempfile::tempdir().unwrap();
     let (relay, api) = relay(folder.path());
     let council = Council::new(PROGRAM, &api);
-    council.found(&rules());
+    council.found(&rules(DISCUSSION_MS));
     let mut sample = SampleRun::new(ROUNDS, [2, 2]);
     sample.audit = "all";
 
     // A run that people allowed.
-    let mut request = council.request(&sample, "whale");
-    let hash = post(&api, "/api/v1/runs/hash", &request).text("hash");
-    let proposal = council.propose(&["run", "whale", "--body", &hash]);
-    council.sign("Ned", &["attest", &hash]).unwrap();
-    council.passed(&proposal);
-    request["proposal"] = proposal.into();
-    let created = post(&api, "/api/v1/runs", &request);
-    assert_eq!(created.status, 201, "{}", created.json());
-    let run = created.text("id");
+    let run = allowed_run(&council, &sample, "whale");
     let volunteers = ["one", "two"].map(|name| volunteer(folder.path(), &api, name));
     let early = post(&api, &format!("/api/v1/runs/{run}/candidates"), &json!({ "round": ROUNDS }));
     assert_eq!(early.text("code"), "no_round", "{}", early.json());

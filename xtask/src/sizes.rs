@@ -13,12 +13,18 @@ const PAGE_GOAL: usize = 60_000;
 const TRUST_GOAL: usize = 120_000;
 /// Budget of the pages about the log, all of them, in bytes: scripts, texts and styles of their own.
 const LOG_PAGES_GOAL: usize = 40_000;
+/// Budget of the pages of projects, results and the operator, in bytes: scripts and texts of their own.
+const WORK_PAGES_GOAL: usize = 20_000;
 /// Budget of the widget's loader, which other sites load, in bytes.
 const LOADER_GOAL: usize = 5_000;
 /// Budget of the widget's frame before consent, in bytes.
 const FRAME_GOAL: usize = 25_000;
 /// Budget of the module that these pages derive everything with, in bytes.
 const GOVERNANCE_GOAL: usize = 350_000;
+/// Budget of the module in which a model writes, in bytes.
+const MODEL_GOAL: usize = 130_000;
+/// Budget of the model page, in bytes: scripts, texts and styles of its own.
+const MODEL_PAGE_GOAL: usize = 15_000;
 
 fn brotli_bytes(path: &Path) -> Result<usize> {
     let plain = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -45,6 +51,21 @@ const LOG_PAGES: [&str; 14] = [
     "receipts.js",
     "sample.js",
 ];
+/// Scripts and texts of the pages of projects, results and the operator.
+const WORK_PAGES: [&str; 9] = [
+    "operator.html",
+    "operator.js",
+    "projects.html",
+    "projects.js",
+    "results-job.js",
+    "results-run.js",
+    "results.html",
+    "results.js",
+    "tokens.js",
+];
+/// Scripts and styles of the model page, which loads some of the pages about the log besides.
+const MODEL_PAGE: [&str; 7] =
+    ["download.js", "model-worker.js", "model.css", "model.html", "model.js", "share.js", "versions.js"];
 /// What the widget's frame is made of before consent.
 const FRAME: [&str; 4] = ["widget-guard.js", "widget.css", "widget.html", "widget.js"];
 /// The page for those who run a site, and what the widget's frame loads after consent beside what the donate page has.
@@ -60,9 +81,12 @@ enum Part {
     Engine,
     Trust,
     LogPages,
+    WorkPages,
     Loader,
     Frame,
     Governance,
+    Model,
+    ModelPage,
     /// Small, or fetched by few.
     Other,
 }
@@ -73,8 +97,11 @@ fn part(path: &str) -> Part {
     match (folder, end) {
         ("trust", "wasm" | "js") => Part::Trust,
         ("governance", "wasm" | "js") => Part::Governance,
+        ("model", "wasm" | "js") => Part::Model,
         ("", "wasm") => Part::Engine,
+        ("", _) if MODEL_PAGE.contains(&name) => Part::ModelPage,
         ("", _) if LOG_PAGES.contains(&name) => Part::LogPages,
+        ("", _) if WORK_PAGES.contains(&name) => Part::WorkPages,
         ("", _) if name == "embed.js" => Part::Loader,
         ("", _) if FRAME.contains(&name) => Part::Frame,
         ("", _) if FOR_SITES.contains(&name) => Part::Other,
@@ -90,7 +117,7 @@ fn part(path: &str) -> Part {
 /// Measures `dist/`; `false` if a goal is missed.
 pub(crate) fn run(as_json: bool) -> Result<bool> {
     let mut files = Vec::new();
-    for folder in ["", "trust", "governance"] {
+    for folder in ["", "trust", "governance", "model"] {
         for entry in std::fs::read_dir(root().join("dist").join(folder))?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if !name.starts_with('.') && entry.path().is_file() {
@@ -106,9 +133,12 @@ pub(crate) fn run(as_json: bool) -> Result<bool> {
         ("page before consent", of(Part::Page), PAGE_GOAL),
         ("log in a tab that lends", of(Part::Trust), TRUST_GOAL),
         ("pages about the log", of(Part::LogPages), LOG_PAGES_GOAL),
+        ("pages about work", of(Part::WorkPages), WORK_PAGES_GOAL),
         ("log in these pages", of(Part::Governance), GOVERNANCE_GOAL),
         ("widget's loader", of(Part::Loader), LOADER_GOAL),
         ("widget's frame before consent", of(Part::Frame), FRAME_GOAL),
+        ("model that writes", of(Part::Model), MODEL_GOAL),
+        ("model page", of(Part::ModelPage), MODEL_PAGE_GOAL),
     ];
     let mut all_met = true;
     if !as_json {

@@ -20,12 +20,15 @@ const FOR_WASM: &[&str] = &[
     "potluck-volunteer",
     "potluck-web",
     "potluck-web-trust",
+    "potluck-model",
+    "potluck-web-model",
     "potluck-bench-engine",
 ];
 /// Their tests that a browser runs.
 const IN_BROWSER: &[&[&str]] = &[
     &["-p", "potluck-kernels", "--tests"],
     &["-p", "potluck-train", "--test", "gpu"],
+    &["-p", "potluck-train", "--test", "decode"],
     &["-p", "potluck-web", "--lib"],
     &["-p", "potluck-web", "--test", "links"],
 ];

@@ -24,6 +24,7 @@ mod step;
 mod swarm;
 mod train;
 mod verify;
+mod writing;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
@@ -71,12 +72,14 @@ enum Name {
     Mesh,
     /// The audit of a long public log, a receipt, and what the log costs a relay.
     Ledger,
+    /// How fast a model writes, natively and in a tab.
+    Writing,
     /// Everything.
     All,
 }
 
 impl Name {
-    const EACH: [Self; 11] = [
+    const EACH: [Self; 12] = [
         // First: one of its figures is this process's memory.
         Self::Mesh,
         Self::Ledger,
@@ -84,6 +87,7 @@ impl Name {
         Self::Overhead,
         Self::Memory,
         Self::Browser,
+        Self::Writing,
         Self::Step,
         Self::Drift,
         Self::Attacks,
@@ -105,6 +109,7 @@ impl Name {
             Self::Drift => train::drift::run(report, training),
             Self::Mesh => mesh::run(report, &args.mesh),
             Self::Ledger => ledger::run(report),
+            Self::Writing => runtime()?.block_on(writing::run(report)),
             Self::All => Ok(()),
         }
     }
