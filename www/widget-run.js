@@ -104,7 +104,7 @@ export function lend({ site, preset, project, over, tell, say }) {
     const waiting = view.state === "waiting";
     at("override").hidden = !waiting || unseen || !(around.onBattery && !ignore.onBattery || around.mobileData && !ignore.mobileData);
     if (waiting && unseen && !around.hidden) state("waiting", "Stop cannot be seen: something lies over it, or it is scrolled away.");
-    else state(view.state, view.reason);
+    else state(view.state, view.state === "running" && view.tile ? `A tile of ${view.tile[0]} × ${view.tile[1]}, ${view.tile[2]} deep.` : view.reason);
   };
 
   const begin = async () => {

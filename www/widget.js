@@ -151,7 +151,9 @@ async function begin(preset) {
   const over = (title, words) => {
     if (run !== mine) return;
     run = null;
-    show("over", title === "Thank you" || title === "Stopped" ? "finished" : "failed");
+    const done = title === "Thank you" || title === "Stopped";
+    show("over", done ? "finished" : "failed");
+    at("again").textContent = done ? "Lend it again" : "Try again";
     at("over-title").textContent = title;
     at("over-text").textContent = words;
     at("live").textContent = `${title}. ${words}`;
