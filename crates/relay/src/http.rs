@@ -15,7 +15,7 @@ use crate::log::Log;
 use crate::log::limits::Limits;
 use crate::runs::{self, Runs};
 use crate::turn::TurnServers;
-use crate::{metrics, names, session, site, token, uploads};
+use crate::{metrics, names, session, site, token, uploads, views};
 use axum::body::Body;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, State, WebSocketUpgrade};
@@ -68,6 +68,7 @@ pub(crate) struct App {
     pub(crate) turn: TurnServers,
     pub(crate) config: Config,
     pub(crate) token: blake3::Hash,
+    pub(crate) operator: views::operator::Operator,
     pub(crate) incarnation: u32,
     pub(crate) next_session: AtomicU64,
     pub(crate) uploads: Semaphore,
@@ -96,7 +97,7 @@ impl App {
 
     pub(crate) fn authorize(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        if token::matches(&self.token, header) {
+        if token::matches(&self.token, token::Of::Submitter, header) {
             return Ok(());
         }
         Err(ApiError::new(
@@ -180,6 +181,11 @@ pub(crate) type Answer<T> = Result<Json<T>, ApiError>;
         crate::log::pages::list_proposals,
         crate::log::pages::get_proposal,
         crate::embed::http::get_embedder,
+        views::projects::list_projects,
+        views::projects::get_project,
+        views::results::get_map,
+        views::results::get_contributors,
+        views::operator::get_operator,
         openapi,
         well_known
     ),
@@ -203,6 +209,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(runs::http::router())
         .merge(crate::evals::http::router())
         .merge(crate::log::http::router(&app))
+        .merge(views::router(&app))
         .merge(crate::embed::http::router(&app))
         .fallback(site::serve)
         .with_state(app)
@@ -555,6 +562,7 @@ async fn well_known(State(app): Shared) -> Json<WellKnown> {
         kernels: KERNELS.map(str::to_owned).into(),
         max_consent_s: MAX_CONSENT.0 / 1000,
         max_matrix_bytes: MAX_MATRIX_BYTES,
+        projects: "/api/v1/projects".into(),
         abuse: app.embed.abuse.clone(),
         embed: app.embed.info(),
     })
@@ -646,6 +654,7 @@ mod tests {
             include_str!("log/effects.rs"),
             include_str!("log/forks.rs"),
             include_str!("log/pages.rs"),
+            include_str!("views/mod.rs"),
         );
         let routes: Vec<_> =
             source.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();

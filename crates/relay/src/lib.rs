@@ -3,7 +3,8 @@
 //! Where to look: `core.rs` owns the machine and carries its outputs out; `session.rs` is one volunteer's
 //! socket; `identity.rs` keeps the relay's own key; `checks.rs` and `commit.rs` verify and store off the async threads; `http.rs` is the API;
 //! `ingest.rs` turns `.npy` files into panels and `assemble.rs` turns tiles into a `.npy`; `runs` holds training runs;
-//! `embed` is the widget on other sites; `turn` is what volunteers reach each other with.
+//! `embed` is the widget on other sites; `turn` is what volunteers reach each other with; `views` is what the pages about
+//! projects, results and the relay show.
 //!
 //! Architecture invariant: no decision is made here. What to lease, to whom, and what counts is the machine's.
 //! Architecture invariant: what the machine hears as stored is on disk.
@@ -32,6 +33,7 @@ mod site;
 mod token;
 mod turn;
 mod uploads;
+pub mod views;
 
 pub use config::{Config, ConfigError, LogConfig};
 pub use embed::EmbedConfig;
@@ -123,6 +125,8 @@ pub struct Running {
     pub address: SocketAddr,
     /// Where the submitter's token lies.
     pub token_path: PathBuf,
+    /// Where the admin's token lies.
+    pub admin_token_path: PathBuf,
     /// The relay's public key.
     pub identity: [u8; 32],
     core: Core,
@@ -207,7 +211,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let failed = |cause| StartError::Data { path: data.clone(), cause };
     let lock = prepare_folders(&data)?;
     let token_path = data.join("token");
-    let token = token::prepare(&token_path, &data.join("token.hash")).map_err(failed)?;
+    let token =
+        token::prepare(token::Of::Submitter, &token_path, &data.join("token.hash")).map_err(failed)?;
+    let admin_token_path = data.join("admin-token");
+    let admin_token =
+        token::prepare(token::Of::Admin, &admin_token_path, &data.join("admin-token.hash")).map_err(failed)?;
     let identity = identity::prepare(&data.join(identity::FILE))?;
     let db = Db::open(&data.join("potluck.db")).await?;
     let blobs = blobs::Blobs::open(&data.join("blobs")).map_err(failed)?;
@@ -257,6 +265,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         turn,
         config,
         token,
+        operator: views::operator::Operator {
+            token: admin_token,
+            started: std::time::Instant::now(),
+            store: Arc::default(),
+        },
         incarnation,
         next_session: AtomicU64::new(1),
         uploads: http::App::upload_slots(),
@@ -276,6 +289,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     Ok(Running {
         address,
         token_path,
+        admin_token_path,
         identity: identity.public(),
         core,
         db,

@@ -16,15 +16,18 @@ pub(crate) struct File {
 include!(concat!(env!("OUT_DIR"), "/site.rs"));
 
 /// Scripts come from here only; wasm may be compiled; sockets go to this relay only. No frame may hold the
-/// page: clicks on consent cannot be stolen.
+/// page: clicks on consent cannot be stolen. No text becomes a script or markup: the one policy of Trusted Types lets
+/// `workers.js` name the scripts of Workers, and nothing else.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; \
      worker-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; font-src 'self'; \
-     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+     base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; \
+     trusted-types potluck-worker";
 
 /// Serves a file of the site.
 pub(crate) async fn serve(uri: Uri, headers: HeaderMap) -> Response {
     let path = match uri.path().trim_start_matches('/') {
         "" => "index.html",
+        path if is_invitation(path) => "index.html",
         path => path,
     };
     answer(path, secure(HeaderMap::new()), &headers)
@@ -58,6 +61,11 @@ pub(crate) fn answer(path: &str, mut out: HeaderMap, headers: &HeaderMap) -> Res
         }
         None => (out, file.plain).into_response(),
     }
+}
+
+/// `join/ID`: the donate page, which shows that project first.
+fn is_invitation(path: &str) -> bool {
+    path.strip_prefix("join/").is_some_and(|id| id.parse::<potluck_types::JobId>().is_ok())
 }
 
 /// The policy of every page, with some directives in place of its own, or without them.

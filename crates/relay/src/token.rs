@@ -1,15 +1,32 @@
-//! The submitter's token: created at the first start, kept by the submitter, known to the relay by its hash.
+//! The submitter's token and the admin's: created at the first start, kept by these people, known to the relay by their
+//! hashes.
 
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::Path;
 
-/// Domain of the hash, so that it cannot be mistaken for another.
-const DOMAIN: &str = "potluck 2026 submitter token v1";
+/// Whose token it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Of {
+    /// Who submits jobs and runs.
+    Submitter,
+    /// Who runs the relay, and may see how it does.
+    Admin,
+}
 
-/// The hash under which a token is known.
-pub(crate) fn hash(token: &str) -> blake3::Hash {
-    blake3::Hash::from_bytes(blake3::derive_key(DOMAIN, token.as_bytes()))
+impl Of {
+    /// Domain of the hash, so that one cannot be mistaken for another.
+    const fn domain(self) -> &'static str {
+        match self {
+            Self::Submitter => "potluck 2026 submitter token v1",
+            Self::Admin => "potluck 2026 admin token v1",
+        }
+    }
+
+    /// The hash under which a token is known.
+    fn hash(self, token: &str) -> blake3::Hash {
+        blake3::Hash::from_bytes(blake3::derive_key(self.domain(), token.as_bytes()))
+    }
 }
 
 /// Makes sure that the token file and its hash in `hash_path` exist, and reads the hash.
@@ -19,7 +36,7 @@ pub(crate) fn hash(token: &str) -> blake3::Hash {
 ///
 /// # Errors
 /// What the file system says, or a hash file that was tampered with.
-pub(crate) fn prepare(token_path: &Path, hash_path: &Path) -> io::Result<blake3::Hash> {
+pub(crate) fn prepare(of: Of, token_path: &Path, hash_path: &Path) -> io::Result<blake3::Hash> {
     if let Ok(text) = fs::read_to_string(hash_path) {
         return blake3::Hash::from_hex(text.trim()).map_err(|_| {
             io::Error::new(
@@ -38,7 +55,7 @@ pub(crate) fn prepare(token_path: &Path, hash_path: &Path) -> io::Result<blake3:
             token
         }
     };
-    let hash = hash(&token);
+    let hash = of.hash(&token);
     write_private(hash_path, &hash.to_hex())?;
     Ok(hash)
 }
@@ -55,9 +72,9 @@ pub(crate) fn write_private(path: &Path, text: &str) -> io::Result<()> {
 }
 
 /// Whether an `Authorization` header carries the token. Compares hashes, in constant time.
-pub(crate) fn matches(expected: &blake3::Hash, header: Option<&str>) -> bool {
+pub(crate) fn matches(expected: &blake3::Hash, of: Of, header: Option<&str>) -> bool {
     let token = header.and_then(|header| header.strip_prefix("Bearer ")).map(str::trim);
-    token.is_some_and(|token| hash(token) == *expected)
+    token.is_some_and(|token| of.hash(token) == *expected)
 }
 
 #[cfg(test)]
@@ -68,12 +85,17 @@ mod tests {
     fn a_token_is_made_once_and_kept_private() {
         let folder = tempfile::tempdir().unwrap();
         let (token_path, hash_path) = (folder.path().join("token"), folder.path().join("token.hash"));
-        let expected = prepare(&token_path, &hash_path).unwrap();
+        let expected = prepare(Of::Submitter, &token_path, &hash_path).unwrap();
         let token = fs::read_to_string(&token_path).unwrap();
-        assert_eq!(prepare(&token_path, &hash_path).unwrap(), expected);
-        assert!(matches(&expected, Some(&format!("Bearer {}", token.trim()))));
-        assert!(!matches(&expected, Some(token.trim())) && !matches(&expected, None));
-        assert!(!matches(&expected, Some("Bearer 00")));
+        assert_eq!(prepare(Of::Submitter, &token_path, &hash_path).unwrap(), expected);
+        assert!(matches(&expected, Of::Submitter, Some(&format!("Bearer {}", token.trim()))));
+        assert!(
+            !matches(&expected, Of::Submitter, Some(token.trim()))
+                && !matches(&expected, Of::Submitter, None)
+        );
+        assert!(!matches(&expected, Of::Submitter, Some("Bearer 00")));
+        let same = format!("Bearer {}", token.trim());
+        assert!(!matches(&expected, Of::Admin, Some(&same)), "one is not the other's");
         assert!(!fs::read_to_string(&hash_path).unwrap().contains(token.trim()));
         #[cfg(unix)]
         {
@@ -81,8 +103,8 @@ mod tests {
             assert_eq!(fs::metadata(&token_path).unwrap().permissions().mode() & 0o777, 0o600);
         }
         fs::remove_file(&token_path).unwrap();
-        assert_eq!(prepare(&token_path, &hash_path).unwrap(), expected, "the hash suffices");
+        assert_eq!(prepare(Of::Submitter, &token_path, &hash_path).unwrap(), expected, "the hash suffices");
         fs::write(&hash_path, "nonsense").unwrap();
-        assert!(prepare(&token_path, &hash_path).is_err());
+        assert!(prepare(Of::Submitter, &token_path, &hash_path).is_err());
     }
 }

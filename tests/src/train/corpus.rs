@@ -108,7 +108,7 @@ fn root() -> PathBuf {
 }
 
 /// Where tools and data are kept between runs.
-fn cache() -> Option<PathBuf> {
+pub(crate) fn cache() -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = || set("HOME").or_else(|| set("USERPROFILE")).map(|home| home.join(".cache"));
     set("POTLUCK_CACHE").or_else(|| set("XDG_CACHE_HOME").or_else(home).map(|folder| folder.join("potluck")))

@@ -5,6 +5,7 @@ pub(crate) mod apt;
 pub(crate) mod browser;
 pub(crate) mod go;
 pub(crate) mod network;
+pub(crate) mod npm;
 pub(crate) mod tools;
 pub(crate) mod wasm;
 

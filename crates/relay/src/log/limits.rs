@@ -1,4 +1,4 @@
-//! How much one address may ask of the log: a token bucket for what costs a look at the log's files, another for what
+//! How much one address may ask of the log, and of the pages about work: a token bucket for what costs a look at the log's files, another for what
 //! takes a signature's check or writes.
 
 use crate::api::ApiError;
@@ -107,7 +107,7 @@ async fn limit(app: &App, kind: Kind, request: Request, next: Next) -> Response 
         Err(seconds) => ApiError::new(
             StatusCode::TOO_MANY_REQUESTS,
             "too_many_requests",
-            "this address asks the log for more than it may",
+            "this address asks for more than it may",
             "wait for as long as Retry-After says; the log's files under /log are not limited",
         )
         .retry_after(seconds)
@@ -116,7 +116,7 @@ async fn limit(app: &App, kind: Kind, request: Request, next: Next) -> Response 
 }
 
 /// For routes that read.
-pub(super) async fn reads(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub(crate) async fn reads(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     limit(&app, Kind::Read, request, next).await
 }
 

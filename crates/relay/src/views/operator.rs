@@ -1,0 +1,130 @@
+//! The operator's figures, for whoever has the admin's token.
+
+use super::api::{Bandwidth, OperatorView, QueueCounts, RejectCount, SessionCounts};
+use super::failures;
+use crate::api::ApiError;
+use crate::db::{Db, DbError, wall_ms};
+use crate::http::{Answer, App, Shared};
+use crate::metrics;
+use crate::token;
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use sqlx::Row as _;
+use std::sync::Arc;
+use std::time::Instant;
+
+pub(crate) use super::store_size::StoreSize;
+
+/// Reasons of refused results that are told apart.
+const MAX_REASONS: i64 = 100;
+/// Milliseconds of a day.
+const DAY_MS: i64 = 86_400_000;
+
+/// What only the operator's routes need.
+#[derive(Debug)]
+pub(crate) struct Operator {
+    /// Hash of the admin's token.
+    pub(crate) token: blake3::Hash,
+    /// When the relay started.
+    pub(crate) started: Instant,
+    pub(crate) store: Arc<StoreSize>,
+}
+
+/// Sessions, queue, refused results, bandwidth, store and errors, for the operator.
+#[utoipa::path(get, path = "/api/v1/operator",
+    responses((status = 200, body = OperatorView), (status = 401, body = ApiError), (status = 429, body = ApiError)))]
+pub(crate) async fn get_operator(State(app): Shared, headers: HeaderMap) -> Answer<OperatorView> {
+    authorize(&app, &headers)?;
+    let totals = app.core.totals().await?;
+    let mut queue = QueueCounts {
+        jobs: 0,
+        runs: app.db.open_runs().await?.len() as u64,
+        evals: app.db.evals_under_way().await?,
+        units_free: 0,
+        units_in_flight: 0,
+        leases: totals.leases,
+        leases_given: totals.leases_given,
+        leases_lost: totals.leases_lost,
+        accepted: totals.accepted,
+        rejected: totals.rejected,
+        superseded: totals.superseded,
+        result_bytes: totals.result_bytes,
+    };
+    for job in app.db.running().await? {
+        queue.jobs += 1;
+        if let Some(progress) = app.core.progress(job.id).await? {
+            queue.units_free += u64::from(progress.free);
+            queue.units_in_flight += u64::from(progress.in_flight);
+        }
+    }
+    let (store, data) = (Arc::clone(&app.operator.store), app.config.data.clone());
+    let store = tokio::task::spawn_blocking(move || store.of(&data)).await.map_err(ApiError::internal)?;
+    Ok(Json(OperatorView {
+        uptime_s: app.operator.started.elapsed().as_secs(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        memory_bytes: metrics::resident_bytes(),
+        sessions: SessionCounts {
+            open: totals.sessions,
+            consenting: totals.consenting,
+            in_mesh: totals.mesh.members,
+            refused: totals.refused,
+        },
+        queue,
+        rejects: app.db.rejects_by_reason(wall_ms().saturating_sub(DAY_MS)).await?,
+        bandwidth: Bandwidth {
+            inputs_sent: totals.inputs_served,
+            saved_by_peers: totals.saved(),
+            through_turn: app.turn.totals().bytes,
+        },
+        store,
+        errors: failures::recent(),
+    }))
+}
+
+fn authorize(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
+    let said = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if token::matches(&app.operator.token, token::Of::Admin, said) {
+        return Ok(());
+    }
+    Err(ApiError::new(
+        StatusCode::UNAUTHORIZED,
+        "admin_token_needed",
+        "the admin's token is missing or wrong",
+        "send `Authorization: Bearer TOKEN`; it is in the file admin-token in the relay's data folder",
+    ))
+}
+
+impl Db {
+    /// Refused results by reason, and how many of them since a time.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    async fn rejects_by_reason(&self, since_ms: i64) -> Result<Vec<RejectCount>, DbError> {
+        let rows = sqlx::query(
+            "SELECT reason, COUNT(*), SUM(rejected_ms >= ?) FROM rejected GROUP BY reason ORDER BY 2 DESC, 1 LIMIT ?",
+        )
+        .bind(since_ms)
+        .bind(MAX_REASONS)
+        .fetch_all(&self.pool)
+        .await?;
+        let number =
+            |row: &sqlx::sqlite::SqliteRow, at: usize| row.try_get::<i64, _>(at).map(i64::cast_unsigned);
+        rows.iter()
+            .map(|row| {
+                Ok(RejectCount { reason: row.try_get(0)?, count: number(row, 1)?, last_day: number(row, 2)? })
+            })
+            .collect()
+    }
+
+    /// How many evals are under way.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    async fn evals_under_way(&self) -> Result<u64, DbError> {
+        let row = sqlx::query("SELECT COUNT(*) FROM candidates WHERE state = 'evaluating'")
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(row.try_get::<i64, _>(0)?.cast_unsigned())
+    }
+}

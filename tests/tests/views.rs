@@ -1,0 +1,121 @@
+//! What pages about work ask the relay for: projects for everybody, maps and contributors, and the operator's figures for
+//! whoever has the admin's token.
+
+use potluck_proto::Preset;
+use potluck_tests::npy::{LowRank, f32_file};
+use potluck_tests::runs::{SampleRun, done, info};
+use potluck_tests::{Api, TestRelay, Volunteer, wait_until};
+use potluck_types::MatmulShape;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(120);
+const SHAPE: MatmulShape = MatmulShape { m: 600, k: 64, n: 500 };
+
+fn submit(api: &Api) -> String {
+    let known = LowRank::new(SHAPE, 1);
+    let (m, k, n) = (SHAPE.m as usize, SHAPE.k as usize, SHAPE.n as usize);
+    api.submit(&f32_file(&[m, k], &known.a), &f32_file(&[k, n], &known.b), &json!({ "name": "angles" }))
+}
+
+fn project(api: &Api, id: &str) -> Value {
+    let answer = api.get(&format!("/api/v1/projects/{id}"));
+    assert_eq!(answer.status, 200, "{}", answer.json());
+    answer.json()
+}
+
+#[test]
+fn everybody_sees_what_can_be_joined_and_the_submitter_who_did_what() {
+    let relay = TestRelay::start();
+    let api = &relay.api;
+    let anybody = api.with_authorization(None);
+    assert_eq!(anybody.get("/api/v1/projects").json(), json!([]));
+    let (_, run) = SampleRun::new(2, [1, 1]).create(api, "run");
+    let job = submit(api);
+    let open = anybody.get("/api/v1/projects").json();
+    let ids: Vec<_> = open.as_array().unwrap().iter().map(|one| (&one["kind"], &one["id"])).collect();
+    assert_eq!(ids, [(&json!("training"), &json!(run)), (&json!("product"), &json!(job))]);
+    assert_eq!((open[1]["done"].clone(), open[1]["shape"].clone()), (json!(0), json!([600, 64, 500])));
+    assert_eq!(open[0]["losses"], Value::Null);
+
+    // The map is the submitter's; projects have no names of volunteers.
+    let map = format!("/api/v1/jobs/{job}/map");
+    assert_eq!(anybody.get(&map).status, 401);
+    let empty = api.get(&map).json();
+    assert!(empty["cells"].as_array().unwrap().iter().all(|cell| *cell == -2), "{empty}");
+    let volunteer = Volunteer::start(&api.url, 5, Preset::Full);
+    api.result(&job, LIMIT);
+    done(api, &run, LIMIT);
+    let name = api.job(&job)["contributors"][0]["volunteer"].clone();
+    let map = api.get(&map).json();
+    assert_eq!(map["volunteers"], json!([name]));
+    assert!(map["cells"].as_array().unwrap().iter().all(|cell| *cell == 0), "{map}");
+    assert_eq!(anybody.get("/api/v1/projects").json(), json!([]), "what is done cannot be joined");
+    let ended = project(&anybody, &job);
+    assert_eq!((&ended["state"], &ended["done"]), (&json!("done"), &ended["total"]));
+
+    let told = anybody.get(&format!("/api/v1/runs/{run}/contributors")).json();
+    let one = &told["contributors"][0];
+    assert_eq!((&one["volunteer"], &one["accepted"], &one["refused"]), (&name, &json!(2), &json!(0)));
+    assert_eq!((&told["updates"], &told["refusals"]), (&json!(2), &json!([])));
+    assert!(told["audited"].as_u64().unwrap() <= 2 && one["bytes"].as_u64().unwrap() > 0, "{told}");
+    let shown = project(&anybody, &run);
+    let history = info(api, &run)["history"].clone();
+    let losses = json!([history[0]["validation_loss"], history[1]["validation_loss"]]);
+    assert_eq!((&shown["state"], &shown["losses"]), (&json!("done"), &losses));
+    drop(volunteer);
+    for path in ["/api/v1/projects/x", "/api/v1/jobs/x/map", "/api/v1/runs/x/contributors"] {
+        assert_eq!((api.get(path).status, api.get(path).text("code").as_str()), (404, "not_found"), "{path}");
+    }
+    let nobody = format!("/api/v1/projects/{}", "0".repeat(32));
+    assert_eq!(anybody.get(&nobody).status, 404);
+}
+
+#[test]
+fn the_operators_figures_are_for_who_has_the_admins_token() {
+    let relay = TestRelay::start();
+    let api = &relay.api;
+    let path = relay.data().join("admin-token");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    let token = std::fs::read_to_string(path).unwrap().trim().to_owned();
+    let admin = api.with_authorization(Some(&format!("Bearer {token}")));
+    for other in [None, Some("Bearer 00"), Some(token.as_str()), api.authorization.as_deref()] {
+        let answer = api.with_authorization(other).get("/api/v1/operator");
+        assert_eq!((answer.status, answer.text("code").as_str()), (401, "admin_token_needed"), "{other:?}");
+    }
+    assert_eq!(admin.get("/api/v1/jobs").status, 401, "nor is the admin's the submitter's");
+    let figures = || {
+        let answer = admin.get("/api/v1/operator");
+        assert_eq!(answer.status, 200, "{}", answer.json());
+        answer.json()
+    };
+    let quiet = figures();
+    assert_eq!((&quiet["sessions"]["open"], &quiet["queue"]["jobs"]), (&json!(0), &json!(0)));
+    assert_eq!(quiet["rejects"], json!([]));
+    let job = submit(api);
+    let waiting = figures();
+    assert_eq!(waiting["queue"]["jobs"], 1);
+    assert!(waiting["queue"]["units_free"].as_u64().unwrap() > 0, "{waiting}");
+    let volunteer = Volunteer::start(&api.url, 5, Preset::Full);
+    api.result(&job, LIMIT);
+    wait_until("the volunteer's session is counted", LIMIT, || figures()["sessions"]["consenting"] == 1);
+    let after = figures();
+    assert!(
+        after["queue"]["accepted"].as_u64().unwrap() > 0 && after["bandwidth"]["inputs_sent"] != 0,
+        "{after}"
+    );
+    assert!(
+        after["store"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|part| part["part"] == "database" && part["bytes"] != 0)
+    );
+    drop(volunteer);
+    // An address may not ask without end.
+    wait_until("the address is told to wait", LIMIT, || admin.get("/api/v1/operator").status == 429);
+}

@@ -1,0 +1,74 @@
+// The relay as its operator sees it. The token stays in this tab.
+
+import * as format from "./format.js";
+import { at, facts, fill, h, moment, table } from "./page.js";
+import { Token, sleep, visible } from "./tokens.js";
+
+/** Pause between two looks. */
+const LOOK_MS = 5000;
+
+const token = new Token("potluck.admin", shown);
+token.listen(at("token-form"), "token", "token-note");
+at("forget").addEventListener("click", () => {
+  token.forget();
+  at("token").focus();
+});
+
+/** Wakes who waits for the next look. */
+let wake = () => {};
+
+function shown() {
+  at("enter").hidden = token.known;
+  at("figures").hidden = !token.known;
+  document.body.dataset.operator = token.known ? "asking" : "locked";
+  wake();
+}
+
+const number = (value) => format.count(value);
+
+function show(view) {
+  const { sessions, queue, bandwidth, errors } = view;
+  at("since").textContent = `Version ${view.version}, up for ${format.time(view.uptime_s)}. Counters begin when it starts.`;
+  fill(at("sessions"), facts(
+    ["Open", number(sessions.open)], ["With consent", number(sessions.consenting)],
+    ["In the mesh", number(sessions.in_mesh)], ["Refused", number(sessions.refused)]));
+  fill(at("queue"), facts(
+    ["Jobs, runs, evals", `${number(queue.jobs)}, ${number(queue.runs)}, ${number(queue.evals)}`],
+    ["Units waiting", number(queue.units_free)], ["Units under way", number(queue.units_in_flight)],
+    ["Leases out", number(queue.leases)],
+    ["Leases given", `${number(queue.leases_given)}, of which ${number(queue.leases_lost)} came to nothing`],
+    ["Results accepted", number(queue.accepted)], ["Refused", number(queue.rejected)],
+    ["Late or second", number(queue.superseded)], ["Results in memory", format.bytes(queue.result_bytes)]));
+  fill(at("bandwidth"), facts(
+    ["Inputs sent", format.bytes(bandwidth.inputs_sent)],
+    ["Inputs from peers instead", format.bytes(bandwidth.saved_by_peers)],
+    ["Through TURN", format.bytes(bandwidth.through_turn)]));
+  fill(at("rejects"), view.rejects.length
+    ? table("Refused results by reason", ["Reason", "In all", "Last 24 hours"], view.rejects.map((one) =>
+      [one.reason.replaceAll("_", " "), number(one.count), number(one.last_day)]))
+    : h("p", { class: "empty" }, "No result was refused."));
+  const all = view.store.reduce((sum, part) => sum + part.bytes, 0);
+  fill(at("store"), table(`${format.bytes(all)} in all, measured at most 30 s ago`, ["Part", "Size", "Files"], view.store.map((part) =>
+    [part.part, `${part.partial ? "more than " : ""}${format.bytes(part.bytes)}`, number(part.files)])));
+  fill(at("memory"), view.memory_bytes === null ? "" : `The process occupies ${format.bytes(view.memory_bytes)} of memory.`);
+  fill(at("errors"), errors.recent.length
+    ? [h("p", { class: "hint" }, `${number(errors.total)} since it started; the newest first.`),
+      h("ul", { class: "plain" }, errors.recent.map((one) => h("li", null, moment(one.at_ms), ": ", one.message)))]
+    : h("p", { class: "empty" }, "None since it started."));
+  document.body.dataset.operator = "shown";
+}
+
+shown();
+for (;;) {
+  await visible();
+  if (token.known) {
+    try {
+      show(await token.json("/api/v1/operator"));
+      at("problem").hidden = true;
+    } catch (error) {
+      at("problem").hidden = !token.known;
+      at("problem").textContent = `The relay does not answer (${error.message}). It is asked again.`;
+    }
+  }
+  await Promise.race([sleep(LOOK_MS), new Promise((resolve) => { wake = resolve; })]);
+}

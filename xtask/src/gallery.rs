@@ -1,0 +1,122 @@
+//! `docs/gallery.md`: a picture of each screen, made by the same tests that check it, with a caption.
+
+use crate::run::{Step, cargo, must, root};
+use crate::setup::{self, npm};
+use crate::site;
+use anyhow::{Context, Result, ensure};
+use std::fmt::Write as _;
+use std::fs;
+
+/// What the pictures may weigh together: they travel with each clone.
+const MAX_BYTES: u64 = 2_000_000;
+/// The screens, in the order of the page: the pictures' name, and what is to be seen.
+const SCREENS: &[(&str, &str)] = &[
+    ("idle", "The donate page: nothing runs, nothing is loaded. Below, the run that this relay holds."),
+    ("invitation", "The same for who followed `/join/ID`: that project first."),
+    (
+        "consent",
+        "After the first click: who asks, what is computed, what this device can do, what others see.",
+    ),
+    (
+        "running",
+        "After the second click: the job's picture with one's own parts lit, figures, and Stop in view.",
+    ),
+    ("paused", "Paused by the person."),
+    ("waiting", "Waiting, with the reason."),
+    ("thanks", "After Stop: what came of it."),
+    ("failed", "The engine could not be loaded."),
+    ("projects", "What can be joined here, for whom and why."),
+    ("projects-empty", "The same, where nothing runs."),
+    ("results", "Results: runs for everybody, jobs for who has the submitter's token."),
+    ("results-token", "With the token."),
+    ("job", "A job: who computed which part, what was refused, what checking cost, and its result."),
+    ("run", "A run: loss, throughput, data, audits, contributors."),
+    ("operator-locked", "The operator's page asks for the admin's token."),
+    ("operator", "With the token: sessions, queue, refused results, bandwidth, store, errors."),
+    ("models", "Models, derived from the public log in the browser."),
+    ("governance", "People, rules and proposals."),
+    ("proposal", "A proposal, before the vote."),
+    ("receipts", "Receipts, and their check without a network."),
+    ("model", "The page to try the model, before people promoted a version."),
+    ("embed", "For whoever runs a site: the widget, its snippet, and what the site's headers need."),
+];
+/// Of each screen: the picture's ending, and what it shows.
+const VIEWS: [(&str, &str); 2] = [("desktop", "desktop, light"), ("phone", "phone, dark")];
+
+/// Makes the pictures and the page.
+pub(crate) fn run() -> Result<bool> {
+    let ready = setup::everything()?;
+    npm::AXE.fetched()?;
+    crate::data::corpus()?;
+    site::page()?;
+    let folder = root().join("docs/gallery");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let step = Step::start("open each screen and check it");
+    let mut test = cargo();
+    test.args(["test", "--quiet", "--workspace", "--test", "screens"])
+        .env("CHROME", &ready.chromium)
+        .env("POTLUCK_GALLERY", &folder);
+    must(&mut test, "a screen has a mistake: the test says which")?;
+    step.done();
+    let mut bytes = 0;
+    let mut known = 0;
+    for entry in fs::read_dir(&folder)?.flatten() {
+        bytes += entry.metadata()?.len();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let screen = VIEWS.iter().find_map(|(view, _)| name.strip_suffix(&format!("-{view}.webp")));
+        let listed = screen.is_some_and(|screen| SCREENS.iter().any(|(name, _)| *name == screen));
+        ensure!(listed, "{name} has no caption\nhint: add it to SCREENS in xtask/src/gallery.rs");
+        known += 1;
+    }
+    let wanted = SCREENS.len() * VIEWS.len();
+    ensure!(known == wanted, "there are {known} pictures, not {wanted}: a screen of SCREENS was not shown");
+    ensure!(
+        bytes <= MAX_BYTES,
+        "the pictures have {bytes} bytes together; {MAX_BYTES} are the most\nhint: show less, or smaller"
+    );
+    let page = root().join("docs/gallery.md");
+    fs::write(&page, text()).with_context(|| format!("cannot write {}", page.display()))?;
+    println!("{}: {wanted} pictures, {bytes} bytes", page.display());
+    Ok(true)
+}
+
+fn text() -> String {
+    let mut text = String::from(
+        "# Gallery\n\nEach screen as the tests see it (`tests/tests/screens.rs`), in a real Chromium with a real relay, where axe-core\n\
+         finds nothing wrong with it. `cargo xtask gallery` makes this page and its pictures.\n",
+    );
+    for (name, caption) in SCREENS {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "\n## {}\n{caption}\n\n", title(name));
+        let pictures: Vec<_> = VIEWS
+            .iter()
+            .map(|(view, words)| format!("![{}, {words}](gallery/{name}-{view}.webp)", title(name)))
+            .collect();
+        let _ = writeln!(text, "{}", pictures.join("\n"));
+    }
+    text
+}
+
+fn title(name: &str) -> String {
+    let words = name.replace('-', ", ");
+    let mut letters = words.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_screen_has_a_caption_and_a_page_that_was_made_is_up_to_date() {
+        let text = text();
+        for (name, caption) in SCREENS {
+            assert!(text.contains(&format!("](gallery/{name}-phone.webp)")) && !caption.is_empty(), "{name}");
+            assert_eq!(SCREENS.iter().filter(|(other, _)| other == name).count(), 1, "{name}");
+        }
+        if let Ok(page) = fs::read_to_string(root().join("docs/gallery.md")) {
+            assert_eq!(page, text, "`cargo xtask gallery` makes it again");
+        }
+    }
+}
