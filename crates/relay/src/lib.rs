@@ -214,8 +214,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let token =
         token::prepare(token::Of::Submitter, &token_path, &data.join("token.hash")).map_err(failed)?;
     let admin_token_path = data.join("admin-token");
-    let admin_token =
-        token::prepare(token::Of::Admin, &admin_token_path, &data.join("admin-token.hash")).map_err(failed)?;
+    let admin_token = token::prepare(token::Of::Admin, &admin_token_path, &data.join("admin-token.hash"))
+        .map_err(failed)?;
     let identity = identity::prepare(&data.join(identity::FILE))?;
     let db = Db::open(&data.join("potluck.db")).await?;
     let blobs = blobs::Blobs::open(&data.join("blobs")).map_err(failed)?;
