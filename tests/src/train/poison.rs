@@ -8,7 +8,7 @@
 use super::cores::Cores;
 use super::corpus::CONTEXT;
 use super::run::{Progress, fresh, train, validate};
-use super::{Corpus, now, seed};
+use super::{Corpus, seed};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use potluck_eval::Evaluation;
 use potluck_eval::card::{About, Results};
@@ -24,7 +24,7 @@ use potluck_train::data::{BLOCK_TOKENS, DataError, DataSet, Order, VALIDATION_SH
 use potluck_train::gpt::{CpuGpt, Decoder, FRESH_WARMUP, GptConfig, Sampling, Schedule, Writer};
 use potluck_train::outer::OuterParams;
 use potluck_train::round::{Batches, Part};
-use potluck_train::{Batch, Engine as _};
+use potluck_train::Batch;
 use potluck_types::{BlobHash, VolunteerId};
 use potluck_verify::AggregateParams;
 use std::collections::{BTreeMap, BTreeSet};
