@@ -44,10 +44,11 @@ export const date = (ms) => day.format(new Date(ms));
 const WATTS = { webgpu: 40, wasm: 12 };
 
 /** Energy in watt-hours. An estimate: browsers do not tell. */
-export function energy(busySeconds, backend) {
-  const wattHours = (busySeconds * (WATTS[backend] ?? WATTS.wasm)) / 3600;
-  return wattHours < 0.1 ? "under 0.1 Wh" : `about ${short.format(wattHours)} Wh`;
-}
+export const wattHours = (busySeconds, backend) => (busySeconds * (WATTS[backend] ?? WATTS.wasm)) / 3600;
+
+export const energyOf = (wattHours) => (wattHours < 0.1 ? "under 0.1 Wh" : `about ${short.format(wattHours)} Wh`);
+
+export const energy = (busySeconds, backend) => energyOf(wattHours(busySeconds, backend));
 
 export function energyBasis(backend) {
   return `An estimate, not a measurement: ${WATTS[backend] ?? WATTS.wasm} W while ${

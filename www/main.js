@@ -5,7 +5,9 @@ import * as around from "./conditions.js";
 import * as format from "./format.js";
 import * as identity from "./identity.js";
 import * as inputs from "./inputs.js";
+import * as preflight from "./preflight.js";
 import { Session } from "./session.js";
+import * as totals from "./totals.js";
 import { follow } from "./training.js";
 import * as view from "./view.js";
 import * as witness from "./witness.js";
@@ -19,7 +21,7 @@ let session = null;
 /** Who looks at the relay's log: as long as the tab lends, and on after an alarm that is no proof yet. */
 let watch = null;
 /** Conditions that the person says to ignore. */
-let ignore = { hidden: false, onBattery: false, mobileData: false };
+let ignore = { hidden: false, onBattery: false, mobileData: false, anotherTab: false };
 /** What the engine said last. */
 let last = null;
 let startedAt = 0;
@@ -57,14 +59,20 @@ function ask() {
   body.dataset.state = "consent";
   at("memory").textContent = identity.wantsNoMemory()
     ? "Your browser asks not to be remembered: the name is forgotten with this tab."
-    : "The name and at most 128 MB of inputs are kept in this browser until you remove them.";
+    : "The name, sums of what it lent, and at most 128 MB of inputs are kept in this browser until you remove them.";
   at("cosigns").textContent = identity.wantsNoMemory()
     ? "It signs nothing and forgets what it saw when it is closed, since your browser asks not to be remembered."
     : "Under its name it signs what it found, which stays public as well.";
+  prepare();
   sheet.showModal();
   at("sheet-title").focus();
   introduce();
 }
+
+const chosenPreset = () => document.querySelector("input[name=preset]:checked").value;
+
+/** Says what this device can do, as it is set now. */
+const prepare = () => preflight.show(chosenPreset(), at("choice").value);
 
 /** Says who runs the relay. */
 async function introduce() {
@@ -82,8 +90,8 @@ async function introduce() {
 async function begin(event) {
   // Scripts cannot agree for a person.
   if (!event.isTrusted || session || witness.alarm()) return;
-  const preset = document.querySelector("input[name=preset]:checked").value;
-  ignore = { hidden: isOn("hidden-run"), onBattery: false, mobileData: false };
+  const preset = chosenPreset();
+  ignore = { hidden: isOn("hidden-run"), onBattery: false, mobileData: false, anotherTab: false };
   setSwitch("hidden-now", ignore.hidden);
   stopping = false;
   last = null;
@@ -100,6 +108,8 @@ async function begin(event) {
   at("running-title").focus();
   const settings = { preset, backend: at("choice").value, hours: Number(at("hours").value) };
   const key = identity.key();
+  await around.claim();
+  if (stopping) return end({});
   if (await isSound(key)) lend(key, settings);
 }
 
@@ -209,18 +219,22 @@ function hear(heard) {
 /** Offers to go on, where only a condition stands in the way. */
 function showOverride(state) {
   const now = around.conditions();
-  const blocked = Object.keys(now).some((name) => now[name] && !ignore[name]);
+  const blocked = Object.keys(ignore).some((name) => now[name] && !ignore[name]);
   at("override").hidden = !(state === "waiting" && blocked);
+  at("override").textContent = now.anotherTab ? "Lend here instead" : "Lend anyway";
 }
 
 /** The lending is over. */
 function end({ failed, expired }) {
   session = null;
   endWatch();
+  around.unclaim();
   const results = last?.accepted ?? 0;
   body.dataset.accepted = results;
   body.dataset.rejected = last?.rejected ?? 0;
   const seconds = (performance.now() - startedAt) / 1e3;
+  totals.add(last, seconds);
+  totals.show();
   at("running").hidden = true;
   at("idle").hidden = false;
   at("forget").hidden = !identity.isKnown();
@@ -266,6 +280,7 @@ at("lend").addEventListener("click", (event) => {
   if (event.isTrusted) ask();
 });
 at("agree").addEventListener("click", begin);
+for (const choice of [at("choice"), ...document.getElementsByName("preset")]) choice.addEventListener("change", prepare);
 at("decline").addEventListener("click", () => sheet.close());
 sheet.addEventListener("close", () => {
   if (session || body.dataset.state !== "consent") return;
@@ -280,7 +295,9 @@ at("finish").addEventListener("click", () => session?.finish());
 at("stop").addEventListener("click", stop);
 at("override").addEventListener("click", () => {
   const now = around.conditions();
-  for (const name of Object.keys(now)) ignore[name] ||= now[name];
+  // One tab at a time, whatever else: the other one waits from now on.
+  if (now.anotherTab) return around.claim({ steal: true });
+  for (const name of Object.keys(ignore)) ignore[name] ||= now[name];
   setSwitch("hidden-now", ignore.hidden);
   session?.ignore(ignore);
 });
@@ -300,6 +317,8 @@ at("forget").addEventListener("click", () => {
   identity.forget();
   session?.forget();
   inputs.forget();
+  totals.forget();
+  totals.show();
   witness.forget();
   at("forget").hidden = true;
   at("live").textContent = "This browser is forgotten.";
@@ -323,6 +342,7 @@ addEventListener("resize", () => view.redraw());
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => view.redraw());
 
 at("forget").hidden = !identity.isKnown();
+totals.show();
 showAlarm();
 preselect();
 follow();

@@ -92,7 +92,7 @@ pub async fn lend(tab: &Tab, lending: &Lending) -> Result<(), CdpError> {
 
 /// What the page says about its end.
 async fn said(tab: &Tab) -> CdpError {
-    let text = "document.getElementById('over-text')?.textContent ?? document.body.dataset.state";
+    let text = "document.getElementById('notice-text')?.textContent ?? document.body.dataset.state";
     tab.evaluate(text).await.map_or_else(|error| error, CdpError::Page)
 }
 

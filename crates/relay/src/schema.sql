@@ -14,7 +14,8 @@ CREATE TABLE IF NOT EXISTS epochs (
     started_ms BIGINT NOT NULL
 );
 
--- Entries of the public log that are not in its files yet.
+-- Entries of the public log that are not in its files yet, or since the last time only. Those that became durable together
+-- are one row: a line each, from `position` on.
 CREATE TABLE IF NOT EXISTS log_entries (
     position BIGINT PRIMARY KEY,
     entry BLOB NOT NULL

@@ -1,6 +1,7 @@
 //! What goes into the engine and what comes out.
 
 use crate::proof::Subject;
+use crate::status::WaitReason;
 use potluck_mesh::{LinkAction, LinkEvent};
 use potluck_proto::{Backend, EvalTask, MatmulTask, Preset, TrainTask};
 pub use potluck_rounds::TrainInputs;
@@ -56,6 +57,10 @@ pub struct Conditions {
     pub on_battery: bool,
     /// The network is metered.
     pub mobile_data: bool,
+    /// Another tab of the same browser lends this device.
+    pub another_tab: bool,
+    /// The browser is about to stop this page's clock, until it resumes it. Nobody can excuse that.
+    pub frozen: bool,
 }
 
 impl Conditions {
@@ -65,6 +70,21 @@ impl Conditions {
             hidden: self.hidden && !ignored.hidden,
             on_battery: self.on_battery && !ignored.on_battery,
             mobile_data: self.mobile_data && !ignored.mobile_data,
+            another_tab: self.another_tab && !ignored.another_tab,
+            frozen: self.frozen,
+        }
+    }
+
+    /// Why the volunteer waits: the one that a person would name first.
+    pub(crate) const fn reason(self) -> Option<WaitReason> {
+        let Self { hidden, on_battery, mobile_data, another_tab, frozen } = self;
+        match (frozen, another_tab, hidden, on_battery, mobile_data) {
+            (true, ..) => Some(WaitReason::Frozen),
+            (_, true, ..) => Some(WaitReason::AnotherTab),
+            (_, _, true, ..) => Some(WaitReason::Hidden),
+            (_, _, _, true, _) => Some(WaitReason::OnBattery),
+            (.., true) => Some(WaitReason::MobileData),
+            _ => None,
         }
     }
 }

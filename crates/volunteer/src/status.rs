@@ -40,6 +40,10 @@ pub enum WaitReason {
     OnBattery,
     /// The network is metered.
     MobileData,
+    /// Another tab of this browser lends the device.
+    AnotherTab,
+    /// The browser froze the page.
+    Frozen,
 }
 
 impl WaitReason {
@@ -61,6 +65,8 @@ impl WaitReason {
             Self::Hidden => "Waiting until this tab is visible.",
             Self::OnBattery => "Waiting for mains power.",
             Self::MobileData => "Waiting for a network that is not metered.",
+            Self::AnotherTab => "Another tab of this browser lends this device. This one goes on when that ends.",
+            Self::Frozen => "The browser froze this page. It goes on when the page does.",
         }
     }
 }
@@ -271,14 +277,8 @@ impl Engine {
 
     fn wait_reason(&self) -> Option<WaitReason> {
         let blocking = self.conditions.except(self.ignored);
-        if blocking.hidden {
-            return Some(WaitReason::Hidden);
-        }
-        if blocking.on_battery {
-            return Some(WaitReason::OnBattery);
-        }
-        if blocking.mobile_data {
-            return Some(WaitReason::MobileData);
+        if let Some(reason) = blocking.reason() {
+            return Some(reason);
         }
         if self.work.iter().any(|work| matches!(work.stage, Stage::Running { .. })) {
             return None;

@@ -390,6 +390,26 @@ fn pause_and_hidden_tabs_withdraw_and_come_back() {
 }
 
 #[test]
+fn every_condition_has_its_reason_and_only_a_frozen_page_cannot_be_excused() {
+    let none = Conditions::default();
+    for (conditions, reason) in [
+        (Conditions { hidden: true, ..none }, WaitReason::Hidden),
+        (Conditions { on_battery: true, ..none }, WaitReason::OnBattery),
+        (Conditions { mobile_data: true, ..none }, WaitReason::MobileData),
+        (Conditions { another_tab: true, hidden: true, ..none }, WaitReason::AnotherTab),
+        (Conditions { frozen: true, another_tab: true, hidden: true, ..none }, WaitReason::Frozen),
+    ] {
+        let mut world = World::lending();
+        world.event(Event::Conditions(conditions));
+        assert_eq!(world.engine.state(), State::Waiting(reason));
+        world.event(Event::Ignore(conditions));
+        assert_eq!(world.engine.state() == State::Waiting(reason), conditions.frozen, "{conditions:?}");
+        world.event(Event::Conditions(none));
+        assert_ne!(world.engine.state(), State::Waiting(reason));
+    }
+}
+
+#[test]
 fn agreement_ends_by_itself() {
     let mut world = World::lending();
     world.wait(3_600_000);

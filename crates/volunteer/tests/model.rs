@@ -31,7 +31,8 @@ const CHALLENGE: Challenge = Challenge { nonce: [4; 32], relay: [5; 32] };
 const LEASE: Duration = Duration(30_000);
 /// A result is let go if its verdict takes so long.
 const RESULT: Duration = Duration(600_000);
-const HIDDEN: Conditions = Conditions { hidden: true, on_battery: false, mobile_data: false };
+const HIDDEN: Conditions =
+    Conditions { hidden: true, on_battery: false, mobile_data: false, another_tab: false, frozen: false };
 
 #[derive(Debug, Clone, Copy)]
 enum Op {

@@ -28,9 +28,27 @@ pub(crate) enum Command {
     Finish,
     Stop,
     Preset { preset: PagePreset },
-    Conditions { hidden: bool, on_battery: bool, mobile_data: bool },
-    Ignore { hidden: bool, on_battery: bool, mobile_data: bool },
+    Conditions(Around),
+    Ignore(Around),
     Peers { on: bool },
+}
+
+/// What goes on around the tab, or which of it to ignore. What a page does not say is not so.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Around {
+    hidden: bool,
+    on_battery: bool,
+    mobile_data: bool,
+    another_tab: bool,
+    frozen: bool,
+}
+
+impl From<Around> for Conditions {
+    fn from(around: Around) -> Self {
+        let Around { hidden, on_battery, mobile_data, another_tab, frozen } = around;
+        Self { hidden, on_battery, mobile_data, another_tab, frozen }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -82,12 +100,8 @@ impl From<Command> for Event {
             Command::Finish => Self::Finish,
             Command::Stop => Self::Stop,
             Command::Preset { preset } => Self::SetPreset(preset.into()),
-            Command::Conditions { hidden, on_battery, mobile_data } => {
-                Self::Conditions(Conditions { hidden, on_battery, mobile_data })
-            }
-            Command::Ignore { hidden, on_battery, mobile_data } => {
-                Self::Ignore(Conditions { hidden, on_battery, mobile_data })
-            }
+            Command::Conditions(around) => Self::Conditions(around.into()),
+            Command::Ignore(around) => Self::Ignore(around.into()),
             Command::Peers { on } => Self::Peers(on),
         }
     }

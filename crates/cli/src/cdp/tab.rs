@@ -24,7 +24,7 @@ pub const LOCATE: &str = r"(selector) => {
   return { x, y };
 }";
 
-/// A tab in a browser context of its own. Dropping it leaves it open until the browser ends; [`Tab::close`] ends it.
+/// A tab, in a browser context of its own but for [`Tab::beside`]. Dropping it leaves it open until the browser ends; [`Tab::close`] ends it.
 pub struct Tab {
     connection: Connection,
     session: String,
@@ -36,7 +36,20 @@ impl Tab {
     pub(super) async fn open(connection: Connection) -> Result<Self, CdpError> {
         let context = connection.call(None, "Target.createBrowserContext", json!({})).await?;
         let context = text(&context, "browserContextId", "Target.createBrowserContext")?;
-        let params = json!({ "url": "about:blank", "browserContextId": context, "newWindow": true });
+        Self::open_in(connection, context, true).await
+    }
+
+    /// Opens another tab of the same window and browser context, before this one: they share storage, as a person's tabs do.
+    /// [`Tab::close`] of either ends both.
+    ///
+    /// # Errors
+    /// Chromium refuses, or is gone.
+    pub async fn beside(&self) -> Result<Self, CdpError> {
+        Self::open_in(self.connection.clone(), self.context.clone(), false).await
+    }
+
+    async fn open_in(connection: Connection, context: String, new_window: bool) -> Result<Self, CdpError> {
+        let params = json!({ "url": "about:blank", "browserContextId": context, "newWindow": new_window });
         let target = connection.call(None, "Target.createTarget", params).await?;
         let target = text(&target, "targetId", "Target.createTarget")?;
         let params = json!({ "targetId": target, "flatten": true });

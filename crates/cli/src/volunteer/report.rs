@@ -44,6 +44,8 @@ pub const fn reason_name(reason: WaitReason) -> &'static str {
         WaitReason::Hidden => "hidden",
         WaitReason::OnBattery => "on_battery",
         WaitReason::MobileData => "mobile_data",
+        WaitReason::AnotherTab => "another_tab",
+        WaitReason::Frozen => "frozen",
     }
 }
 

@@ -35,7 +35,7 @@ use cosign::{Cosignatures, Who};
 use files::Files;
 use potluck_governance::{Body, Constitution, Entry, FormError, Refused, Roles, State, entry};
 use potluck_ledger::{KeyError, KeyKind, Policy, PolicyError, SignerKey, TreeHead, VerifierKey};
-use potluck_types::{BlobHash, VolunteerId};
+use potluck_types::BlobHash;
 use sqlx::{Sqlite, Transaction};
 use std::io;
 use std::path::Path;
@@ -119,8 +119,6 @@ pub(crate) struct Batch<'a> {
 struct Row {
     index: u64,
     text: Vec<u8>,
-    /// Whose receipt it is.
-    about: Option<VolunteerId>,
 }
 
 impl Log {
@@ -318,7 +316,7 @@ impl Inner {
             }
         }
         loop {
-            let rows = self.db.log_rows(index, publish::MAX_BATCH).await?;
+            let rows = self.db.log_rows(index).await?;
             if rows.is_empty() {
                 return Ok(state);
             }
@@ -342,11 +340,10 @@ impl Batch<'_> {
         }
         let state = &mut self.sequencer.state;
         let at_ms = now_ms(state);
-        let about = about(&body);
         let entry = Entry::new(at_ms, body);
         let (index, text) = (state.next_index(), entry.encode()?);
         state.apply(index, &entry)?;
-        self.rows.push(Row { index, text, about });
+        self.rows.push(Row { index, text });
         Ok(index)
     }
 
@@ -355,10 +352,7 @@ impl Batch<'_> {
     /// # Errors
     /// What the database says.
     pub(crate) async fn write(&self, tx: &mut Transaction<'_, Sqlite>) -> Result<(), DbError> {
-        for row in &self.rows {
-            store::insert(tx, row).await?;
-        }
-        Ok(())
+        store::insert(tx, &self.rows).await
     }
 
     /// The transaction is committed.
@@ -399,17 +393,4 @@ impl Drop for Batch<'_> {
 /// The time of the next entry. The clock may have been set back; the log's time never is.
 pub(crate) fn now_ms(state: &State) -> u64 {
     (wall_ms().max(0) as u64).max(state.now_ms())
-}
-
-/// Whose work an entry is about: who gets a receipt for it.
-fn about(body: &Body) -> Option<VolunteerId> {
-    let key = match body {
-        Body::ResultAccepted(result) => result.volunteer,
-        Body::ResultRejected(result) => result.volunteer,
-        Body::UpdateAccepted(update) => update.volunteer,
-        Body::UpdateRejected(update) => update.volunteer,
-        Body::Audit(audit) => audit.volunteer,
-        _ => return None,
-    };
-    Some(VolunteerId(key.0))
 }

@@ -12,8 +12,6 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// Entries of one step: 4,096 of 350 bytes are 1.4 MB.
-pub(super) const MAX_BATCH: u32 = 4096;
 /// Time between two checkpoints. Receipts wait for the next one.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Time until publishing is tried again after it failed.
@@ -97,7 +95,7 @@ async fn catch_up(log: &Inner, appender: &mut Option<Appender>) -> Result<(), Lo
     };
     loop {
         let before = current.head().size;
-        let rows = log.db.log_rows(before, MAX_BATCH).await?;
+        let rows = log.db.log_rows(before).await?;
         if rows.is_empty() {
             *appender = Some(current);
             return Ok(());
@@ -105,6 +103,7 @@ async fn catch_up(log: &Inner, appender: &mut Option<Appender>) -> Result<(), Lo
         if let Some((row, _)) = rows.iter().zip(before..).find(|(row, index)| row.index != *index) {
             return Err(LogError::Damaged(format!("entry {} comes after {before} entries", row.index)));
         }
+        log.db.index_receipts(&rows, before).await?;
         let texts: Vec<_> = rows.into_iter().map(|row| row.text).collect();
         let appended = current
             .append(&texts)
@@ -117,7 +116,6 @@ async fn catch_up(log: &Inner, appender: &mut Option<Appender>) -> Result<(), Lo
         let published = Published { head: appended.head, note: note.into() };
         log.cosignatures.lock().await.published(&published)?;
         log.published.send_replace(published);
-        log.db.forget_log_rows(appended.head.size).await?;
         for file in edge(before).difference(&edge(appended.head.size)) {
             // Who reads it at this moment is given the larger one.
             log.files.remove(file).await?;

@@ -45,14 +45,14 @@ struct Load {
 }
 
 /// Units that take one core of a laptop about a millisecond: far less than a volunteer is leased.
-const SMALL: Load = Load { name: "ledger.accept", unit: 256, depth: 256, sessions: 16, turn: 512 };
+const SMALL: Load = Load { name: "ledger.accept", unit: 256, depth: 256, sessions: 16, turn: 1536 };
 /// The least that a relay cuts, and next to no work for the check: the log at its worst.
 const LEAST: Load = Load { name: "ledger.accept-least", unit: 32, depth: 32, sessions: 64, turn: 4096 };
 /// Units of a job either way.
 const UNITS: usize = 8;
 /// Results of one session that wait for a verdict: all sessions together fill several commits of the relay.
 const WINDOW: usize = 8;
-const ROUNDS: u64 = 11;
+const ROUNDS: u64 = 15;
 /// After a turn, until what it logged is published: checkpoints come once a second.
 const SETTLE: Duration = Duration::from_millis(1500);
 /// Longest silence of a relay.

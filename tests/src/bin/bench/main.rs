@@ -17,6 +17,7 @@ mod matrix;
 mod memory;
 mod mesh;
 mod overhead;
+mod page;
 mod peers;
 mod row;
 mod server;
@@ -72,6 +73,8 @@ enum Name {
     Mesh,
     /// The audit of a long public log, a receipt, and what the log costs a relay.
     Ledger,
+    /// What lending takes of a device: the Quiet preset's share, and how soon Stop ends all work.
+    Page,
     /// How fast a model writes, natively and in a tab.
     Writing,
     /// Everything.
@@ -79,7 +82,7 @@ enum Name {
 }
 
 impl Name {
-    const EACH: [Self; 12] = [
+    const EACH: [Self; 13] = [
         // First: one of its figures is this process's memory.
         Self::Mesh,
         Self::Ledger,
@@ -87,6 +90,7 @@ impl Name {
         Self::Overhead,
         Self::Memory,
         Self::Browser,
+        Self::Page,
         Self::Writing,
         Self::Step,
         Self::Drift,
@@ -109,6 +113,7 @@ impl Name {
             Self::Drift => train::drift::run(report, training),
             Self::Mesh => mesh::run(report, &args.mesh),
             Self::Ledger => ledger::run(report),
+            Self::Page => runtime()?.block_on(page::run(report)),
             Self::Writing => runtime()?.block_on(writing::run(report)),
             Self::All => Ok(()),
         }

@@ -1,0 +1,245 @@
+//! What the page takes of a device that lends: how soon Stop ends all work, and whether the Quiet preset takes what it shows;
+//! and what the widget takes of a site that shows it, before anybody agreed.
+//!
+//! Time on processors is that of the whole browser, the GPU's process among it: what it does when nobody lends is measured
+//! first, and taken off.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use potluck_cli::args::{PresetArg, TabBackend};
+use potluck_cli::cdp::{Browser, Gpu, LaunchOptions, Tab, find_chromium};
+use potluck_cli::tabs::{Lending, lend};
+use potluck_tests::TestRelay;
+use potluck_tests::frame::Frame;
+use potluck_tests::host::{HostSite, Page};
+use potluck_tests::npy::{LowRank, f32_file};
+use potluck_types::MatmulShape;
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::clock::processes_cpu;
+use crate::row::{Goal, Report, Row, median};
+
+/// A job that no tab finishes within this benchmark.
+const LONG: MatmulShape = MatmulShape { m: 8192, k: 2048, n: 8192 };
+/// Time over which a share is measured.
+const SHARE_TIME: Duration = Duration::from_secs(20);
+/// Largest difference between the share of one core that is used and the one that is shown.
+const SHARE_POINTS: f64 = 5.0;
+const STOPS: usize = 5;
+/// Longest time from the click on Stop until nothing works.
+const STOP_MS: f64 = 250.0;
+/// Time between two looks at the processors.
+const LOOK: Duration = Duration::from_millis(10);
+/// Time after the click that is looked at.
+const WATCHED: Duration = Duration::from_millis(1500);
+/// Share of a core beyond that of an idle page, over [`CALM`], that counts as no work.
+const IDLE_SHARE: f64 = 0.15;
+const CALM: Duration = Duration::from_millis(200);
+const LIMIT: Duration = Duration::from_secs(120);
+/// Loads of a site's page, with the widget and without.
+const LOADS: usize = 11;
+/// Main-thread time that the widget may add to the page around it.
+const HOST_MS: f64 = 5.0;
+/// Time for a page of a site to come to rest.
+const SETTLE: Duration = Duration::from_millis(1500);
+/// What the widget may ask for before anybody agreed: the loader, and the frame's shell.
+const BEFORE_CONSENT: [&str; 5] =
+    ["/embed.js", "/widget.html", "/widget.css", "/widget.js", "/widget-guard.js"];
+
+pub(crate) async fn run(report: &mut Report) -> Result<()> {
+    ensure!(find_chromium().is_some(), "no Chromium: cargo xtask setup");
+    let relay = tokio::task::block_in_place(|| {
+        let relay = TestRelay::start();
+        let known = LowRank::new(LONG, 1);
+        let (m, k, n) = (LONG.m as usize, LONG.k as usize, LONG.n as usize);
+        let name = json!({ "name": "long" });
+        relay.api.submit(&f32_file(&[m, k], &known.a), &f32_file(&[k, n], &known.b), &name);
+        relay
+    });
+    host(report, &relay).await?;
+    quiet(report, &relay).await?;
+    for backend in [TabBackend::Wasm, TabBackend::Webgpu] {
+        stops(report, &relay, backend).await?;
+    }
+    // It goes with its runtime.
+    tokio::task::block_in_place(|| drop(relay));
+    Ok(())
+}
+
+async fn browser(backend: TabBackend) -> Result<Browser> {
+    let gpu = if backend == TabBackend::Wasm { Gpu::Off } else { Gpu::Auto };
+    Ok(Browser::launch(&LaunchOptions { gpu, ..LaunchOptions::default() }).await?)
+}
+
+async fn lent(browser: &Browser, relay: &TestRelay, preset: PresetArg, backend: TabBackend) -> Result<Tab> {
+    let tab = browser.new_tab().await?;
+    lend(&tab, &Lending { relay: relay.api.url.clone(), backend, preset }).await?;
+    tab.wait_for("document.body.dataset.state === 'running'", LIMIT).await?;
+    Ok(tab)
+}
+
+/// Part of one core that a browser takes.
+async fn share(browser: &Browser, time: Duration) -> f64 {
+    let used = || browser.process_id().map_or(Duration::ZERO, processes_cpu);
+    let (before, started) = (used(), Instant::now());
+    sleep(time).await;
+    used().saturating_sub(before).as_secs_f64() / started.elapsed().as_secs_f64()
+}
+
+/// A site's page with the widget in it, against the same page without.
+async fn host(report: &mut Report, relay: &TestRelay) -> Result<()> {
+    let site = HostSite::start().await;
+    let page = |widget: &str| Page {
+        headers: Vec::new(),
+        body: format!("<!doctype html><title>A site</title><h1>A site</h1><p>With some text.</p>{widget}"),
+    };
+    let widget = format!(
+        "<script src=\"{}/embed.js\" async crossorigin></script><potluck-widget></potluck-widget>",
+        relay.api.url
+    );
+    site.put("/plain", page(""));
+    site.put("/widget", page(&widget));
+    let browser = browser(TabBackend::Wasm).await?;
+    let tab = browser.new_tab().await?;
+    tab.call("Performance.enable", json!({ "timeDomain": "threadTicks" })).await?;
+    let [mut plain, mut with]: [Vec<f64>; 2] = Default::default();
+    for load in 0..=LOADS {
+        for (path, times) in [("plain", &mut plain), ("widget", &mut with)] {
+            let before = main_thread_ms(&tab).await?;
+            tab.goto(&format!("{}/{path}", site.origin)).await?;
+            sleep(SETTLE).await;
+            let used = main_thread_ms(&tab).await? - before;
+            // The first one fills the caches.
+            if load > 0 {
+                times.push(used);
+            }
+        }
+    }
+    let fetched = "performance.getEntriesByType('resource').map((entry) => new URL(entry.name).pathname)";
+    let mut requests: Vec<String> = tab.evaluate(fetched).await?;
+    requests.extend(Frame::widget(&tab).evaluate::<Vec<String>>(fetched).await?);
+    browser.close().await;
+    requests.sort();
+    requests.dedup();
+    let others: Vec<&String> = requests.iter().filter(|path| !BEFORE_CONSENT.contains(&path.as_str())).collect();
+    report.note(&format!("before consent the widget asked for {}", requests.join(" ")));
+    report.row(
+        Row::new("page.widget.other-requests", others.len() as f64, "requests").goal(Goal::ValueAtMost(0.0)),
+    );
+    let added: Vec<f64> = with.iter().zip(&plain).map(|(with, plain)| with - plain).collect();
+    report.row(
+        Row::new("page.widget.host-time", median(&added), "ms")
+            .with_peer(format!("the page without it {:.1} ms", median(&plain)))
+            .goal(Goal::ValueAtMost(HOST_MS)),
+    );
+    Ok(())
+}
+
+/// Time that the page's main thread was busy, scripts, layout and painting included, in milliseconds.
+async fn main_thread_ms(tab: &Tab) -> Result<f64> {
+    let answer = tab.call("Performance.getMetrics", json!({})).await?;
+    let metrics = answer["metrics"].as_array().into_iter().flatten();
+    let task = metrics.filter(|one| one["name"] == "TaskDuration").find_map(|one| one["value"].as_f64());
+    Ok(1e3 * task.context("Chromium tells no TaskDuration")?)
+}
+
+async fn quiet(report: &mut Report, relay: &TestRelay) -> Result<()> {
+    let browser = browser(TabBackend::Wasm).await?;
+    let idle = browser.new_tab().await?;
+    idle.goto(&relay.api.url).await?;
+    sleep(Duration::from_secs(3)).await;
+    let without = share(&browser, Duration::from_secs(5)).await;
+    idle.close().await?;
+    let tab = lent(&browser, relay, PresetArg::Quiet, TabBackend::Wasm).await?;
+    sleep(Duration::from_secs(3)).await;
+    let used = share(&browser, SHARE_TIME).await;
+    let shown: f64 = tab.evaluate("document.getElementById('share-meter').value").await?;
+    browser.close().await;
+    let points = 100.0 * (used - without - shown).abs();
+    report.row(Row::new("page.quiet.used", 100.0 * used, "% of a core"));
+    report.row(Row::new("page.quiet.shown", 100.0 * shown, "%"));
+    report.row(Row::new("page.quiet.difference", points, "points").goal(Goal::ValueAtMost(SHARE_POINTS)));
+    report.note(&format!(
+        "Quiet: {:.1} % of a core over {} s, of which an idle page takes {:.1}; the page shows {:.1} %",
+        100.0 * used,
+        SHARE_TIME.as_secs(),
+        100.0 * without,
+        100.0 * shown
+    ));
+    Ok(())
+}
+
+async fn stops(report: &mut Report, relay: &TestRelay, backend: TabBackend) -> Result<()> {
+    let browser = browser(backend).await?;
+    let mut times = Vec::new();
+    for _ in 0..STOPS {
+        let tab = lent(&browser, relay, PresetArg::Full, backend).await?;
+        sleep(Duration::from_secs(2)).await;
+        let busy = share(&browser, Duration::from_millis(500)).await;
+        ensure!(busy > 2.0 * IDLE_SHARE, "the tab computes nothing: {:.0} % of a core", 100.0 * busy);
+        let clicked = "window.clicked = new Promise((resolve) => addEventListener('click', (event) => { \
+            if (event.target.id === 'stop') resolve(performance.timeOrigin + performance.now()); }, true)); 0";
+        let _: u8 = tab.evaluate(clicked).await?;
+        let (pid, begins) = (browser.process_id().unwrap_or_default(), Instant::now());
+        let offset = wall_ms() - begins.elapsed().as_secs_f64() * 1e3;
+        let watching = tokio::task::spawn_blocking(move || watch(pid, begins));
+        tab.click("#stop").await?;
+        let at: f64 = tab.evaluate("window.clicked").await?;
+        let samples = watching.await?;
+        let calm = calm_after(&samples, (at - offset) / 1e3);
+        times.push(1e3 * calm.unwrap_or(f64::INFINITY));
+        tab.close().await?;
+    }
+    browser.close().await;
+    let worst = times.iter().copied().fold(0.0, f64::max);
+    let name = format!("page.stop.{}", backend.name());
+    report.row(Row::new(format!("{name}.median"), median(&times), "ms"));
+    report.row(Row::new(format!("{name}.worst"), worst, "ms").goal(Goal::ValueAtMost(STOP_MS)));
+    Ok(())
+}
+
+fn wall_ms() -> f64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0.0, |since| since.as_secs_f64() * 1e3)
+}
+
+/// Seconds since `begins`, and seconds on processors until then. Threads that end take theirs along.
+fn watch(pid: u32, begins: Instant) -> Vec<(f64, f64)> {
+    let (mut samples, mut before, mut sum) = (Vec::new(), processes_cpu(pid), 0.0);
+    // The click comes after the tab found its button at rest.
+    while begins.elapsed() < WATCHED + Duration::from_millis(500) {
+        std::thread::sleep(LOOK);
+        let now = processes_cpu(pid);
+        sum += now.saturating_sub(before).as_secs_f64();
+        before = now;
+        samples.push((begins.elapsed().as_secs_f64(), sum));
+    }
+    samples
+}
+
+/// Seconds from `click` until the processors were left alone.
+fn calm_after(samples: &[(f64, f64)], click: f64) -> Option<f64> {
+    let calm = CALM.as_secs_f64();
+    let after = samples.iter().filter(|(at, _)| *at >= click);
+    after.copied().find_map(|(at, used)| {
+        let (end, then) = samples.iter().copied().find(|(later, _)| *later >= at + calm)?;
+        ((then - used) / (end - at) <= IDLE_SHARE).then_some(at - click)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calm_begins_where_the_work_ends() {
+        // A core busy until 0.5 s, and nothing afterwards.
+        let samples: Vec<(f64, f64)> = (0..200).map(|i| f64::from(i) * 0.01).map(|at| (at, at.min(0.5))).collect();
+        let calm = calm_after(&samples, 0.3).unwrap();
+        assert!((0.15..=0.21).contains(&calm), "{calm}");
+        let busy: Vec<(f64, f64)> = samples.iter().map(|(at, _)| (*at, *at)).collect();
+        assert_eq!(calm_after(&busy, 0.3), None);
+    }
+}
