@@ -67,9 +67,10 @@ impl Network {
 async fn carry(mut near: TcpStream, relay: SocketAddr, mut gone: watch::Receiver<bool>) {
     let Ok(mut far) = TcpStream::connect(relay).await else { return };
     tokio::select! {
-        _ = gone.wait_for(|gone| *gone) => drop(gone.wait_for(|gone| !*gone).await),
-        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+        _ = gone.wait_for(|gone| *gone) => {}
+        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => return,
     }
+    drop(gone.wait_for(|gone| !*gone).await);
 }
 
 fn browser_test(test: impl AsyncFnOnce()) {
