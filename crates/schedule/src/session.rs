@@ -225,7 +225,8 @@ impl Relay {
         let token = self.new_token();
         let until = self.now + valid_for;
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.consent = Some(Granted { token, until, preset: consent.preset, site: site.map(Arc::from) });
+            session.consent =
+                Some(Granted { token, until, preset: consent.preset, site: site.map(Arc::from) });
             session.busy_since = self.now;
             self.send(id, ConsentGranted { token, valid_for });
             self.show_some_job(id);

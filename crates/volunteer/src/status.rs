@@ -65,7 +65,9 @@ impl WaitReason {
             Self::Hidden => "Waiting until this tab is visible.",
             Self::OnBattery => "Waiting for mains power.",
             Self::MobileData => "Waiting for a network that is not metered.",
-            Self::AnotherTab => "Another tab of this browser lends this device. This one goes on when that ends.",
+            Self::AnotherTab => {
+                "Another tab of this browser lends this device. This one goes on when that ends."
+            }
             Self::Frozen => "The browser froze this page. It goes on when the page does.",
         }
     }

@@ -20,11 +20,11 @@ use potluck_rounds::{
     Auditor, ClosedRound, Counted, Data, DeriveError, Host, Plan, Repeated, Submitted, Terms, Without,
     rebuild, repeat, sizes,
 };
+use potluck_train::Batch;
 use potluck_train::data::{BLOCK_TOKENS, DataError, DataSet, Order, VALIDATION_SHARE, split};
 use potluck_train::gpt::{CpuGpt, Decoder, FRESH_WARMUP, GptConfig, Sampling, Schedule, Writer};
 use potluck_train::outer::OuterParams;
 use potluck_train::round::{Batches, Part};
-use potluck_train::Batch;
 use potluck_types::{BlobHash, VolunteerId};
 use potluck_verify::AggregateParams;
 use std::collections::{BTreeMap, BTreeSet};

@@ -123,7 +123,8 @@ async fn host(report: &mut Report, relay: &TestRelay) -> Result<()> {
     browser.close().await;
     requests.sort();
     requests.dedup();
-    let others: Vec<&String> = requests.iter().filter(|path| !BEFORE_CONSENT.contains(&path.as_str())).collect();
+    let others: Vec<&String> =
+        requests.iter().filter(|path| !BEFORE_CONSENT.contains(&path.as_str())).collect();
     report.note(&format!("before consent the widget asked for {}", requests.join(" ")));
     report.row(
         Row::new("page.widget.other-requests", others.len() as f64, "requests").goal(Goal::ValueAtMost(0.0)),
@@ -236,7 +237,8 @@ mod tests {
     #[test]
     fn calm_begins_where_the_work_ends() {
         // A core busy until 0.5 s, and nothing afterwards.
-        let samples: Vec<(f64, f64)> = (0..200).map(|i| f64::from(i) * 0.01).map(|at| (at, at.min(0.5))).collect();
+        let samples: Vec<(f64, f64)> =
+            (0..200).map(|i| f64::from(i) * 0.01).map(|at| (at, at.min(0.5))).collect();
         let calm = calm_after(&samples, 0.3).unwrap();
         assert!((0.15..=0.21).contains(&calm), "{calm}");
         let busy: Vec<(f64, f64)> = samples.iter().map(|(at, _)| (*at, *at)).collect();
