@@ -120,7 +120,7 @@ async fn goes_on(tab: &Tab) {
 }
 
 /// A product that only this tab can compute.
-async fn computes(api: &Api, seed: u64) {
+fn computes(api: &Api, seed: u64) {
     let known = LowRank::new(SHAPE, seed);
     let (m, k, n) = (SHAPE.m as usize, SHAPE.k as usize, SHAPE.n as usize);
     let (a, b) = (f32_file(&[m, k], &known.a), f32_file(&[k, n], &known.b));
@@ -137,7 +137,7 @@ fn hidden_tabs_batteries_second_tabs_and_frozen_pages_are_named_and_pass() {
         let tab = browser.new_tab().await.unwrap();
         lends(&tab, &relay.api.url, "wasm").await;
         goes_on(&tab).await;
-        computes(&relay.api, 1).await;
+        computes(&relay.api, 1);
 
         // Another tab comes in front of it.
         let second = tab.beside().await.unwrap();
@@ -158,7 +158,7 @@ fn hidden_tabs_batteries_second_tabs_and_frozen_pages_are_named_and_pass() {
         until(&second, "document.body.dataset.state === 'finished'").await;
         tab.call("Page.bringToFront", json!({})).await.unwrap();
         goes_on(&tab).await;
-        computes(&relay.api, 2).await;
+        computes(&relay.api, 2);
 
         let _: Value = tab.evaluate("window.charge(false)").await.unwrap();
         waits(&tab, "Waiting for mains power").await;
@@ -169,14 +169,14 @@ fn hidden_tabs_batteries_second_tabs_and_frozen_pages_are_named_and_pass() {
         assert_eq!(tab.evaluate::<String>(offer).await.unwrap(), "Lend anyway");
         tab.click("#override").await.unwrap();
         goes_on(&tab).await;
-        computes(&relay.api, 3).await;
+        computes(&relay.api, 3);
 
         tab.call("Page.setWebLifecycleState", json!({ "state": "frozen" })).await.unwrap();
         tokio::time::sleep(Duration::from_secs(1)).await;
         tab.call("Page.setWebLifecycleState", json!({ "state": "active" })).await.unwrap();
         has_said(&tab, "froze this page").await;
         goes_on(&tab).await;
-        computes(&relay.api, 4).await;
+        computes(&relay.api, 4);
         browser.close().await;
     });
 }
@@ -197,7 +197,7 @@ fn a_relay_that_is_down_and_a_network_that_is_gone_are_named_and_pass() {
         waits(&tab, "The connection was lost").await;
         network.gone.send_replace(false);
         goes_on(&tab).await;
-        computes(&relay.api, 1).await;
+        computes(&relay.api, 1);
 
         tokio::task::block_in_place(|| {
             relay.restart_after(|_| {
@@ -206,7 +206,7 @@ fn a_relay_that_is_down_and_a_network_that_is_gone_are_named_and_pass() {
             });
         });
         goes_on(&tab).await;
-        computes(&relay.api, 2).await;
+        computes(&relay.api, 2);
         browser.close().await;
     });
 }
@@ -226,17 +226,17 @@ fn a_lost_device_is_named_and_replaced() {
         let tab = browser.new_tab().await.unwrap();
         lends(&tab, &relay.api.url, "webgpu").await;
         goes_on(&tab).await;
-        computes(&relay.api, 1).await;
+        computes(&relay.api, 1);
         let worker = tab.workers().pop().unwrap();
         let lose = "self.devices.splice(0).map((device) => device.destroy()).length";
         assert!(tab.evaluate_in_worker::<u64>(&worker, lose).await.unwrap() > 0, "the engine has a device");
         // Found when it is used next, and replaced: the work is done all the same.
-        computes(&relay.api, 2).await;
+        computes(&relay.api, 2);
         has_said(&tab, "The device failed").await;
         goes_on(&tab).await;
         let opened: u64 = tab.evaluate_in_worker(&worker, "self.devices.length").await.unwrap();
         assert!(opened > 0, "a new device was asked for");
-        computes(&relay.api, 3).await;
+        computes(&relay.api, 3);
         browser.close().await;
     });
 }

@@ -11,14 +11,14 @@ use std::net::TcpListener;
 /// Buttons as on the donate page. Only trusted clicks count, and the choices come from the address.
 const PAGE: &str = "<!doctype html><body data-state=idle>
 <button id=lend>lend</button><button id=agree hidden>agree</button><button id=stop hidden>stop</button>
-<p id=over-text></p><script>
+<p id=notice-text></p><script>
 const $ = id => document.getElementById(id), d = document.body.dataset, query = new URLSearchParams(location.search);
 $('lend').onclick = () => { d.state = 'consent'; setTimeout(() => { $('agree').hidden = false }, 200); };
 $('agree').onclick = event => {
   if (!event.isTrusted || query.get('preset') !== 'quiet' || query.get('hidden') !== 'run') return;
   d.state = 'starting';
   setTimeout(() => {
-    if (query.get('backend') === 'webgpu') { d.state = 'failed'; $('over-text').textContent = 'no adapter here'; return; }
+    if (query.get('backend') === 'webgpu') { d.state = 'failed'; $('notice-text').textContent = 'no adapter here'; return; }
     d.state = 'running'; d.backend = 'wasm'; d.accepted = 3; d.rejected = 1; $('stop').hidden = false;
   }, 200);
 };

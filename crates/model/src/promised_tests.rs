@@ -112,7 +112,7 @@ fn what_does_not_fit_together_is_refused_by_name() {
     assert!(matches!(changed(&|request| request["model"]["width"] = json!(-1)), Unfit::Request(_)));
     assert!(matches!(changed(&|request| request["model"] = json!([])), Unfit::Request(_)));
     assert!(matches!(read(b"no JSON"), Err(Unfit::Request(_))));
-    assert!(matches!(read(&[b' '; MAX_REQUEST_BYTES + 1]), Err(Unfit::Long { .. })));
+    assert!(matches!(read(&vec![b' '; MAX_REQUEST_BYTES + 1]), Err(Unfit::Long { .. })));
     let large = changed(&|request| {
         for (size, value) in [("layers", 12), ("width", 512), ("context", 1024)] {
             request["model"][size] = json!(value);

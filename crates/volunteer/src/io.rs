@@ -50,6 +50,7 @@ pub enum Choice {
 
 /// Conditions under which a volunteer waits, unless the person said otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each of them holds or not, whatever the others do")]
 pub struct Conditions {
     /// The tab is not visible.
     pub hidden: bool,

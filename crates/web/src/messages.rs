@@ -36,6 +36,7 @@ pub(crate) enum Command {
 /// What goes on around the tab, or which of it to ignore. What a page does not say is not so.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[expect(clippy::struct_excessive_bools, reason = "each of them holds or not, whatever the others do")]
 pub(crate) struct Around {
     hidden: bool,
     on_battery: bool,

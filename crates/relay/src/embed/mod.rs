@@ -98,7 +98,7 @@ impl Embed {
 /// The name of a content.
 fn version(content: &[u8]) -> String {
     let hash = digest(&SHA256, content);
-    let mut name: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut name = hash.as_ref().iter().fold(String::new(), |name, byte| name + &format!("{byte:02x}"));
     name.truncate(VERSION_DIGITS);
     name
 }

@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn the_newest_are_kept_and_long_ones_are_cut() {
         let mut failures = Failures { total: 0, recent: VecDeque::new() };
-        for at in 0..MAX_KEPT as i64 + 3 {
+        for at in (0_i64..).take(MAX_KEPT + 3) {
             failures.add(&"ä".repeat(MAX_MESSAGE_BYTES), at);
         }
         assert_eq!((failures.total, failures.recent.len()), (MAX_KEPT as u64 + 3, MAX_KEPT));
