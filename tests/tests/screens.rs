@@ -41,6 +41,11 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// As a browser whose owner forbids WebAssembly.
+const NO_ENGINE: &str = "WebAssembly.instantiate = WebAssembly.instantiateStreaming = async () => {
+  throw new Error('WebAssembly is turned off');
+};";
+
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
@@ -139,10 +144,9 @@ async fn lending(looker: &mut Looker, browser: &Browser, api: &Api) {
     assert!(told.is_empty(), "{told:?}");
     tab.close().await.unwrap();
 
-    // An engine that cannot be fetched.
+    // An engine that cannot be loaded.
     let tab = self::tab(browser).await;
-    tab.call("Network.enable", json!({})).await.unwrap();
-    tab.call("Network.setBlockedURLs", json!({ "urls": ["*/worker.js"] })).await.unwrap();
+    tab.inject_into_workers(NO_ENGINE).unwrap();
     lending.preset = PresetArg::Full;
     tab.goto(&lending.address()).await.unwrap();
     tab.click("#lend").await.unwrap();

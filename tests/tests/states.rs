@@ -84,6 +84,11 @@ async fn browser(gpu: Gpu) -> Browser {
     Browser::launch(&LaunchOptions { gpu, ..LaunchOptions::default() }).await.unwrap()
 }
 
+/// A relay, which brings a runtime of its own.
+fn relay() -> TestRelay {
+    tokio::task::block_in_place(TestRelay::start)
+}
+
 /// Two clicks, and nothing that a person would not have chosen: the tab waits where it waits by default.
 async fn lends(tab: &Tab, url: &str, backend: &str) {
     tab.inject_into_pages(REASONS).await.unwrap();
@@ -132,7 +137,7 @@ fn computes(api: &Api, seed: u64) {
 #[test]
 fn hidden_tabs_batteries_second_tabs_and_frozen_pages_are_named_and_pass() {
     browser_test(async || {
-        let relay = TestRelay::start();
+        let relay = relay();
         let browser = browser(Gpu::Off).await;
         let tab = browser.new_tab().await.unwrap();
         lends(&tab, &relay.api.url, "wasm").await;
@@ -178,13 +183,14 @@ fn hidden_tabs_batteries_second_tabs_and_frozen_pages_are_named_and_pass() {
         goes_on(&tab).await;
         computes(&relay.api, 4);
         browser.close().await;
+        tokio::task::block_in_place(|| drop(relay));
     });
 }
 
 #[test]
 fn a_relay_that_is_down_and_a_network_that_is_gone_are_named_and_pass() {
     browser_test(async || {
-        let mut relay = TestRelay::start();
+        let mut relay = relay();
         let address = relay.api.url.trim_start_matches("http://").parse().unwrap();
         let network = Network::before(address).await;
         let browser = browser(Gpu::Off).await;
@@ -208,6 +214,7 @@ fn a_relay_that_is_down_and_a_network_that_is_gone_are_named_and_pass() {
         goes_on(&tab).await;
         computes(&relay.api, 2);
         browser.close().await;
+        tokio::task::block_in_place(|| drop(relay));
     });
 }
 
@@ -221,7 +228,7 @@ async fn has_said_again(tab: &Tab) {
 #[test]
 fn a_lost_device_is_named_and_replaced() {
     browser_test(async || {
-        let relay = TestRelay::start();
+        let relay = relay();
         let browser = browser(Gpu::Auto).await;
         let tab = browser.new_tab().await.unwrap();
         lends(&tab, &relay.api.url, "webgpu").await;
@@ -238,5 +245,6 @@ fn a_lost_device_is_named_and_replaced() {
         assert!(opened > 0, "a new device was asked for");
         computes(&relay.api, 3);
         browser.close().await;
+        tokio::task::block_in_place(|| drop(relay));
     });
 }
