@@ -158,7 +158,9 @@ fn tabs_exchange_inputs_and_a_hidden_one_makes_no_connection() {
             let longest = number(tab, "longest").await;
             let transferred = number(tab, "transferred").await;
             println!("{figures:?} bytes from peers, to peers, from the relay; longest task {longest} ms");
-            assert_eq!(transferred, if i == 2 { 0 } else { 2 }, "channels that were transferred");
+            // A channel on which something came before the Worker took it cannot go there: the page passes its messages on.
+            let expected = if i == 2 { 0..=0 } else { 1..=2 };
+            assert!(expected.contains(&transferred), "{transferred} channels were transferred");
             assert!(figures[0] > 0 && figures[1] > 0, "{figures:?}: {:?}", tab.console());
             assert_eq!(number(tab, OPEN).await, 2);
             assert_eq!(text(tab, "#peers").await, "2 connected");

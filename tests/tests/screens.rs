@@ -189,6 +189,8 @@ async fn results(looker: &mut Looker, browser: &Browser, relay: &TestRelay, run:
     looker.look(&tab, "job", Extent::Page).await;
     tab.click("#facts button").await.unwrap();
     until(&tab, &format!("document.body.dataset.fetched === '{job}'")).await;
+    // Another fragment of the same page would be no load.
+    tab.goto("about:blank").await.unwrap();
     tab.goto(&format!("{}/results.html#run={run}", api.url)).await.unwrap();
     until(
         &tab,

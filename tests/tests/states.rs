@@ -32,15 +32,20 @@ const BATTERY: &str = "const battery = Object.assign(new EventTarget(), { chargi
   navigator.getBattery = async () => battery;
   window.charge = (charging) => { battery.charging = charging; battery.dispatchEvent(new Event('chargingchange')); };";
 
-/// Remembers the devices that the engine opens.
-const DEVICES: &str = "if (self.GPUAdapter) {
-  self.devices = [];
-  const request = GPUAdapter.prototype.requestDevice;
-  GPUAdapter.prototype.requestDevice = async function (...options) {
-    const device = await request.apply(this, options);
-    self.devices.push(device);
-    return device;
+/// Remembers the devices that the engine uses. A worker that waits for its first line has no `GPUDevice` yet: it is watched
+/// when the engine first speaks.
+const DEVICES: &str = "{
+  const post = self.postMessage;
+  self.devices = new Set();
+  let create = null;
+  const arm = () => {
+    create = GPUDevice.prototype.createBuffer;
+    GPUDevice.prototype.createBuffer = function (...options) {
+      self.devices.add(this);
+      return create.apply(this, options);
+    };
   };
+  self.postMessage = (...message) => { if (!create && self.GPUDevice) arm(); post(...message); };
 }";
 
 /// What stands between a tab and its relay, and can swallow all that is sent, as a network does that is gone.
@@ -73,20 +78,17 @@ async fn carry(mut near: TcpStream, relay: SocketAddr, mut gone: watch::Receiver
     drop(gone.wait_for(|gone| !*gone).await);
 }
 
-fn browser_test(test: impl AsyncFnOnce()) {
+/// The relay brings a runtime of its own: it begins before the test's, and ends after it.
+fn browser_test(test: impl AsyncFnOnce(&mut TestRelay)) {
     let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(test());
+    let mut relay = TestRelay::start();
+    runtime.block_on(test(&mut relay));
 }
 
 async fn browser(gpu: Gpu) -> Browser {
     assert!(find_chromium().is_some(), "no Chromium: cargo xtask setup");
     Browser::launch(&LaunchOptions { gpu, ..LaunchOptions::default() }).await.unwrap()
-}
-
-/// A relay, which brings a runtime of its own.
-fn relay() -> TestRelay {
-    tokio::task::block_in_place(TestRelay::start)
 }
 
 /// Two clicks, and nothing that a person would not have chosen: the tab waits where it waits by default.
@@ -111,7 +113,8 @@ async fn until(tab: &Tab, condition: &str) {
 /// Waits until the page shows why it waits.
 async fn waits(tab: &Tab, why: &str) {
     let shows = format!("document.getElementById('reason').textContent.includes({})", Value::from(why));
-    until(tab, &format!("document.body.dataset.state === 'waiting' && {shows}")).await;
+    // A tab that has not computed yet is starting, whatever it waits for.
+    until(tab, &format!("['waiting', 'starting'].includes(document.body.dataset.state) && {shows}")).await;
 }
 
 /// Waits until the page has shown a reason, however shortly.
@@ -136,8 +139,7 @@ fn computes(api: &Api, seed: u64) {
 
 #[test]
 fn hidden_tabs_batteries_second_tabs_and_frozen_pages_are_named_and_pass() {
-    browser_test(async || {
-        let relay = relay();
+    browser_test(async |relay| {
         let browser = browser(Gpu::Off).await;
         let tab = browser.new_tab().await.unwrap();
         lends(&tab, &relay.api.url, "wasm").await;
@@ -183,14 +185,12 @@ fn hidden_tabs_batteries_second_tabs_and_frozen_pages_are_named_and_pass() {
         goes_on(&tab).await;
         computes(&relay.api, 4);
         browser.close().await;
-        tokio::task::block_in_place(|| drop(relay));
     });
 }
 
 #[test]
 fn a_relay_that_is_down_and_a_network_that_is_gone_are_named_and_pass() {
-    browser_test(async || {
-        let mut relay = relay();
+    browser_test(async |relay| {
         let address = relay.api.url.trim_start_matches("http://").parse().unwrap();
         let network = Network::before(address).await;
         let browser = browser(Gpu::Off).await;
@@ -214,7 +214,6 @@ fn a_relay_that_is_down_and_a_network_that_is_gone_are_named_and_pass() {
         goes_on(&tab).await;
         computes(&relay.api, 2);
         browser.close().await;
-        tokio::task::block_in_place(|| drop(relay));
     });
 }
 
@@ -227,24 +226,23 @@ async fn has_said_again(tab: &Tab) {
 
 #[test]
 fn a_lost_device_is_named_and_replaced() {
-    browser_test(async || {
-        let relay = relay();
+    browser_test(async |relay| {
         let browser = browser(Gpu::Auto).await;
         let tab = browser.new_tab().await.unwrap();
         lends(&tab, &relay.api.url, "webgpu").await;
         goes_on(&tab).await;
         computes(&relay.api, 1);
         let worker = tab.workers().pop().unwrap();
-        let lose = "self.devices.splice(0).map((device) => device.destroy()).length";
+        let lose = "(() => { const lost = [...self.devices]; self.devices.clear(); \
+            lost.forEach((device) => device.destroy()); return lost.length; })()";
         assert!(tab.evaluate_in_worker::<u64>(&worker, lose).await.unwrap() > 0, "the engine has a device");
         // Found when it is used next, and replaced: the work is done all the same.
         computes(&relay.api, 2);
         has_said(&tab, "The device failed").await;
         goes_on(&tab).await;
-        let opened: u64 = tab.evaluate_in_worker(&worker, "self.devices.length").await.unwrap();
+        let opened: u64 = tab.evaluate_in_worker(&worker, "self.devices.size").await.unwrap();
         assert!(opened > 0, "a new device was asked for");
         computes(&relay.api, 3);
         browser.close().await;
-        tokio::task::block_in_place(|| drop(relay));
     });
 }
