@@ -1,9 +1,16 @@
 // Numbers and sentences for people.
 
-const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
-const short = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
+/** Of the page: `language.js` sets it before anything else runs. */
+const locale = document.documentElement.lang || "en";
+const whole = new Intl.NumberFormat(locale, { maximumFractionDigits: 0 });
+const short = new Intl.NumberFormat(locale, { maximumSignificantDigits: 3 });
 
 export const count = (value) => whole.format(value);
+/** 2.3, 3 -> "2.300" */
+export const decimal = (value, digits) => value.toLocaleString(locale, { minimumFractionDigits: digits, maximumFractionDigits: digits });
+
+export const list = (names) => new Intl.ListFormat(locale).format(names);
+
 export const percent = (share) => `${whole.format(share * 100)} %`;
 
 /** 1234567 -> "1.23 MB" */
@@ -35,7 +42,7 @@ export function time(seconds) {
   return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
 }
 
-const day = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "short" });
+const day = new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" });
 
 /** Milliseconds since 1970 -> "Mar 3, 2026, 14:05" */
 export const date = (ms) => day.format(new Date(ms));

@@ -1,6 +1,8 @@
 // The page: idle, consent, lending, thanks. Nothing of the engine loads, and nothing connects, before a trusted click on
 // "Agree and start".
 
+// First: figures are written in the language that it finds.
+import "./language.js";
 import * as around from "./conditions.js";
 import * as format from "./format.js";
 import * as identity from "./identity.js";
@@ -80,7 +82,7 @@ async function introduce() {
     const answer = await fetch("/.well-known/potluck.json", { credentials: "omit" });
     const { operator, contact, kernels } = await answer.json();
     at("operator").textContent = contact ? `${operator} (${contact}), who runs this relay.` : `${operator}, who runs this relay.`;
-    at("kernels").textContent = new Intl.ListFormat("en").format(kernels);
+    at("kernels").textContent = format.list(kernels);
   } catch {
     at("operator").textContent = "The relay does not answer at the moment.";
   }

@@ -24,6 +24,40 @@ function shown() {
   wake();
 }
 
+/** Switches something; the page is looked up again. */
+async function turn(kind, name, off) {
+  at("off-note").textContent = "";
+  try {
+    await token.post("/api/v1/operator/switches", { kind, name, off });
+    if (off) at("off-name").value = "";
+  } catch (error) {
+    at("off-note").textContent = `That could not be switched: ${error.message}.`;
+  }
+  wake();
+}
+
+at("off-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const name = at("off-name").value.trim();
+  turn(name.includes("://") ? "site" : "project", name, true);
+});
+
+/** A switch for each kernel, and for each other thing that is off. */
+function switches({ kernels, off }) {
+  const isOff = (kind, name) => off.find((one) => one.kind === kind && one.name === name);
+  const others = off.filter(({ kind }) => kind !== "kernel").map(({ kind, name }) => [kind, name]);
+  return [...kernels.map((name) => ["kernel", name]), ...others].map(([kind, name], i) => {
+    const since = isOff(kind, name);
+    return h("p", { class: "switch" },
+      h("button", {
+        type: "button", role: "switch", id: `switch-${i}`, "aria-checked": String(!since), "aria-labelledby": `switch-${i}-label`,
+        "data-kind": kind, "data-name": name, onclick: () => turn(kind, name, !since),
+      }),
+      h("label", { for: `switch-${i}`, id: `switch-${i}-label` }, `${kind[0].toUpperCase()}${kind.slice(1)} `, h("code", null, name)),
+      since && h("span", { class: "hint" }, " off since ", moment(since.since_ms)));
+  });
+}
+
 const number = (value) => format.count(value);
 
 function show(view) {
@@ -47,6 +81,7 @@ function show(view) {
     ? table("Refused results by reason", ["Reason", "In all", "Last 24 hours"], view.rejects.map((one) =>
       [one.reason.replaceAll("_", " "), number(one.count), number(one.last_day)]))
     : h("p", { class: "empty" }, "No result was refused."));
+  fill(at("switches"), switches(view));
   const all = view.store.reduce((sum, part) => sum + part.bytes, 0);
   fill(at("store"), table(`${format.bytes(all)} in all, measured at most 30 s ago`, ["Part", "Size", "Files"], view.store.map((part) =>
     [part.part, `${part.partial ? "more than " : ""}${format.bytes(part.bytes)}`, number(part.files)])));

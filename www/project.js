@@ -20,7 +20,7 @@ export function what({ kind, shape, dtype, parameters, model, data }) {
   }
   if (kind === "eval") return `Questions to a candidate for the model ${model}, whose answers decide whether people may promote it.`;
   const of = `a model with ${format.count(parameters)} parameters`;
-  const on = data.length ? ` on ${new Intl.ListFormat("en").format(data)}` : "";
+  const on = data.length ? ` on ${format.list(data)}` : "";
   return model ? `Trains ${model}, ${of},${on || " together"}.` : `Trains ${of}${on}.`;
 }
 
@@ -33,6 +33,6 @@ export const people = ({ volunteers }) =>
 /** What came of it so far; nothing before there is anything. */
 export function outcome({ kind, losses }) {
   if (kind !== "training" || !losses) return null;
-  const [first, last] = losses.map((loss) => loss.toFixed(3));
+  const [first, last] = losses.map((loss) => format.decimal(loss, 3));
   return `Loss on text that it is not trained on: ${first} nats a token after the first round, ${last} after the last.`;
 }

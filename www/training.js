@@ -64,7 +64,7 @@ function text(id, value) {
   if (element.textContent !== value) element.textContent = value;
 }
 
-const loss = (value) => value.toFixed(3);
+const loss = (value) => format.decimal(value, 3);
 
 function show(run) {
   at("training").hidden = !run;
@@ -117,7 +117,7 @@ function draw(svg, history) {
     series: SERIES.map(({ field, name }) => ({ name, values: history.map((round) => round[field]) })),
     first: `round ${format.count(history[0].round + 1)}`,
     last: format.count(history.at(-1).round + 1),
-    number: (value) => value.toFixed(2),
+    number: (value) => format.decimal(value, 2),
     words: `Loss in nats over ${format.count(history.length)} rounds. On validation data it went from ${from} to ${to}.`,
   });
 }

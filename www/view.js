@@ -105,9 +105,7 @@ export function show(view) {
   measured(view.measured);
   if (view.picture) picture(view.picture);
   const tile = view.state === "running" && view.tile;
-  // Until something computes for the first time, the tab is still starting.
-  const starting = body.dataset.state === "starting" && view.state === "waiting" && !view.backend;
-  state(starting ? "starting" : view.state, tile ? `A tile of ${tile[0]} × ${tile[1]}, ${tile[2]} deep.` : view.reason);
+  state(view.state, tile ? `A tile of ${tile[0]} × ${tile[1]}, ${tile[2]} deep.` : view.reason);
 }
 
 function picture(picture) {

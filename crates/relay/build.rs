@@ -90,7 +90,7 @@ fn mime(name: &str) -> &'static str {
         Some("svg") => "image/svg+xml",
         Some("png") => "image/png",
         Some("json" | "map") => "application/json",
-        Some("txt") => "text/plain; charset=utf-8",
+        Some("txt" | "po") => "text/plain; charset=utf-8",
         _ => "application/octet-stream",
     }
 }

@@ -22,7 +22,7 @@ use potluck_relay::{Config, LogConfig, Running};
 use potluck_types::VolunteerKey;
 use potluck_volunteer::{Choice, Status};
 use serde_json::{Value, json};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
@@ -32,6 +32,13 @@ use ureq::http::Request;
 pub const POLL: Duration = Duration::from_millis(20);
 /// Longest silence of the relay in these tests; cutting large matrices takes a few seconds on a busy machine.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(120);
+
+/// Waits for the other tests of this program that want the machine to themselves: browsers on two cores starve each other,
+/// and what measures wants quiet. Held until it is dropped; a test that failed does not keep it.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Looks at a condition until it holds.
 ///

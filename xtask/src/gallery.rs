@@ -25,6 +25,9 @@ const SCREENS: &[(&str, &str)] = &[
     ("waiting", "Waiting, with the reason."),
     ("thanks", "After Stop: what came of it."),
     ("failed", "The engine could not be loaded."),
+    ("idle-german", "The donate page in German."),
+    ("consent-german", "Consent in German."),
+    ("running-german", "Lending in German."),
     ("projects", "What can be joined here, for whom and why."),
     ("projects-empty", "The same, where nothing runs."),
     ("results", "Results: runs for everybody, jobs for who has the submitter's token."),
@@ -54,7 +57,7 @@ pub(crate) fn run() -> Result<bool> {
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let step = Step::start("open each screen and check it");
     let mut test = cargo();
-    test.args(["test", "--quiet", "--workspace", "--test", "screens"])
+    test.args(["test", "--quiet", "--workspace", "--test", "browser", "screens::"])
         .env("CHROME", &ready.chromium)
         .env("POTLUCK_GALLERY", &folder);
     must(&mut test, "a screen has a mistake: the test says which")?;
@@ -83,7 +86,7 @@ pub(crate) fn run() -> Result<bool> {
 
 fn text() -> String {
     let mut text = String::from(
-        "# Gallery\n\nEach screen as the tests see it (`tests/tests/screens.rs`), in a real Chromium with a real relay, where axe-core\n\
+        "# Gallery\n\nEach screen as the tests see it (`tests/tests/browser/screens.rs`), in a real Chromium with a real relay, where axe-core\n\
          finds nothing wrong with it. `cargo xtask gallery` makes this page and its pictures.\n",
     );
     for (name, caption) in SCREENS {

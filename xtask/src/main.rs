@@ -1,5 +1,6 @@
 //! The project's own commands. `demo` and `test` set up whatever is missing and work on a fresh machine.
 
+mod ahead;
 mod data;
 mod demo;
 mod digits;

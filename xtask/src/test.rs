@@ -1,6 +1,8 @@
-//! Every test there is, in stages. Later stages run even if an earlier one failed.
+//! Every test there is, in stages. Later stages run even if an earlier one failed. What later stages compile is compiled while
+//! the native tests run.
 
-use crate::run::{cargo, root};
+use crate::ahead::Ahead;
+use crate::run::{cargo, root, target};
 use crate::setup::{self, Ready, browser, go, network, wasm};
 use crate::{site, tidy};
 use anyhow::Result;
@@ -74,27 +76,27 @@ pub(crate) fn run() -> bool {
     let Some(ready) = ready else { return finish(&stages) };
     stages.run("page and engine", || site::build().map(|()| true));
     stages.run("format", || succeeds(cargo().args(["fmt", "--all", "--check"])));
-    stages.run("clippy", || {
-        succeeds(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-Dwarnings"]))
-    });
     stages.run("tidy", || tidy::run(&root()));
-    stages.run("native tests", || {
-        let mut test = cargo();
-        // Browsers share two cores with everything else: one suite after the other.
-        test.args(["test", "--workspace", "--no-fail-fast"]).env("CHROME", &ready.chromium);
-        if has_go {
-            test.env("POTLUCK_REQUIRE_GO", "1");
-        }
-        if std::env::var_os(PROPERTY_SEED).is_none() {
-            test.env(PROPERTY_SEED, "1");
-        }
-        succeeds(&mut test)
-    });
+    stages.run("build of the native tests", || succeeds(native_tests(&ready, has_go).arg("--no-run")));
+    let [clippy, wasm_lints, wasm_tests] = Ahead::start([
+        vec![clippy()],
+        vec![lints(&ready)],
+        IN_BROWSER.iter().map(|tests| kernel_tests(&ready, tests, &["--no-run"])).collect(),
+    ]);
+    stages.run("native tests", || succeeds(&mut native_tests(&ready, has_go)));
     stages.run("simulator, 2000 seeds", || {
-        succeeds(cargo().args(["run", "--quiet", "-p", "potluck-sim", "--", "--seeds", SEEDS]))
+        // As the tests built it.
+        let simulator = target().join("debug").join(format!("potluck-sim{}", std::env::consts::EXE_SUFFIX));
+        succeeds(Command::new(simulator).args(["--seeds", SEEDS]).current_dir(root()))
     });
-    stages.run("lints for wasm32", || lints(&ready));
-    stages.run("kernels in Chromium", || kernels_in_browser(&ready));
+    stages.run("clippy", || clippy.end());
+    stages.run("lints for wasm32", || {
+        if matches!(ready.wasm, wasm::Toolchain::Shim(_)) {
+            println!("the rustc that builds for wasm32 here has no clippy: its warnings are errors instead");
+        }
+        wasm_lints.end()
+    });
+    stages.run("kernels in Chromium", || Ok(wasm_tests.end()? && kernels_in_browser(&ready)?));
     stages.run("sizes", || crate::sizes::run(false));
     finish(&stages)
 }
@@ -103,15 +105,31 @@ fn succeeds(command: &mut Command) -> Result<bool> {
     Ok(command.status()?.success())
 }
 
-fn lints(ready: &Ready) -> Result<bool> {
+fn clippy() -> Command {
+    let mut clippy = cargo();
+    clippy.args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-Dwarnings"]);
+    clippy
+}
+
+fn native_tests(ready: &Ready, has_go: bool) -> Command {
+    let mut test = cargo();
+    // Browsers share two cores with everything else: one suite after the other.
+    test.args(["test", "--workspace", "--no-fail-fast"]).env("CHROME", &ready.chromium);
+    if has_go {
+        test.env("POTLUCK_REQUIRE_GO", "1");
+    }
+    if std::env::var_os(PROPERTY_SEED).is_none() {
+        test.env(PROPERTY_SEED, "1");
+    }
+    test
+}
+
+fn lints(ready: &Ready) -> Command {
     let mut check = cargo();
-    match &ready.wasm {
-        wasm::Toolchain::Native(_) => check.arg("clippy"),
-        wasm::Toolchain::Shim(_) => {
-            println!("the rustc that builds for wasm32 here has no clippy: its warnings are errors instead");
-            check.arg("check")
-        }
-    };
+    check.arg(match &ready.wasm {
+        wasm::Toolchain::Native(_) => "clippy",
+        wasm::Toolchain::Shim(_) => "check",
+    });
     check.args(["--quiet", "--target", wasm::TARGET]);
     for package in FOR_WASM {
         check.args(["-p", package]);
@@ -125,7 +143,14 @@ fn lints(ready: &Ready) -> Result<bool> {
         check.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", "-Ctarget-feature=+simd128 -Dwarnings");
         check.env("CARGO_TARGET_DIR", root().join("target/wasm-check"));
     }
-    succeeds(&mut check)
+    check
+}
+
+fn kernel_tests(ready: &Ready, tests: &[&str], more: &[&str]) -> Command {
+    let mut test = cargo();
+    test.args(["test", "--target", wasm::TARGET]).args(tests).args(more);
+    ready.wasm.apply(&mut test);
+    test
 }
 
 /// The GPU and wasm SIMD kernels, and rounds on them, in a real browser.
@@ -133,9 +158,7 @@ fn kernels_in_browser(ready: &Ready) -> Result<bool> {
     let driver = browser::chromedriver()?;
     let mut passed = true;
     for tests in IN_BROWSER {
-        let mut test = cargo();
-        test.args(["test", "--target", wasm::TARGET]).args(*tests);
-        ready.wasm.apply(&mut test);
+        let mut test = kernel_tests(ready, tests, &[]);
         test.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER", ready.tools.join("wasm-bindgen-test-runner"))
             .env("CHROMEDRIVER", &driver)
             .env("WASM_BINDGEN_TEST_TIMEOUT", "300");

@@ -2,6 +2,7 @@
 
 pub use crate::log::api::*;
 pub use crate::log::shown::*;
+pub use crate::switches::{SwitchKind, SwitchedOff};
 
 use crate::ingest::IngestError;
 use axum::Json;
@@ -319,6 +320,8 @@ pub struct WellKnown {
     pub abuse: String,
     /// The widget on other sites.
     pub embed: EmbedInfo,
+    /// What the operator switched off.
+    pub off: Vec<SwitchedOff>,
 }
 
 /// What came of the widget on a site.

@@ -9,6 +9,7 @@ use crate::evals::Evals;
 use crate::log::Log;
 use crate::names;
 use crate::runs::Runs;
+use crate::switches::Switchboard;
 use crate::turn::TurnServers;
 use potluck_proto::{BlobRequest, MeshSettings, Message};
 use potluck_schedule::{
@@ -185,6 +186,8 @@ pub(crate) struct Surroundings {
     pub(crate) runs: PathBuf,
     /// What volunteers reach each other with.
     pub(crate) turn: TurnServers,
+    /// What the operator switched off.
+    pub(crate) switches: Switchboard,
 }
 
 /// Starts the core.
@@ -192,10 +195,9 @@ pub(crate) fn start(machine: Relay, surroundings: Surroundings) -> (Core, Runs, 
     let (commands, queue) = mpsc::channel(MAX_QUEUED_INPUTS);
     let (changed, changes) = watch::channel(0);
     let core = Core { commands: commands.clone(), changes };
-    let Surroundings { db, log, blobs, secret, runs, turn } = surroundings;
-    let gate = blake3::derive_key("potluck 2026 gate of an epoch v1", &secret.0);
-    let runs =
-        Runs::new(db.clone(), log.clone(), blobs.clone(), runs, gate, commands.downgrade(), changed.clone());
+    let gate = blake3::derive_key("potluck 2026 gate of an epoch v1", &surroundings.secret.0);
+    let runs = Runs::new(&surroundings, gate, commands.downgrade(), changed.clone());
+    let Surroundings { db, log, blobs, secret, turn, .. } = surroundings;
     let evals = Evals::new(db.clone(), log.clone(), blobs.clone(), commands.downgrade(), changed.clone());
     let checker = Checker::new(blobs.clone(), secret, commands.clone());
     let committer = Committer::start(db.clone(), log.clone(), blobs.clone(), &commands);

@@ -14,6 +14,7 @@ use crate::evals::Evals;
 use crate::log::Log;
 use crate::log::limits::Limits;
 use crate::runs::{self, Runs};
+use crate::switches::Switchboard;
 use crate::turn::TurnServers;
 use crate::{metrics, names, session, site, token, uploads, views};
 use axum::body::Body;
@@ -55,7 +56,9 @@ const MAX_KEY_CHARS: usize = 128;
 const OVERSIZE_BYTES: usize = 64 << 10;
 
 /// What volunteers may be asked to compute.
-pub(crate) const KERNELS: [&str; 3] = ["matmul/f32", "matmul/int8", "train/gpt2"];
+pub(crate) fn kernels() -> Vec<String> {
+    potluck_schedule::Kernel::ALL.map(|kernel| kernel.name().to_owned()).into()
+}
 
 /// What handlers share.
 pub(crate) struct App {
@@ -76,6 +79,7 @@ pub(crate) struct App {
     pub(crate) rebuilds: Semaphore,
     pub(crate) limits: Limits,
     pub(crate) embed: Embed,
+    pub(crate) switches: Switchboard,
 }
 
 impl App {
@@ -186,6 +190,7 @@ pub(crate) type Answer<T> = Result<Json<T>, ApiError>;
         views::results::get_map,
         views::results::get_contributors,
         views::operator::get_operator,
+        views::operator::switch,
         openapi,
         well_known
     ),
@@ -553,19 +558,20 @@ async fn openapi() -> Json<utoipa::openapi::OpenApi> {
 
 /// Who runs the relay, and its limits.
 #[utoipa::path(get, path = "/.well-known/potluck.json", responses((status = 200, body = WellKnown)))]
-async fn well_known(State(app): Shared) -> Json<WellKnown> {
-    Json(WellKnown {
+async fn well_known(State(app): Shared) -> Answer<WellKnown> {
+    Ok(Json(WellKnown {
         operator: app.config.operator.clone(),
         contact: app.config.contact.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
         protocol: [potluck_proto::OLDEST_VERSION, potluck_proto::PROTOCOL_VERSION],
-        kernels: KERNELS.map(str::to_owned).into(),
+        kernels: kernels(),
         max_consent_s: MAX_CONSENT.0 / 1000,
         max_matrix_bytes: MAX_MATRIX_BYTES,
         projects: "/api/v1/projects".into(),
         abuse: app.embed.abuse.clone(),
         embed: app.embed.info(),
-    })
+        off: app.db.switched_off().await?,
+    }))
 }
 
 /// Whatever names no job, be it no id or no text at all, is not found.

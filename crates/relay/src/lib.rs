@@ -30,6 +30,7 @@ mod npy;
 pub mod runs;
 mod session;
 mod site;
+mod switches;
 mod token;
 mod turn;
 mod uploads;
@@ -237,6 +238,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let embed = embed::Embed::prepare(&config).map_err(failed)?;
     let rules = potluck_schedule::Config::new(random()?, incarnation, identity.public());
     let machine = Machine::new(potluck_schedule::Config { embeds: config.embeds.rules(), ..rules });
+    let switches = switches::Switchboard::load(&db).await?;
     let folder = data.join("runs");
     let surroundings = Surroundings {
         db: db.clone(),
@@ -245,8 +247,10 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         secret,
         runs: folder,
         turn: turn.clone(),
+        switches: switches.clone(),
     };
     let (core, runs, evals) = core::start(machine, surroundings);
+    let _ = core.input(Input::Switched(switches.switches())).await;
     resume(&core, &db, &blobs, &config.data).await?;
     runs.resume(&core, &config.data).await?;
     let governor = runs::governor::start(runs.clone(), core.clone()).await;
@@ -277,6 +281,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         rebuilds: http::App::rebuild_slots(),
         limits: log::limits::Limits::new(),
         embed,
+        switches,
     };
     let app = Arc::new(app);
     app.evals.resume(&app).await?;

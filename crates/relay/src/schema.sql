@@ -191,6 +191,14 @@ CREATE TABLE IF NOT EXISTS eval_shards (
 );
 CREATE INDEX IF NOT EXISTS eval_shards_by_items ON eval_shards (items);
 
+-- What the operator switched off.
+CREATE TABLE IF NOT EXISTS switches (
+    kind TEXT NOT NULL,              -- kernel, project or site
+    name TEXT NOT NULL,
+    since_ms BIGINT NOT NULL,
+    PRIMARY KEY (kind, name)
+);
+
 -- What is said about data sets, as JSON: see runs/manifest.rs.
 CREATE TABLE IF NOT EXISTS manifests (
     dataset BLOB PRIMARY KEY,

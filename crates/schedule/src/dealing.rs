@@ -27,7 +27,7 @@ impl Relay {
         held: &BTreeSet<BlobHash>,
     ) -> Option<(JobId, usize)> {
         let mut by_turn = Vec::new();
-        for run in self.runs.values() {
+        for run in self.runs.values().filter(|run| !self.is_off(&run.id())) {
             let open = match run.phase {
                 Phase::Open { .. } => true,
                 Phase::Gathering { .. } => false,

@@ -85,7 +85,7 @@ impl Relay {
     pub(crate) fn find_eval(&self, volunteer: &VolunteerId, memory_bytes: u64) -> Option<(JobId, u32)> {
         let (now, twice) = (self.now, self.planted(PlantedBug::AskTwice));
         let shard = |eval: &Eval| eval.shard_for(volunteer, memory_bytes, now, twice);
-        self.evals.iter().find_map(|(id, eval)| Some((*id, shard(eval)?)))
+        self.evals.iter().filter(|(id, _)| !self.is_off(id)).find_map(|(id, eval)| Some((*id, shard(eval)?)))
     }
 
     pub(crate) fn grant_eval(

@@ -5,6 +5,7 @@ use crate::eval::{EvalInput, EvalOutput};
 use crate::grid::Grid;
 use crate::mesh::MeshCounts;
 use crate::run::{RunInput, RunOutput};
+use crate::switches::Switches;
 use potluck_proto::{Backend, BlobRef, BlobRequest, DecodeError, MatmulTask, Message, RejectReason};
 use potluck_types::{BlobHash, DType, JobId, SessionId, Tile, VolunteerId};
 use std::net::IpAddr;
@@ -180,6 +181,9 @@ pub enum Input {
         /// Whether it stops; otherwise it goes on.
         halted: bool,
     },
+    /// What the operator switched off, all of it: what is not named is on. Runs are paused one by one, with
+    /// [`RunInput::Paused`].
+    Switched(Switches),
     /// Nothing but time. Due at [`Relay::next_wake`](crate::Relay::next_wake) at the latest.
     Tick,
 }

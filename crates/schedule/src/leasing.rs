@@ -198,9 +198,14 @@ impl Relay {
         if let Some((job, shard)) = found {
             return self.grant(id, volunteer, job, shard, speed, request.backend, held);
         }
-        let too_small = self.jobs.values().any(|job| job.free > 0) || self.lacks_memory(request.memory_bytes);
+        let too_small = self.has_free_units() || self.lacks_memory(request.memory_bytes);
         let reason = if too_small { NoWorkReason::TooLittleMemory } else { NoWorkReason::Idle };
         self.no_work(id, reason, IDLE_RETRY);
+    }
+
+    /// Whether a job that volunteers may work on has units that nobody works on.
+    fn has_free_units(&self) -> bool {
+        self.jobs.iter().any(|(id, job)| job.free > 0 && !self.is_off(id))
     }
 
     fn no_work(&mut self, session: SessionId, reason: NoWorkReason, retry_after: Duration) {
@@ -218,8 +223,12 @@ impl Relay {
         let seconds = if self.standings.is_new(volunteer) { FIRST_SHARD_SECONDS } else { SHARD_SECONDS };
         let sessions = self.consenting().max(1);
         let sharers = sessions * SHARE_OF_FREE;
-        let mut by_service: Vec<_> =
-            self.jobs.iter().filter(|(_, job)| job.free > 0).map(|(id, job)| (job.service, *id)).collect();
+        let mut by_service: Vec<_> = self
+            .jobs
+            .iter()
+            .filter(|(id, job)| job.free > 0 && !self.is_off(id))
+            .map(|(id, job)| (job.service, *id))
+            .collect();
         by_service.sort_unstable();
         for (_, id) in by_service {
             let Some(job) = self.jobs.get_mut(&id) else { continue };
@@ -243,7 +252,7 @@ impl Relay {
         speed: f64,
         memory_bytes: u64,
     ) -> Option<(JobId, u32)> {
-        if self.jobs.values().any(|job| job.free > 0) {
+        if self.has_free_units() {
             return None;
         }
         let worth = |lease: &Lease| {
@@ -395,8 +404,8 @@ impl Relay {
                 run.leases_lost += 1;
                 run.service = run.service.saturating_sub(lease.flops);
             }
-            // What a halt takes back is nobody's lapse.
-            if !self.halted
+            // What is switched off is nobody's lapse.
+            if !self.is_off(&lease.job)
                 && let Some(eval) = self.evals.get_mut(&lease.job)
             {
                 eval.lapsed(lease.shard, lease.volunteer, self.now);

@@ -6,7 +6,7 @@
 //! units; `grid.rs` cuts products; `credibility.rs` says what a record is worth; `picture.rs` draws. Training:
 //! `run.rs` is what goes in and out, `round.rs` the state of one run's round, `dealing.rs` who gets its slots,
 //! `rounds.rs` how it goes on. Evals: `eval.rs` has the state of one, `evals.rs` how it goes on. `mesh/` says who links to
-//! whom; `embeds.rs` on which other sites tabs may be lent.
+//! whom; `embeds.rs` on which other sites tabs may be lent, `switches.rs` what the operator switched off.
 //!
 //! Architecture invariant: no output leases a shard to a session without a valid consent.
 //! Architecture invariant: a session is a volunteer's only after a signature of its key over this session's challenge.
@@ -34,6 +34,7 @@ pub mod run;
 #[cfg(test)]
 mod run_tests;
 mod session;
+mod switches;
 #[cfg(test)]
 mod tests;
 
@@ -50,3 +51,4 @@ pub use run::{
     AcceptedUpdate, AuditPolicy, CheckUpdate, PauseReason, RunError, RunInput, RunOutput, RunPhase,
     RunProgress, RunSpec, SparsePolicy, UpdateVerdict,
 };
+pub use switches::{Kernel, Switches};

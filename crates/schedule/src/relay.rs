@@ -12,6 +12,7 @@ use crate::results::Delivered;
 use crate::round::Run;
 use crate::run::RunProgress;
 use crate::session::Session;
+use crate::switches::Switches;
 use potluck_proto::{Challenge, RevokeReason};
 use potluck_types::{ConsentToken, Instant, JobId, LeaseId, SessionId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -104,6 +105,7 @@ pub struct Relay {
     pub(crate) shutting_down: bool,
     /// Nothing is leased.
     pub(crate) halted: bool,
+    pub(crate) switches: Switches,
     pub(crate) pictures_armed: bool,
     timers: BTreeSet<(Instant, Timer)>,
     ended: VecDeque<(JobId, JobProgress)>,
@@ -134,6 +136,7 @@ impl Relay {
             totals: Totals::default(),
             shutting_down: false,
             halted: false,
+            switches: Switches::default(),
             pictures_armed: false,
             timers: BTreeSet::new(),
             ended: VecDeque::new(),
@@ -167,6 +170,7 @@ impl Relay {
             Input::StoreFailed { ticket } => self.store_failed(ticket),
             Input::ShuttingDown => self.shut_down(),
             Input::Halted { halted } => self.halt(halted),
+            Input::Switched(switches) => self.switch(switches),
             Input::Tick => {}
         }
         self.fire_timers();
@@ -249,11 +253,7 @@ impl Relay {
             return;
         }
         if halted {
-            let held = |(id, lease): (&LeaseId, &Lease)| (!self.runs.contains_key(&lease.job)).then_some(*id);
-            let leases: Vec<_> = self.leases.iter().filter_map(held).collect();
-            for lease in leases {
-                self.revoke(lease, RevokeReason::JobCanceled);
-            }
+            self.take_back();
         } else {
             let waiting: Vec<_> = self.jobs.keys().chain(self.evals.keys()).copied().collect();
             for work in waiting {

@@ -218,8 +218,12 @@ impl Relay {
 
     fn consent(&mut self, id: SessionId, consent: &Consent) {
         let site = embedder(&consent.origin);
-        if let Some(why) = site.and_then(|site| self.config.embeds.refusal(site, consent.preset)) {
-            return self.refuse(id, RefusalCode::NotTrusted, &why, Duration(0));
+        let refusal = |site| {
+            let forbidden = self.config.embeds.refusal(site, consent.preset);
+            forbidden.or_else(|| self.switches.refusal(site))
+        };
+        if let Some(why) = site.and_then(refusal) {
+            return self.refuse_site(id, &why);
         }
         let valid_for = consent.valid_for.min(MAX_CONSENT);
         let token = self.new_token();
@@ -231,6 +235,11 @@ impl Relay {
             self.send(id, ConsentGranted { token, valid_for });
             self.show_some_job(id);
         }
+    }
+
+    /// Refuses a session whose consent was given on a site that may not lend.
+    pub(crate) fn refuse_site(&mut self, id: SessionId, why: &str) {
+        self.refuse(id, RefusalCode::NotTrusted, why, Duration(0));
     }
 
     /// Consent ends at once, and every lease that rests on it.

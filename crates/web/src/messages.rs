@@ -202,6 +202,9 @@ fn state(status: &Status) -> (&'static str, String) {
             let other = if status.evaluating { "Asking a model questions." } else { "Computing." };
             ("running", what.unwrap_or_else(|| other.into()))
         }
+        State::Waiting(reason @ (WaitReason::Calibrating | WaitReason::Connecting)) => {
+            ("starting", reason.sentence().into())
+        }
         State::Waiting(reason) => {
             let detail = status.unproven.as_deref().filter(|_| reason == WaitReason::Unproven);
             let detail = detail.map(|detail| format!(" ({detail})")).unwrap_or_default();

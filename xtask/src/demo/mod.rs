@@ -75,7 +75,7 @@ fn prepare() -> Result<(Ready, PathBuf)> {
     build.args(["build", "--quiet", "-p", "potluck-cli", "--no-default-features"]);
     must(&mut build, "look at what the compiler says above")?;
     step.done();
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let target = crate::run::target();
     Ok((ready, target.join("debug").join(format!("potluck{}", std::env::consts::EXE_SUFFIX))))
 }
 

@@ -2,6 +2,7 @@
 
 mod graph;
 mod text;
+mod translations;
 
 use anyhow::Result;
 use std::path::Path;
@@ -13,6 +14,7 @@ type Findings = Vec<String>;
 pub(crate) fn run(root: &Path) -> Result<bool> {
     let mut findings = graph::check(root)?;
     findings.extend(text::check(root)?);
+    findings.extend(translations::check(root)?);
     for finding in &findings {
         println!("tidy: {finding}");
     }

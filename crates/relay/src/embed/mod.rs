@@ -12,12 +12,11 @@ pub use config::{EmbedConfig, EmbedMistake, MaxPreset};
 
 use crate::api::EmbedInfo;
 use crate::config::Config;
-use crate::http::KERNELS;
 use crate::site;
 use axum::http::HeaderValue;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use potluck_schedule::Embeds;
+use potluck_schedule::{Embeds, Kernel};
 use ring::digest::{SHA256, SHA384, digest};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -134,7 +133,7 @@ fn fill(page: &[u8], config: &Config) -> Vec<u8> {
     for (name, value) in [
         ("{{operator}}", config.operator.as_str()),
         ("{{contact}}", &contact),
-        ("{{kernels}}", &list(&KERNELS)),
+        ("{{kernels}}", &list(&Kernel::ALL.map(Kernel::name))),
         ("{{max_preset}}", preset),
     ] {
         page = page.replace(name, &escape(value));

@@ -1,4 +1,4 @@
-//! Pauses that stand in the log, carried to the machine: runs that are paused get no rounds, and while everything is paused
+//! Pauses that stand in the log and what the operator switched off, carried to the machine: runs that are paused get no rounds, and while everything is paused
 //! nobody gets work. They end as they begin, by an entry or by the clock.
 //!
 //! What a submitter asks for is in the run's record and stays there: a run goes on when neither stops it.
@@ -10,7 +10,7 @@ use crate::log::{LogError, now_ms};
 use potluck_governance::State;
 use potluck_governance::state::{Cause, Pause};
 use potluck_governance::statement::Scope;
-use potluck_schedule::{Input, RunInput};
+use potluck_schedule::{Input, Kernel, RunInput};
 use potluck_types::JobId;
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -75,13 +75,15 @@ pub(crate) async fn start(runs: Runs, core: Core) -> JoinHandle<()> {
 /// Tells the machine what is paused and what no longer is. For how long that holds, if nothing is logged.
 async fn look(runs: &Runs, core: &Core, halted: &mut bool) -> Result<Duration, LookError> {
     let open = runs.open_ids();
+    let switches = runs.0.switches.switches();
+    let stops = |run: &JobId, paused: bool| paused || switches.stop(Kernel::Train, run);
     let (paused, all, until) = runs
         .0
         .log
         .state(|state| {
             let now_ms = now_ms(state);
             let paused: Vec<JobId> =
-                open.iter().copied().filter(|run| state.paused(*run, now_ms).is_some()).collect();
+                open.iter().copied().filter(|run| stops(run, state.paused(*run, now_ms).is_some())).collect();
             let in_force = || state.pauses().values().filter(|pause| pause.in_force(now_ms));
             let all = in_force().any(|pause| pause.scope == Scope::All);
             let ends = in_force().filter(|pause| pause.ratified_ms.is_none()).map(|pause| pause.expires_ms);

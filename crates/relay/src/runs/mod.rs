@@ -19,9 +19,10 @@ pub(crate) mod rebuild;
 pub(crate) mod store;
 
 use crate::blobs::Blobs;
-use crate::core::Command;
+use crate::core::{Command, Surroundings};
 use crate::db::Db;
 use crate::log::{Log, LogError};
+use crate::switches::Switchboard;
 use api::RoundInfo;
 pub use intake::{RunStart, run_start};
 use potluck_governance::Refused;
@@ -58,8 +59,10 @@ struct Inner {
     /// Checks at once.
     cores: Semaphore,
     open: Mutex<HashMap<JobId, Arc<Mutex<Open>>>>,
-    /// Runs that a pause of the log stopped.
+    /// Runs that a pause of the log stopped, or the operator.
     stopped: Mutex<BTreeSet<JobId>>,
+    /// What the operator switched off.
+    switches: Switchboard,
     /// A run may be paused without the machine's knowing.
     look_again: Notify,
 }
@@ -111,10 +114,7 @@ type Failure = String;
 
 impl Runs {
     pub(crate) fn new(
-        db: Db,
-        log: Log,
-        blobs: Blobs,
-        folder: PathBuf,
+        around: &Surroundings,
         secret: [u8; 32],
         commands: mpsc::WeakSender<Command>,
         changed: watch::Sender<u64>,
@@ -122,16 +122,17 @@ impl Runs {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let cores = Semaphore::new(cores);
         Self(Arc::new(Inner {
-            db,
-            log,
-            blobs,
-            folder,
+            db: around.db.clone(),
+            log: around.log.clone(),
+            blobs: around.blobs.clone(),
+            folder: around.runs.clone(),
             secret,
             commands,
             changed,
             cores,
             open: Mutex::default(),
             stopped: Mutex::default(),
+            switches: around.switches.clone(),
             look_again: Notify::new(),
         }))
     }

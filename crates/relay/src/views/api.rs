@@ -1,5 +1,6 @@
 //! What the routes of this folder say, as types.
 
+pub use crate::switches::{SwitchKind, SwitchedOff};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -116,6 +117,22 @@ pub struct OperatorView {
     pub store: Vec<StorePart>,
     /// Answers that failed for a reason of the relay's own, the newest first, and how many there were.
     pub errors: Errors,
+    /// What volunteers may be asked to compute: each can be switched off.
+    pub kernels: Vec<String>,
+    /// What is switched off.
+    pub off: Vec<SwitchedOff>,
+}
+
+/// A switch, as the operator wants it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewSwitch {
+    /// `kernel`, `project` or `site`.
+    pub kind: String,
+    /// Which one: the kernel's name, the project's id, or the site's origin.
+    pub name: String,
+    /// Whether nobody works on it, or lends there.
+    pub off: bool,
 }
 
 /// Sessions of volunteers.

@@ -15,7 +15,7 @@ use crate::http::App;
 use crate::log::limits;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::get;
+use axum::routing::{get, post};
 use std::sync::Arc;
 
 /// The routes. An address may ask for as much of them as for proofs of the log.
@@ -26,5 +26,6 @@ pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/api/v1/jobs/{id}/map", get(results::get_map))
         .route("/api/v1/runs/{id}/contributors", get(results::get_contributors))
         .route("/api/v1/operator", get(operator::get_operator))
+        .route("/api/v1/operator/switches", post(operator::switch))
         .route_layer(from_fn_with_state(Arc::clone(app), limits::reads))
 }

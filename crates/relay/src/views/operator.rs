@@ -1,15 +1,18 @@
 //! The operator's figures, for whoever has the admin's token.
 
-use super::api::{Bandwidth, OperatorView, QueueCounts, RejectCount, SessionCounts};
+use super::api::{Bandwidth, NewSwitch, OperatorView, QueueCounts, RejectCount, SessionCounts, SwitchedOff};
 use super::failures;
 use crate::api::ApiError;
 use crate::db::{Db, DbError, wall_ms};
-use crate::http::{Answer, App, Shared};
+use crate::http::{Answer, App, Shared, kernels};
 use crate::metrics;
+use crate::switches::{MAX_OFF, SwitchKind};
 use crate::token;
 use axum::Json;
 use axum::extract::State;
+use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, StatusCode, header};
+use potluck_schedule::Input;
 use sqlx::Row as _;
 use std::sync::Arc;
 use std::time::Instant;
@@ -79,7 +82,42 @@ pub(crate) async fn get_operator(State(app): Shared, headers: HeaderMap) -> Answ
         },
         store,
         errors: failures::recent(),
+        kernels: kernels(),
+        off: app.db.switched_off().await?,
     }))
+}
+
+/// Switches a kernel, a project or a site off or on, at once and for good; all that is off then.
+#[utoipa::path(post, path = "/api/v1/operator/switches", request_body = NewSwitch,
+    responses((status = 200, body = Vec<SwitchedOff>), (status = 400, body = ApiError), (status = 401, body = ApiError),
+        (status = 429, body = ApiError)))]
+pub(crate) async fn switch(
+    State(app): Shared,
+    headers: HeaderMap,
+    body: Result<Json<NewSwitch>, JsonRejection>,
+) -> Answer<Vec<SwitchedOff>> {
+    authorize(&app, &headers)?;
+    let Json(NewSwitch { kind, name, off }) = body.map_err(|error| no_switch(error.body_text()))?;
+    let known = SwitchKind::named(&kind).filter(|kind| kind.can_name(&name));
+    let kind = known.ok_or_else(|| no_switch(format!("no {kind} has the name {name:?}")))?;
+    if off && app.switches.len() >= MAX_OFF {
+        return Err(no_switch(format!("{MAX_OFF} things are off, which are the most")));
+    }
+    app.db.switch(kind, &name, off).await?;
+    app.switches.set(kind, &name, off);
+    tracing::warn!(?kind, name, off, "the operator switched something");
+    app.core.input(Input::Switched(app.switches.switches())).await?;
+    app.runs.look_again();
+    Ok(Json(app.db.switched_off().await?))
+}
+
+fn no_switch(message: impl Into<String>) -> ApiError {
+    let hint = format!(
+        "send a kind and a name: kernel ({}), project (an id of 32 hexadecimal digits) or site (an origin such as \
+         https://school.example)",
+        kernels().join(", ")
+    );
+    ApiError::new(StatusCode::BAD_REQUEST, "no_such_switch", message, &hint)
 }
 
 fn authorize(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {

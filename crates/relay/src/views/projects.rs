@@ -11,6 +11,7 @@ use crate::runs::http::info as run_info;
 use crate::runs::store::{RunRow, RunState};
 use axum::Json;
 use axum::extract::{Path, State};
+use potluck_schedule::Kernel;
 use potluck_types::{BlobHash, JobId};
 
 /// What people call an eval, before the model's name.
@@ -76,6 +77,15 @@ fn blank(id: JobId, kind: &str, unit: &str) -> Project {
     }
 }
 
+/// The project, paused if the operator switched it off.
+fn switched(app: &App, kernel: Kernel, id: JobId, project: Project) -> Project {
+    if project.state != "running" || !app.switches.switches().stop(kernel, &id) {
+        return project;
+    }
+    let reason = Some("the operator switched it off".to_owned());
+    Project { state: "paused".to_owned(), reason, ..project }
+}
+
 async fn of_job(app: &App, row: &JobRow) -> Result<Project, ApiError> {
     let units = potluck_schedule::Grid::new(row.shape, row.dtype).map_or(0, |grid| grid.unit_count());
     let progress = match row.state {
@@ -83,7 +93,7 @@ async fn of_job(app: &App, row: &JobRow) -> Result<Project, ApiError> {
         JobState::Done | JobState::Canceled => None,
     };
     let done = if row.state == JobState::Done { units } else { 0 };
-    Ok(Project {
+    let project = Project {
         name: row.name.clone(),
         state: row.state.name().to_owned(),
         done: progress.map_or(done, |progress| u64::from(progress.accepted)),
@@ -92,7 +102,8 @@ async fn of_job(app: &App, row: &JobRow) -> Result<Project, ApiError> {
         shape: Some([row.shape.m, row.shape.k, row.shape.n]),
         dtype: Some(row.dtype.name().to_owned()),
         ..blank(row.id, "product", "units")
-    })
+    };
+    Ok(switched(app, Kernel::of(row.dtype), row.id, project))
 }
 
 async fn of_run(app: &App, row: &RunRow) -> Result<Project, ApiError> {
@@ -109,7 +120,7 @@ async fn of_run(app: &App, row: &RunRow) -> Result<Project, ApiError> {
         let manifest = manifest.info();
         data.push(format!("{} ({})", manifest.name, manifest.license));
     }
-    Ok(Project {
+    let project = Project {
         name: info.name,
         state: info.state,
         reason: info.reason,
@@ -122,7 +133,8 @@ async fn of_run(app: &App, row: &RunRow) -> Result<Project, ApiError> {
         data,
         losses: losses.map(|(first, last)| [first, last]),
         ..blank(row.id, "training", "rounds")
-    })
+    };
+    Ok(switched(app, Kernel::Train, row.id, project))
 }
 
 /// Why people allowed something, in the words of who proposed it.
@@ -137,7 +149,7 @@ async fn rationale(app: &App, proposal: Option<&str>) -> Result<Option<String>, 
 async fn of_eval(app: &App, row: &CandidateRow) -> Result<Project, ApiError> {
     let progress = app.core.eval_progress(row.eval).await?;
     let shards = app.db.eval_shard_counts(&row.eval).await?;
-    Ok(Project {
+    let project = Project {
         name: format!("{EVAL_NAME} {}", row.model),
         state: if row.state == EvalState::Evaluating { "running" } else { row.state.name() }.to_owned(),
         reason: row.reason.clone(),
@@ -147,7 +159,8 @@ async fn of_eval(app: &App, row: &CandidateRow) -> Result<Project, ApiError> {
         model: Some(row.model.clone()),
         candidate: Some(row.parameters.hash.to_string()),
         ..blank(row.eval, "eval", "shards")
-    })
+    };
+    Ok(switched(app, Kernel::Train, row.eval, project))
 }
 
 impl crate::db::Db {

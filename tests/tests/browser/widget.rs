@@ -8,11 +8,10 @@ use potluck_relay::EmbedConfig;
 use potluck_tests::frame::{Frame, click_at, point_at};
 use potluck_tests::host::{HostSite, Page};
 use potluck_tests::npy::{LowRank, f32_file};
-use potluck_tests::{Api, TestRelay};
+use potluck_tests::{Api, TestRelay, alone};
 use potluck_types::MatmulShape;
 use serde_json::{Value, json};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(90);
@@ -32,12 +31,6 @@ const HEAR: &str = "window.heard = [];
   }
   window.violations = [];
   addEventListener('securitypolicyviolation', ({ effectiveDirective, blockedURI }) => violations.push(effectiveDirective + ' ' + blockedURI));";
-
-static ALONE: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()

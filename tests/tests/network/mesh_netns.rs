@@ -6,11 +6,10 @@
 use potluck_tests::netns::{Host, Lab, Net};
 use potluck_tests::npy::{self, LowRank, f32_file};
 use potluck_tests::process::Process;
-use potluck_tests::{Api, wait_until};
+use potluck_tests::{Api, alone, wait_until};
 use potluck_types::MatmulShape;
 use serde_json::{Value, json};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -63,12 +62,6 @@ struct Outcome {
 struct Metrics {
     saved: u64,
     turned: u64,
-}
-
-/// One case at a time: they measure.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn potluck(host: &Host, args: &[&str]) -> std::process::Command {

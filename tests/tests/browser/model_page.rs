@@ -9,7 +9,7 @@ use potluck_tests::council::Council;
 use potluck_tests::promotion::{allowed_run, candidate, card, post, promoted, rules};
 use potluck_tests::runs::{SampleRun, done};
 use potluck_tests::screen::{Extent, Looker};
-use potluck_tests::{Api, TestRelay, Volunteer, wait_until};
+use potluck_tests::{Api, TestRelay, Volunteer, alone, wait_until};
 use potluck_train::gpt::Sampling;
 use potluck_types::BlobHash;
 use serde_json::{Value, json};
@@ -174,6 +174,7 @@ async fn refused(browser: &Browser, address: &str, script: &str, why: &str) -> T
 
 #[test]
 fn a_promoted_model_writes_in_the_tab_and_nothing_else_does() {
+    let _alone = alone();
     let relay = TestRelay::start();
     let council = Council::new(PROGRAM, &relay.api);
     let address = format!("{}/model.html", relay.api.url);

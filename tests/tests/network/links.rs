@@ -7,7 +7,7 @@ use potluck_cli::args::{PresetArg, TabBackend};
 use potluck_cli::cdp::{Browser, Gpu, LaunchOptions, Tab, find_chromium};
 use potluck_cli::tabs::{Lending, status, stop};
 use potluck_tests::npy::{LowRank, f32_file};
-use potluck_tests::{Api, TestRelay};
+use potluck_tests::{Api, TestRelay, alone};
 use potluck_types::MatmulShape;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -119,6 +119,7 @@ async fn compute(api: &Api, name: &str) {
 
 #[test]
 fn tabs_exchange_inputs_and_a_hidden_one_makes_no_connection() {
+    let _alone = alone();
     let relay = TestRelay::start();
     let api = relay.api.clone();
     if String::from_utf8_lossy(&api.get("/").body).contains("built without its page") {

@@ -6,6 +6,7 @@ use potluck_tests::npy::{LowRank, f32_file};
 use potluck_tests::runs::{SampleRun, done, info};
 use potluck_tests::{Api, TestRelay, Volunteer, wait_until};
 use potluck_types::MatmulShape;
+use potluck_volunteer::{State, WaitReason};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -116,6 +117,56 @@ fn the_operators_figures_are_for_who_has_the_admins_token() {
             .any(|part| part["part"] == "database" && part["bytes"] != 0)
     );
     drop(volunteer);
+    switches(api, &admin);
     // An address may not ask without end.
     wait_until("the address is told to wait", LIMIT, || admin.get("/api/v1/operator").status == 429);
+}
+
+/// What the operator switches off waits, everybody can read that it does, and it goes on when it is on again.
+fn switches(api: &Api, admin: &Api) {
+    let switch = |api: &Api, kind: &str, name: &str, off: bool| {
+        let body = json!({ "kind": kind, "name": name, "off": off }).to_string();
+        api.send(
+            "POST",
+            "/api/v1/operator/switches",
+            &[("content-type", "application/json")],
+            body.as_bytes(),
+        )
+    };
+    assert_eq!(switch(api, "kernel", "matmul/f32", true).status, 401, "the submitter switches nothing");
+    for (kind, name, says) in [
+        ("kernel", "matmul/f64", "matmul/int8"),
+        ("project", "no id", "32"),
+        ("site", "school.example", "https://school.example"),
+        ("moon", "full", "kernel"),
+    ] {
+        let answer = switch(admin, kind, name, true);
+        assert_eq!((answer.status, answer.text("code").as_str()), (400, "no_such_switch"), "{kind} {name}");
+        assert!(answer.text("hint").contains(says), "{}", answer.json());
+    }
+    let off = || api.get("/.well-known/potluck.json").json()["off"].clone();
+    assert_eq!(off(), json!([]));
+    assert_eq!(switch(admin, "kernel", "matmul/f32", true).status, 200);
+    assert_eq!(switch(admin, "site", "https://school.example", true).status, 200);
+    let told = off();
+    let named: Vec<_> = told.as_array().unwrap().iter().map(|one| (&one["kind"], &one["name"])).collect();
+    assert_eq!(
+        named,
+        [(&json!("kernel"), &json!("matmul/f32")), (&json!("site"), &json!("https://school.example"))]
+    );
+    let job = submit(api);
+    let shown = project(api, &job);
+    assert_eq!(shown["state"], "paused");
+    assert!(shown["reason"].as_str().unwrap().contains("operator"), "{shown}");
+    let volunteer = Volunteer::start(&api.url, 6, Preset::Full);
+    wait_until("a volunteer asks in vain", LIMIT, || {
+        volunteer.status().is_some_and(|status| status.state == State::Waiting(WaitReason::NoWork))
+    });
+    assert_eq!(project(api, &job)["done"], 0);
+    for (kind, name) in [("kernel", "matmul/f32"), ("site", "https://school.example")] {
+        assert_eq!(switch(admin, kind, name, false).status, 200);
+    }
+    api.result(&job, LIMIT);
+    assert_eq!((project(api, &job)["state"].as_str(), off()), (Some("done"), json!([])));
+    drop(volunteer);
 }

@@ -10,11 +10,10 @@ use potluck_cli::volunteer::Exchange;
 use potluck_tests::npy::{LowRank, f32_file};
 use potluck_tests::process::Process;
 use potluck_tests::runs::{SampleRun, info, record, votes};
-use potluck_tests::{Api, TestRelay, Volunteer, wait_until};
+use potluck_tests::{Api, TestRelay, Volunteer, alone, wait_until};
 use potluck_types::MatmulShape;
 use serde_json::{Value, json};
 use std::net::TcpListener;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Time for a small job or run, or for a program to start, on a busy machine.
@@ -62,12 +61,6 @@ fn cheat(action: &str) -> String {
   }};
 }}"
     )
-}
-
-/// One at a time: they share two cores.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn has_page(api: &Api) -> bool {

@@ -2,9 +2,9 @@
 //! and Chromium, and one that moves to a Worker.
 
 use potluck_cli::cdp::{Browser, CdpError, Gpu, LaunchOptions, Tab, find_chromium};
-use potluck_tests::TestRelay;
 use potluck_tests::firefox::{Firefox, Page, find_firefox};
 use potluck_tests::npy::{LowRank, f32_file};
+use potluck_tests::{TestRelay, alone};
 use potluck_types::MatmulShape;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -47,6 +47,7 @@ impl Evaluates for Tab {
 
 #[test]
 fn firefox_lends_itself_through_the_page() {
+    let _alone = alone();
     let relay = TestRelay::start();
     let api = relay.api.clone();
     if String::from_utf8_lossy(&api.get("/").body).contains("built without its page") {
@@ -99,6 +100,7 @@ fn firefox_lends_itself_through_the_page() {
 /// Firefox and Chromium link through the relay's signaling, and pass inputs on to each other.
 #[test]
 fn firefox_and_chromium_pass_inputs_on_to_each_other() {
+    let _alone = alone();
     let relay = TestRelay::start();
     let api = relay.api.clone();
     if String::from_utf8_lossy(&api.get("/").body).contains("built without its page") {
@@ -335,6 +337,7 @@ async fn moves_to_workers(name: &str, page: &impl Evaluates) {
 
 #[test]
 fn data_channels_reach_from_firefox_to_chromium_and_move_to_workers() {
+    let _alone = alone();
     if !have_firefox() {
         return;
     }

@@ -1,13 +1,12 @@
-//! What stands in the way of a tab that lends, in real Chromium: battery, a relay that is down, a network that
-//! swallows everything, a lost device. Each is shown with its reason, and each passes.
+//! What stands in the way of a tab that lends, in real Chromium: battery, a hidden page, a second tab, a frozen page, a relay
+//! that is down, a network that swallows everything, a lost device. Each is shown with its reason, and each passes.
 
 use potluck_cli::cdp::{Browser, Gpu, LaunchOptions, Tab, find_chromium};
 use potluck_tests::npy::{LowRank, f32_file};
-use potluck_tests::{Api, TestRelay};
+use potluck_tests::{Api, TestRelay, alone};
 use potluck_types::MatmulShape;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
-use std::sync::Mutex;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -15,9 +14,6 @@ use tokio::sync::watch;
 /// Time for anything that a person would wait for, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(90);
 const SHAPE: MatmulShape = MatmulShape { m: 256, k: 64, n: 256 };
-
-/// Browsers on two cores starve each other.
-static ALONE: Mutex<()> = Mutex::new(());
 
 /// Remembers every reason that the page shows.
 const REASONS: &str = "addEventListener('DOMContentLoaded', () => {
@@ -80,7 +76,7 @@ async fn carry(mut near: TcpStream, relay: SocketAddr, mut gone: watch::Receiver
 
 /// The relay brings a runtime of its own: it begins before the test's, and ends after it.
 fn browser_test(test: impl AsyncFnOnce(&mut TestRelay)) {
-    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _alone = alone();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let mut relay = TestRelay::start();
     runtime.block_on(test(&mut relay));
@@ -113,8 +109,7 @@ async fn until(tab: &Tab, condition: &str) {
 /// Waits until the page shows why it waits.
 async fn waits(tab: &Tab, why: &str) {
     let shows = format!("document.getElementById('reason').textContent.includes({})", Value::from(why));
-    // A tab that has not computed yet is starting, whatever it waits for.
-    until(tab, &format!("['waiting', 'starting'].includes(document.body.dataset.state) && {shows}")).await;
+    until(tab, &format!("document.body.dataset.state === 'waiting' && {shows}")).await;
 }
 
 /// Waits until the page has shown a reason, however shortly.
@@ -159,6 +154,64 @@ fn batteries_are_named_and_pass() {
         computes(&relay.api, 3);
         browser.close().await;
     });
+}
+
+#[test]
+fn a_hidden_tab_and_a_second_one_are_named_and_pass() {
+    browser_test(async |relay| {
+        let browser = browser(Gpu::Off).await;
+        let tab = browser.new_tab().await.unwrap();
+        lends(&tab, &relay.api.url, "wasm").await;
+        goes_on(&tab).await;
+
+        // Before this one in the same window, as a person opens it.
+        let other = tab.beside().await.unwrap();
+        waits(&tab, "Waiting until this tab is visible").await;
+        lends(&other, &relay.api.url, "wasm").await;
+        waits(&other, "Another tab of this browser lends").await;
+        let offer = "document.querySelector('#override:not([hidden])')?.textContent ?? ''";
+        assert_eq!(other.evaluate::<String>(offer).await.unwrap(), "Lend here instead");
+        other.click("#override").await.unwrap();
+        goes_on(&other).await;
+        computes(&relay.api, 1);
+
+        to_front(&tab).await;
+        waits(&tab, "Another tab of this browser lends").await;
+        to_front(&other).await;
+        other.click("#stop").await.unwrap();
+        until(&other, "document.body.dataset.state === 'finished'").await;
+        to_front(&tab).await;
+        goes_on(&tab).await;
+        computes(&relay.api, 2);
+        browser.close().await;
+    });
+}
+
+#[test]
+fn a_frozen_page_is_named_and_goes_on() {
+    browser_test(async |relay| {
+        let browser = browser(Gpu::Off).await;
+        let tab = browser.new_tab().await.unwrap();
+        lends(&tab, &relay.api.url, "wasm").await;
+        goes_on(&tab).await;
+        let other = tab.beside().await.unwrap();
+        waits(&tab, "Waiting until this tab is visible").await;
+        for state in ["frozen", "active"] {
+            tab.call("Page.setWebLifecycleState", json!({ "state": state })).await.unwrap();
+        }
+        has_said(&tab, "The browser froze this page").await;
+        waits(&tab, "Waiting until this tab is visible").await;
+        to_front(&other).await;
+        to_front(&tab).await;
+        goes_on(&tab).await;
+        computes(&relay.api, 1);
+        browser.close().await;
+    });
+}
+
+/// What a click on a tab of the window does.
+async fn to_front(tab: &Tab) {
+    tab.call("Page.bringToFront", json!({})).await.unwrap();
 }
 
 #[test]

@@ -7,7 +7,7 @@ use potluck_cli::args::{PresetArg, TabBackend};
 use potluck_cli::cdp::{Browser, Gpu, LaunchOptions, Tab, find_chromium};
 use potluck_cli::tabs::{Lending, lend, status};
 use potluck_tests::npy::{self, LowRank, f32_file};
-use potluck_tests::{Api, TestRelay};
+use potluck_tests::{Api, TestRelay, alone};
 use potluck_types::MatmulShape;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -241,6 +241,7 @@ async fn liar_is_found_out(browser: &Browser, api: &Api, job: &str) -> Tab {
 
 #[test]
 fn tabs_compute_and_lies_are_found_out() {
+    let _alone = alone();
     let relay = TestRelay::start();
     let api = relay.api.clone();
     if String::from_utf8_lossy(&api.get("/").body).contains("built without its page") {

@@ -9,22 +9,14 @@ use potluck_cli::tabs::{Lending, lend, stop};
 use potluck_ledger::{ForkEvidence, VerifierKey};
 use potluck_proto::Preset;
 use potluck_tests::npy::{LowRank, f32_file};
-use potluck_tests::{Api, TestRelay, Volunteer, wait_until};
+use potluck_tests::{Api, TestRelay, Volunteer, alone, wait_until};
 use potluck_types::MatmulShape;
 use serde_json::{Value, json};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(90);
 const SHAPE: MatmulShape = MatmulShape { m: 256, k: 64, n: 256 };
-
-/// Browsers on two cores starve each other.
-static ALONE: Mutex<()> = Mutex::new(());
-
-fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()

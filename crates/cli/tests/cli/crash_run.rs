@@ -2,9 +2,7 @@
 //! lost or changed, each starts where the one before ended, and each can be replayed.
 #![expect(clippy::duration_suboptimal_units, reason = "limits in seconds compare at a glance")]
 
-mod processes;
-
-use processes::{Guarded, POLL, Random, Relay, START_LIMIT};
+use super::processes::{Guarded, POLL, Random, Relay, START_LIMIT};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -7,9 +7,7 @@
     reason = "in a test an unwrap is how it fails, limits in seconds compare at a glance, and small whole numbers are exact"
 )]
 
-mod processes;
-
-use processes::{Guarded, POLL, Random, Relay, START_LIMIT};
+use super::processes::{Guarded, POLL, Random, Relay, START_LIMIT};
 use serde_json::Value;
 use std::path::Path;
 use std::time::{Duration, Instant};

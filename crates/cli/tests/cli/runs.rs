@@ -3,9 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where an unwrap does")]
 
-mod runs_relay;
-
-use runs_relay::{Cheat, Relay};
+use super::runs_relay::{self, Cheat, Relay};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -9,7 +9,7 @@ use potluck_tests::council::Council;
 use potluck_tests::process::Process;
 use potluck_tests::promotion::{self, allowed_run, candidate, post, rules};
 use potluck_tests::runs::{SampleRun, done, info, record};
-use potluck_tests::{Api, wait_until};
+use potluck_tests::{Api, alone, wait_until};
 use potluck_types::BlobHash;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -132,6 +132,7 @@ fn tab_answers(api: &Api) {
 
 #[test]
 fn a_model_is_trained_judged_promoted_paused_and_rolled_back() {
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let (relay, api) = relay(folder.path());
     let council = Council::new(PROGRAM, &api);

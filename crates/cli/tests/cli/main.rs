@@ -1,0 +1,12 @@
+//! The command as people and programs use it: one program, for linking its suites one by one takes longer than running most.
+
+mod cdp;
+mod client;
+mod command;
+mod crash;
+mod crash_run;
+mod native;
+mod processes;
+mod runs;
+mod runs_relay;
+mod tabs;
