@@ -53,7 +53,7 @@ const WATTS = { webgpu: 40, wasm: 12 };
 /** Energy in watt-hours. An estimate: browsers do not tell. */
 export const wattHours = (busySeconds, backend) => (busySeconds * (WATTS[backend] ?? WATTS.wasm)) / 3600;
 
-export const energyOf = (wattHours) => (wattHours < 0.1 ? "under 0.1 Wh" : `about ${short.format(wattHours)} Wh`);
+export const energyOf = (wattHours) => (wattHours < 0.1 ? `under ${short.format(0.1)} Wh` : `about ${short.format(wattHours)} Wh`);
 
 export const energy = (busySeconds, backend) => energyOf(wattHours(busySeconds, backend));
 

@@ -9,6 +9,8 @@ const at = (id) => document.getElementById(id);
 function show(project) {
   const open = project.state === "running";
   at("invitation-kind").textContent = `${KINDS[project.kind] ?? project.kind}, ${STATES[project.state] ?? project.state}`;
+  // Somebody chose it: it is no text of the page.
+  at("invitation-title").translate = !project.name;
   at("invitation-title").textContent = project.name || "A project without a name";
   const words = [what(project), project.why, project.reason && `It is ${STATES[project.state]}: ${project.reason}`, outcome(project)];
   const told = words.filter(Boolean).map((text) => {

@@ -7,6 +7,8 @@ const OTHERS = { de: "Deutsch" };
 const STORED = "potluck.language";
 /** Attributes that people read or hear. */
 const ATTRIBUTES = ["aria-label", "title", "alt"];
+/** Where texts stay as they are: what nobody sees, and names. What is shown without scripts is there as text. */
+const UNTOUCHED = "script, style, noscript, [translate=no]";
 /** Longest text that is looked up. */
 const MAX_TEXT = 4000;
 /** Gaps of a text that somebody's own words fill, a name or a reason: they stay as they are. */
@@ -129,7 +131,7 @@ function turn(text) {
 
 function visit(node) {
   if (node.nodeType === Node.TEXT_NODE) {
-    if (node.parentElement?.closest("script, style, [translate=no]")) return;
+    if (node.parentElement?.closest(UNTOUCHED)) return;
     const known = done.get(node);
     if (known === node.data) return;
     const words = turn(node.data);
@@ -137,7 +139,7 @@ function visit(node) {
     if (words !== node.data) node.data = words;
     return;
   }
-  if (node.nodeType !== Node.ELEMENT_NODE ) return;
+  if (node.nodeType !== Node.ELEMENT_NODE || node.matches(UNTOUCHED)) return;
   for (const name of ATTRIBUTES) attribute(node, name);
   node.childNodes.forEach(visit);
 }

@@ -55,7 +55,7 @@ export function reset(preset) {
   text("backend", "being chosen");
   text("share", "0 %");
   at("share-meter").value = 0;
-  text("energy", "under 0.1 Wh");
+  text("energy", format.energyOf(0));
   text("bytes-in", "0 B in,");
   text("bytes-out", "0 B out");
   peers({ peers: [], fromPeers: 0, fromRelay: 0, toPeers: 0 });
@@ -162,7 +162,9 @@ function measured(kernels) {
   body.replaceChildren(
     ...kernels.map(({ kernel, gflops, rejected }) => {
       const row = document.createElement("tr");
-      row.insertCell().textContent = kernel;
+      const name = row.insertCell();
+      name.translate = false;
+      name.textContent = kernel;
       row.insertCell().textContent = rejected ? `not used: ${rejected}` : format.speed(gflops);
       return row;
     }),

@@ -206,7 +206,7 @@ async fn results(looker: &mut Looker, browser: &Browser, relay: &TestRelay, run:
     give(&tab, &"0".repeat(64)).await;
     until(&tab, "document.querySelector('#token-note').textContent.includes('does not know')").await;
     give(&tab, &read(relay, "token")).await;
-    until(&tab, "document.querySelectorAll('#jobs tbody tr').length === 3").await;
+    until(&tab, "document.querySelectorAll('#jobs tbody tr').length === 4").await;
     looker.look(&tab, "results-token", Extent::Page).await;
     tab.click(&format!("a[href='#job={job}']")).await.unwrap();
     until(&tab, &format!("document.body.dataset.shown === '{job}'")).await;
