@@ -11,7 +11,7 @@ const AXE: &str = "npm/axe-4.11.0.min.js";
 const SIZES: [(&str, u32, u32); 2] = [("desktop", 1280, 800), ("phone", 390, 844)];
 const SCHEMES: [&str; 2] = ["light", "dark"];
 /// Of the gallery: less is hard to read, more is heavy.
-const WEBP_QUALITY: u32 = 55;
+const WEBP_QUALITY: u32 = 45;
 /// Longest picture of a whole page, in CSS pixels.
 const MAX_HEIGHT: f64 = 2400.0;
 
@@ -38,12 +38,52 @@ pub enum Extent {
 /// Looks at screens, and keeps what is wrong.
 pub struct Looker {
     axe: String,
-    pictures: PathBuf,
-    gallery: Option<PathBuf>,
     /// What is wrong, a line each.
     pub findings: Vec<String>,
     /// The screens that were looked at.
     pub seen: Vec<String>,
+}
+
+/// `target/screens`, for people to look at.
+fn pictures() -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/screens");
+    std::fs::create_dir_all(&folder).expect("a folder for pictures");
+    folder
+}
+
+/// The gallery's folder, if one is made.
+fn gallery() -> Option<PathBuf> {
+    std::env::var_os("POTLUCK_GALLERY").map(PathBuf::from)
+}
+
+async fn capture(tab: &Tab, mut asked: Value, format: Value) -> Vec<u8> {
+    for (key, value) in format.as_object().into_iter().flatten() {
+        asked[key] = value.clone();
+    }
+    let answer = tab.call("Page.captureScreenshot", asked).await.expect("a picture");
+    let data = answer["data"].as_str().expect("its bytes");
+    base64::engine::general_purpose::STANDARD.decode(data).expect("base64")
+}
+
+fn png() -> Value {
+    json!({ "format": "png" })
+}
+
+fn webp() -> Value {
+    json!({ "format": "webp", "quality": WEBP_QUALITY })
+}
+
+/// Keeps a picture of what a tab's window shows now, into `target/screens` and into the gallery if one is made.
+///
+/// # Panics
+/// Chromium is gone, or the picture cannot be written.
+pub async fn keep(tab: &Tab, name: &str) {
+    std::fs::write(pictures().join(format!("{name}.png")), capture(tab, json!({}), png()).await)
+        .expect("a file");
+    if let Some(gallery) = gallery() {
+        std::fs::write(gallery.join(format!("{name}.webp")), capture(tab, json!({}), webp()).await)
+            .expect("a file");
+    }
 }
 
 impl Looker {
@@ -55,10 +95,7 @@ impl Looker {
         let path = crate::train::corpus::cache().expect("a cache").join(AXE);
         let axe = std::fs::read_to_string(&path)
             .unwrap_or_else(|error| panic!("{}: {error}: `cargo xtask setup` brings it", path.display()));
-        let pictures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/screens");
-        std::fs::create_dir_all(&pictures).expect("a folder for pictures");
-        let gallery = std::env::var_os("POTLUCK_GALLERY").map(PathBuf::from);
-        Self { axe, pictures, gallery, findings: Vec::new(), seen: Vec::new() }
+        Self { axe, findings: Vec::new(), seen: Vec::new() }
     }
 
     /// What a tab needs before its first page.
@@ -94,7 +131,7 @@ impl Looker {
                 if wide > width {
                     self.findings.push(format!("{name}, {size}: {wide} px wide in a window of {width}"));
                 }
-                self.photograph(tab, name, (size, scheme), (width, height), extent).await;
+                Self::photograph(tab, name, (size, scheme), (width, height), extent).await;
             }
         }
         let refused: Vec<String> = tab.evaluate("window.refused").await.expect("a list");
@@ -104,7 +141,6 @@ impl Looker {
     }
 
     async fn photograph(
-        &self,
         tab: &Tab,
         name: &str,
         (size, scheme): (&str, &str),
@@ -117,22 +153,14 @@ impl Looker {
             Extent::Page => whole.clamp(f64::from(height), MAX_HEIGHT),
         };
         let clip = json!({ "x": 0, "y": 0, "width": width, "height": tall, "scale": 1 });
-        let picture = async |format: Value| -> Vec<u8> {
-            let mut asked = json!({ "clip": clip, "captureBeyondViewport": tall > f64::from(height) });
-            for (key, value) in format.as_object().into_iter().flatten() {
-                asked[key] = value.clone();
-            }
-            let answer = tab.call("Page.captureScreenshot", asked).await.expect("a picture");
-            let data = answer["data"].as_str().expect("its bytes");
-            base64::engine::general_purpose::STANDARD.decode(data).expect("base64")
-        };
-        let path = self.pictures.join(format!("{name}-{size}-{scheme}.png"));
-        std::fs::write(path, picture(json!({ "format": "png" })).await).expect("a file");
+        let asked = json!({ "clip": clip, "captureBeyondViewport": tall > f64::from(height) });
+        let path = pictures().join(format!("{name}-{size}-{scheme}.png"));
+        std::fs::write(path, capture(tab, asked.clone(), png()).await).expect("a file");
         // The gallery has one scheme of each size.
         let shown = SIZES.iter().zip(SCHEMES).any(|((known, ..), with)| (*known, with) == (size, scheme));
-        if let Some(gallery) = self.gallery.as_ref().filter(|_| shown) {
-            let bytes = picture(json!({ "format": "webp", "quality": WEBP_QUALITY })).await;
-            std::fs::write(gallery.join(format!("{name}-{size}.webp")), bytes).expect("a file");
+        if let Some(gallery) = gallery().filter(|_| shown) {
+            std::fs::write(gallery.join(format!("{name}-{size}.webp")), capture(tab, asked, webp()).await)
+                .expect("a file");
         }
     }
 }

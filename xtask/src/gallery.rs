@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 /// What the pictures may weigh together: they travel with each clone.
-const MAX_BYTES: u64 = 2_000_000;
+const MAX_BYTES: u64 = 3_000_000;
 /// The screens, in the order of the page: the pictures' name, and what is to be seen.
 const SCREENS: &[(&str, &str)] = &[
     ("idle", "The donate page: nothing runs, nothing is loaded. Below, the run that this relay holds."),
@@ -40,8 +40,36 @@ const SCREENS: &[(&str, &str)] = &[
     ("governance", "People, rules and proposals."),
     ("proposal", "A proposal, before the vote."),
     ("receipts", "Receipts, and their check without a network."),
-    ("model", "The page to try the model, before people promoted a version."),
+    ("model-none", "The page to try the model, before people promoted a version: what has to happen."),
+    ("model-loading", "The model is fetched, with rate and time left."),
+    ("model-ready", "It is there and proved: who approved it, and its eval card."),
+    ("model-writing", "It writes in the visitor's own tab."),
+    ("model-written", "The same without a network."),
+    ("model-shared", "A seed and settings to share."),
+    ("model-unproven", "A candidate that people did not promote is not run."),
+    ("model-refused", "Other parameters than the log names are not run."),
     ("embed", "For whoever runs a site: the widget, its snippet, and what the site's headers need."),
+];
+/// Moments that other suites photograph, once each.
+const MOMENTS: &[(&str, &str)] = &[
+    ("state-hidden", "Waiting: the tab is hidden."),
+    ("state-second-tab", "Waiting: another tab of this browser lends."),
+    ("state-battery", "Waiting: on battery."),
+    ("state-network-lost", "Waiting: the network is gone."),
+    ("state-relay-down", "Waiting: the relay is down."),
+    ("alarm", "The relay's log forked: nothing is computed for it any more."),
+    ("widget-idle", "The widget on somebody's site."),
+    ("widget-consent", "The widget asks."),
+    ("widget-running", "The widget lends, with its meter and Stop."),
+    ("widget-paused", "The widget, paused."),
+    ("widget-thanks", "The widget says thanks."),
+    ("widget-themed", "The widget in a site's own colors."),
+    ("widget-refused", "The widget is covered: it does not ask there."),
+    ("widget-once-more", "A click that may not have been the person's: once more."),
+    ("widget-sandbox", "In a sandbox the widget cannot ask."),
+    ("widget-nameless", "On a page without an origin it cannot either."),
+    ("widget-denied", "The operator does not let this site lend."),
+    ("widget-generator", "The page that makes a site's snippet."),
 ];
 /// Of each screen: the picture's ending, and what it shows.
 const VIEWS: [(&str, &str); 2] = [("desktop", "desktop, light"), ("phone", "phone, dark")];
@@ -57,9 +85,20 @@ pub(crate) fn run() -> Result<bool> {
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let step = Step::start("open each screen and check it");
     let mut test = cargo();
-    test.args(["test", "--quiet", "--workspace", "--test", "browser", "screens::"])
-        .env("CHROME", &ready.chromium)
-        .env("POTLUCK_GALLERY", &folder);
+    test.args([
+        "test",
+        "--quiet",
+        "--workspace",
+        "--test",
+        "browser",
+        "screens::",
+        "widget::",
+        "model_page::",
+        "states::",
+        "trust::",
+    ])
+    .env("CHROME", &ready.chromium)
+    .env("POTLUCK_GALLERY", &folder);
     must(&mut test, "a screen has a mistake: the test says which")?;
     step.done();
     let mut bytes = 0;
@@ -68,11 +107,14 @@ pub(crate) fn run() -> Result<bool> {
         bytes += entry.metadata()?.len();
         let name = entry.file_name().to_string_lossy().into_owned();
         let screen = VIEWS.iter().find_map(|(view, _)| name.strip_suffix(&format!("-{view}.webp")));
-        let listed = screen.is_some_and(|screen| SCREENS.iter().any(|(name, _)| *name == screen));
-        ensure!(listed, "{name} has no caption\nhint: add it to SCREENS in xtask/src/gallery.rs");
+        let listed = match screen {
+            Some(screen) => SCREENS.iter().any(|(name, _)| *name == screen),
+            None => MOMENTS.iter().any(|(moment, _)| name.strip_suffix(".webp") == Some(moment)),
+        };
+        ensure!(listed, "{name} has no caption\nhint: add it to SCREENS or MOMENTS in xtask/src/gallery.rs");
         known += 1;
     }
-    let wanted = SCREENS.len() * VIEWS.len();
+    let wanted = SCREENS.len() * VIEWS.len() + MOMENTS.len();
     ensure!(known == wanted, "there are {known} pictures, not {wanted}: a screen of SCREENS was not shown");
     ensure!(
         bytes <= MAX_BYTES,
@@ -98,6 +140,10 @@ fn text() -> String {
             .collect();
         let _ = writeln!(text, "{}", pictures.join("\n"));
     }
+    text.push_str("\n# Moments\n\nWhat other suites of `tests/tests/browser` photograph.\n");
+    for (name, caption) in MOMENTS {
+        let _ = write!(text, "\n## {}\n{caption}\n\n![{0}](gallery/{name}.webp)\n", title(name));
+    }
     text
 }
 
@@ -114,6 +160,9 @@ mod tests {
     #[test]
     fn each_screen_has_a_caption_and_a_page_that_was_made_is_up_to_date() {
         let text = text();
+        for (name, caption) in MOMENTS {
+            assert!(text.contains(&format!("](gallery/{name}.webp)")) && !caption.is_empty(), "{name}");
+        }
         for (name, caption) in SCREENS {
             assert!(text.contains(&format!("](gallery/{name}-phone.webp)")) && !caption.is_empty(), "{name}");
             assert_eq!(SCREENS.iter().filter(|(other, _)| other == name).count(), 1, "{name}");

@@ -279,9 +279,6 @@ async fn log(looker: &mut Looker, browser: &Browser, api: &Api) {
     tab.goto(&format!("{}/receipts.html", api.url)).await.unwrap();
     until(&tab, "document.querySelector('#log-key').value").await;
     looker.look(&tab, "receipts", Extent::Page).await;
-    tab.goto(&format!("{}/model.html", api.url)).await.unwrap();
-    until(&tab, "document.body.dataset.state === 'none'").await;
-    looker.look(&tab, "model", Extent::Page).await;
     tab.goto(&format!("{}/embed.html", api.url)).await.unwrap();
     until(&tab, "document.querySelector('#pinned').textContent.includes('integrity=')").await;
     looker.look(&tab, "embed", Extent::Page).await;

@@ -3,6 +3,7 @@
 
 use potluck_cli::cdp::{Browser, Gpu, LaunchOptions, Tab, find_chromium};
 use potluck_tests::npy::{LowRank, f32_file};
+use potluck_tests::screen::keep;
 use potluck_tests::{Api, TestRelay, alone};
 use potluck_types::MatmulShape;
 use serde_json::{Value, json};
@@ -144,6 +145,7 @@ fn batteries_are_named_and_pass() {
         let offer = "document.querySelector('#override:not([hidden])')?.textContent ?? ''";
         let _: Value = tab.evaluate("window.charge(false)").await.unwrap();
         waits(&tab, "Waiting for mains power").await;
+        keep(&tab, "state-battery").await;
         let _: Value = tab.evaluate("window.charge(true)").await.unwrap();
         goes_on(&tab).await;
         let _: Value = tab.evaluate("window.charge(false)").await.unwrap();
@@ -167,8 +169,10 @@ fn a_hidden_tab_and_a_second_one_are_named_and_pass() {
         // Before this one in the same window, as a person opens it.
         let other = tab.beside().await.unwrap();
         waits(&tab, "Waiting until this tab is visible").await;
+        keep(&tab, "state-hidden").await;
         lends(&other, &relay.api.url, "wasm").await;
         waits(&other, "Another tab of this browser lends").await;
+        keep(&other, "state-second-tab").await;
         let offer = "document.querySelector('#override:not([hidden])')?.textContent ?? ''";
         assert_eq!(other.evaluate::<String>(offer).await.unwrap(), "Lend here instead");
         other.click("#override").await.unwrap();
@@ -227,6 +231,7 @@ fn a_relay_that_is_down_and_a_network_that_is_gone_are_named_and_pass() {
         // Nothing is closed, and nothing comes any more.
         network.gone.send_replace(true);
         waits(&tab, "The connection was lost").await;
+        keep(&tab, "state-network-lost").await;
         network.gone.send_replace(false);
         goes_on(&tab).await;
         computes(&relay.api, 1);
@@ -248,6 +253,7 @@ async fn has_said_again(tab: &Tab) {
     let lost = "['The connection was lost', 'The relay is busy'].some((why) => \
         document.getElementById('reason').textContent.includes(why))";
     until(tab, &format!("document.body.dataset.state === 'waiting' && {lost}")).await;
+    keep(tab, "state-relay-down").await;
 }
 
 #[test]

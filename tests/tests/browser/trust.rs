@@ -9,6 +9,7 @@ use potluck_cli::tabs::{Lending, lend, stop};
 use potluck_ledger::{ForkEvidence, VerifierKey};
 use potluck_proto::Preset;
 use potluck_tests::npy::{LowRank, f32_file};
+use potluck_tests::screen::keep;
 use potluck_tests::{Api, TestRelay, Volunteer, alone, wait_until};
 use potluck_types::MatmulShape;
 use serde_json::{Value, json};
@@ -169,6 +170,7 @@ fn tabs_leave_a_relay_whose_log_forks() {
         agree(&tab).await;
         until(&tab, "document.body.dataset.alarm === 'fork'").await;
         assert_eq!(tab.workers().len(), workers, "no engine was started");
+        keep(&tab, "alarm").await;
         assert_stopped(&tab, &api).await;
         assert_proved(&tab, &key).await;
 

@@ -8,10 +8,10 @@ use potluck_relay::EmbedConfig;
 use potluck_tests::frame::{Frame, click_at, point_at};
 use potluck_tests::host::{HostSite, Page};
 use potluck_tests::npy::{LowRank, f32_file};
+use potluck_tests::screen::keep;
 use potluck_tests::{Api, TestRelay, alone};
 use potluck_types::MatmulShape;
 use serde_json::{Value, json};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(90);
@@ -130,13 +130,6 @@ async fn stop(frame: &Frame<'_>) {
     assert_eq!(frame.state().await, "finished");
 }
 
-/// A picture for people to look at.
-async fn picture(tab: &Tab, name: &str) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/screens");
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join(format!("widget-{name}.png")), tab.screenshot().await.unwrap()).unwrap();
-}
-
 #[test]
 fn two_clicks_lend_one_stops_and_the_site_hears_counts() {
     let _alone = alone();
@@ -149,7 +142,7 @@ fn two_clicks_lend_one_stops_and_the_site_hears_counts() {
         let tab = open(&browser, &host.near).await;
         let frame = Frame::widget(&tab);
         frame.until("document.body.dataset.told === 'idle'", LIMIT).await;
-        picture(&tab, "idle").await;
+        keep(&tab, "widget-idle").await;
 
         // Before consent: the loader and the frame's own files, nothing else, and nothing is kept.
         let fetched = "performance.getEntriesByType('resource').map(({ name }) => new URL(name).pathname).sort()";
@@ -171,26 +164,26 @@ fn two_clicks_lend_one_stops_and_the_site_hears_counts() {
         assert!(text.contains("the tests") && text.contains(&host.near) && text.contains("matmul/int8"), "{text}");
         assert!(!text.contains("{{"), "{text}");
         before().await;
-        picture(&tab, "consent").await;
+        keep(&tab, "widget-consent").await;
 
         let job = submit(&api, 1);
         agree(&frame).await;
         sessions(&api, 1).await;
         frame.until("Number(document.body.dataset.accepted) > 0", LIMIT).await;
-        picture(&tab, "running").await;
+        keep(&tab, "widget-running").await;
         // The site sees none of it.
         let inside: Value =
             tab.evaluate("document.querySelector('potluck-widget').shadowRoot.querySelector('iframe').contentDocument").await.unwrap();
         assert_eq!(inside, Value::Null);
         frame.click("#pause").await;
         frame.until("document.body.dataset.state === 'paused'", LIMIT).await;
-        picture(&tab, "paused").await;
+        keep(&tab, "widget-paused").await;
         frame.click("#pause").await;
         frame.until("document.body.dataset.state !== 'paused'", LIMIT).await;
 
         stop(&frame).await;
         sessions(&api, 0).await;
-        picture(&tab, "thanks").await;
+        keep(&tab, "widget-thanks").await;
         let heard: Vec<(String, Value)> = tab.evaluate("window.heard").await.unwrap();
         let states: Vec<_> =
             heard.iter().filter_map(|(_, detail)| detail["state"].as_str()).collect();
@@ -292,7 +285,7 @@ fn twice_included_taken_out_and_put_in_again() {
         let seen: [String; 3] = frame.evaluate("[document.documentElement.dataset.theme, \
             getComputedStyle(document.querySelector('#agree')).backgroundColor, getComputedStyle(document.querySelector('#agree')).color]").await.unwrap();
         assert_eq!(seen, ["dark", "rgb(255, 212, 0)", "rgb(0, 0, 0)"]);
-        picture(&tab, "themed").await;
+        keep(&tab, "widget-themed").await;
         agree(&frame).await;
         sessions(&api, 1).await;
         let _: Value = tab.evaluate("window.widget = document.querySelector('potluck-widget'); widget.remove(); null").await.unwrap();
@@ -381,7 +374,7 @@ fn no_click_is_taken_from_anybody() {
             assert!(own.starts_with(&api.url), "{own}");
         }
         nothing(&api, &tab, 0).await;
-        picture(&tab, "refused").await;
+        keep(&tab, "widget-refused").await;
         for trick in HIDDEN {
             tab.goto(&host.near).await.unwrap();
             ask(&frame).await;
@@ -425,7 +418,7 @@ fn no_click_is_taken_from_anybody() {
         }
         nothing(&api, &tab, 0).await;
         assert_eq!((frame.state().await.as_str(), frame.refused().await.as_str()), ("consent", "once-more"));
-        picture(&tab, "once-more").await;
+        keep(&tab, "widget-once-more").await;
         // Whoever reads it may agree.
         agree(&frame).await;
         sessions(&api, 1).await;
@@ -484,7 +477,7 @@ fn where_nothing_may_start_the_frame_says_why() {
             let frame = Frame::nested(&tab, around);
             ask(&frame).await;
             assert_eq!((frame.state().await.as_str(), frame.refused().await.as_str()), ("refused", answer));
-            picture(&tab, answer).await;
+            keep(&tab, &format!("widget-{answer}")).await;
             nothing(&api, &tab, 0).await;
             tab.close().await.unwrap();
         }
@@ -502,7 +495,7 @@ fn where_nothing_may_start_the_frame_says_why() {
         frame.until("document.body.dataset.state === 'failed'", LIMIT).await;
         let text: String = frame.evaluate("document.querySelector('#over-text').textContent").await.unwrap();
         assert!(text.contains("does not let") && text.contains(&site.near), "{text}");
-        picture(&tab, "denied").await;
+        keep(&tab, "widget-denied").await;
         sessions(&strict, 0).await;
         browser.close().await;
     });
@@ -600,7 +593,7 @@ fn the_generator_writes_what_sites_need() {
         assert_eq!(refused, Vec::<String>::new());
         tab.set_viewport(1100, 2900, 1.0).await.unwrap();
         let _: Value = tab.evaluate("scrollTo(0, 0)").await.unwrap();
-        picture(&tab, "generator").await;
+        keep(&tab, "widget-generator").await;
         let answer = api.send("DELETE", &format!("/api/v1/jobs/{job}"), &[], &[]);
         assert_eq!(answer.status, 200);
         browser.close().await;
