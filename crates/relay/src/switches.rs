@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use utoipa::ToSchema;
 
 /// What may be off at once.
-pub(crate) const MAX_OFF: usize = 1000;
+pub(crate) const MAX_OFF: u32 = 1000;
 
 /// What a switch is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -112,7 +112,7 @@ impl Db {
     /// What SQLite says.
     pub(crate) async fn switched_off(&self) -> Result<Vec<SwitchedOff>, DbError> {
         let rows = sqlx::query("SELECT kind, name, since_ms FROM switches ORDER BY kind, name LIMIT ?")
-            .bind(MAX_OFF as i64)
+            .bind(i64::from(MAX_OFF))
             .fetch_all(&self.pool)
             .await?;
         let mut off = Vec::new();

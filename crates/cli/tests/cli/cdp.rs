@@ -1,7 +1,5 @@
 //! The DevTools client against a real Chromium.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where an unwrap does")]
-
 use potluck_cli::cdp::{Browser, CdpError, Gpu, LaunchOptions, find_chromium};
 use std::path::Path;
 use std::time::Duration;

@@ -1,7 +1,5 @@
 //! The HTTP client against a tiny server that misbehaves on purpose.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where an unwrap does")]
-
 use potluck_cli::client::Client;
 use potluck_cli::error::{CliError, Exit};
 use potluck_cli::stop::Stop;

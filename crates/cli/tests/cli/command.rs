@@ -1,7 +1,5 @@
 //! The command itself: help, version, exit codes, what goes to which stream.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where an unwrap does")]
-
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};

@@ -1,11 +1,6 @@
 //! The relay is killed in the middle of a job, ten times at random moments, and everybody goes on: no accepted
 //! shard is lost, none counts twice, the submitter who waits gets the right product.
-#![expect(
-    clippy::unwrap_used,
-    clippy::duration_suboptimal_units,
-    clippy::float_cmp,
-    reason = "in a test an unwrap is how it fails, limits in seconds compare at a glance, and small whole numbers are exact"
-)]
+#![expect(clippy::float_cmp, reason = "small whole numbers are exact")]
 
 use super::processes::{Guarded, POLL, Random, Relay, START_LIMIT};
 use serde_json::Value;

@@ -1,6 +1,5 @@
 //! The relay is killed in the middle of a training run, at random moments, and everybody goes on: no closed round is
 //! lost or changed, each starts where the one before ended, and each can be replayed.
-#![expect(clippy::duration_suboptimal_units, reason = "limits in seconds compare at a glance")]
 
 use super::processes::{Guarded, POLL, Random, Relay, START_LIMIT};
 use serde_json::Value;

@@ -1,8 +1,6 @@
 //! A real relay in this process, a native volunteer, and the submitter's client: the product is right, also when the
 //! relay restarts in the middle.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where an unwrap does")]
-
 use potluck_cli::args::{Cli, Command, MatmulArgs, SubmitJob};
 use potluck_cli::client::Client;
 use potluck_cli::error::Exit;

@@ -1,5 +1,4 @@
 //! The `potluck` command as processes that tests start and kill.
-#![expect(clippy::unwrap_used, reason = "in a test an unwrap is how it fails")]
 
 use serde_json::Value;
 use std::fs::File;

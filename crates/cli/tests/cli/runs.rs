@@ -1,8 +1,6 @@
 //! The commands about training against a small relay that plays the HTTP contract with a real run: real parameters, real
 //! updates, and some that are none.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where an unwrap does")]
-
 use super::runs_relay::{self, Cheat, Relay};
 use serde_json::Value;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,5 @@
 //! `potluck tabs` against a page with the donate page's contract, in real Chromium. The end-to-end suites use the real one.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where an unwrap does")]
-
 use potluck_cli::args::{PresetArg, TabBackend};
 use potluck_cli::cdp::{CdpError, find_chromium};
 use potluck_cli::tabs::{Browser, Lending, launch_options, lend, status, stop};

@@ -100,7 +100,7 @@ pub(crate) async fn switch(
     let Json(NewSwitch { kind, name, off }) = body.map_err(|error| no_switch(error.body_text()))?;
     let known = SwitchKind::named(&kind).filter(|kind| kind.can_name(&name));
     let kind = known.ok_or_else(|| no_switch(format!("no {kind} has the name {name:?}")))?;
-    if off && app.switches.len() >= MAX_OFF {
+    if off && app.switches.len() >= MAX_OFF as usize {
         return Err(no_switch(format!("{MAX_OFF} things are off, which are the most")));
     }
     app.db.switch(kind, &name, off).await?;

@@ -1,5 +1,6 @@
 //! The machine, and time as this thread or a process used it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
@@ -57,6 +58,23 @@ fn thread_cpu() -> Option<Duration> {
 
 /// Time on a processor of all threads of a process and its descendants that still run.
 pub(crate) fn processes_cpu(root: u32) -> Duration {
+    threads_cpu(root).into_iter().map(|(.., time)| time).sum()
+}
+
+/// The same by what a process of Chromium is for and what its threads are called.
+pub(crate) fn chromium_cpu(root: u32) -> BTreeMap<String, Duration> {
+    let mut by_part = BTreeMap::new();
+    for (pid, thread, time) in threads_cpu(root) {
+        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let kind = line.split('\0').find_map(|word| word.strip_prefix("--type=")).unwrap_or("browser");
+        let name = fs::read_to_string(format!("/proc/{pid}/task/{thread}/comm")).unwrap_or_default();
+        *by_part.entry(format!("{kind} {}", name.trim())).or_default() += time;
+    }
+    by_part
+}
+
+/// Process, thread, and its time on a processor.
+fn threads_cpu(root: u32) -> Vec<(u32, u32, Duration)> {
     let numbers = |folder: &str| -> Vec<u32> {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
@@ -82,8 +100,8 @@ pub(crate) fn processes_cpu(root: u32) -> Duration {
     family
         .into_iter()
         .flat_map(|pid| numbers(&format!("/proc/{pid}/task")).into_iter().map(move |thread| (pid, thread)))
-        .filter_map(|(pid, thread)| of_thread(pid, thread))
-        .sum()
+        .filter_map(|(pid, thread)| Some((pid, thread, of_thread(pid, thread)?)))
+        .collect()
 }
 
 /// Time on a processor of this process so far, that of threads that ended included, counted in hundredths of a second.

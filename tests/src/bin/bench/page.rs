@@ -18,7 +18,7 @@ use potluck_types::MatmulShape;
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::clock::processes_cpu;
+use crate::clock::{chromium_cpu, processes_cpu};
 use crate::row::{Goal, Report, Row, median};
 
 /// A job that no tab finishes within this benchmark.
@@ -58,13 +58,18 @@ pub(crate) async fn run(report: &mut Report) -> Result<()> {
         relay.api.submit(&f32_file(&[m, k], &known.a), &f32_file(&[k, n], &known.b), &name);
         relay
     });
-    host(report, &relay).await?;
-    quiet(report, &relay).await?;
-    for backend in [TabBackend::Wasm, TabBackend::Webgpu] {
-        stops(report, &relay, backend).await?;
-    }
+    let measured = measure(report, &relay).await;
     // It goes with its runtime.
     tokio::task::block_in_place(|| drop(relay));
+    measured
+}
+
+async fn measure(report: &mut Report, relay: &TestRelay) -> Result<()> {
+    host(report, relay).await?;
+    quiet(report, relay).await?;
+    for backend in [TabBackend::Wasm, TabBackend::Webgpu] {
+        stops(report, relay, backend).await?;
+    }
     Ok(())
 }
 
@@ -102,24 +107,34 @@ async fn host(report: &mut Report, relay: &TestRelay) -> Result<()> {
     site.put("/plain", page(""));
     site.put("/widget", page(&widget));
     let browser = browser(TabBackend::Wasm).await?;
-    let tab = browser.new_tab().await?;
-    tab.call("Performance.enable", json!({ "timeDomain": "threadTicks" })).await?;
     let [mut plain, mut with]: [Vec<f64>; 2] = Default::default();
     for load in 0..=LOADS {
         for (path, times) in [("plain", &mut plain), ("widget", &mut with)] {
-            let before = main_thread_ms(&tab).await?;
+            // Each in a tab of its own: the count begins anew with some loads and not with others.
+            let tab = browser.new_tab().await?;
+            tab.call("Performance.enable", json!({ "timeDomain": "threadTicks" })).await?;
             tab.goto(&format!("{}/{path}", site.origin)).await?;
             sleep(SETTLE).await;
-            let used = main_thread_ms(&tab).await? - before;
+            let used = main_thread_ms(&tab).await?;
+            tab.close().await?;
             // The first one fills the caches.
             if load > 0 {
                 times.push(used);
             }
         }
     }
-    let fetched = "performance.getEntriesByType('resource').map((entry) => new URL(entry.name).pathname)";
-    let mut requests: Vec<String> = tab.evaluate(fetched).await?;
-    requests.extend(Frame::widget(&tab).evaluate::<Vec<String>>(fetched).await?);
+    let tab = browser.new_tab().await?;
+    // A frame of the same site, whose requests its page's tab can tell; before, it was another site's, as in the world.
+    tab.goto(&format!("{}/widget", site.near)).await?;
+    sleep(SETTLE).await;
+    // What the site asks itself for is its own.
+    let fetched = format!(
+        "performance.getEntriesByType('resource').map((entry) => new URL(entry.name))
+            .filter(({{ origin }}) => origin !== {:?}).map(({{ pathname }}) => pathname)",
+        site.near
+    );
+    let mut requests: Vec<String> = tab.evaluate(&fetched).await?;
+    requests.extend(Frame::widget(&tab).evaluate::<Vec<String>>(&fetched).await?);
     browser.close().await;
     requests.sort();
     requests.dedup();
@@ -155,13 +170,27 @@ async fn quiet(report: &mut Report, relay: &TestRelay) -> Result<()> {
     idle.close().await?;
     let tab = lent(&browser, relay, PresetArg::Quiet, TabBackend::Wasm).await?;
     sleep(Duration::from_secs(3)).await;
+    let parts = || browser.process_id().map(chromium_cpu).unwrap_or_default();
+    let before = parts();
     let used = share(&browser, SHARE_TIME).await;
+    let mut by_part: Vec<(String, Duration)> = parts()
+        .into_iter()
+        .map(|(name, time)| {
+            (name.clone(), time.saturating_sub(before.get(&name).copied().unwrap_or_default()))
+        })
+        .collect();
     let shown: f64 = tab.evaluate("document.getElementById('share-meter').value").await?;
     browser.close().await;
     let points = 100.0 * (used - without - shown).abs();
     report.row(Row::new("page.quiet.used", 100.0 * used, "% of a core"));
     report.row(Row::new("page.quiet.shown", 100.0 * shown, "%"));
     report.row(Row::new("page.quiet.difference", points, "points").goal(Goal::ValueAtMost(SHARE_POINTS)));
+    by_part.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
+    let told = by_part
+        .iter()
+        .take(8)
+        .map(|(name, time)| format!("{name} {:.1} %", 100.0 * time.as_secs_f64() / SHARE_TIME.as_secs_f64()));
+    report.note(&format!("Quiet, by part: {}", told.collect::<Vec<_>>().join(", ")));
     report.note(&format!(
         "Quiet: {:.1} % of a core over {} s, of which an idle page takes {:.1}; the page shows {:.1} %",
         100.0 * used,
@@ -174,12 +203,22 @@ async fn quiet(report: &mut Report, relay: &TestRelay) -> Result<()> {
 
 async fn stops(report: &mut Report, relay: &TestRelay, backend: TabBackend) -> Result<()> {
     let browser = browser(backend).await?;
-    let mut times = Vec::new();
-    for _ in 0..STOPS {
+    let [mut times, mut drawing]: [Vec<f64>; 2] = Default::default();
+    for stop in 0..2 * STOPS {
+        // Every other time nothing computes any more: then what is left is the page that says thanks.
+        let paused = stop % 2 == 1;
         let tab = lent(&browser, relay, PresetArg::Full, backend).await?;
         sleep(Duration::from_secs(2)).await;
-        let busy = share(&browser, Duration::from_millis(500)).await;
-        ensure!(busy > 2.0 * IDLE_SHARE, "the tab computes nothing: {:.0} % of a core", 100.0 * busy);
+        // Inputs come first.
+        let lent_at = Instant::now();
+        while share(&browser, Duration::from_millis(500)).await < 2.0 * IDLE_SHARE {
+            ensure!(lent_at.elapsed() < LIMIT, "the tab computes nothing");
+        }
+        if paused {
+            tab.click("#pause").await?;
+            tab.wait_for("document.body.dataset.state === 'paused'", LIMIT).await?;
+            sleep(WATCHED).await;
+        }
         let clicked = "window.clicked = new Promise((resolve) => addEventListener('click', (event) => { \
             if (event.target.id === 'stop') resolve(performance.timeOrigin + performance.now()); }, true)); 0";
         let _: u8 = tab.evaluate(clicked).await?;
@@ -190,13 +229,16 @@ async fn stops(report: &mut Report, relay: &TestRelay, backend: TabBackend) -> R
         let at: f64 = tab.evaluate("window.clicked").await?;
         let samples = watching.await?;
         let calm = calm_after(&samples, (at - offset) / 1e3);
-        times.push(1e3 * calm.unwrap_or(f64::INFINITY));
+        if paused { &mut drawing } else { &mut times }.push(1e3 * calm.unwrap_or(f64::INFINITY));
         tab.close().await?;
     }
     browser.close().await;
     let worst = times.iter().copied().fold(0.0, f64::max);
     let name = format!("page.stop.{}", backend.name());
-    report.row(Row::new(format!("{name}.median"), median(&times), "ms"));
+    report.row(
+        Row::new(format!("{name}.median"), median(&times), "ms")
+            .with_peer(format!("with nothing to stop {:.0} ms", median(&drawing))),
+    );
     report.row(Row::new(format!("{name}.worst"), worst, "ms").goal(Goal::ValueAtMost(STOP_MS)));
     Ok(())
 }
