@@ -201,7 +201,8 @@ async fn much_goes_through_a_small_buffer() {
         }
         match pair.next().await {
             (true, LinkEvent::Drained { buffered: held, .. }) => {
-                assert!(held <= SEND_LOW_BYTES && held < buffered);
+                // Less than was believed before, unless it was told while this end was still sending.
+                assert!(held <= SEND_LOW_BYTES);
                 buffered = held;
                 drained += 1;
             }
