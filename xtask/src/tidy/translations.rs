@@ -49,6 +49,9 @@ fn file(name: &str, text: &str, words_there: &BTreeSet<&str>) -> Findings {
         if id.is_empty() {
             continue;
         }
+        if !known.insert(id.clone()) {
+            findings.push(format!("{name}: “{id}” is there twice"));
+        }
         if translation.is_empty() {
             findings.push(format!("{name}: “{id}” has no translation"));
             continue;
@@ -60,9 +63,6 @@ fn file(name: &str, text: &str, words_there: &BTreeSet<&str>) -> Findings {
         if let Some(gone) = parts.iter().flat_map(|part| words(part)).find(|word| !words_there.contains(word))
         {
             findings.push(format!("{name}: “{id}” is no longer a text of the page: “{gone}” is gone"));
-        }
-        if !known.insert(id.clone()) {
-            findings.push(format!("{name}: “{id}” is there twice"));
         }
     }
     if known.is_empty() {
