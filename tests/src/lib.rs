@@ -40,6 +40,15 @@ pub fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whether a relay was built with its page; says so where it was not. `cargo xtask test` always builds it before.
+pub fn has_page(api: &Api) -> bool {
+    let built = !String::from_utf8_lossy(&api.get("/").body).contains("built without its page");
+    if !built {
+        eprintln!("skipped: the relay has no page; `cargo xtask site` builds it");
+    }
+    built
+}
+
 /// Looks at a condition until it holds.
 ///
 /// # Panics

@@ -273,6 +273,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
             token: admin_token,
             started: std::time::Instant::now(),
             store: Arc::default(),
+            turning: tokio::sync::Mutex::default(),
         },
         incarnation,
         next_session: AtomicU64::new(1),

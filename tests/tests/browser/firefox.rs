@@ -4,7 +4,7 @@
 use potluck_cli::cdp::{Browser, CdpError, Gpu, LaunchOptions, Tab, find_chromium};
 use potluck_tests::firefox::{Firefox, Page, find_firefox};
 use potluck_tests::npy::{LowRank, f32_file};
-use potluck_tests::{TestRelay, alone};
+use potluck_tests::{TestRelay, alone, has_page};
 use potluck_types::MatmulShape;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -50,8 +50,7 @@ fn firefox_lends_itself_through_the_page() {
     let _alone = alone();
     let relay = TestRelay::start();
     let api = relay.api.clone();
-    if String::from_utf8_lossy(&api.get("/").body).contains("built without its page") {
-        eprintln!("skipped: the relay has no page; `cargo xtask site` builds it");
+    if !has_page(&api) {
         return;
     }
     if !have_firefox() {
@@ -103,8 +102,7 @@ fn firefox_and_chromium_pass_inputs_on_to_each_other() {
     let _alone = alone();
     let relay = TestRelay::start();
     let api = relay.api.clone();
-    if String::from_utf8_lossy(&api.get("/").body).contains("built without its page") {
-        eprintln!("skipped: the relay has no page; `cargo xtask site` builds it");
+    if !has_page(&api) {
         return;
     }
     if !have_firefox() || find_chromium().is_none() {

@@ -12,7 +12,7 @@ use potluck_cli::stop::Stop;
 use potluck_cli::tabs::{Lending, lend};
 use potluck_proto::Preset;
 use potluck_tests::runs::{done, record, updates};
-use potluck_tests::{TestRelay, Volunteer, alone};
+use potluck_tests::{TestRelay, Volunteer, alone, has_page};
 use potluck_train::Engine as _;
 use potluck_train::digits::{CLASSES, PIXELS, RECORD};
 use potluck_volunteer::Choice;
@@ -67,8 +67,7 @@ fn tabs_train_a_burn_model_and_every_update_is_replayed() {
     let _alone = alone();
     let relay = TestRelay::start();
     let api = relay.api.clone();
-    if String::from_utf8_lossy(&api.get("/").body).contains("built without its page") {
-        eprintln!("skipped: the relay has no page; `cargo xtask site` builds it");
+    if !has_page(&api) {
         return;
     }
     assert!(

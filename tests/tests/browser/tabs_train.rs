@@ -11,7 +11,7 @@ use potluck_cli::stop::Stop;
 use potluck_cli::tabs::{Lending, lend};
 use potluck_proto::Preset;
 use potluck_tests::runs::{SampleRun, info, record, rounds, updates, votes};
-use potluck_tests::{Api, TestRelay, Volunteer, alone};
+use potluck_tests::{Api, TestRelay, Volunteer, alone, has_page};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -303,8 +303,7 @@ fn tabs_train_and_cheats_are_found_out() {
     let _alone = alone();
     let relay = TestRelay::start();
     let api = relay.api.clone();
-    if String::from_utf8_lossy(&api.get("/").body).contains("built without its page") {
-        eprintln!("skipped: the relay has no page; `cargo xtask site` builds it");
+    if !has_page(&api) {
         return;
     }
     assert!(

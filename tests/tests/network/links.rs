@@ -7,7 +7,7 @@ use potluck_cli::args::{PresetArg, TabBackend};
 use potluck_cli::cdp::{Browser, Gpu, LaunchOptions, Tab, find_chromium};
 use potluck_cli::tabs::{Lending, status, stop};
 use potluck_tests::npy::{LowRank, f32_file};
-use potluck_tests::{Api, TestRelay, alone};
+use potluck_tests::{Api, TestRelay, alone, has_page};
 use potluck_types::MatmulShape;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -122,8 +122,7 @@ fn tabs_exchange_inputs_and_a_hidden_one_makes_no_connection() {
     let _alone = alone();
     let relay = TestRelay::start();
     let api = relay.api.clone();
-    if String::from_utf8_lossy(&api.get("/").body).contains("built without its page") {
-        eprintln!("skipped: the relay has no page; `cargo xtask site` builds it");
+    if !has_page(&api) {
         return;
     }
     assert!(

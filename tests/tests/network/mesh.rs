@@ -10,7 +10,7 @@ use potluck_cli::volunteer::Exchange;
 use potluck_tests::npy::{LowRank, f32_file};
 use potluck_tests::process::Process;
 use potluck_tests::runs::{SampleRun, info, record, votes};
-use potluck_tests::{Api, TestRelay, Volunteer, alone, wait_until};
+use potluck_tests::{Api, TestRelay, Volunteer, alone, has_page, wait_until};
 use potluck_types::MatmulShape;
 use serde_json::{Value, json};
 use std::net::TcpListener;
@@ -63,14 +63,10 @@ fn cheat(action: &str) -> String {
     )
 }
 
-fn has_page(api: &Api) -> bool {
-    let built = !String::from_utf8_lossy(&api.get("/").body).contains("built without its page");
-    if built {
-        let found = find_chromium().is_some();
-        assert!(found, "no Chromium: install it, set CHROME, or let `cargo xtask test` do it");
-    } else {
-        eprintln!("skipped: the relay has no page; `cargo xtask site` builds it");
-    }
+fn can_browse(api: &Api) -> bool {
+    let built = has_page(api);
+    let found = find_chromium().is_some();
+    assert!(!built || found, "no Chromium: install it, set CHROME, or let `cargo xtask test` do it");
     built
 }
 
@@ -168,7 +164,7 @@ async fn together(browser: &Browser, peers: bool) -> [u64; 3] {
 #[test]
 fn two_tabs_and_a_native_volunteer_work_with_peers_and_without() {
     let _alone = alone();
-    if !has_page(&TestRelay::start().api) {
+    if !can_browse(&TestRelay::start().api) {
         return;
     }
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -187,7 +183,7 @@ fn peers_that_corrupt_stall_and_lie_are_dropped_and_the_work_is_done() {
     let _alone = alone();
     let relay = TestRelay::start();
     let api = relay.api.clone();
-    if !has_page(&api) {
+    if !can_browse(&api) {
         return;
     }
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -304,7 +300,7 @@ async fn fetched_for(tab: &Tab, api: &Api, known: &LowRank, name: &str) -> u64 {
 fn a_tab_that_returns_finds_its_inputs_until_the_person_forgets_them() {
     let _alone = alone();
     let relay = TestRelay::start();
-    if !has_page(&relay.api) {
+    if !can_browse(&relay.api) {
         return;
     }
     let api = &relay.api;

@@ -1,5 +1,5 @@
-//! Pauses that stand in the log and what the operator switched off, carried to the machine: runs that are paused get no rounds, and while everything is paused
-//! nobody gets work. They end as they begin, by an entry or by the clock.
+//! Pauses that stand in the log and what the operator switched off, carried to the machine: runs that are paused get no
+//! rounds, and while everything is paused nobody gets work. They end as they begin, by an entry or by the clock.
 //!
 //! What a submitter asks for is in the run's record and stays there: a run goes on when neither stops it.
 

@@ -32,6 +32,8 @@ pub(crate) struct Operator {
     /// When the relay started.
     pub(crate) started: Instant,
     pub(crate) store: Arc<StoreSize>,
+    /// One switch is turned at a time: the machine hears of them in the order in which they hold.
+    pub(crate) turning: tokio::sync::Mutex<()>,
 }
 
 /// Sessions, queue, refused results, bandwidth, store and errors, for the operator.
@@ -100,8 +102,11 @@ pub(crate) async fn switch(
     let Json(NewSwitch { kind, name, off }) = body.map_err(|error| no_switch(error.body_text()))?;
     let known = SwitchKind::named(&kind).filter(|kind| kind.can_name(&name));
     let kind = known.ok_or_else(|| no_switch(format!("no {kind} has the name {name:?}")))?;
+    let _turning = app.operator.turning.lock().await;
     if off && app.switches.len() >= MAX_OFF as usize {
-        return Err(no_switch(format!("{MAX_OFF} things are off, which are the most")));
+        let message = format!("{MAX_OFF} things are off, which are the most");
+        let hint = "switch something on that need not be off any more";
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, "too_many_switches", message, hint));
     }
     app.db.switch(kind, &name, off).await?;
     app.switches.set(kind, &name, off);
