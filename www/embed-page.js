@@ -4,7 +4,9 @@ import * as format from "./format.js";
 import { check } from "./embed-check.js";
 import { at, h } from "./page.js";
 
-const CHOICES = ["project", "max", "theme", "accent", "radius"];
+const CHOICES = ["project", "max", "look", "theme", "accent", "radius"];
+/** What a button of the site's own says. */
+const BUTTON = "Lend this tab to a shared computation";
 /** How the widget looks when nothing is said. */
 const USUAL = { accent: "#17565a", radius: "12" };
 
@@ -14,13 +16,13 @@ let relay = { embed: {} };
 const attribute = (text) => text.replaceAll("&", "&amp;").replaceAll('"', "&quot;").replaceAll("<", "&lt;");
 
 function snippet(script) {
-  const { project, max, theme, accent, radius } = Object.fromEntries(CHOICES.map((id) => [id, at(id).value]));
+  const { project, max, look, theme, accent, radius } = Object.fromEntries(CHOICES.map((id) => [id, at(id).value]));
   const attributes = [["project", project], ["preset-max", max === "full" ? "" : max], ["theme", theme === "auto" ? "" : theme]]
     .filter(([, value]) => value).map(([name, value]) => ` ${name}="${attribute(value)}"`).join("");
   const style = [["accent", accent], ["radius", `${radius}px`]]
     .filter(([name, value]) => value.replace("px", "") !== USUAL[name]).map(([name, value]) => `  --potluck-${name}: ${value};`);
   const styles = style.length ? `<style>potluck-widget {\n${style.join("\n")}\n}</style>\n` : "";
-  return `${styles}${script}\n<potluck-widget${attributes}></potluck-widget>`;
+  return `${styles}${script}\n<potluck-widget${attributes}>${look === "button" ? `<button type="button">${BUTTON}</button>` : ""}</potluck-widget>`;
 }
 
 function write() {
@@ -41,6 +43,7 @@ function preview() {
   widget.setAttribute("theme", at("theme").value);
   if (at("accent").value !== USUAL.accent) widget.style.setProperty("--potluck-accent", at("accent").value);
   widget.style.setProperty("--potluck-radius", `${at("radius").value}px`);
+  if (at("look").value === "button") widget.append(h("button", { type: "button" }, BUTTON));
   at("preview").replaceChildren(widget);
 }
 

@@ -3,11 +3,14 @@
 //   <script src="https://RELAY/embed.js" async crossorigin="anonymous"></script>
 //   <potluck-widget preset-max="balanced" theme="auto"></potluck-widget>
 //
-// This file makes a frame of the relay's origin and nothing else. Consent, computing and the switch that ends it live in
-// that frame, where this page reads and scripts nothing. Attributes: `preset-max` (quiet, balanced, full) can only lower
-// what a visitor may choose, `project` names what the page speaks of, `theme` is auto, light or dark, `relay` is another
-// relay's address. The style sheet of the page reaches `::part(frame)`, and sets --potluck-accent (a color, #rrggbb) and
-// --potluck-radius (a length in px). There is no attribute that starts anything.
+// This file draws a card with a button, or uses the button that the element has in the page already, which costs the page least
+// and moves nothing in it: `<potluck-widget><button>Lend this tab</button></potluck-widget>`. A frame costs a page several times
+// as much, and comes when a visitor presses the button.
+// Consent, computing and the switch that ends it live in that frame, of the relay's origin, where this page reads and scripts
+// nothing. Attributes: `preset-max` (quiet, balanced, full) can only lower what a visitor may choose, `project` names what the
+// page speaks of, `theme` is auto, light or dark, `relay` is another relay's address. The style sheet of the page reaches
+// `::part(card)`, `::part(button)` and `::part(frame)`, and sets --potluck-accent (a color, #rrggbb) and --potluck-radius (a
+// length in px). There is no attribute that starts anything.
 //
 // Events: `potluck-state` with {state}: idle, asking, lending, paused, ended or refused; `potluck-result` with {accepted}.
 (() => {
@@ -35,6 +38,24 @@
     }
   }
 
+  // Colors of the frame's, see widget.css, in the site's own font. No style element: the page's policy may forbid it.
+  const STYLE = `:host { display: block; color-scheme: light dark }
+:host([theme=light]) { color-scheme: light }
+:host([theme=dark]) { color-scheme: dark }
+:host([hidden]) { display: none }
+iframe, div { display: block; border: 0; border-radius: var(--potluck-radius, 12px); width: 100%; height: 180px }
+div { box-sizing: border-box; height: auto; padding: 1rem 1.1rem; border: 1px solid light-dark(#d9d4c6, #2d3b40); background: light-dark(#fffdf8, #182226); color: light-dark(#55666a, #a3b3b3) }
+p { margin: 0.4em 0 0.9em }
+b, button { color: light-dark(#1c2b2e, #e8ecea) }
+button { font: inherit; background: none; border: 2px solid var(--potluck-accent, light-dark(#17565a, #7fc4b4)); border-radius: 9px; padding: 0.5rem 1rem; min-height: 44px; cursor: pointer }`;
+  let sheet;
+  /** An element with these children. */
+  const make = (name, ...children) => {
+    const element = document.createElement(name);
+    element.append(...children);
+    return element;
+  };
+
   class PotluckWidget extends HTMLElement {
     static observedAttributes = ["project", "preset-max", "theme", "relay"];
     #frame = null;
@@ -42,6 +63,10 @@
     #address = "";
     #state = "idle";
     #accepted = 0;
+    #press = (event) => {
+      const pressed = event.composedPath().some(({ localName }) => localName === "button");
+      if (pressed && event.isTrusted && this.#relay && !this.#frame) this.#open();
+    };
     #hear = (event) => {
       if (event.source === this.#frame?.contentWindow && event.origin === this.#relay) this.#heard(event.data);
     };
@@ -60,15 +85,17 @@
         this[name] = value;
       }
       addEventListener("message", this.#hear);
-      this.#show();
+      this.addEventListener("click", this.#press);
+      // The element's own button may not be parsed yet.
+      if (document.readyState !== "loading" || this.firstElementChild) return this.#show();
+      addEventListener("DOMContentLoaded", () => this.isConnected && this.#show(), { once: true });
     }
 
     /** Taken out of the page: the frame is gone, and with it all work. */
     disconnectedCallback() {
       removeEventListener("message", this.#hear);
-      this.#frame?.remove();
       this.#frame = null;
-      this.#address = "";
+      this.shadowRoot?.replaceChildren();
       this.#become("idle");
     }
 
@@ -81,11 +108,22 @@
       if (this.#relay) this.#frame?.contentWindow?.postMessage({ potluck: 1, type: "stop" }, this.#relay);
     }
 
+    /** The card; where a frame is already, the frame anew, if another is asked for. */
     #show() {
       this.#relay = this.hasAttribute("relay") ? origin(this.relay) : HOME;
       if (!this.#relay) return console.warn("<potluck-widget>: relay is no http or https address");
+      if (!this.#frame) return this.#card();
+      const address = this.#wanted();
+      if (address === this.#address) return;
+      this.#address = address;
+      this.#become("idle");
+      this.#frame.src = address;
+    }
+
+    /** The frame's address. It asks at once: the visitor has pressed the card's button. */
+    #wanted() {
       const style = getComputedStyle(this);
-      const query = new URLSearchParams();
+      const query = new URLSearchParams({ ask: 1 });
       for (const [name, value] of [
         ["project", this.project],
         ["max", this.presetMax],
@@ -95,34 +133,45 @@
       ]) {
         if (value) query.set(name, value);
       }
-      const address = `${this.#relay}/widget.html?${query}`;
-      if (address === this.#address) return;
-      this.#address = address;
-      this.#become("idle");
-      if (this.#frame) this.#frame.src = address;
-      else this.#make(address);
+      return `${this.#relay}/widget.html?${query}`;
     }
 
-    #make(address) {
+    #root() {
       const root = this.shadowRoot ?? this.attachShadow({ mode: "open" });
-      const frame = document.createElement("iframe");
-      frame.setAttribute("part", "frame");
-      frame.setAttribute("sandbox", SANDBOX);
-      frame.referrerPolicy = "origin";
-      frame.loading = "lazy";
-      frame.title = "Lend this tab to a shared computation";
-      // No style element: the page's policy may forbid it.
       try {
-        const sheet = new CSSStyleSheet();
-        sheet.replaceSync(":host{display:block}:host([hidden]){display:none}iframe{display:block;border:0;border-radius:var(--potluck-radius,12px);width:100%;height:180px}");
+        if (!sheet) (sheet = new CSSStyleSheet()).replaceSync(STYLE);
         root.adoptedStyleSheets = [sheet];
       } catch {
         this.style.display ||= "block";
-        Object.assign(frame.style, { display: "block", border: "0", width: "100%", height: "180px" });
       }
-      frame.src = address;
+      return root;
+    }
+
+    #card() {
+      if (this.querySelector("button")) return this.shadowRoot?.replaceChildren(make("slot"));
+      const root = this.#root();
+      if (root.firstChild) return;
+      const button = make("button", "Lend this tab");
+      button.type = "button";
+      button.part = "button";
+      const card = make("div", make("b", "Lend this tab to a shared computation"),
+        make("p", "Many browsers compute together, each a small part. Nothing runs unless you agree."), button);
+      card.part = "card";
+      root.replaceChildren(card);
+    }
+
+    #open() {
+      const frame = document.createElement("iframe");
+      frame.part = "frame";
+      frame.setAttribute("sandbox", SANDBOX);
+      frame.referrerPolicy = "origin";
+      frame.title = "Lend this tab to a shared computation";
+      if (!sheet) Object.assign(frame.style, { display: "block", border: "0", width: "100%", height: "180px" });
+      frame.src = this.#address = this.#wanted();
       this.#frame = frame;
-      root.replaceChildren(frame);
+      this.#root().replaceChildren(frame);
+      // The keyboard goes where the button led to.
+      frame.focus();
     }
 
     #heard(message) {

@@ -10,6 +10,10 @@ const WAIT_MS = 20_000;
 const LOOK_MS = 15_000;
 /** Longest pause while the relay does not answer. */
 const MAX_AWAY_MS = 120_000;
+/** Pause between two samples of what the model writes: the relay makes no new one sooner either. */
+const SAMPLE_MS = 20_000;
+/** Longest sample that is shown, in characters. */
+const SAMPLE_CHARACTERS = 600;
 /** Rounds whose duration says how much time is left. */
 const RECENT = 5;
 
@@ -50,6 +54,7 @@ export async function follow() {
       const goesOn = run?.state === "running";
       run = goesOn ? await get(`/api/v1/runs/${run.id}?wait_ms=${WAIT_MS}&seen_round=${run.round}`) : await newest();
       show(run);
+      sample(run).catch(() => {});
       failures = 0;
       if (run?.state !== "running") await sleep(LOOK_MS);
     } catch {
@@ -57,6 +62,27 @@ export async function follow() {
       await sleep(Math.min(MAX_AWAY_MS, 1000 * 2 ** failures));
     }
   }
+}
+
+/** The run and the round of the sample that is shown, and when another may be asked for. */
+let sampled = { run: "", round: -1, again: 0 };
+
+/** Shows some lines of what a language model writes so far. */
+async function sample(run) {
+  if (run?.id !== sampled.run) {
+    sampled = { run: run?.id ?? "", round: -1, again: 0 };
+    at("training-sample").hidden = true;
+  }
+  if (!run?.round || run.model === "digits" || run.round === sampled.round || Date.now() < sampled.again) return;
+  sampled.again = Date.now() + SAMPLE_MS;
+  const written = await get(`/api/v1/runs/${run.id}/sample`);
+  if (sampled.run !== run.id) return;
+  sampled.round = written.round;
+  text("training-sample-round", written.round === 1
+    ? "What it writes after the first round"
+    : `What it writes after ${format.count(written.round)} rounds`);
+  text("training-sample-text", `${written.prompt}${written.text}`.slice(0, SAMPLE_CHARACTERS));
+  at("training-sample").hidden = false;
 }
 
 function text(id, value) {

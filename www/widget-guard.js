@@ -54,7 +54,10 @@ export class Guard {
     this.#frame = frame;
     this.#button = button;
     const root = document.documentElement;
-    root.addEventListener("pointerenter", () => { this.#pointedSince = performance.now(); });
+    // The frame may come under a pointer before this file does: then nothing enters any more.
+    for (const type of ["pointerenter", "pointermove", "pointerdown"]) {
+      root.addEventListener(type, () => { this.#pointedSince = Math.min(this.#pointedSince, performance.now()); });
+    }
     root.addEventListener("pointerleave", () => { this.#pointedSince = Infinity; });
     addEventListener("resize", () => this.#update());
     document.addEventListener("visibilitychange", () => this.#update());

@@ -223,4 +223,6 @@ else {
   site = await around();
   say("idle");
   fit();
+  // The card of embed.js was clicked.
+  if (query.has("ask")) ask();
 }

@@ -12,6 +12,13 @@ const PLACE: &str = "(() => {
   return box ? [box.left, box.top] : null;
 })()";
 
+/// The center of the card's button in its page.
+const CARD: &str = "(() => {
+  const widget = document.querySelector('potluck-widget');
+  const box = (widget?.shadowRoot?.querySelector('button') ?? widget?.querySelector('button'))?.getBoundingClientRect();
+  return box?.width ? [box.left + box.width / 2, box.top + box.height / 2] : null;
+})()";
+
 /// A frame of a tab whose address has some text in it. Its state is asked in a world of the test's own: what scripts of the
 /// frame see is not touched.
 pub struct Frame<'a> {
@@ -81,6 +88,36 @@ impl<'a> Frame<'a> {
                 let shown = self.evaluate::<String>("document.body.innerText").await;
                 panic!("{expression}: {found:?}\n{shown:?}\n{:?}", self.tab.console());
             }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    /// Presses the card that stands where the frame comes; where a page shows the frame without a card, the frame's own button.
+    ///
+    /// # Panics
+    /// There is neither within `limit`.
+    pub async fn press(&self, limit: Duration) {
+        let started = Instant::now();
+        loop {
+            let around = self.around.map(|address| Frame { tab: self.tab, address, around: None });
+            let [mut x, mut y] = match &around {
+                Some(_) => {
+                    self.tab.evaluate::<Option<[f64; 2]>>(PLACE).await.ok().flatten().unwrap_or_default()
+                }
+                None => [0.0; 2],
+            };
+            let card: Option<[f64; 2]> = match &around {
+                Some(frame) => frame.evaluate(CARD).await.unwrap_or_default(),
+                None => self.tab.evaluate(CARD).await.unwrap_or_default(),
+            };
+            if let Some([left, top]) = card {
+                (x, y) = (x + left, y + top);
+                return click_at(self.tab, x, y).await;
+            }
+            if matches!(self.evaluate::<bool>("document.body.dataset.told === 'idle'").await, Ok(true)) {
+                return self.click("#lend").await;
+            }
+            assert!(started.elapsed() < limit, "there is no card: {:?}", self.tab.console());
             tokio::time::sleep(POLL_INTERVAL).await;
         }
     }

@@ -1,5 +1,6 @@
 //! Screens of the pages: each is looked at in two sizes and two color schemes, checked by axe-core, and photographed.
 
+use crate::frame::Frame;
 use base64::Engine as _;
 use potluck_cli::cdp::Tab;
 use serde_json::{Value, json};
@@ -42,6 +43,27 @@ pub struct Looker {
     pub findings: Vec<String>,
     /// The screens that were looked at.
     pub seen: Vec<String>,
+}
+
+/// axe-core's script.
+fn axe() -> String {
+    let path = crate::train::corpus::cache().expect("a cache").join(AXE);
+    std::fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}: `cargo xtask setup` brings it", path.display()))
+}
+
+/// What axe-core finds in a site's page with the widget in it, and in the widget's frame if there is one.
+///
+/// # Panics
+/// Chromium is gone, or axe-core is not there.
+pub async fn check_widget(frame: &Frame<'_>) -> Vec<String> {
+    // Through the debugger: policies stay as they are.
+    let check = format!("{}; {CHECK}", axe());
+    let mut found: Vec<String> = frame.tab.evaluate(&check).await.expect("axe-core runs");
+    if frame.evaluate::<bool>("true").await.is_ok() {
+        found.extend(frame.evaluate::<Vec<String>>(&check).await.expect("axe-core runs in the frame"));
+    }
+    found
 }
 
 /// `target/screens`, for people to look at.
@@ -92,10 +114,7 @@ impl Looker {
     /// # Panics
     /// axe-core is not there, or a folder cannot be made.
     pub fn new() -> Self {
-        let path = crate::train::corpus::cache().expect("a cache").join(AXE);
-        let axe = std::fs::read_to_string(&path)
-            .unwrap_or_else(|error| panic!("{}: {error}: `cargo xtask setup` brings it", path.display()));
-        Self { axe, findings: Vec::new(), seen: Vec::new() }
+        Self { axe: axe(), findings: Vec::new(), seen: Vec::new() }
     }
 
     /// What a tab needs before its first page.

@@ -492,6 +492,20 @@ pub enum RejectReason {
     WrongAnswer,
 }
 
+impl RejectReason {
+    /// Its name in JSON, in logs and in the database.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::WrongLength => "wrong_length",
+            Self::WrongHash => "wrong_hash",
+            Self::WrongProduct => "wrong_product",
+            Self::NotDelivered => "not_delivered",
+            Self::WrongUpdate => "wrong_update",
+            Self::WrongAnswer => "wrong_answer",
+        }
+    }
+}
+
 /// What became of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Outcome {

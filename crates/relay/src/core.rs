@@ -331,7 +331,7 @@ impl Task {
                 self.changed.send_modify(|count| *count += 1);
             }
             Output::Rejected { job, shard, claim, volunteer, backend, reason } => {
-                tracing::info!(%job, shard, ?volunteer, reason = names::reason(reason), "result rejected");
+                tracing::info!(%job, shard, ?volunteer, reason = reason.name(), "result rejected");
                 let (db, log) = (self.db.clone(), self.log.clone());
                 tokio::spawn(async move {
                     let what = (&job, shard, claim.as_ref());

@@ -359,7 +359,7 @@ impl Db {
         .bind(i64::from(shard))
         .bind(&volunteer.0[..])
         .bind(backend)
-        .bind(names::reason(reason))
+        .bind(reason.name())
         .bind(wall_ms())
         .execute(&mut *tx)
         .await?;

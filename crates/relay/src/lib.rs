@@ -280,6 +280,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         uploads: http::App::upload_slots(),
         ingests: http::App::ingest_slots(),
         rebuilds: http::App::rebuild_slots(),
+        samples: runs::sample::Samples::default(),
         limits: log::limits::Limits::new(),
         embed,
         switches,

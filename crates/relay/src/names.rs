@@ -1,6 +1,6 @@
 //! Names of the protocol's enums in the database and in the API: stable, whatever the code calls them.
 
-use potluck_proto::{Backend, LinkPath, RejectReason};
+use potluck_proto::{Backend, LinkPath};
 
 /// The name of a backend.
 pub(crate) const fn backend(backend: Backend) -> &'static str {
@@ -23,17 +23,5 @@ pub(crate) const fn path(path: LinkPath) -> &'static str {
     match path {
         LinkPath::Direct => "direct",
         LinkPath::Turn => "turn",
-    }
-}
-
-/// The name of a reason.
-pub(crate) const fn reason(reason: RejectReason) -> &'static str {
-    match reason {
-        RejectReason::WrongLength => "wrong_length",
-        RejectReason::WrongHash => "wrong_hash",
-        RejectReason::WrongProduct => "wrong_product",
-        RejectReason::NotDelivered => "not_delivered",
-        RejectReason::WrongUpdate => "wrong_update",
-        RejectReason::WrongAnswer => "wrong_answer",
     }
 }

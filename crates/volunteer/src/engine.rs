@@ -126,6 +126,7 @@ impl Engine {
             Event::KernelProgress { run, steps } => self.progressed(run, steps),
             Event::RunsOn { run, backend } => self.runs_on(run, backend),
             Event::KernelDone { run, result, busy, kept } => self.kernel_done(run, result, busy, kept),
+            Event::Spent(busy) => self.counters.busy_ms += busy.0,
             Event::KernelFailed { run, failure } => self.kernel_failed(run, failure),
             Event::Peers(wanted) => self.mesh.want_peers(wanted),
             Event::Link(event) => self.mesh.event(event),

@@ -224,6 +224,8 @@ pub enum Event {
         /// With codec S, what the streak's next round goes on from.
         kept: Option<Arc<Streak>>,
     },
+    /// Time at work beside kernels: frames, hashes, and what moving bytes takes of the device elsewhere.
+    Spent(Duration),
     /// A run failed.
     KernelFailed {
         /// Which.

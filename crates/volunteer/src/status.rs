@@ -204,6 +204,11 @@ impl Counters {
 }
 
 impl Engine {
+    /// Part of the device that the chosen preset lends, of 1.
+    pub const fn allowed_share(&self) -> f64 {
+        crate::limits::share(self.preset)
+    }
+
     /// What to show now.
     pub fn status(&self) -> Status {
         let counters = &self.counters;
@@ -244,7 +249,7 @@ impl Engine {
             unproven: counters.unproven.clone(),
             busy_s: counters.busy_ms as f64 / 1e3,
             measured_share: counters.busy_ms as f64 / counters.lending_ms.max(1) as f64,
-            allowed_share: crate::limits::share(self.preset),
+            allowed_share: self.allowed_share(),
             accepted_flops: counters.accepted_flops,
             bytes_in: counters.bytes_in,
             bytes_out: counters.bytes_out,

@@ -1,9 +1,9 @@
 //! Kernels in the tab: measured once, then run in slices, so that the Worker hears a Stop between two of them.
 
+use crate::effort::Rest;
 use crate::eval;
 use crate::messages::Measured;
 use crate::train;
-use gloo_timers::future::TimeoutFuture;
 use potluck_kernels::limits::STEP_TARGET;
 use potluck_kernels::{
     Backend as Kernel, BackendChoice, CpuJob, Gpu, GpuOptions, KernelError, Operand, Progress, Variant,
@@ -13,7 +13,6 @@ use potluck_proto::{Backend, MatmulTask};
 use potluck_train::streak::Streak;
 use potluck_volunteer::trainer::Trainer;
 use potluck_volunteer::{Choice, Failure, Run, Workload, compute};
-use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,8 +24,6 @@ use web_time::Instant;
 
 /// Rests shorter than this are saved up: timers of browsers are no finer.
 const SHORTEST_REST: Duration = Duration::from_millis(4);
-/// A rest is cut into pieces of this length, so that a Stop is noticed soon.
-const REST_PIECE_MS: u32 = 50;
 
 /// What computes.
 #[derive(Clone)]
@@ -125,49 +122,47 @@ pub(crate) struct Shift {
     share: f64,
     cancel: Rc<AtomicBool>,
     /// Rest that the device is still due, from the run before too.
-    owed: Rc<Cell<Duration>>,
+    rest: Rc<Rest>,
 }
 
 impl Shift {
-    pub(crate) const fn new(share: f64, cancel: Rc<AtomicBool>, owed: Rc<Cell<Duration>>) -> Self {
-        Self { share, cancel, owed }
+    pub(crate) const fn new(share: f64, cancel: Rc<AtomicBool>, rest: Rc<Rest>) -> Self {
+        Self { share, cancel, rest }
     }
 
-    /// Adds the rest after `busy`, so that busy / (busy + rest) = share.
+    /// Adds the rest after `busy`.
     pub(crate) fn owe(&self, busy: Duration) {
-        self.owed.set(self.owed.get() + busy.mul_f64(1.0 / self.share.clamp(0.01, 1.0) - 1.0));
+        self.rest.owe(busy, self.share);
     }
 
     /// Lets the Worker hear its messages, and takes the rest that is owed, but for what is too short for a timer.
     pub(crate) async fn rest(&self) -> Result<(), Ended> {
         loop {
-            if self.owed.get() < SHORTEST_REST {
+            if self.rest.owed() < SHORTEST_REST {
                 breathe().await;
             } else {
-                let start = Instant::now();
-                TimeoutFuture::new((self.owed.get().as_millis() as u32).min(REST_PIECE_MS)).await;
-                self.owed.set(self.owed.get().saturating_sub(start.elapsed()));
+                self.rest.take().await;
             }
             if self.cancel.load(Ordering::Relaxed) {
                 return Err(Ended::Canceled);
             }
-            if self.owed.get() < SHORTEST_REST {
+            if self.rest.owed() < SHORTEST_REST {
                 return Ok(());
             }
         }
     }
 }
 
-/// Takes the rest that the run before left in `owed`, and runs a product or a part of a round, of which `tell` hears how
+/// Takes the rest that the run before left in `rest`, and runs a product or a part of a round, of which `tell` hears how
 /// far it is. `None` if it was canceled. Results need not wait for the rest after them.
 pub(crate) async fn run(
     device: Device,
     run: Run,
     cancel: Rc<AtomicBool>,
-    owed: Rc<Cell<Duration>>,
+    rest: Rc<Rest>,
     tell: impl FnMut(u32),
 ) -> Result<Option<Computed>, Failure> {
-    let shift = Shift::new(run.share, cancel, owed);
+    let shift = Shift::new(run.share, cancel, rest);
     let with = |backend| move |(result, busy)| Computed { result, kept: None, busy, backend };
     let outcome = match shift.rest().await {
         Ok(()) => match (run.work, device) {

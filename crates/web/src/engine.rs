@@ -1,6 +1,7 @@
 //! Carries the engine's actions out in the browser, and tells the page how things stand.
 
 use crate::compute::{self, Device};
+use crate::effort::{self, Effort, Rest};
 use crate::messages::{Command, Measured, Settings, View};
 use crate::socket::Socket;
 use gloo_timers::callback::Timeout;
@@ -11,7 +12,7 @@ use potluck_volunteer::{
     Action, DEFAULT_CACHE_BYTES, DEFAULT_MEMORY_BYTES, Engine, Event, Options, RunId, Subject,
 };
 use serde::Serialize as _;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,7 +40,8 @@ struct Inner {
     measured: Vec<Measured>,
     run: Option<(RunId, Rc<AtomicBool>)>,
     /// Rest that the device is still due.
-    owed: Rc<Cell<std::time::Duration>>,
+    rest: Rc<Rest>,
+    effort: Effort,
     /// Events that came while another was carried out.
     queue: VecDeque<Event>,
     busy: bool,
@@ -59,13 +61,17 @@ struct Inner {
 impl Handle {
     /// Takes an event in and carries out what follows. Events that come meanwhile wait their turn.
     pub(crate) fn feed(&self, event: Event) {
+        let began = web_time::Instant::now();
         {
             let mut inner = self.0.borrow_mut();
             inner.queue.push_back(event);
             if std::mem::replace(&mut inner.busy, true) {
                 return;
             }
+            let spent = inner.effort.tell();
+            inner.queue.extend(spent);
         }
+        let mut bytes = 0;
         loop {
             let actions = {
                 let mut inner = self.0.borrow_mut();
@@ -74,14 +80,19 @@ impl Handle {
                     break;
                 };
                 let now = inner.now();
+                bytes += effort::received(&event);
                 inner.engine.step(now, event)
             };
+            bytes += effort::sent(&actions);
             for action in actions {
                 self.carry_out(action);
             }
         }
         self.arm();
         self.show();
+        let mut inner = self.0.borrow_mut();
+        let took = inner.effort.add(began.elapsed(), bytes);
+        inner.rest.owe(took, inner.engine.allowed_share());
     }
 
     fn carry_out(&self, action: Action) {
@@ -124,11 +135,11 @@ impl Handle {
                     inner.queue.push_back(Event::KernelFailed { run: run.id, failure });
                     return;
                 };
-                let (this, id, backend, owed) = (self.clone(), run.id, run.backend, Rc::clone(&inner.owed));
+                let (this, id, backend, rest) = (self.clone(), run.id, run.backend, Rc::clone(&inner.rest));
                 spawn_local(async move {
                     let look = this.clone();
                     let tell = move |steps| look.feed(Event::KernelProgress { run: id, steps });
-                    match compute::run(device, run, cancel, owed, tell).await {
+                    match compute::run(device, run, cancel, rest, tell).await {
                         Ok(Some(done)) => {
                             let compute::Computed { result, kept, busy, .. } = done;
                             let busy = Duration(busy.as_millis() as u64);
@@ -305,7 +316,8 @@ impl TabEngine {
             device: None,
             measured: Vec::new(),
             run: None,
-            owed: Rc::default(),
+            rest: Rc::default(),
+            effort: Effort::default(),
             queue: VecDeque::new(),
             busy: false,
             links: None,

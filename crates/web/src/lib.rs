@@ -10,6 +10,7 @@
 
 mod burn;
 mod compute;
+mod effort;
 mod engine;
 mod eval;
 mod links;

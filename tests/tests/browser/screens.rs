@@ -109,6 +109,7 @@ async fn lending(looker: &mut Looker, browser: &Browser, api: &Api) {
     let mut lending = Lending { relay: api.url.clone(), backend: TabBackend::Wasm, preset: PresetArg::Quiet };
     tab.goto(&lending.address()).await.unwrap();
     until(&tab, "document.body.dataset.trainingRound").await;
+    until(&tab, "document.querySelector('#training-sample-text').textContent.length > 40").await;
     looker.look(&tab, "idle", Extent::Page).await;
     let job = submit(api, LONG, "similarity of 6,144 photographs");
     tab.goto(&format!("{}/join/{job}", api.url)).await.unwrap();
@@ -157,6 +158,11 @@ async fn german(looker: &mut Looker, browser: &Browser, api: &Api) {
     tab.goto(&address).await.unwrap();
     until(&tab, "document.body.dataset.invitation === 'shown' && document.body.dataset.trainingRound").await;
     until(&tab, "document.querySelector('#lend').textContent === 'Diesen Tab leihen'").await;
+    until(
+        &tab,
+        "document.querySelector('#training-sample-round').textContent === 'Was es nach 8 Runden schreibt'",
+    )
+    .await;
     looker.look(&tab, "idle-german", Extent::Page).await;
     tab.click("#lend").await.unwrap();
     until(&tab, "document.querySelector('#operator').textContent.includes('the tests')").await;

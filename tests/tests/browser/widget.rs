@@ -8,7 +8,7 @@ use potluck_relay::EmbedConfig;
 use potluck_tests::frame::{Frame, click_at, point_at};
 use potluck_tests::host::{HostSite, Page};
 use potluck_tests::npy::{LowRank, f32_file};
-use potluck_tests::screen::keep;
+use potluck_tests::screen::{check_widget, keep};
 use potluck_tests::{Api, TestRelay, alone};
 use potluck_types::MatmulShape;
 use serde_json::{Value, json};
@@ -49,8 +49,8 @@ fn plain(relay: &str) -> Page {
 fn with(relay: &str, widget: &str) -> Page {
     let body = format!(
         "<!doctype html><html lang=en><title>A school</title><body style='margin:24px;font:16px system-ui'>\
-         <h1>A school’s page</h1><p>Our class trains a model together with others.</p>\
-         <div style='max-width:560px'>{widget}</div><script src='{relay}/embed.js' async></script></body></html>"
+         <main><h1>A school’s page</h1><p>Our class trains a model together with others.</p>\
+         <div style='max-width:560px'>{widget}</div></main><script src='{relay}/embed.js' async></script></body></html>"
     );
     Page { body, ..Page::default() }
 }
@@ -71,8 +71,7 @@ fn submit(api: &Api, seed: u64) -> String {
 
 /// The first click: what people agree to is shown.
 async fn ask(frame: &Frame<'_>) {
-    frame.until("document.body.dataset.told === 'idle'", LIMIT).await;
-    frame.click("#lend").await;
+    frame.press(LIMIT).await;
     frame.until("['consent', 'refused'].includes(document.body.dataset.state)", LIMIT).await;
 }
 
@@ -101,6 +100,13 @@ async fn click_and_answer(tab: &Tab, x: f64, y: f64, accept: bool) -> bool {
         false
     };
     futures_util::future::join(click_at(tab, x, y), answer).await.1
+}
+
+/// Keeps a picture; axe-core finds nothing in what it shows.
+async fn look(frame: &Frame<'_>, name: &str) {
+    keep(frame.tab, name).await;
+    let found = check_widget(frame).await;
+    assert!(found.is_empty(), "{name}: {found:#?}");
 }
 
 /// Waits until the relay has so many sessions.
@@ -141,49 +147,54 @@ fn two_clicks_lend_one_stops_and_the_site_hears_counts() {
         host.put("/", plain(&api.url));
         let tab = open(&browser, &host.near).await;
         let frame = Frame::widget(&tab);
-        frame.until("document.body.dataset.told === 'idle'", LIMIT).await;
-        keep(&tab, "widget-idle").await;
+        tab.wait_for("document.querySelector('potluck-widget').shadowRoot?.querySelector('button')", LIMIT).await.unwrap();
+        look(&frame, "widget-idle").await;
 
-        // Before consent: the loader and the frame's own files, nothing else, and nothing is kept.
+        // A script that clicks the card opens nothing.
         let fetched = "performance.getEntriesByType('resource').map(({ name }) => new URL(name).pathname).sort()";
-        let shell = ["/widget-guard.js", "/widget.css", "/widget.js"];
-        let before = async || {
+        let by_page = async || -> Vec<String> {
             let page: Vec<String> = tab.evaluate(fetched).await.unwrap();
-            let page: Vec<_> = page.into_iter().filter(|path| path != "/favicon.ico").collect();
-            assert_eq!(page, ["/embed.js", "/widget.html"]);
-            assert_eq!(frame.evaluate::<Vec<String>>(fetched).await.unwrap(), shell);
-            let kept = "(async () => [localStorage.length, sessionStorage.length, (await caches.keys()).length, document.cookie.length])()";
-            assert_eq!(frame.evaluate::<[u64; 4]>(kept).await.unwrap(), [0; 4]);
-            assert!(tab.workers().is_empty());
-            assert_eq!(api.metric("sessions"), 0);
+            page.into_iter().filter(|path| path != "/favicon.ico").collect()
         };
-        before().await;
+        let _: Value = tab.evaluate("document.querySelector('potluck-widget').shadowRoot.querySelector('button').click(); null").await.unwrap();
+        // Who has asked for nothing has the loader, and no frame.
+        assert_eq!(by_page().await, ["/embed.js"]);
         ask(&frame).await;
         assert_eq!(frame.state().await, "consent");
+        // Before consent: the frame's own files, nothing else, and nothing is kept.
+        assert_eq!(by_page().await, ["/embed.js", "/widget.html"]);
+        let shell = ["/widget-guard.js", "/widget.css", "/widget.js"];
+        assert_eq!(frame.evaluate::<Vec<String>>(fetched).await.unwrap(), shell);
+        let kept = "(async () => [localStorage.length, sessionStorage.length, (await caches.keys()).length, document.cookie.length])()";
+        assert_eq!(frame.evaluate::<[u64; 4]>(kept).await.unwrap(), [0; 4]);
+        assert!(tab.workers().is_empty());
+        assert_eq!(api.metric("sessions"), 0);
+        // The keyboard is in the frame, where the words begin.
+        assert_eq!(tab.evaluate::<String>("document.querySelector('potluck-widget').shadowRoot.activeElement?.localName").await.unwrap(), "iframe");
+        assert_eq!(frame.evaluate::<String>("document.activeElement.id").await.unwrap(), "consent-title");
         let text: String = frame.evaluate("document.body.innerText").await.unwrap();
         assert!(text.contains("the tests") && text.contains(&host.near) && text.contains("matmul/int8"), "{text}");
         assert!(!text.contains("{{"), "{text}");
-        before().await;
-        keep(&tab, "widget-consent").await;
+        look(&frame, "widget-consent").await;
 
         let job = submit(&api, 1);
         agree(&frame).await;
         sessions(&api, 1).await;
         frame.until("Number(document.body.dataset.accepted) > 0", LIMIT).await;
-        keep(&tab, "widget-running").await;
+        look(&frame, "widget-running").await;
         // The site sees none of it.
         let inside: Value =
             tab.evaluate("document.querySelector('potluck-widget').shadowRoot.querySelector('iframe').contentDocument").await.unwrap();
         assert_eq!(inside, Value::Null);
         frame.click("#pause").await;
         frame.until("document.body.dataset.state === 'paused'", LIMIT).await;
-        keep(&tab, "widget-paused").await;
+        look(&frame, "widget-paused").await;
         frame.click("#pause").await;
         frame.until("document.body.dataset.state !== 'paused'", LIMIT).await;
 
         stop(&frame).await;
         sessions(&api, 0).await;
-        keep(&tab, "widget-thanks").await;
+        look(&frame, "widget-thanks").await;
         let heard: Vec<(String, Value)> = tab.evaluate("window.heard").await.unwrap();
         let states: Vec<_> =
             heard.iter().filter_map(|(_, detail)| detail["state"].as_str()).collect();
@@ -275,7 +286,8 @@ fn twice_included_taken_out_and_put_in_again() {
         let browser = browser().await;
         let host = HostSite::start().await;
         let page = with(&api.url, &format!("<script src='{0}/embed.js'></script><script src='{0}/embed.js'></script>\
-            <potluck-widget preset-max='quiet' theme='dark' style='--potluck-accent:#ffd400;--potluck-radius:0px'></potluck-widget>", api.url));
+            <potluck-widget preset-max='quiet' theme='dark' style='--potluck-accent:#ffd400;--potluck-radius:0px'>\
+            <button>Lend this tab</button></potluck-widget>", api.url));
         host.put("/", page);
         let tab = open(&browser, &host.near).await;
         let frame = Frame::widget(&tab);
@@ -285,7 +297,7 @@ fn twice_included_taken_out_and_put_in_again() {
         let seen: [String; 3] = frame.evaluate("[document.documentElement.dataset.theme, \
             getComputedStyle(document.querySelector('#agree')).backgroundColor, getComputedStyle(document.querySelector('#agree')).color]").await.unwrap();
         assert_eq!(seen, ["dark", "rgb(255, 212, 0)", "rgb(0, 0, 0)"]);
-        keep(&tab, "widget-themed").await;
+        look(&frame, "widget-themed").await;
         agree(&frame).await;
         sessions(&api, 1).await;
         let _: Value = tab.evaluate("window.widget = document.querySelector('potluck-widget'); widget.remove(); null").await.unwrap();
@@ -293,8 +305,9 @@ fn twice_included_taken_out_and_put_in_again() {
         assert_eq!(tab.evaluate::<String>("widget.state").await.unwrap(), "idle");
 
         let _: Value = tab.evaluate("document.body.append(widget); null").await.unwrap();
-        assert_eq!(tab.evaluate::<usize>("widget.shadowRoot.querySelectorAll('iframe').length").await.unwrap(), 1);
+        assert_eq!(tab.evaluate::<usize>("widget.shadowRoot.querySelectorAll('iframe').length").await.unwrap(), 0);
         ask(&frame).await;
+        assert_eq!(tab.evaluate::<usize>("widget.shadowRoot.querySelectorAll('iframe').length").await.unwrap(), 1);
         agree(&frame).await;
         sessions(&api, 1).await;
         // The page may end it, and may not begin it.
@@ -374,7 +387,7 @@ fn no_click_is_taken_from_anybody() {
             assert!(own.starts_with(&api.url), "{own}");
         }
         nothing(&api, &tab, 0).await;
-        keep(&tab, "widget-refused").await;
+        look(&frame, "widget-refused").await;
         for trick in HIDDEN {
             tab.goto(&host.near).await.unwrap();
             ask(&frame).await;
@@ -485,6 +498,7 @@ fn where_nothing_may_start_the_frame_says_why() {
         // A site that is denied gets no frame; one that hides who it is gets a consent that the relay refuses.
         site.put("/denied", plain(&strict.url));
         let tab = open(&browser, &format!("{}/denied", site.near)).await;
+        Frame::widget(&tab).press(LIMIT).await;
         Frame::widget(&tab).until("document.body.innerText.includes('does not let this site')", LIMIT).await;
         tab.close().await.unwrap();
         site.put("/hides", outer(&format!("<iframe referrerpolicy=no-referrer src='{}/widget.html'></iframe>", strict.url)));
@@ -562,7 +576,7 @@ fn the_generator_writes_what_sites_need() {
             assert!(snippet.contains(part), "{part}: {snippet}");
         }
         let frame = Frame::widget(&tab);
-        frame.until("document.body.dataset.told === 'idle'", LIMIT).await;
+        ask(&frame).await;
         assert_eq!(frame.evaluate::<String>("document.documentElement.dataset.theme").await.unwrap(), "dark");
         let own: String = frame.evaluate("document.querySelector('#own-page').href").await.unwrap();
         assert_eq!(own, format!("{}/join/{job}?preset=quiet", api.url));

@@ -65,7 +65,15 @@ fn everybody_sees_what_can_be_joined_and_the_submitter_who_did_what() {
     let losses = json!([history[0]["validation_loss"], history[1]["validation_loss"]]);
     assert_eq!((&shown["state"], &shown["losses"]), (&json!("done"), &losses));
     drop(volunteer);
-    for path in ["/api/v1/projects/x", "/api/v1/jobs/x/map", "/api/v1/runs/x/contributors"] {
+    // What the model writes is the same for everybody, and whoever looks on needs no token.
+    let sample = || anybody.get(&format!("/api/v1/runs/{run}/sample")).json();
+    let written = sample();
+    assert_eq!((&written["round"], &written["prompt"]), (&json!(2), &json!("The ")));
+    assert!(written["text"].as_str().unwrap().len() >= 96, "{written}");
+    assert_eq!(sample(), written);
+    for path in
+        ["/api/v1/projects/x", "/api/v1/runs/x/sample", "/api/v1/jobs/x/map", "/api/v1/runs/x/contributors"]
+    {
         assert_eq!((api.get(path).status, api.get(path).text("code").as_str()), (404, "not_found"), "{path}");
     }
     let nobody = format!("/api/v1/projects/{}", "0".repeat(32));

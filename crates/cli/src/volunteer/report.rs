@@ -3,7 +3,7 @@
 use super::Lending;
 use crate::args::PresetArg;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use potluck_proto::{Backend, LinkPath};
+use potluck_proto::{Backend, LinkPath, RejectReason};
 use potluck_volunteer::{State, Status, WaitReason};
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
@@ -191,6 +191,7 @@ fn object(status: &Status) -> serde_json::Value {
         "unproven": status.unproven,
         "accepted": status.accepted,
         "rejected": status.rejected,
+        "last_rejection": status.last_rejection.map(RejectReason::name),
         "superseded": status.superseded,
         "busy_s": status.busy_s,
         "share": status.measured_share,

@@ -127,5 +127,7 @@ pub(crate) async fn sample_candidate(
     let row = find(&app, id).await?;
     // Anybody may ask for this: it must not keep submitters waiting.
     let _slot = app.rebuilds.acquire().await.map_err(ApiError::internal)?;
-    Ok(Json(Sample { text: intake::sample(&app, &row, new).await? }))
+    let run = app.db.run(&row.run).await?.ok_or_else(|| ApiError::not_found("run"))?;
+    let bytes = app.blobs.get(&row.parameters.hash).await.map_err(ApiError::internal)?;
+    Ok(Json(Sample { text: intake::write(&app, &run, bytes, new).await? }))
 }

@@ -11,6 +11,7 @@ use crate::runs::parameters::parameters_after;
 use crate::runs::rebuild::rebuilt;
 use crate::runs::store::RunRow;
 use crate::runs::tokenizer;
+use axum::body::Bytes;
 use axum::http::StatusCode;
 use potluck_eval::plan::{HeldOut, Inputs, MAX_SOURCES, Plan, Settings};
 use potluck_eval::scan::Part;
@@ -385,11 +386,11 @@ impl Evals {
     }
 }
 
-/// What a candidate writes after a prompt.
+/// What the model of a run writes after a prompt, with these parameters: f32, little-endian.
 ///
 /// # Errors
 /// A prompt that cannot be encoded, or too much that is asked for.
-pub(super) async fn sample(app: &App, row: &CandidateRow, new: NewSample) -> Result<String, ApiError> {
+pub(crate) async fn write(app: &App, run: &RunRow, bytes: Bytes, new: NewSample) -> Result<String, ApiError> {
     if new.prompt.is_empty() || new.prompt.len() > MAX_PROMPT_BYTES {
         let what = format!("a prompt of {} bytes: 1 to {MAX_PROMPT_BYTES} are possible", new.prompt.len());
         return Err(refused("bad_prompt", what, "send a shorter one"));
@@ -398,12 +399,10 @@ pub(super) async fn sample(app: &App, row: &CandidateRow, new: NewSample) -> Res
         let what = format!("{} tokens: 1 to {MAX_SAMPLE_TOKENS} can be written", new.tokens);
         return Err(refused("bad_tokens", what, "ask for fewer"));
     }
-    let run = app.db.run(&row.run).await?.ok_or_else(|| ApiError::not_found("run"))?;
-    let (config, tokenizer) = (config_of(&run)?, tokenizer_of(app, &run).await?);
+    let (config, tokenizer) = (config_of(run)?, tokenizer_of(app, run).await?);
     tokenizer
         .encode(&new.prompt)
         .map_err(|error| refused("bad_prompt", error.to_string(), "use characters that the model knows"))?;
-    let bytes = app.blobs.get(&row.parameters.hash).await.map_err(ApiError::internal)?;
     let written = tokio::task::spawn_blocking(move || {
         let decoder = promised::decoder(config, &bytes).map_err(|error| error.to_string())?;
         drop(bytes);

@@ -10,7 +10,7 @@
 pub mod api;
 mod card;
 pub(crate) mod http;
-mod intake;
+pub(crate) mod intake;
 pub(crate) mod store;
 
 use crate::blobs::Blobs;

@@ -1,7 +1,6 @@
 //! The relay's records as entries of the log.
 
 use crate::db::{JobRow, job_digest};
-use crate::names;
 use crate::runs::store::{ACCEPTED, RoundRow, RunRow, UpdateRow};
 use potluck_governance::limits::{MAX_INTEGER, MAX_NAME_BYTES, MAX_REASON_BYTES};
 use potluck_governance::{Body, Key, entry, readable};
@@ -71,7 +70,7 @@ pub(crate) fn rejected(
         result: claim.hash,
         bytes: claim.bytes,
         check: if reason == RejectReason::WrongAnswer { EVAL } else { FREIVALDS }.to_owned(),
-        reason: names::reason(reason).to_owned(),
+        reason: reason.name().to_owned(),
     }
 }
 

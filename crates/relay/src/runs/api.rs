@@ -24,6 +24,17 @@ pub struct DataSetInfo {
     pub sources: Vec<String>,
 }
 
+/// What a run's model writes after so many rounds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RunSample {
+    /// Rounds closed before.
+    pub round: u64,
+    /// What was continued.
+    pub prompt: String,
+    /// The continuation.
+    pub text: String,
+}
+
 /// Parameters that were uploaded.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ParametersInfo {

@@ -1,10 +1,13 @@
 //! The runs' part of the HTTP API: thin handlers. What a round was made of is public; only runs are created, paused and
 //! ended with the submitter's token.
 
-use super::api::{DataSetInfo, NewRun, ParametersInfo, RoundRecord, RunHash, RunInfo, UpdateRecord};
+use super::api::{
+    DataSetInfo, NewRun, ParametersInfo, RoundRecord, RunHash, RunInfo, RunSample, UpdateRecord,
+};
 use super::intake::{self, le_bytes};
 use super::manifest::ManifestInfo;
 use super::parameters::parameters_after;
+use super::sample::sample;
 use super::store::{RunRow, RunState};
 use crate::api::ApiError;
 use crate::http::{Answer, App, Id, Shared, Waiting, bad, idempotency_key};
@@ -42,6 +45,7 @@ pub(crate) fn router() -> Router<Arc<App>> {
         .route("/api/v1/runs/{id}/rounds/{round}/parameters", get(get_parameters))
         .route("/api/v1/runs/{id}/tokenizer", get(get_tokenizer))
         .route("/api/v1/runs/{id}/start", get(get_start))
+        .route("/api/v1/runs/{id}/sample", get(get_sample))
         .route("/api/v1/blobs/{hash}", get(get_blob))
 }
 
@@ -387,6 +391,15 @@ pub(crate) async fn get_start(State(app): Shared, id: Id) -> Result<Response, Ap
     let _slot = app.rebuilds.acquire().await.map_err(ApiError::internal)?;
     let bytes = intake::uploaded(&app.config.data, &init).await.map_err(ApiError::internal)?;
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
+}
+
+/// What the run's model writes after a fixed prompt, with the parameters of its last round, or of one that was closed some
+/// seconds ago.
+#[utoipa::path(get, path = "/api/v1/runs/{id}/sample", params(("id" = String, Path)),
+    responses((status = 200, body = RunSample), (status = 404, body = ApiError), (status = 422, body = ApiError)))]
+pub(crate) async fn get_sample(State(app): Shared, id: Id) -> Answer<RunSample> {
+    let run = find(&app, &parse_id(id)?).await?;
+    Ok(Json(sample(&app, &run).await?))
 }
 
 /// A blob of a run: tokens, checkpoint, step, or what a worker sent.

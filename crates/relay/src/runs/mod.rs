@@ -1,7 +1,7 @@
 //! Training runs: what the machine asks for is carried out here, off the async threads.
 //!
 //! `intake.rs` takes data sets, parameters and runs in, and finds runs again after a restart; `http.rs` is their part of
-//! the API, in the types of `api.rs`; `allowed.rs` asks the log whether it takes a run; `store.rs` has the records, `manifest.rs` what is said about data sets. `governor.rs`
+//! the API, in the types of `api.rs`; `allowed.rs` asks the log whether it takes a run; `sample.rs` shows what a model writes; `store.rs` has the records, `manifest.rs` what is said about data sets. `governor.rs`
 //! carries the log's pauses to the machine. What a round's tasks are, which updates are wrong and
 //! how the others are combined is decided in `potluck-rounds`, when rounds begin and end in `potluck-schedule`.
 //!
@@ -16,6 +16,7 @@ pub(crate) mod intake;
 pub(crate) mod manifest;
 pub(crate) mod parameters;
 pub(crate) mod rebuild;
+pub(crate) mod sample;
 pub(crate) mod store;
 
 use crate::blobs::Blobs;

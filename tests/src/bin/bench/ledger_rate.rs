@@ -44,8 +44,10 @@ struct Load {
     turn: u64,
 }
 
+/// A quarter of the least that a relay leases a laptop of 30 GFLOP/s (`MIN_SHARD_SECONDS`: 1024 x 1024, 768 deep).
+const USUAL: Load = Load { name: "ledger.accept", unit: 512, depth: 256, sessions: 8, turn: 384 };
 /// Units that take one core of a laptop about a millisecond: far less than a volunteer is leased.
-const SMALL: Load = Load { name: "ledger.accept", unit: 256, depth: 256, sessions: 16, turn: 1536 };
+const SMALL: Load = Load { name: "ledger.accept-small", unit: 256, depth: 256, sessions: 16, turn: 1536 };
 /// The least that a relay cuts, and next to no work for the check: the log at its worst.
 const LEAST: Load = Load { name: "ledger.accept-least", unit: 32, depth: 32, sessions: 64, turn: 4096 };
 /// Units of a job either way.
@@ -85,7 +87,7 @@ impl Load {
 
 /// Lets both relays accept results, in turns.
 pub(crate) fn run(report: &mut Report) -> Result<()> {
-    for load in [SMALL, LEAST] {
+    for load in [USUAL, SMALL, LEAST] {
         compare(report, load)?;
     }
     Ok(())

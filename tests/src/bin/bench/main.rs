@@ -73,8 +73,10 @@ enum Name {
     Mesh,
     /// The audit of a long public log, a receipt, and what the log costs a relay.
     Ledger,
-    /// What lending takes of a device: the Quiet preset's share, and how soon Stop ends all work.
+    /// What the widget takes of a site's page, and the Quiet preset of a device.
     Page,
+    /// How soon Stop ends all work.
+    Stop,
     /// How fast a model writes, natively and in a tab.
     Writing,
     /// Everything.
@@ -82,7 +84,7 @@ enum Name {
 }
 
 impl Name {
-    const EACH: [Self; 13] = [
+    const EACH: [Self; 14] = [
         // First: one of its figures is this process's memory.
         Self::Mesh,
         Self::Ledger,
@@ -91,6 +93,7 @@ impl Name {
         Self::Memory,
         Self::Browser,
         Self::Page,
+        Self::Stop,
         Self::Writing,
         Self::Step,
         Self::Drift,
@@ -114,6 +117,7 @@ impl Name {
             Self::Mesh => mesh::run(report, &args.mesh),
             Self::Ledger => ledger::run(report),
             Self::Page => runtime()?.block_on(page::run(report)),
+            Self::Stop => runtime()?.block_on(page::stop(report)),
             Self::Writing => runtime()?.block_on(writing::run(report)),
             Self::All => Ok(()),
         }

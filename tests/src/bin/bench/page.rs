@@ -48,7 +48,28 @@ const SETTLE: Duration = Duration::from_millis(1500);
 const BEFORE_CONSENT: [&str; 5] =
     ["/embed.js", "/widget.html", "/widget.css", "/widget.js", "/widget-guard.js"];
 
+/// The widget before anybody agreed, and the Quiet preset.
 pub(crate) async fn run(report: &mut Report) -> Result<()> {
+    with_relay(async |relay| {
+        host(report, relay).await?;
+        quiet(report, relay).await
+    })
+    .await
+}
+
+/// From the click on Stop until nothing works.
+pub(crate) async fn stop(report: &mut Report) -> Result<()> {
+    with_relay(async |relay| {
+        for backend in [TabBackend::Wasm, TabBackend::Webgpu] {
+            stops(report, relay, backend).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// A relay with a job that does not end meanwhile.
+async fn with_relay(measure: impl AsyncFnOnce(&TestRelay) -> Result<()>) -> Result<()> {
     ensure!(find_chromium().is_some(), "no Chromium: cargo xtask setup");
     let relay = tokio::task::block_in_place(|| {
         let relay = TestRelay::start();
@@ -58,19 +79,10 @@ pub(crate) async fn run(report: &mut Report) -> Result<()> {
         relay.api.submit(&f32_file(&[m, k], &known.a), &f32_file(&[k, n], &known.b), &name);
         relay
     });
-    let measured = measure(report, &relay).await;
+    let measured = measure(&relay).await;
     // It goes with its runtime.
     tokio::task::block_in_place(|| drop(relay));
     measured
-}
-
-async fn measure(report: &mut Report, relay: &TestRelay) -> Result<()> {
-    host(report, relay).await?;
-    quiet(report, relay).await?;
-    for backend in [TabBackend::Wasm, TabBackend::Webgpu] {
-        stops(report, relay, backend).await?;
-    }
-    Ok(())
 }
 
 async fn browser(backend: TabBackend) -> Result<Browser> {
@@ -100,16 +112,30 @@ async fn host(report: &mut Report, relay: &TestRelay) -> Result<()> {
         headers: Vec::new(),
         body: format!("<!doctype html><title>A site</title><h1>A site</h1><p>With some text.</p>{widget}"),
     };
-    let widget = format!(
-        "<script src=\"{}/embed.js\" async crossorigin></script><potluck-widget></potluck-widget>",
-        relay.api.url
-    );
+    let script = format!("<script src=\"{}/embed.js\" async crossorigin></script>", relay.api.url);
+    let card = format!("{script}<potluck-widget></potluck-widget>");
+    let widget =
+        format!("{script}<potluck-widget><button type=button>Lend this tab</button></potluck-widget>");
+    // What a script that comes later takes whatever it shows: a page that is drawn once more.
+    let line = "<script src=\"data:text/javascript,document.querySelector('potluck-widget').textContent='Lend this tab'\" async></script>\
+        <potluck-widget></potluck-widget>";
+    // And a frame as such, of the same page that the widget shows.
+    let frame = format!("<iframe src=\"{}/widget.html\"></iframe>", relay.api.url);
     site.put("/plain", page(""));
     site.put("/widget", page(&widget));
+    site.put("/card", page(&card));
+    site.put("/line", page(line));
+    site.put("/frame", page(&frame));
     let browser = browser(TabBackend::Wasm).await?;
-    let [mut plain, mut with]: [Vec<f64>; 2] = Default::default();
+    let [mut plain, mut with, mut card, mut line, mut frame]: [Vec<f64>; 5] = Default::default();
     for load in 0..=LOADS {
-        for (path, times) in [("plain", &mut plain), ("widget", &mut with)] {
+        for (path, times) in [
+            ("plain", &mut plain),
+            ("widget", &mut with),
+            ("card", &mut card),
+            ("line", &mut line),
+            ("frame", &mut frame),
+        ] {
             // Each in a tab of its own: the count begins anew with some loads and not with others.
             let tab = browser.new_tab().await?;
             tab.call("Performance.enable", json!({ "timeDomain": "threadTicks" })).await?;
@@ -126,6 +152,7 @@ async fn host(report: &mut Report, relay: &TestRelay) -> Result<()> {
     let tab = browser.new_tab().await?;
     // A frame of the same site, whose requests its page's tab can tell; before, it was another site's, as in the world.
     tab.goto(&format!("{}/widget", site.near)).await?;
+    Frame::widget(&tab).press(LIMIT).await;
     sleep(SETTLE).await;
     // What the site asks itself for is its own.
     let fetched = format!(
@@ -144,11 +171,16 @@ async fn host(report: &mut Report, relay: &TestRelay) -> Result<()> {
     report.row(
         Row::new("page.widget.other-requests", others.len() as f64, "requests").goal(Goal::ValueAtMost(0.0)),
     );
-    let added: Vec<f64> = with.iter().zip(&plain).map(|(with, plain)| with - plain).collect();
+    let added =
+        |with: &[f64]| median(&with.iter().zip(&plain).map(|(with, plain)| with - plain).collect::<Vec<_>>());
     report.row(
-        Row::new("page.widget.host-time", median(&added), "ms")
-            .with_peer(format!("the page without it {:.1} ms", median(&plain)))
+        Row::new("page.widget.host-time", added(&with), "ms")
+            .with_peer(format!("an iframe {:.1} ms, the page alone {:.1} ms", added(&frame), median(&plain)))
             .goal(Goal::ValueAtMost(HOST_MS)),
+    );
+    report.row(
+        Row::new("page.widget.card-time", added(&card), "ms")
+            .with_peer(format!("a line of text from a script {:.1} ms", added(&line))),
     );
     Ok(())
 }
@@ -180,6 +212,9 @@ async fn quiet(report: &mut Report, relay: &TestRelay) -> Result<()> {
         })
         .collect();
     let shown: f64 = tab.evaluate("document.getElementById('share-meter').value").await?;
+    let moved: String = tab
+        .evaluate("['bytes-in', 'bytes-out'].map((id) => document.getElementById(id).textContent).join(' ')")
+        .await?;
     browser.close().await;
     let points = 100.0 * (used - without - shown).abs();
     report.row(Row::new("page.quiet.used", 100.0 * used, "% of a core"));
@@ -190,7 +225,8 @@ async fn quiet(report: &mut Report, relay: &TestRelay) -> Result<()> {
         .iter()
         .take(8)
         .map(|(name, time)| format!("{name} {:.1} %", 100.0 * time.as_secs_f64() / SHARE_TIME.as_secs_f64()));
-    report.note(&format!("Quiet, by part: {}", told.collect::<Vec<_>>().join(", ")));
+    let told = told.collect::<Vec<_>>().join(", ");
+    report.note(&format!("Quiet, by part: {told}; {moved} since the start"));
     report.note(&format!(
         "Quiet: {:.1} % of a core over {} s, of which an idle page takes {:.1}; the page shows {:.1} %",
         100.0 * used,
