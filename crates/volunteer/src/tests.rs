@@ -299,6 +299,14 @@ fn a_relay_that_does_not_challenge_is_given_up() {
 }
 
 #[test]
+fn work_beside_kernels_counts_for_the_share() {
+    let mut world = World::lending();
+    let before = world.engine.status().busy_s;
+    world.event(Event::Spent(Duration(500)));
+    assert!((world.engine.status().busy_s - before - 0.5).abs() < 1e-9);
+}
+
+#[test]
 fn a_lease_goes_from_inputs_to_an_accepted_result() {
     let mut world = World::lending();
     assert!(world.asked().is_some());

@@ -8,7 +8,7 @@ use web_time::Instant;
 
 /// What the browser's own threads and the page take for each byte of a frame that comes or goes. No page can measure it: this is
 /// what `cargo xtask bench page` found of Chromium on a processor of two cores.
-const TRANSPORT_NS_PER_BYTE: u64 = 15;
+const TRANSPORT_NS_PER_BYTE: u64 = 22;
 /// The engine hears of it in pieces of this size at least.
 const PIECE: Duration = Duration::from_millis(20);
 
