@@ -22,7 +22,7 @@ function snippet(script) {
   const style = [["accent", accent], ["radius", `${radius}px`]]
     .filter(([name, value]) => value.replace("px", "") !== USUAL[name]).map(([name, value]) => `  --potluck-${name}: ${value};`);
   const styles = style.length ? `<style>potluck-widget {\n${style.join("\n")}\n}</style>\n` : "";
-  return `${styles}${script}\n<potluck-widget${attributes}>${look === "button" ? `<button type="button">${BUTTON}</button>` : ""}</potluck-widget>`;
+  return `${styles}${script}\n<potluck-widget${attributes}>${look === "button" ? `<button type="button" lang="en">${BUTTON}</button>` : ""}</potluck-widget>`;
 }
 
 function write() {
@@ -43,7 +43,7 @@ function preview() {
   widget.setAttribute("theme", at("theme").value);
   if (at("accent").value !== USUAL.accent) widget.style.setProperty("--potluck-accent", at("accent").value);
   widget.style.setProperty("--potluck-radius", `${at("radius").value}px`);
-  if (at("look").value === "button") widget.append(h("button", { type: "button" }, BUTTON));
+  if (at("look").value === "button") widget.append(h("button", { type: "button", lang: "en" }, BUTTON));
   at("preview").replaceChildren(widget);
 }
 

@@ -4,7 +4,7 @@
 //   <potluck-widget preset-max="balanced" theme="auto"></potluck-widget>
 //
 // This file draws a card with a button, or uses the button that the element has in the page already, which costs the page least
-// and moves nothing in it: `<potluck-widget><button>Lend this tab</button></potluck-widget>`. A frame costs a page several times
+// and moves nothing in it: `<potluck-widget><button type="button">Lend this tab</button></potluck-widget>`. A frame costs a page several times
 // as much, and comes when a visitor presses the button.
 // Consent, computing and the switch that ends it live in that frame, of the relay's origin, where this page reads and scripts
 // nothing. Attributes: `preset-max` (quiet, balanced, full) can only lower what a visitor may choose, `project` names what the
@@ -65,7 +65,9 @@ button { font: inherit; background: none; border: 2px solid var(--potluck-accent
     #accepted = 0;
     #press = (event) => {
       const pressed = event.composedPath().some(({ localName }) => localName === "button");
-      if (pressed && event.isTrusted && this.#relay && !this.#frame) this.#open();
+      if (!pressed || !event.isTrusted || !this.#relay || this.#frame) return;
+      event.preventDefault();
+      this.#open();
     };
     #hear = (event) => {
       if (event.source === this.#frame?.contentWindow && event.origin === this.#relay) this.#heard(event.data);
@@ -86,6 +88,7 @@ button { font: inherit; background: none; border: 2px solid var(--potluck-accent
       }
       addEventListener("message", this.#hear);
       this.addEventListener("click", this.#press);
+      this.#relay = this.#named();
       // The element's own button may not be parsed yet.
       if (document.readyState !== "loading" || this.firstElementChild) return this.#show();
       addEventListener("DOMContentLoaded", () => this.isConnected && this.#show(), { once: true });
@@ -108,9 +111,14 @@ button { font: inherit; background: none; border: 2px solid var(--potluck-accent
       if (this.#relay) this.#frame?.contentWindow?.postMessage({ potluck: 1, type: "stop" }, this.#relay);
     }
 
+    /** The relay's origin, if the page names one that can be. */
+    #named() {
+      return this.hasAttribute("relay") ? origin(this.relay) : HOME;
+    }
+
     /** The card; where a frame is already, the frame anew, if another is asked for. */
     #show() {
-      this.#relay = this.hasAttribute("relay") ? origin(this.relay) : HOME;
+      this.#relay = this.#named();
       if (!this.#relay) return console.warn("<potluck-widget>: relay is no http or https address");
       if (!this.#frame) return this.#card();
       const address = this.#wanted();
@@ -120,10 +128,10 @@ button { font: inherit; background: none; border: 2px solid var(--potluck-accent
       this.#frame.src = address;
     }
 
-    /** The frame's address. It asks at once: the visitor has pressed the card's button. */
+    /** The frame's address. */
     #wanted() {
       const style = getComputedStyle(this);
-      const query = new URLSearchParams({ ask: 1 });
+      const query = new URLSearchParams();
       for (const [name, value] of [
         ["project", this.project],
         ["max", this.presetMax],
@@ -157,19 +165,24 @@ button { font: inherit; background: none; border: 2px solid var(--potluck-accent
       const card = make("div", make("b", "Lend this tab to a shared computation"),
         make("p", "Many browsers compute together, each a small part. Nothing runs unless you agree."), button);
       card.part = "card";
+      card.lang = "en";
       root.replaceChildren(card);
     }
 
     #open() {
+      const root = this.#root();
       const frame = document.createElement("iframe");
       frame.part = "frame";
       frame.setAttribute("sandbox", SANDBOX);
       frame.referrerPolicy = "origin";
       frame.title = "Lend this tab to a shared computation";
+      frame.lang = "en";
       if (!sheet) Object.assign(frame.style, { display: "block", border: "0", width: "100%", height: "180px" });
-      frame.src = this.#address = this.#wanted();
+      this.#address = this.#wanted();
+      // It asks at once, and where it comes anew because the page changed an attribute, it does not.
+      frame.src = `${this.#address}&ask=1`;
       this.#frame = frame;
-      this.#root().replaceChildren(frame);
+      root.replaceChildren(frame);
       // The keyboard goes where the button led to.
       frame.focus();
     }

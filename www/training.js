@@ -75,8 +75,12 @@ async function sample(run) {
   }
   if (!run?.round || run.model === "digits" || run.round === sampled.round || Date.now() < sampled.again) return;
   sampled.again = Date.now() + SAMPLE_MS;
-  const written = await get(`/api/v1/runs/${run.id}/sample`);
+  const answer = await fetch(`/api/v1/runs/${run.id}/sample`, { credentials: "omit" });
   if (sampled.run !== run.id) return;
+  // Its model writes no text: that stays so.
+  if (answer.status === 422) sampled.again = Infinity;
+  if (!answer.ok) return;
+  const written = await answer.json();
   sampled.round = written.round;
   text("training-sample-round", written.round === 1
     ? "What it writes after the first round"

@@ -116,7 +116,8 @@ function ask() {
   document.querySelector("input[name=preset]").checked = true;
   show("consent");
   guard.watch();
-  at("consent-title").focus();
+  // A page that shows the question unasked does not get the keyboard with it.
+  if (document.hasFocus()) at("consent-title").focus();
 }
 
 /** A click on "Agree and start". */
@@ -223,6 +224,6 @@ else {
   site = await around();
   say("idle");
   fit();
-  // The card of embed.js was clicked.
+  // The loader says that its button was pressed. Any page can say so: what is shown asks, and no more.
   if (query.has("ask")) ask();
 }

@@ -6,7 +6,7 @@
 //! `task.rs` says
 //! what a task needs; `status.rs` says what a person sees; `compute.rs` turns panels into a
 //! product, `train.rs` a checkpoint and tokens into an update, `eval.rs` parameters and questions into answers; `trainer.rs` chooses CPU or GPU for it; `proof.rs` says what
-//! has to stand in the public log before anything is computed for it.
+//! has to stand in the public log before anything is computed for it; `rest.rs` keeps to the share that people allow.
 //!
 //! Architecture invariant: nothing connects before [`Event::Start`], and after [`Event::Stop`] nothing is sent.
 //! Architecture invariant: a relay is not trusted; hashes, sizes and lists are checked, memory is bounded.
@@ -24,6 +24,7 @@ mod keep;
 mod limits;
 mod link;
 pub mod proof;
+pub mod rest;
 mod status;
 mod task;
 #[cfg(test)]

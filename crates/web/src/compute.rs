@@ -11,6 +11,7 @@ use potluck_kernels::{
 };
 use potluck_proto::{Backend, MatmulTask};
 use potluck_train::streak::Streak;
+use potluck_volunteer::rest::Doing;
 use potluck_volunteer::trainer::Trainer;
 use potluck_volunteer::{Choice, Failure, Run, Workload, compute};
 use std::rc::Rc;
@@ -136,7 +137,9 @@ impl Shift {
     }
 
     /// Lets the Worker hear its messages, and takes the rest that is owed, but for what is too short for a timer.
+    /// Whoever comes back from it computes, and says how long.
     pub(crate) async fn rest(&self) -> Result<(), Ended> {
+        self.rest.turn(Doing::Nothing);
         loop {
             if self.rest.owed() < SHORTEST_REST {
                 breathe().await;
@@ -147,6 +150,7 @@ impl Shift {
                 return Err(Ended::Canceled);
             }
             if self.rest.owed() < SHORTEST_REST {
+                self.rest.turn(Doing::Computing);
                 return Ok(());
             }
         }
@@ -181,6 +185,7 @@ pub(crate) async fn run(
         },
         Err(ended) => Err(ended),
     };
+    shift.rest.turn(Doing::Nothing);
     match outcome {
         Ok(done) => Ok(Some(done)),
         Err(Ended::Canceled) => Ok(None),

@@ -1,8 +1,9 @@
-//! What a tab takes of the device, and the rest that follows. Work beside kernels counts for the share that people allow as well.
+//! What a tab takes of the device. Work beside kernels counts for the share that people allow as well.
 
 use gloo_timers::future::TimeoutFuture;
-use potluck_volunteer::{Action, Event};
-use std::cell::Cell;
+use potluck_volunteer::rest::{self, Doing};
+use potluck_volunteer::{Action, Event, LinkAction, LinkEvent};
+use std::cell::RefCell;
 use std::time::Duration;
 use web_time::Instant;
 
@@ -15,33 +16,41 @@ const PIECE: Duration = Duration::from_millis(20);
 /// A rest is cut into pieces of this length, so that a Stop is noticed soon.
 const REST_PIECE_MS: u32 = 50;
 
-/// Rest that the device is due.
-#[derive(Default)]
+/// Rest that the device is due, by the browser's clock.
 pub(crate) struct Rest {
-    owed: Cell<Duration>,
-    /// Whether it is being taken.
-    taken: Cell<bool>,
+    began: Instant,
+    rest: RefCell<rest::Rest>,
 }
 
 impl Rest {
-    pub(crate) const fn owed(&self) -> Duration {
-        self.owed.get()
+    pub(crate) fn new() -> Self {
+        Self { began: Instant::now(), rest: RefCell::new(rest::Rest::new(Duration::ZERO)) }
     }
 
-    /// Adds the rest after `busy`, so that busy / (busy + rest) = share. Whoever works in a rest owes that part of it once more.
+    /// What is owed now.
+    pub(crate) fn owed(&self) -> Duration {
+        self.rest.borrow().owed()
+    }
+
+    /// From now on the device does this.
+    pub(crate) fn turn(&self, doing: Doing) {
+        self.rest.borrow_mut().turn(doing, self.began.elapsed());
+    }
+
+    /// Adds the rest after `busy`, so that busy / (busy + rest) = share.
     pub(crate) fn owe(&self, busy: Duration, share: f64) {
-        let share = share.clamp(0.01, 1.0);
-        let again = if self.taken.get() { 1.0 } else { 0.0 };
-        self.owed.set(self.owed.get() + busy.mul_f64(1.0 / share - 1.0 + again));
+        self.rest.borrow_mut().owe(busy, share);
     }
 
-    /// Takes a piece of it.
+    /// Whether a kernel's time is being taken, in which all that the Worker does is counted.
+    pub(crate) fn is_computing(&self) -> bool {
+        self.rest.borrow().doing() == Doing::Computing
+    }
+
+    /// Takes a piece of what is owed.
     pub(crate) async fn take(&self) {
-        let start = Instant::now();
-        self.taken.set(true);
-        TimeoutFuture::new((self.owed.get().as_millis() as u32).min(REST_PIECE_MS)).await;
-        self.taken.set(false);
-        self.owed.set(self.owed.get().saturating_sub(start.elapsed()));
+        TimeoutFuture::new((self.owed().as_millis() as u32).min(REST_PIECE_MS)).await;
+        self.turn(Doing::Nothing);
     }
 }
 
@@ -70,13 +79,19 @@ impl Effort {
     }
 }
 
-/// Bytes of a frame that came.
+/// Bytes of a frame that came, from the relay or from a peer.
 pub(crate) const fn received(event: &Event) -> u64 {
-    if let Event::Frame(frame) = event { frame.len() as u64 } else { 0 }
+    match event {
+        Event::Frame(frame) | Event::Link(LinkEvent::Frame { frame, .. }) => frame.len() as u64,
+        _ => 0,
+    }
 }
 
 /// Bytes of frames that go.
 pub(crate) fn sent(actions: &[Action]) -> u64 {
-    let bytes = |action: &Action| if let Action::Send(frame) = action { frame.len() as u64 } else { 0 };
+    let bytes = |action: &Action| match action {
+        Action::Send(frame) | Action::Link(LinkAction::Send { frame, .. }) => frame.len() as u64,
+        _ => 0,
+    };
     actions.iter().map(bytes).sum()
 }

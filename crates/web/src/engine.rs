@@ -91,7 +91,9 @@ impl Handle {
         self.arm();
         self.show();
         let mut inner = self.0.borrow_mut();
-        let took = inner.effort.add(began.elapsed(), bytes);
+        // Whoever computes counts that time already.
+        let busy = if inner.rest.is_computing() { std::time::Duration::ZERO } else { began.elapsed() };
+        let took = inner.effort.add(busy, bytes);
         inner.rest.owe(took, inner.engine.allowed_share());
     }
 
@@ -316,7 +318,7 @@ impl TabEngine {
             device: None,
             measured: Vec::new(),
             run: None,
-            rest: Rc::default(),
+            rest: Rc::new(Rest::new()),
             effort: Effort::default(),
             queue: VecDeque::new(),
             busy: false,

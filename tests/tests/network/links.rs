@@ -162,9 +162,11 @@ fn tabs_exchange_inputs_and_a_hidden_one_makes_no_connection() {
             let expected = if i == 2 { 0..=0 } else { 1..=2 };
             assert!(expected.contains(&transferred), "{transferred} channels were transferred");
             assert!(figures[0] > 0 && figures[1] > 0, "{figures:?}: {:?}", tab.console());
-            assert_eq!(number(tab, OPEN).await, 2);
-            assert_eq!(text(tab, "#peers").await, "2 connected");
-            assert_eq!(number(tab, "document.querySelectorAll('[data-path=direct]').length").await, 2);
+            // On a machine with more to do than this, a link may break; then it comes again.
+            has_peers(tab, 2).await;
+            wait(tab, &format!("{OPEN} === 2")).await;
+            wait(tab, "document.querySelector('#peers').innerText === '2 connected'").await;
+            wait(tab, "document.querySelectorAll('[data-path=direct]').length === 2").await;
         }
         if let Some(folder) = std::env::var_os("POTLUCK_SHOTS") {
             shots(&tabs[0], &folder, "peers").await;

@@ -42,7 +42,7 @@ fn refused(code: &str, message: impl Into<String>, hint: &str) -> ApiError {
 }
 
 /// The sizes of a run's model, if it can be asked questions.
-fn config_of(run: &RunRow) -> Result<GptConfig, ApiError> {
+pub(crate) fn config_of(run: &RunRow) -> Result<GptConfig, ApiError> {
     let spec: ModelSpec = run.request.model.into();
     match sizes::model(&spec) {
         Model::Gpt(config) => Ok(config),
@@ -54,7 +54,7 @@ fn config_of(run: &RunRow) -> Result<GptConfig, ApiError> {
     }
 }
 
-async fn tokenizer_of(app: &App, run: &RunRow) -> Result<Tokenizer, ApiError> {
+pub(crate) async fn tokenizer_of(app: &App, run: &RunRow) -> Result<Tokenizer, ApiError> {
     let needed = || {
         refused(
             "no_tokenizer",

@@ -396,10 +396,11 @@ pub(crate) async fn get_start(State(app): Shared, id: Id) -> Result<Response, Ap
 /// What the run's model writes after a fixed prompt, with the parameters of its last round, or of one that was closed some
 /// seconds ago.
 #[utoipa::path(get, path = "/api/v1/runs/{id}/sample", params(("id" = String, Path)),
-    responses((status = 200, body = RunSample), (status = 404, body = ApiError), (status = 422, body = ApiError)))]
+    responses((status = 200, body = RunSample), (status = 404, body = ApiError), (status = 422, body = ApiError),
+        (status = 503, body = ApiError)))]
 pub(crate) async fn get_sample(State(app): Shared, id: Id) -> Answer<RunSample> {
     let run = find(&app, &parse_id(id)?).await?;
-    Ok(Json(sample(&app, &run).await?))
+    Ok(Json(sample(&app, run).await?))
 }
 
 /// A blob of a run: tokens, checkpoint, step, or what a worker sent.
