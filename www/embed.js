@@ -3,9 +3,9 @@
 //   <script src="https://RELAY/embed.js" async crossorigin="anonymous"></script>
 //   <potluck-widget preset-max="balanced" theme="auto"></potluck-widget>
 //
-// This file draws a card with a button, or uses the button that the element has in the page already, which costs the page least
-// and moves nothing in it: `<potluck-widget><button type="button">Lend this tab</button></potluck-widget>`. A frame costs a page several times
-// as much, and comes when a visitor presses the button.
+// This file draws a card with a button, or uses the button that the element has in the page already, which costs the page
+// least and moves nothing in it: `<potluck-widget><button type="button">Lend this tab</button></potluck-widget>`. A frame
+// costs a page several times as much, and comes when a visitor presses the button.
 // Consent, computing and the switch that ends it live in that frame, of the relay's origin, where this page reads and scripts
 // nothing. Attributes: `preset-max` (quiet, balanced, full) can only lower what a visitor may choose, `project` names what the
 // page speaks of, `theme` is auto, light or dark, `relay` is another relay's address. The style sheet of the page reaches

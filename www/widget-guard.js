@@ -54,8 +54,9 @@ export class Guard {
     this.#frame = frame;
     this.#button = button;
     const root = document.documentElement;
+    root.addEventListener("pointerenter", () => { this.#pointedSince = performance.now(); });
     // The frame may come under a pointer before this file does: then nothing enters any more.
-    for (const type of ["pointerenter", "pointermove", "pointerdown"]) {
+    for (const type of ["pointermove", "pointerdown"]) {
       root.addEventListener(type, () => { this.#pointedSince = Math.min(this.#pointedSince, performance.now()); });
     }
     root.addEventListener("pointerleave", () => { this.#pointedSince = Infinity; });
