@@ -118,6 +118,7 @@ mod tests {
     use super::rounds::{self, Example};
     use super::*;
     use crate::compute::measure;
+    use crate::effort::Rest;
     use potluck_proto::UpdateCodec;
     use potluck_train::codec::Codec;
     use potluck_train::gpt::{GptConfig, Layout, Tensor};
@@ -145,7 +146,7 @@ mod tests {
     }
 
     async fn train(device: &Device, example: &Example) -> Result<Computed, Ended> {
-        let shift = Shift::new(1.0, Rc::default(), Rc::default());
+        let shift = Shift::new(1.0, Rc::default(), Rc::new(Rest::new()));
         run(device, &example.task, example.inputs(), &shift, |_| ()).await
     }
 
@@ -205,7 +206,7 @@ mod tests {
         let mut example = tiny();
         example.task.steps = 4096;
         let cancel = Rc::new(AtomicBool::new(false));
-        let shift = Shift::new(1.0, Rc::clone(&cancel), Rc::default());
+        let shift = Shift::new(1.0, Rc::clone(&cancel), Rc::new(Rest::new()));
         let mut told = 0;
         let tell = |_| {
             told += 1;
@@ -216,7 +217,7 @@ mod tests {
         assert_eq!(told, 1);
 
         let Device::Gpu(lost) = &device else { unreachable!("WebGPU was asked for") };
-        let shift = Shift::new(1.0, Rc::default(), Rc::default());
+        let shift = Shift::new(1.0, Rc::default(), Rc::new(Rest::new()));
         let ended = run(&device, &example.task, example.inputs(), &shift, |_| lost.gpu.destroy()).await;
         assert!(matches!(ended, Err(Ended::Failed(Failure::DeviceLost))));
         assert!(matches!(train(&device, &example).await, Err(Ended::Failed(Failure::DeviceLost))));
