@@ -28,9 +28,11 @@ function snippet(script) {
 function write() {
   const { script = "/embed.js", versioned, integrity } = relay.embed;
   const here = location.origin;
-  at("evergreen").textContent = snippet(`<script src="${here}${script}" async></script>`);
+  // A button of the site's own needs nothing of the script until somebody comes near it.
+  const when = at("look").value === "button" ? 'async data-potluck="lazy"' : "async";
+  at("evergreen").textContent = snippet(`<script src="${here}${script}" ${when}></script>`);
   at("pinned").textContent = versioned
-    ? snippet(`<script src="${here}${versioned}"\n  integrity="${integrity}"\n  crossorigin="anonymous" async></script>`)
+    ? snippet(`<script src="${here}${versioned}"\n  integrity="${integrity}"\n  crossorigin="anonymous" ${when}></script>`)
     : "The relay does not answer: reload the page.";
   at("policy").textContent = `Content-Security-Policy: script-src ${here}; frame-src ${here}`;
 }

@@ -7,6 +7,7 @@ import * as around from "./conditions.js";
 import * as format from "./format.js";
 import * as identity from "./identity.js";
 import * as inputs from "./inputs.js";
+import * as membership from "./membership.js";
 import * as preflight from "./preflight.js";
 import { Session } from "./session.js";
 import * as totals from "./totals.js";
@@ -33,14 +34,19 @@ const jobs = new Set();
 let stopping = false;
 
 function preselect() {
+  const said = membership.known();
+  at("team").value = said?.team ?? "";
+  setSwitch("listed", said?.listed === true);
   const query = new URLSearchParams(location.search);
   const preset = document.querySelector(`input[name=preset][value="${CSS.escape(query.get("preset") ?? "")}"]`);
   if (preset) preset.checked = true;
   const choice = query.get("backend");
   if (["auto", "webgpu", "wasm"].includes(choice)) at("choice").value = choice;
   setSwitch("hidden-run", query.get("hidden") === "run");
+  const cache = [...at("cache").options].find(({ value }) => value === query.get("cache"));
+  if (cache) cache.selected = true;
   setRelayOnly(query.get("peers") === "off");
-  at("advanced").open = query.has("backend") || query.has("hidden");
+  at("advanced").open = ["backend", "hidden", "cache"].some((name) => query.has(name));
 }
 
 function setSwitch(id, on) {
@@ -108,7 +114,7 @@ async function begin(event) {
   at("running").hidden = false;
   view.redraw();
   at("running-title").focus();
-  const settings = { preset, backend: at("choice").value, hours: Number(at("hours").value) };
+  const settings = { preset, backend: at("choice").value, hours: Number(at("hours").value), cacheMb: Number(at("cache").value), membership: membership.say(at("team").value, isOn("listed")) };
   const key = identity.key();
   await around.claim();
   if (stopping) return end({});
@@ -134,8 +140,8 @@ async function isSound(key) {
   return ["consistent", "none"].includes(found.state);
 }
 
-function lend(key, settings) {
-  session = new Session({ key, log: witness.memory(), onView: hear, onEnd: end });
+function lend(key, { cacheMb, ...settings }) {
+  session = new Session({ key, log: witness.memory(), cacheMb, onView: hear, onEnd: end });
   session.start({ ...settings, conditions: around.conditions(), ignore, peers: !isOn("relay-only") });
   around.observe();
 }
@@ -303,6 +309,8 @@ at("override").addEventListener("click", () => {
   setSwitch("hidden-now", ignore.hidden);
   session?.ignore(ignore);
 });
+at("team").addEventListener("change", () => { at("team").value = membership.clean(at("team").value); });
+at("listed").addEventListener("click", () => setSwitch("listed", !isOn("listed")));
 at("hidden-run").addEventListener("click", () => setSwitch("hidden-run", !isOn("hidden-run")));
 at("hidden-now").addEventListener("click", () => {
   setSwitch("hidden-now", !isOn("hidden-now"));
@@ -316,7 +324,9 @@ for (const radio of document.getElementsByName("preset-now")) {
   radio.addEventListener("change", () => session?.preset(radio.value));
 }
 at("forget").addEventListener("click", () => {
+  session?.hide();
   identity.forget();
+  membership.forget();
   session?.forget();
   inputs.forget();
   totals.forget();

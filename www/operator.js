@@ -39,7 +39,7 @@ async function turn(kind, name, off) {
 at("off-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const name = at("off-name").value.trim();
-  turn(name.includes("://") ? "site" : "project", name, true);
+  turn(name.includes("://") ? "site" : /^[0-9a-f]{32}$/.test(name) ? "project" : "team", name, true);
 });
 
 /** A switch for each kernel, and for each other thing that is off. */

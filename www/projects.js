@@ -1,7 +1,7 @@
 // What can be joined on this relay: who runs it, what is computed and why, how far it is.
 
 import * as format from "./format.js";
-import { at, fill, h } from "./page.js";
+import { at, code, fill, h, table } from "./page.js";
 import { KINDS, STATES, outcome, people, progress, what } from "./project.js";
 import { publicJson, sleep, visible } from "./tokens.js";
 
@@ -44,6 +44,17 @@ function show(projects, runs) {
     run.model_name ? [", for ", h("a", { href: `/models.html#model=${encodeURIComponent(run.model_name)}` }, run.model_name)] : null))));
 }
 
+/** Teams, and volunteers who want to be named. */
+function lead({ teams, volunteers }) {
+  at("leaders").hidden = !teams.length && !volunteers.length;
+  const number = (count) => h("span", { class: "number" }, format.count(count));
+  fill(at("leaders-list"),
+    teams.length ? table("Teams", ["Team", "Volunteers", "Results"],
+      teams.map(({ name, members, accepted }) => [h("span", { translate: "no" }, name), number(members), number(accepted)])) : null,
+    volunteers.length ? table("Volunteers", ["Name", "Team", "Results"],
+      volunteers.map(({ volunteer, team, accepted }) => [code(volunteer), h("span", { translate: "no" }, team ?? ""), number(accepted)])) : null);
+}
+
 async function introduce() {
   const { operator, contact, kernels } = await publicJson("/.well-known/potluck.json");
   at("who").textContent = `This relay is run by ${operator}${contact ? ` (${contact})` : ""}.`;
@@ -56,6 +67,7 @@ for (;;) {
   try {
     if (!at("who").textContent) await introduce();
     show(await publicJson("/api/v1/projects"), await publicJson("/api/v1/runs"));
+    lead(await publicJson("/api/v1/leaders"));
     at("problem").hidden = true;
     failures = 0;
     await sleep(LOOK_MS);

@@ -19,10 +19,11 @@ export class Session {
   /**
    * Starts the engine. Call it from a trusted click only.
    * @param {{key: ?string, log: ?object, origin?: string, textVersion?: number, remember?: boolean,
-   *   onView: (view: object) => void, onEnd: (why: {failed?: string, expired?: boolean}) => void}} options
-   *   `origin` is where the person agreed, `textVersion` to what, `remember` whether inputs are kept: as long as the name is.
+   *   cacheMb?: number, onView: (view: object) => void, onEnd: (why: {failed?: string, expired?: boolean}) => void}} options
+   *   `origin` is where the person agreed, `textVersion` to what, `remember` whether inputs are kept: as long as the name is;
+   *   `cacheMb` how much memory inputs take that may be needed again.
    */
-  constructor({ key, log, origin = location.origin, textVersion = TEXT_VERSION, remember = true, onView, onEnd }) {
+  constructor({ key, log, origin = location.origin, textVersion = TEXT_VERSION, remember = true, cacheMb, onView, onEnd }) {
     this.onView = onView;
     this.onEnd = onEnd;
     this.#worker = startWorker("worker.js", "potluck");
@@ -35,13 +36,15 @@ export class Session {
       origin,
       textVersion,
       key: key ?? undefined,
+      cacheMb,
       remember: remember && key !== null,
       // The key that has to have signed whatever the relay says is in its log.
       log,
     });
   }
 
-  start({ preset, backend, hours, conditions, ignore, peers }) {
+  start({ preset, backend, hours, conditions, ignore, peers, membership }) {
+    if (membership) this.#post({ kind: "membership", ...membership });
     // Conditions first: on battery the device is not even measured.
     this.#post({ kind: "conditions", ...conditions });
     this.#post({ kind: "ignore", ...ignore });
@@ -55,6 +58,8 @@ export class Session {
   preset(preset) { this.#post({ kind: "preset", preset }); }
   conditions(conditions) { this.#post({ kind: "conditions", ...conditions }); }
   ignore(ignore) { this.#post({ kind: "ignore", ...ignore }); }
+  /** Others see nothing more of this browser. */
+  hide() { this.#post({ kind: "membership", team: "", listed: false }); }
   /** Nothing more is kept in this browser. */
   forget() { this.#post({ forget: true }); }
   /** Whether to exchange inputs with peers. Some browsers cannot, or are told not to. */

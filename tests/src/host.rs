@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -19,7 +20,15 @@ pub struct Page {
     pub body: String,
 }
 
-type Pages = Arc<Mutex<HashMap<String, Page>>>;
+/// What lies at a path.
+#[derive(Debug, Clone)]
+enum Served {
+    Page(Page),
+    /// Its type, and its bytes.
+    File(&'static str, Vec<u8>),
+}
+
+type Pages = Arc<Mutex<HashMap<String, Served>>>;
 
 /// A site that serves until it is dropped.
 pub struct HostSite {
@@ -48,7 +57,31 @@ impl HostSite {
 
     /// Puts a page at a path.
     pub fn put(&self, path: &str, page: Page) {
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), page);
+        self.serve(path, Served::Page(page));
+    }
+
+    /// Puts a folder's files below a path, as they are now.
+    ///
+    /// # Panics
+    /// They cannot be read.
+    pub fn put_folder(&self, path: &str, folder: &Path) {
+        for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+            let (file, below) = (entry.path(), format!("{path}/{}", entry.file_name().to_string_lossy()));
+            if file.is_dir() {
+                self.put_folder(&below, &file);
+                continue;
+            }
+            let kind = match file.extension().and_then(|end| end.to_str()) {
+                Some("js" | "mjs") => "text/javascript; charset=utf-8",
+                Some("wasm") => "application/wasm",
+                _ => "application/octet-stream",
+            };
+            self.serve(&below, Served::File(kind, std::fs::read(&file).expect("a file")));
+        }
+    }
+
+    fn serve(&self, path: &str, what: Served) {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), what);
     }
 }
 
@@ -60,7 +93,11 @@ impl Drop for HostSite {
 
 async fn serve(State(pages): State<Pages>, uri: Uri) -> Response {
     let found = pages.lock().unwrap_or_else(PoisonError::into_inner).get(uri.path()).cloned();
-    let Some(page) = found else { return StatusCode::NOT_FOUND.into_response() };
+    let page = match found {
+        Some(Served::Page(page)) => page,
+        Some(Served::File(kind, bytes)) => return ([(header::CONTENT_TYPE, kind)], bytes).into_response(),
+        None => return StatusCode::NOT_FOUND.into_response(),
+    };
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, "text/html; charset=utf-8".parse().expect("a type"));
     for (name, value) in page.headers {

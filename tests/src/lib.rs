@@ -6,6 +6,7 @@ pub mod firefox;
 pub mod frame;
 pub mod host;
 pub mod netns;
+pub mod node;
 pub mod npy;
 pub mod process;
 pub mod promotion;
@@ -17,7 +18,7 @@ use potluck_cli::error::CliError;
 use potluck_cli::ledger::prove::Witnesses;
 use potluck_cli::stop::Stop;
 use potluck_cli::volunteer::{Exchange, Lending, lend};
-use potluck_proto::Preset;
+use potluck_proto::{Membership, Preset};
 use potluck_relay::{Config, LogConfig, Running};
 use potluck_types::VolunteerKey;
 use potluck_volunteer::{Choice, Status};
@@ -284,6 +285,14 @@ impl TestRelay {
         self.data.path()
     }
 
+    /// What the operator shows.
+    ///
+    /// # Panics
+    /// There is none.
+    pub fn admin_token(&self) -> String {
+        std::fs::read_to_string(self.data().join("admin-token")).expect("a token").trim().to_owned()
+    }
+
     /// Stops the relay, does something to its data, and starts another one on them.
     ///
     /// # Panics
@@ -323,6 +332,21 @@ pub struct Volunteer {
     seen: Arc<Mutex<Option<Status>>>,
 }
 
+/// Lends the whole CPU, under a key made of `name`.
+fn usual(url: &str, name: u8) -> Lending {
+    Lending {
+        relay: url.to_owned(),
+        choice: Choice::Cpu,
+        preset: Preset::Full,
+        key: VolunteerKey([name; 32]),
+        count: None,
+        exchange: Exchange::default(),
+        remember: None,
+        membership: None,
+        witnesses: Witnesses::default(),
+    }
+}
+
 impl Volunteer {
     /// Starts to lend the CPU to the relay at `url`, under a key made of `name`.
     pub fn start(url: &str, name: u8, preset: Preset) -> Self {
@@ -331,44 +355,22 @@ impl Volunteer {
 
     /// As [`Volunteer::start`], with another choice of what computes.
     pub fn choosing(url: &str, name: u8, preset: Preset, choice: Choice) -> Self {
-        Self::lending(Lending {
-            relay: url.to_owned(),
-            choice,
-            preset,
-            key: VolunteerKey([name; 32]),
-            count: None,
-            exchange: Exchange::default(),
-            remember: None,
-            witnesses: Witnesses::default(),
-        })
+        Self::lending(Lending { choice, preset, ..usual(url, name) })
     }
 
     /// Lends the whole CPU, and exchanges so much with others.
     pub fn exchanging(url: &str, name: u8, exchange: Exchange) -> Self {
-        Self::lending(Lending {
-            relay: url.to_owned(),
-            choice: Choice::Cpu,
-            preset: Preset::Full,
-            key: VolunteerKey([name; 32]),
-            count: None,
-            exchange,
-            remember: None,
-            witnesses: Witnesses::default(),
-        })
+        Self::lending(Lending { exchange, ..usual(url, name) })
     }
 
     /// Lends the whole CPU and watches the relay's log, which it remembers in a folder.
     pub fn watching(url: &str, name: u8, remember: &std::path::Path) -> Self {
-        Self::lending(Lending {
-            relay: url.to_owned(),
-            choice: Choice::Cpu,
-            preset: Preset::Full,
-            key: VolunteerKey([name; 32]),
-            count: None,
-            exchange: Exchange::default(),
-            remember: Some(remember.to_owned()),
-            witnesses: Witnesses::default(),
-        })
+        Self::lending(Lending { remember: Some(remember.to_owned()), ..usual(url, name) })
+    }
+
+    /// Lends the whole CPU, and lets others see so much of it.
+    pub fn known_as(url: &str, name: u8, membership: Option<Membership>) -> Self {
+        Self::lending(Lending { membership, ..usual(url, name) })
     }
 
     fn lending(lending: Lending) -> Self {

@@ -18,6 +18,10 @@ const SCREENS: &[(&str, &str)] = &[
         "After the first click: who asks, what is computed, what this device can do, what others see.",
     ),
     (
+        "consent-advanced",
+        "Further down: how much, for how long, how much memory, and a team, if one wants that.",
+    ),
+    (
         "running",
         "After the second click: the job's picture with one's own parts lit, figures, and Stop in view.",
     ),

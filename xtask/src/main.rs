@@ -3,8 +3,10 @@
 mod ahead;
 mod data;
 mod demo;
+mod deny;
 mod digits;
 mod gallery;
+mod npm;
 mod run;
 mod setup;
 mod site;
@@ -39,10 +41,18 @@ enum Command {
     Site,
     /// Bring a corpus to train on: a public-domain novel, 1.2 MB
     Data,
+    /// Build the npm package into target/npm: the widget's loader, a typed client of the API, receipts offline
+    Npm {
+        /// Install it in target/npm/check as well, and compile the examples against it there
+        #[arg(long)]
+        check: bool,
+    },
     /// A picture of each screen into docs/gallery, from the tests that check them
     Gallery,
     /// Check the architecture's invariants
     Tidy,
+    /// Check what the workspace depends on: licenses, sources, known flaws
+    Deny,
     /// The deterministic simulator: --seed N replays one seed, --seeds N runs many
     Sim(Rest),
     /// Sizes of what a browser loads
@@ -90,8 +100,10 @@ fn run(command: Command) -> Result<bool> {
             Ok(true)
         }
         Command::Data => data::run(),
+        Command::Npm { check } => Ok(npm::run()? && (!check || npm::check()?)),
         Command::Gallery => gallery::run(),
         Command::Tidy => tidy::run(&root()),
+        Command::Deny => deny::run(),
         Command::Sim(rest) => {
             let status =
                 cargo().args(["run", "--quiet", "-p", "potluck-sim", "--"]).args(rest.args).status()?;

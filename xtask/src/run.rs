@@ -43,6 +43,12 @@ impl Step {
     }
 }
 
+/// Runs a program with its output shown; whether it succeeded.
+pub(crate) fn succeeds(command: &mut Command) -> Result<bool> {
+    let status = command.status().with_context(|| format!("cannot run {}", show(command)))?;
+    Ok(status.success())
+}
+
 /// Runs a program with its output shown; fails unless it succeeds.
 pub(crate) fn must(command: &mut Command, hint: &str) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot run {}\nhint: {hint}", show(command)))?;

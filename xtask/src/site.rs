@@ -160,14 +160,14 @@ impl Module {
 }
 
 /// Whether a stamp is older than a source, or not there.
-fn is_stale(stamp: &Path, sources: &[&str]) -> bool {
+pub(crate) fn is_stale(stamp: &Path, sources: &[&str]) -> bool {
     let built = stamp.metadata().and_then(|meta| meta.modified()).ok();
     let newest = sources.iter().filter_map(|source| newest(&root().join(source))).max();
     built.is_none_or(|built| newest.is_some_and(|newest| built < newest))
 }
 
-fn mark(path: &Path, when: SystemTime) -> Result<()> {
-    std::fs::write(path, "").context("cannot write into dist")?;
+pub(crate) fn mark(path: &Path, when: SystemTime) -> Result<()> {
+    std::fs::write(path, "").context("cannot write a stamp")?;
     std::fs::File::options().write(true).open(path)?.set_modified(when)?;
     Ok(())
 }

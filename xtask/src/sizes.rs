@@ -26,7 +26,8 @@ const MODEL_GOAL: usize = 130_000;
 /// Budget of the model page, in bytes: scripts, texts and styles of its own.
 const MODEL_PAGE_GOAL: usize = 15_000;
 
-fn brotli_bytes(path: &Path) -> Result<usize> {
+/// Bytes of a file, compressed.
+pub(crate) fn brotli_bytes(path: &Path) -> Result<usize> {
     let plain = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut out = Vec::new();
     let parameters = brotli::enc::BrotliEncoderParams { quality: 11, lgwin: 22, ..Default::default() };

@@ -2,9 +2,9 @@
 //! the native tests run.
 
 use crate::ahead::Ahead;
-use crate::run::{cargo, root, target};
+use crate::run::{cargo, root, succeeds, target};
 use crate::setup::{self, Ready, browser, go, network, wasm};
-use crate::{site, tidy};
+use crate::{npm, site, tidy};
 use anyhow::Result;
 use std::process::Command;
 use std::time::Instant;
@@ -75,11 +75,13 @@ pub(crate) fn run() -> bool {
     });
     let Some(ready) = ready else { return finish(&stages) };
     stages.run("page and engine", || site::build().map(|()| true));
+    stages.run("npm package", npm::check);
     stages.run("format", || succeeds(cargo().args(["fmt", "--all", "--check"])));
     stages.run("tidy", || tidy::run(&root()));
     stages.run("build of the native tests", || succeeds(native_tests(&ready, has_go).arg("--no-run")));
-    let [clippy, wasm_lints, wasm_tests] = Ahead::start([
+    let [clippy, dependencies, wasm_lints, wasm_tests] = Ahead::start([
         vec![clippy()],
+        vec![own("deny")],
         vec![lints(&ready)],
         IN_BROWSER.iter().map(|tests| kernel_tests(&ready, tests, &["--no-run"])).collect(),
     ]);
@@ -90,6 +92,7 @@ pub(crate) fn run() -> bool {
         succeeds(Command::new(simulator).args(["--seeds", SEEDS]).current_dir(root()))
     });
     stages.run("clippy", || clippy.end());
+    stages.run("dependencies", || dependencies.end());
     stages.run("lints for wasm32", || {
         if matches!(ready.wasm, wasm::Toolchain::Shim(_)) {
             println!("the rustc that builds for wasm32 here has no clippy: its warnings are errors instead");
@@ -101,8 +104,11 @@ pub(crate) fn run() -> bool {
     finish(&stages)
 }
 
-fn succeeds(command: &mut Command) -> Result<bool> {
-    Ok(command.status()?.success())
+/// A command of ours, to be run by itself.
+fn own(name: &str) -> Command {
+    let mut command = std::env::current_exe().map_or_else(|_| Command::new("cargo-xtask"), Command::new);
+    command.arg(name).current_dir(root());
+    command
 }
 
 fn clippy() -> Command {
@@ -115,6 +121,7 @@ fn native_tests(ready: &Ready, has_go: bool) -> Command {
     let mut test = cargo();
     // Browsers share two cores with everything else: one suite after the other.
     test.args(["test", "--workspace", "--no-fail-fast"]).env("CHROME", &ready.chromium);
+    test.env("POTLUCK_REQUIRE_NPM", "1");
     if has_go {
         test.env("POTLUCK_REQUIRE_GO", "1");
     }

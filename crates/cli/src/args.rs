@@ -513,6 +513,7 @@ pub enum NativeBackend {
 
 /// `potluck volunteer`
 #[derive(Debug, Clone, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct VolunteerArgs {
     /// What computes
     #[arg(long, value_enum, default_value_t = NativeBackend::Auto)]
@@ -532,6 +533,12 @@ pub struct VolunteerArgs {
     /// Exchange nothing with other volunteers, who then do not see this machine's network address
     #[arg(long)]
     pub relay_only: bool,
+    /// Team that what is computed counts for, like "Chess Club"; anybody can join any
+    #[arg(long, value_name = "NAME", value_parser = team)]
+    pub team: Option<String>,
+    /// Let the relay list this volunteer's name among those who gave most
+    #[arg(long)]
+    pub listed: bool,
     /// Stay for others' sake: link to more volunteers than own work needs, and keep more inputs for them
     #[arg(long, conflicts_with = "relay_only")]
     pub seed: bool,
@@ -602,6 +609,11 @@ pub struct TabsArgs {
 
 /// Tabs of one browser. Each takes 100 to 300 MB.
 const MAX_TABS: i64 = 64;
+
+fn team(name: &str) -> Result<String, String> {
+    let membership = potluck_proto::Membership { team: name.to_owned(), listed: false };
+    membership.mistake().map_or_else(|| Ok(membership.team.clone()), |mistake| Err(mistake.to_owned()))
+}
 
 fn job_prefix(text: &str) -> Result<String, String> {
     let text = text.trim().to_ascii_lowercase();

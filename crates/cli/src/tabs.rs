@@ -2,8 +2,8 @@
 //!
 //! The page's contract, which the end-to-end tests rely on too: `#lend` opens the consent sheet, `#agree` consents,
 //! `#stop` stops; `document.body.dataset` has `state`, `backend`, `accepted`, `rejected`, and of peers `peers` (how many
-//! are connected), `fromPeers`, `fromRelay` and `toPeers` (bytes); `?backend=`, `&preset=`, `&hidden=run` and `&peers=off`
-//! preselect what the consent sheet offers.
+//! are connected), `fromPeers`, `fromRelay` and `toPeers` (bytes); `?backend=`, `&preset=`, `&hidden=run`, `&peers=off` and
+//! `&cache=` (MB) preselect what the consent sheet offers.
 
 pub use crate::cdp::{Browser, CdpError, Gpu, LaunchOptions, Tab};
 

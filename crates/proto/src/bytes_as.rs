@@ -229,4 +229,5 @@ macro_rules! text {
 }
 
 text!(text, MAX_TEXT_BYTES, "A text of at most [`MAX_TEXT_BYTES`].");
+text!(team, MAX_TEAM_BYTES, "A text of at most [`MAX_TEAM_BYTES`].");
 text!(signal, MAX_SIGNAL_BYTES, "A signal of at most [`MAX_SIGNAL_BYTES`].");

@@ -2,7 +2,8 @@
 
 use crate::message::{
     BlobChunk, BlobMissing, BlobRequest, Challenge, Commit, Consent, ConsentGranted, Hello, Lease,
-    LeaseRequest, NoWork, Picture, Ping, Pong, Refusal, Release, Revoke, Verdict, Welcome, Withdraw,
+    LeaseRequest, Membership, NoWork, Picture, Ping, Pong, Refusal, Release, Revoke, Verdict, Welcome,
+    Withdraw,
 };
 use crate::peer::{
     Fetching, Gained, Group, GroupRequest, Holds, PeerHello, PeerTree, PeerTreeRequest, Refused, Seek, Unseek,
@@ -199,6 +200,7 @@ messages! {
     0x09 LeaveMesh,
     0x0a LinkReport,
     0x0b TreeRequest,
+    0x0c Membership,
     0x41 Welcome,
     0x42 ConsentGranted,
     0x43 Lease,

@@ -6,6 +6,7 @@
 //! result in a [`Commit`], serves the relay's [`BlobRequest`]s for it, and gets a [`Verdict`].
 
 use crate::bytes_as;
+use potluck_types::limits::MAX_TEAM_BYTES;
 use potluck_types::{BlobHash, ConsentToken, DType, Duration, Fence, JobId, LeaseId, SessionId, VolunteerId};
 use serde::{Deserialize, Serialize};
 
@@ -627,6 +628,37 @@ pub struct Refusal {
 pub struct Ping {
     /// Comes back in the [`Pong`].
     pub nonce: u32,
+}
+
+/// What others may see of a volunteer beside its results. Until it is said, nothing. Volunteer to relay.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// The name of its team, at most [`MAX_TEAM_BYTES`]; empty for none.
+    #[serde(with = "bytes_as::team")]
+    pub team: String,
+    /// Whether its own name may stand on the list of those who gave most.
+    pub listed: bool,
+}
+
+impl Membership {
+    /// Whether nothing may be seen.
+    pub const fn is_hidden(&self) -> bool {
+        self.team.is_empty() && !self.listed
+    }
+
+    /// Why the name is none that a team can have; `None` if it is. Names look different where they are.
+    pub fn mistake(&self) -> Option<&'static str> {
+        let team = &self.team;
+        if team.len() > MAX_TEAM_BYTES {
+            return Some("the team's name is too long: 48 letters at most, fewer with accents");
+        }
+        let visible =
+            |letter: char| letter == ' ' || letter.is_alphanumeric() || letter.is_ascii_punctuation();
+        let plain = team == team.trim() && !team.contains("  ") && team.chars().all(visible);
+        (!plain).then_some(
+            "the team's name may have letters, digits and punctuation, with single spaces between them",
+        )
+    }
 }
 
 /// Answer to [`Ping`]. Relay to volunteer.

@@ -37,6 +37,7 @@ fn examples() -> Vec<Message> {
         Commit { lease, fence, result: blob, compute_ms: 1500, backend: Backend::WebGpu }.into(),
         Release { lease, reason: ReleaseReason::DeviceFailed }.into(),
         Ping { nonce: 7 }.into(),
+        Membership { team: "Café Zürich".into(), listed: true }.into(),
         Welcome {
             version: 1,
             session: SessionId(9),
@@ -227,7 +228,7 @@ fn frames_match_their_golden_vectors() {
         assert!(decode(&frame).is_err(), "a peer's frame is none of a relay's");
         kinds.insert(message.kind());
     }
-    assert_eq!(kinds.len(), 20 + 9 + 11, "each message has an example");
+    assert_eq!(kinds.len(), 20 + 10 + 11, "each message has an example");
     let files = std::fs::read_dir(&folder).unwrap().count();
     assert_eq!(files, examples().len() + peer_examples().len(), "each file has an example");
 }

@@ -9,7 +9,9 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::openapi::schema::SchemaType;
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 /// Why a request was refused.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -133,6 +135,20 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// The body of a request or an answer that is a file: in the document only.
+pub(crate) struct RawFile;
+
+impl PartialSchema for RawFile {
+    fn schema() -> RefOr<Schema> {
+        let any = ObjectBuilder::new().schema_type(SchemaType::AnyValue);
+        any.description(Some("Bytes as they are, no JSON."))
+            .content_media_type("application/octet-stream")
+            .into()
+    }
+}
+
+impl ToSchema for RawFile {}
+
 /// An uploaded matrix.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct MatrixInfo {
@@ -175,6 +191,7 @@ pub struct JobInfo {
     /// Its name.
     pub name: String,
     /// `running`, `done` or `canceled`.
+    #[schema(value_type = crate::db::JobState)]
     pub state: String,
     /// `f32` or `int8`.
     pub dtype: String,

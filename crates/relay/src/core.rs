@@ -11,13 +11,14 @@ use crate::names;
 use crate::runs::Runs;
 use crate::switches::Switchboard;
 use crate::turn::TurnServers;
-use potluck_proto::{BlobRequest, MeshSettings, Message};
+use crate::views::leaders;
+use potluck_proto::{BlobRequest, Membership, MeshSettings, Message};
 use potluck_schedule::{
     CheckVerdict, EvalError, EvalInput, EvalProgress, EvalSpec, Input, JobProgress, MeshPicture, Output,
     Relay, RunError, RunInput, RunProgress, RunSpec, Ticket, Totals,
 };
 use potluck_types::limits::MAX_QUEUED_FRAMES;
-use potluck_types::{BlobHash, Instant, JobId, SessionId};
+use potluck_types::{BlobHash, Instant, JobId, SessionId, VolunteerId};
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -201,6 +202,7 @@ pub(crate) fn start(machine: Relay, surroundings: Surroundings) -> (Core, Runs, 
     let evals = Evals::new(db.clone(), log.clone(), blobs.clone(), commands.downgrade(), changed.clone());
     let checker = Checker::new(blobs.clone(), secret, commands.clone());
     let committer = Committer::start(db.clone(), log.clone(), blobs.clone(), &commands);
+    let said = leaders::record(db.clone());
     let task = Task {
         machine,
         origin: tokio::time::Instant::now(),
@@ -208,6 +210,7 @@ pub(crate) fn start(machine: Relay, surroundings: Surroundings) -> (Core, Runs, 
         check_us: HashMap::new(),
         checker,
         committer,
+        said,
         db,
         log,
         blobs,
@@ -228,6 +231,8 @@ struct Task {
     check_us: HashMap<Ticket, u64>,
     checker: Checker,
     committer: Committer,
+    /// What volunteers let others see of them.
+    said: mpsc::UnboundedSender<(VolunteerId, Membership)>,
     db: Db,
     log: Log,
     blobs: Blobs,
@@ -343,6 +348,8 @@ impl Task {
                 });
                 self.changed.send_modify(|count| *count += 1);
             }
+            // Its task ends with this one.
+            Output::Membership { volunteer, membership } => drop(self.said.send((volunteer, membership))),
             Output::Run(output) => self.runs.carry_out(output),
             Output::Eval(output) => self.evals.carry_out(output),
             Output::JobCompleted { job } => {

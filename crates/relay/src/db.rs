@@ -14,6 +14,7 @@ use sqlx::sqlite::{
 use sqlx::{Executor as _, Row as _, Sqlite, Transaction};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
+use utoipa::ToSchema;
 
 /// What the database says when it fails.
 pub(crate) type DbError = sqlx::Error;
@@ -44,7 +45,8 @@ pub(crate) struct JobRow {
 }
 
 /// Whether a job runs or how it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ToSchema)]
+#[schema(rename_all = "lowercase")]
 pub(crate) enum JobState {
     /// Shards are handed out.
     Running,

@@ -2,7 +2,7 @@
 
 use crate::api::{
     ApiError, Contributor, Health, JobDetail, JobInfo, LinkInfo, MatrixInfo, NewJob, PeerInfo, Peers,
-    Progress, Rejection, WellKnown,
+    Progress, RawFile, Rejection, WellKnown,
 };
 use crate::assemble::Assembly;
 use crate::blobs::Blobs;
@@ -80,6 +80,7 @@ pub(crate) struct App {
     pub(crate) samples: runs::sample::Samples,
     pub(crate) limits: Limits,
     pub(crate) embed: Embed,
+    pub(crate) board: crate::views::leaders::Board,
     pub(crate) switches: Switchboard,
 }
 
@@ -189,6 +190,7 @@ pub(crate) type Answer<T> = Result<Json<T>, ApiError>;
         crate::embed::http::get_embedder,
         views::projects::list_projects,
         views::projects::get_project,
+        views::leaders::get_leaders,
         views::results::get_map,
         views::results::get_contributors,
         views::operator::get_operator,
@@ -223,7 +225,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 }
 
 /// Upload a matrix as `.npy`. The same file again is the same matrix.
-#[utoipa::path(post, path = "/api/v1/matrices", request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+#[utoipa::path(post, path = "/api/v1/matrices", request_body(content = RawFile, content_type = "application/octet-stream"),
     responses((status = 201, body = MatrixInfo), (status = 401, body = ApiError), (status = 413, body = ApiError),
         (status = 422, body = ApiError), (status = 503, body = ApiError)))]
 async fn upload_matrix(State(app): Shared, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
@@ -451,7 +453,7 @@ async fn cancel_job(State(app): Shared, headers: HeaderMap, id: Id) -> Answer<Jo
 
 /// The result, as `.npy`: f32 for f32, i32 for int8.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/result", params(("id" = String, Path)),
-    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"), (status = 401, body = ApiError),
+    responses((status = 200, body = RawFile, content_type = "application/octet-stream"), (status = 401, body = ApiError),
         (status = 404, body = ApiError), (status = 409, body = ApiError)))]
 async fn get_result(State(app): Shared, headers: HeaderMap, id: Id) -> Result<Response, ApiError> {
     app.authorize(&headers)?;
@@ -674,5 +676,29 @@ mod tests {
         }
         let errors = &document["paths"]["/api/v1/jobs"]["post"]["responses"];
         assert!(errors["422"].is_object() && errors["401"].is_object());
+    }
+
+    /// `openapi.json` is what clients are made from without a relay: `cargo xtask npm`. After a deliberate change of the API, write
+    /// it anew with `POTLUCK_BLESS=1 cargo test --workspace --lib -- the_document` and read the difference.
+    #[test]
+    fn the_document_is_the_one_that_clients_are_made_from() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi.json");
+        let document = Document::openapi().to_pretty_json().unwrap() + "\n";
+        if std::env::var_os("POTLUCK_BLESS").is_some() {
+            std::fs::write(&path, &document).unwrap();
+        }
+        let kept = std::fs::read_to_string(&path).unwrap();
+        assert!(
+            kept.replace("\r\n", "\n") == document,
+            "the API changed: run this test with POTLUCK_BLESS=1"
+        );
+        let document: serde_json::Value = serde_json::from_str(&document).unwrap();
+        let states = |name: &str| document["components"]["schemas"][name]["enum"].clone();
+        let jobs = [JobState::Running, JobState::Done, JobState::Canceled];
+        assert_eq!(states("JobState"), serde_json::json!(jobs.map(JobState::name)));
+        assert_eq!(
+            states("RunState"),
+            serde_json::json!(runs::store::RunState::ALL.map(runs::store::RunState::name))
+        );
     }
 }

@@ -283,6 +283,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         samples: runs::sample::Samples::default(),
         limits: log::limits::Limits::new(),
         embed,
+        board: views::leaders::Board::default(),
         switches,
     };
     let app = Arc::new(app);

@@ -96,6 +96,13 @@ CREATE TABLE IF NOT EXISTS volunteers (
     rejected BIGINT NOT NULL
 );
 
+-- What volunteers let others see of them: a team, or none, and whether their own names are listed.
+CREATE TABLE IF NOT EXISTS memberships (
+    volunteer BLOB PRIMARY KEY,
+    team TEXT NOT NULL,
+    listed BIGINT NOT NULL
+);
+
 -- Token data sets: the tokens lie in `datasets`, the blocks that volunteers fetch among the blobs.
 CREATE TABLE IF NOT EXISTS datasets (
     id BLOB PRIMARY KEY,

@@ -2,6 +2,7 @@
 //! Everybody can read it in `/.well-known/potluck.json`.
 
 use crate::db::{Db, DbError, wall_ms};
+use potluck_proto::Membership;
 use potluck_schedule::{Kernel, Switches, is_origin};
 use potluck_types::JobId;
 use serde::{Deserialize, Serialize};
@@ -23,16 +24,19 @@ pub enum SwitchKind {
     Project,
     /// A site that shows the widget, by its origin.
     Site,
+    /// A team whose name is not shown. Its members lend as before.
+    Team,
 }
 
 impl SwitchKind {
-    const ALL: [Self; 3] = [Self::Kernel, Self::Project, Self::Site];
+    const ALL: [Self; 4] = [Self::Kernel, Self::Project, Self::Site, Self::Team];
 
     const fn name(self) -> &'static str {
         match self {
             Self::Kernel => "kernel",
             Self::Project => "project",
             Self::Site => "site",
+            Self::Team => "team",
         }
     }
 
@@ -47,6 +51,9 @@ impl SwitchKind {
             Self::Kernel => Kernel::named(name).is_some(),
             Self::Project => name.parse::<JobId>().is_ok(),
             Self::Site => is_origin(name),
+            Self::Team => {
+                !name.is_empty() && Membership { team: name.to_owned(), listed: false }.mistake().is_none()
+            }
         }
     }
 }
@@ -86,6 +93,11 @@ impl Switchboard {
         }
     }
 
+    /// Whether something is off.
+    pub(crate) fn is_off(&self, kind: SwitchKind, name: &str) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(&(kind, name.to_owned()))
+    }
+
     /// How many things are off.
     pub(crate) fn len(&self) -> usize {
         self.0.read().unwrap_or_else(PoisonError::into_inner).len()
@@ -99,6 +111,8 @@ impl Switchboard {
                 SwitchKind::Kernel => switches.kernels.extend(Kernel::named(name)),
                 SwitchKind::Project => switches.projects.extend(name.parse::<JobId>().ok()),
                 SwitchKind::Site => _ = switches.sites.insert(name.clone()),
+                // Only what is shown of it ends.
+                SwitchKind::Team => {}
             }
         }
         switches

@@ -6,7 +6,9 @@ use crate::grid::Grid;
 use crate::mesh::MeshCounts;
 use crate::run::{RunInput, RunOutput};
 use crate::switches::Switches;
-use potluck_proto::{Backend, BlobRef, BlobRequest, DecodeError, MatmulTask, Message, RejectReason};
+use potluck_proto::{
+    Backend, BlobRef, BlobRequest, DecodeError, MatmulTask, Membership, Message, RejectReason,
+};
 use potluck_types::{BlobHash, DType, JobId, SessionId, Tile, VolunteerId};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -251,6 +253,13 @@ pub enum Output {
         backend: Backend,
         /// Why.
         reason: RejectReason,
+    },
+    /// What others may see of a volunteer. Best effort: it says so again when it comes back.
+    Membership {
+        /// Of whom.
+        volunteer: VolunteerId,
+        /// Its team, and whether it is listed.
+        membership: Membership,
     },
     /// Something is to be done for a run.
     Run(RunOutput),

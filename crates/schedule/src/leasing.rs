@@ -492,6 +492,9 @@ impl Relay {
     pub(crate) fn verdict(&mut self, session: SessionId, lease: LeaseId, outcome: Outcome) {
         if self.sessions.contains_key(&session) {
             self.send(session, Verdict { lease, outcome });
+            if outcome == Outcome::Accepted {
+                self.count_for_team(session);
+            }
         }
     }
 

@@ -6,7 +6,8 @@
 //! units; `grid.rs` cuts products; `credibility.rs` says what a record is worth; `picture.rs` draws. Training:
 //! `run.rs` is what goes in and out, `round.rs` the state of one run's round, `dealing.rs` who gets its slots,
 //! `rounds.rs` how it goes on. Evals: `eval.rs` has the state of one, `evals.rs` how it goes on. `mesh/` says who links to
-//! whom; `embeds.rs` on which other sites tabs may be lent, `switches.rs` what the operator switched off.
+//! whom; `embeds.rs` on which other sites tabs may be lent, `switches.rs` what the operator switched off, `teams.rs` what others may see
+//! of a volunteer.
 //!
 //! Architecture invariant: no output leases a shard to a session without a valid consent.
 //! Architecture invariant: a session is a volunteer's only after a signature of its key over this session's challenge.
@@ -35,6 +36,7 @@ pub mod run;
 mod run_tests;
 mod session;
 mod switches;
+mod teams;
 #[cfg(test)]
 mod tests;
 

@@ -11,6 +11,7 @@ use crate::policy::{
 };
 use crate::relay::{PlantedBug, Relay, Timer};
 use crate::round::Run;
+use crate::teams::Said;
 use potluck_proto::{
     BlobMissing, BlobRequest, Challenge, Consent, ConsentGranted, DecodeError, Hello, Message,
     OLDEST_VERSION, PROTOCOL_VERSION, Picture, Pong, Preset, Refusal, RefusalCode, Release, ReleaseReason,
@@ -63,6 +64,7 @@ pub(crate) struct Session {
     pub(crate) viewing: Option<JobId>,
     last_picture: Option<Picture>,
     picture_at: Instant,
+    pub(crate) said: Said,
 }
 
 impl Session {
@@ -107,6 +109,7 @@ impl Relay {
                 viewing: None,
                 last_picture: None,
                 picture_at: Instant(0),
+                said: Said::default(),
             },
         );
         if self.shutting_down {
@@ -151,6 +154,7 @@ impl Relay {
             Message::Signal(signal) => self.signal(id, signal),
             Message::Unlink(unlink) => self.unlink(id, &unlink),
             Message::LinkReport(report) => self.link_report(id, &report),
+            Message::Membership(membership) => self.membership(id, membership),
             Message::BlobChunk(chunk) => self.chunk(id, &chunk),
             Message::BlobMissing(missing) => self.result_missing(id, missing.hash),
             other => self.out_of_order(id, other.name(), "it is a relay's message"),

@@ -18,6 +18,7 @@ use std::net::IpAddr;
 mod halt;
 mod identity;
 mod switches;
+mod teams;
 
 /// A relay, the time, and everything that came out of it so far and was not taken yet.
 struct World {

@@ -10,7 +10,7 @@ use crate::plan::{Defect, Device, Nature, PlannedVolunteer};
 use crate::product::multiply;
 use crate::rng::Rng;
 use crate::run::work;
-use potluck_proto::{Backend, EvalTask, MatmulTask, Preset, TrainTask};
+use potluck_proto::{Backend, EvalTask, MatmulTask, Membership, Preset, TrainTask};
 use potluck_train::streak::Streak;
 use potluck_types::{Duration, Instant, VolunteerId, VolunteerKey};
 use potluck_volunteer::eval;
@@ -179,7 +179,12 @@ impl Honest {
             PersonEvent::Stop => self.stop(now),
             PersonEvent::Preset => {
                 let preset = self.preset();
-                self.step(now, Event::SetPreset(preset))
+                let mut acts = self.step(now, Event::SetPreset(preset));
+                // Who changes the one thing changes the other as well.
+                let team = if preset == Preset::Full { String::new() } else { format!("{preset:?}") };
+                let listed = preset == Preset::Quiet;
+                acts.extend(self.step(now, Event::Membership(Membership { team, listed })));
+                acts
             }
             PersonEvent::Hide => self.step(now, hidden(true)),
             PersonEvent::Show => self.step(now, hidden(false)),

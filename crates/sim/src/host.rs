@@ -150,6 +150,12 @@ impl World {
                 self.store.records.entry(volunteer).or_default().rejected += 1;
                 Ok(())
             }
+            Output::Membership { volunteer, membership } => {
+                self.trace.note(now, b'T', u64::from(membership.listed), &volunteer.0, || {
+                    format!("relay: volunteer {volunteer:?} may be seen as {membership:?}")
+                });
+                Ok(())
+            }
             Output::Run(output) => self.carry_out_run(output),
             Output::Eval(output) => self.carry_out_eval(output),
             Output::JobCompleted { job } => {

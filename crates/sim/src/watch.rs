@@ -75,6 +75,8 @@ pub struct Watch {
     speaking: Option<SessionId>,
     // Across restarts:
     tokens: BTreeSet<ConsentToken>,
+    /// Who was told that a result was accepted.
+    gave: BTreeSet<VolunteerId>,
     newest_fence: Option<Fence>,
     /// Volunteers whose kernel and client are honest.
     pub honest: BTreeSet<VolunteerId>,
@@ -318,6 +320,13 @@ impl Watch {
                 }
                 Ok(())
             }
+            Output::Membership { volunteer, membership } => {
+                if membership.is_hidden() || self.gave.contains(volunteer) {
+                    Ok(())
+                } else {
+                    Err(format!("volunteer {volunteer:?} is named before a result of it was accepted"))
+                }
+            }
             Output::Eval(output) => {
                 if let EvalOutput::Completed { eval } = output {
                     self.ended.insert(*eval);
@@ -400,7 +409,10 @@ impl Watch {
                 seen.asked = seen.asked.checked_sub(1).ok_or("NoWork without a request")?;
                 Ok(())
             }
-            Message::Verdict(verdict) => self.judged(session, verdict, store),
+            Message::Verdict(verdict) => {
+                self.gave.extend(seen.holds.filter(|_| verdict.outcome == Outcome::Accepted));
+                self.judged(session, verdict, store)
+            }
             Message::Revoke(revoke) => {
                 seen.leases.remove(&revoke.lease);
                 Ok(())

@@ -34,6 +34,10 @@ pub const MAX_KEPT: usize = 16;
 pub const MAX_HELD_BLOBS: usize = 64;
 /// Longest text that a peer may send about itself (agent, origin), in bytes.
 pub const MAX_TEXT_BYTES: usize = 256;
+/// Longest name of a team, in bytes.
+pub const MAX_TEAM_BYTES: usize = 48;
+/// Times that a session may say which team it is of: a person who tries names, and no more.
+pub const MAX_MEMBERSHIPS_SAID: u32 = 32;
 /// Backends that a volunteer may list.
 pub const MAX_BACKENDS: usize = 8;
 

@@ -8,7 +8,7 @@ use crate::proof::{Proof, Subject};
 use crate::status::Counters;
 use crate::work::{Device, Stage, Work};
 use potluck_mesh::{Mesh, MeshOptions, Output};
-use potluck_proto::{Backend, NoWorkReason, Preset, Release, ReleaseReason};
+use potluck_proto::{Backend, Membership, NoWorkReason, Preset, Release, ReleaseReason};
 use potluck_types::{Duration, Instant};
 use std::collections::BTreeMap;
 
@@ -54,6 +54,8 @@ pub struct Engine {
     pub(crate) ask_at: Instant,
     pub(crate) next_run: u64,
     pub(crate) counters: Counters,
+    /// What others may see, if the person said so.
+    pub(crate) membership: Option<Membership>,
     pub(crate) out: Vec<Action>,
 }
 
@@ -87,6 +89,7 @@ impl Engine {
             ask_at: Instant(0),
             next_run: 1,
             counters: Counters::default(),
+            membership: None,
             out: Vec::new(),
         }
     }
@@ -129,6 +132,7 @@ impl Engine {
             Event::Spent(busy) => self.counters.busy_ms += busy.0,
             Event::KernelFailed { run, failure } => self.kernel_failed(run, failure),
             Event::Peers(wanted) => self.mesh.want_peers(wanted),
+            Event::Membership(membership) => self.membership(membership),
             Event::Link(event) => self.mesh.event(event),
             Event::Stored(bytes) => self.mesh.stored(bytes),
             Event::Proven { subject, outcome } => self.proven(subject, outcome),

@@ -3,7 +3,7 @@
 use crate::proof::Subject;
 use crate::status::WaitReason;
 use potluck_mesh::{LinkAction, LinkEvent};
-use potluck_proto::{Backend, EvalTask, MatmulTask, Preset, TrainTask};
+use potluck_proto::{Backend, EvalTask, MatmulTask, Membership, Preset, TrainTask};
 pub use potluck_rounds::TrainInputs;
 use potluck_train::streak::Streak;
 use potluck_types::{BlobHash, Duration, VolunteerKey};
@@ -180,6 +180,8 @@ pub enum Event {
     Ignore(Conditions),
     /// Whether to exchange inputs with peers, who then see this machine's network address. Until this is said, no.
     Peers(bool),
+    /// What others may see of this volunteer. Until this is said, nothing; a name that no team can have is not said.
+    Membership(Membership),
     /// Something happened on a link to a peer.
     Link(LinkEvent),
     /// An input that an earlier engine had stored. It is named by its bytes, so whoever kept it cannot change it.

@@ -7,9 +7,9 @@ use crate::limits::{
 };
 use crate::work::{Device, Stage};
 use potluck_proto::{
-    BlobMissing, BlobRequest, Challenge, Consent, Hello, LeaseRequest, Message, NoWork, NoWorkReason,
-    OLDEST_VERSION, PROTOCOL_VERSION, Picture, Ping, Refusal, RefusalCode, Welcome, Withdraw, cell, decode,
-    encode,
+    BlobMissing, BlobRequest, Challenge, Consent, Hello, LeaseRequest, Membership, Message, NoWork,
+    NoWorkReason, OLDEST_VERSION, PROTOCOL_VERSION, Picture, Ping, Refusal, RefusalCode, Welcome, Withdraw,
+    cell, decode, encode,
 };
 use potluck_types::limits::{
     MAX_CHUNK_BYTES, MAX_CHUNKS_IN_FLIGHT, MAX_HELD_BLOBS, MAX_LEASES_PER_SESSION, PICTURE_SIDE,
@@ -236,6 +236,17 @@ impl Engine {
         }
     }
 
+    /// What others may see changed: it is told with the next consent, or now.
+    pub(crate) fn membership(&mut self, membership: Membership) {
+        if membership.mistake().is_some() {
+            return;
+        }
+        self.membership = Some(membership.clone());
+        if self.session_mut().is_some_and(|session| session.agreed != Agreed::No) {
+            self.send(membership);
+        }
+    }
+
     /// Consent ends for the relay; the person's agreement may still stand.
     pub(crate) fn withdraw(&mut self) {
         self.drop_all_work();
@@ -309,6 +320,9 @@ impl Engine {
         }
         if agree {
             self.send(Consent { text_version, origin, preset, valid_for: left });
+            if let Some(membership) = self.membership.clone() {
+                self.send(membership);
+            }
         }
         if let (Some(consent), Device::Ready { backend, mflops }) = (ask, &self.device) {
             let request = LeaseRequest {

@@ -296,13 +296,14 @@ impl TabEngine {
         let mut jitter = [0; 8];
         jitter.copy_from_slice(&random[32..]);
         let key = settings.key.as_deref().and_then(|key| key.parse().ok()).unwrap_or(VolunteerKey(fresh));
+        let cache_bytes = settings.cache_mb.map_or(DEFAULT_CACHE_BYTES, |mb| u64::from(mb) << 20);
         let options = Options {
             key,
             agent: concat!("potluck-web/", env!("CARGO_PKG_VERSION")).to_owned(),
             origin: settings.origin,
             text_version: settings.text_version,
             memory_bytes: memory_budget(),
-            cache_bytes: DEFAULT_CACHE_BYTES,
+            cache_bytes: cache_bytes.min(DEFAULT_CACHE_BYTES),
             jitter: u64::from_le_bytes(jitter),
             relay_host: web_sys::Url::new(&settings.url).map(|url| url.hostname()).unwrap_or_default(),
             upload_bytes_per_s: None,

@@ -1,6 +1,6 @@
 //! What the page and its Worker say to each other, as plain JavaScript objects.
 
-use potluck_proto::{Backend, LinkPath, Preset, RejectReason};
+use potluck_proto::{Backend, LinkPath, Membership, Preset, RejectReason};
 use potluck_volunteer::{Choice, Conditions, Event, Peer, State, Status, WaitReason};
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,8 @@ pub(crate) struct Settings {
     pub(crate) text_version: u16,
     /// The volunteer's secret, 64 hexadecimal digits; missing for one that is forgotten.
     pub(crate) key: Option<String>,
+    /// Memory for inputs that may be needed again, in MB; missing for the usual. A person can only allow less.
+    pub(crate) cache_mb: Option<u32>,
 }
 
 /// What a person does, or what changes around the tab.
@@ -31,6 +33,7 @@ pub(crate) enum Command {
     Conditions(Around),
     Ignore(Around),
     Peers { on: bool },
+    Membership { team: String, listed: bool },
 }
 
 /// What goes on around the tab, or which of it to ignore. What a page does not say is not so.
@@ -104,6 +107,7 @@ impl From<Command> for Event {
             Command::Conditions(around) => Self::Conditions(around.into()),
             Command::Ignore(around) => Self::Ignore(around.into()),
             Command::Peers { on } => Self::Peers(on),
+            Command::Membership { team, listed } => Self::Membership(Membership { team, listed }),
         }
     }
 }

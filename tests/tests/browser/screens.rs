@@ -119,6 +119,15 @@ async fn lending(looker: &mut Looker, browser: &Browser, api: &Api) {
     tab.click("#lend").await.unwrap();
     until(&tab, "document.querySelector('#operator').textContent.includes('the tests')").await;
     looker.look(&tab, "consent", Extent::Window).await;
+    // What is typed becomes what the relay takes.
+    tab.click("#team").await.unwrap();
+    tab.call("Input.insertText", json!({ "text": "  Whale   Watchers\u{200b} " })).await.unwrap();
+    tab.click("#listed").await.unwrap();
+    assert_eq!(
+        tab.evaluate::<String>("document.querySelector('#team').value").await.unwrap(),
+        "Whale Watchers"
+    );
+    looker.look(&tab, "consent-advanced", Extent::Window).await;
     tab.click("#agree").await.unwrap();
     until(&tab, "document.body.dataset.state === 'running' && Number(document.body.dataset.accepted) > 1")
         .await;
@@ -154,7 +163,7 @@ async fn lending(looker: &mut Looker, browser: &Browser, api: &Api) {
 async fn german(looker: &mut Looker, browser: &Browser, api: &Api) {
     let tab = tab(browser).await;
     let job = submit(api, LONG, "Abstände zwischen Dokumenten");
-    let address = format!("{}/join/{job}?lang=de&backend=wasm", api.url);
+    let address = format!("{}/join/{job}?lang=de&backend=wasm&cache=0", api.url);
     tab.goto(&address).await.unwrap();
     until(&tab, "document.body.dataset.invitation === 'shown' && document.body.dataset.trainingRound").await;
     until(&tab, "document.querySelector('#lend').textContent === 'Diesen Tab leihen'").await;
@@ -199,6 +208,12 @@ async fn results(looker: &mut Looker, browser: &Browser, relay: &TestRelay, run:
     let open = submit(api, LONG, "similarity of 6,144 photographs");
     SampleRun::new(40, [2, 4]).create(api, "more whale");
     until(&tab, "document.body.dataset.projects === '2'").await;
+    let leaders = "document.querySelector('#leaders-list').innerText";
+    until(&tab, &format!("{leaders}.includes('Whale Watchers')")).await;
+    assert_eq!(
+        tab.evaluate::<usize>("document.querySelectorAll('#leaders-list tbody tr').length").await.unwrap(),
+        2
+    );
     looker.look(&tab, "projects", Extent::Page).await;
     // The card leads to the page that lends.
     tab.click(&format!("[data-id='{open}'] .button")).await.unwrap();

@@ -586,8 +586,15 @@ fn the_generator_writes_what_sites_need() {
         host.put("/", Page { body: format!("<!doctype html><html lang=en><title>Pasted</title>{snippet}</html>"), ..Page::default() });
         let other = open(&browser, &host.near).await;
         let pasted = Frame::widget(&other);
+        let defined = async || -> bool { other.evaluate("Boolean(customElements.get('potluck-widget'))").await.unwrap() };
+        assert!(!defined().await, "the page pays for nothing until somebody comes near");
         ask(&pasted).await;
         assert_eq!(pasted.state().await, "consent");
+        assert_eq!(other.evaluate::<String>("document.querySelector('potluck-widget').presetMax").await.unwrap(), "quiet");
+        // By keyboard as well.
+        other.goto(&host.near).await.unwrap();
+        let _: Value = other.evaluate("document.querySelector('potluck-widget button').focus(); null").await.unwrap();
+        assert!(defined().await);
         other.close().await.unwrap();
 
         let url = &api.url;

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bad_runs;
+mod client;
 mod governance;
 mod log;
 mod poison;

@@ -1,13 +1,14 @@
 //! What pages about work ask the relay for: projects for everybody, maps and contributors, and the operator's figures for
 //! whoever has the admin's token.
 
-use potluck_proto::Preset;
+use potluck_proto::{Membership, Preset};
 use potluck_tests::npy::{LowRank, f32_file};
 use potluck_tests::runs::{SampleRun, done, info};
 use potluck_tests::{Api, TestRelay, Volunteer, wait_until};
-use potluck_types::MatmulShape;
+use potluck_types::{MatmulShape, VolunteerKey};
 use potluck_volunteer::{State, WaitReason};
 use serde_json::{Value, json};
+use std::thread::sleep;
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -146,6 +147,7 @@ fn switches(api: &Api, admin: &Api) {
         ("kernel", "matmul/f64", "matmul/int8"),
         ("project", "no id", "32"),
         ("site", "school.example", "https://school.example"),
+        ("team", " padded", "team"),
         ("moon", "full", "kernel"),
     ] {
         let answer = switch(admin, kind, name, true);
@@ -177,4 +179,62 @@ fn switches(api: &Api, admin: &Api) {
     api.result(&job, LIMIT);
     assert_eq!((project(api, &job)["state"].as_str(), off()), (Some("done"), json!([])));
     drop(volunteer);
+}
+
+#[test]
+fn teams_are_listed_and_whoever_wants_to_be_and_nobody_else() {
+    let mut relay = TestRelay::start();
+    let api = relay.api.clone();
+    let anybody = api.with_authorization(None);
+    let leaders = |api: &Api| api.get("/api/v1/leaders").json();
+    assert_eq!(leaders(&anybody), json!({ "teams": [], "volunteers": [] }));
+    let said = |team: &str, listed| Some(Membership { team: team.to_owned(), listed });
+    let lent = [
+        Volunteer::known_as(&api.url, 1, said("Chess Club", true)),
+        Volunteer::known_as(&api.url, 2, said("Chess Club", false)),
+        Volunteer::known_as(&api.url, 3, None),
+    ];
+    let one = VolunteerKey([1; 32]).id().to_string();
+    // Until each had something to do.
+    let told = (0..60).find_map(|_| {
+        submit(&api);
+        sleep(Duration::from_secs(1));
+        Some(leaders(&anybody)).filter(|told| told["teams"][0]["members"] == 2)
+    });
+    let told = told.expect("the team is listed");
+    assert_eq!(told["teams"][0]["name"], "Chess Club", "{told}");
+    let named: Vec<_> = told["volunteers"].as_array().unwrap().iter().map(|one| &one["volunteer"]).collect();
+    assert_eq!(named, [&json!(one)], "{told}");
+    assert!(told["volunteers"][0]["accepted"].as_u64() < told["teams"][0]["accepted"].as_u64(), "{told}");
+    drop(lent);
+
+    // A name that offends is switched off, and that outlives the relay. What its members gave is still theirs.
+    let switch = |off: bool| {
+        let body = json!({ "kind": "team", "name": "Chess Club", "off": off }).to_string();
+        let admin = api.with_authorization(Some(&format!("Bearer {}", relay.admin_token())));
+        admin
+            .send(
+                "POST",
+                "/api/v1/operator/switches",
+                &[("content-type", "application/json")],
+                body.as_bytes(),
+            )
+            .status
+    };
+    assert_eq!(switch(true), 200);
+    let told = leaders(&anybody);
+    assert_eq!(told["volunteers"].as_array().unwrap().len(), 1);
+    assert_eq!((&told["teams"], &told["volunteers"][0]["team"]), (&json!([]), &Value::Null), "{told}");
+    assert_eq!(switch(false), 200);
+    relay.restart();
+    let told = leaders(&anybody);
+    assert_eq!((&told["teams"][0]["members"], &told["volunteers"][0]["volunteer"]), (&json!(2), &json!(one)));
+    // Whoever takes it back is gone with it.
+    let hidden = Volunteer::known_as(&api.url, 1, said("", false));
+    wait_until("one is left", LIMIT, || {
+        sleep(Duration::from_secs(1));
+        leaders(&anybody)["teams"][0]["members"] == 1
+    });
+    assert_eq!(leaders(&anybody)["volunteers"], json!([]));
+    drop(hidden);
 }

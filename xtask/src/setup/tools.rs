@@ -15,11 +15,39 @@ pub(crate) fn bin_folder() -> Result<PathBuf> {
     Ok(cache()?.join("tools").join("bin"))
 }
 
-/// Installs what is missing; the folder to put in front of the PATH.
-pub(crate) fn all() -> Result<PathBuf> {
+/// Later ones may need a newer rustc than ours.
+const CARGO_DENY: &str = "0.20.2";
+
+/// cargo-deny, installed if it is missing.
+pub(crate) fn cargo_deny() -> Result<PathBuf> {
+    install("cargo-deny", "cargo-deny", CARGO_DENY, &["--locked", "--no-default-features"])?;
+    Ok(bin_folder()?.join(format!("cargo-deny{}", std::env::consts::EXE_SUFFIX)))
+}
+
+/// Later ones may write other files.
+const WASM_PACK: &str = "0.15.1";
+/// What it remembers of newer versions: that there is none, for long. It would ask at every call otherwise.
+const NOTHING_NEWER: &str = "created 2100-01-01T00:00:00+00:00\nversion 0.15.1";
+
+/// wasm-pack and wasm-bindgen, installed if they are missing; their folder.
+pub(crate) fn wasm_pack() -> Result<PathBuf> {
+    wasm_bindgen()?;
+    let folder = bin_folder()?;
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("wasm-pack.stamp"), NOTHING_NEWER).context("cannot write into the cache")?;
+    install("wasm-pack", "wasm-pack", WASM_PACK, &["--locked", "--no-default-features"])?;
+    Ok(folder)
+}
+
+fn wasm_bindgen() -> Result<()> {
     let version = locked_version("wasm-bindgen")?;
     // Not --locked: the lock file inside this package names versions that registries may lag behind.
-    install("wasm-bindgen-cli", "wasm-bindgen", &version, &[])?;
+    install("wasm-bindgen-cli", "wasm-bindgen", &version, &[])
+}
+
+/// Installs what is missing; the folder to put in front of the PATH.
+pub(crate) fn all() -> Result<PathBuf> {
+    wasm_bindgen()?;
     install("trunk", "trunk", TRUNK, &["--locked", "--no-default-features"])?;
     bin_folder()
 }

@@ -1,6 +1,7 @@
 //! Checks that what the documents promise is so. Absences rot first: most of these are about what must not be.
 
 mod graph;
+mod packages;
 mod text;
 mod translations;
 
@@ -15,6 +16,7 @@ pub(crate) fn run(root: &Path) -> Result<bool> {
     let mut findings = graph::check(root)?;
     findings.extend(text::check(root)?);
     findings.extend(translations::check(root)?);
+    findings.extend(packages::check(root)?);
     for finding in &findings {
         println!("tidy: {finding}");
     }

@@ -27,7 +27,7 @@ use kernel::KernelThread;
 use link::{Link, socket_address};
 use potluck_mesh::native::{EVENT_QUEUE, NativeLinks, NativeOptions, bind_addresses};
 use potluck_mesh::{LinkEvent, Links as _};
-use potluck_proto::{Backend, Preset};
+use potluck_proto::{Backend, Membership, Preset};
 use potluck_types::{Instant as At, VolunteerKey, limits::MAX_CONSENT};
 use potluck_volunteer::{Action, Choice, Engine, Event, Options, State, Status, Subject};
 use std::collections::VecDeque;
@@ -70,6 +70,8 @@ pub struct Lending {
     pub witnesses: Witnesses,
     /// Folder where logs are remembered. Without one the relay's log is not watched.
     pub remember: Option<PathBuf>,
+    /// What others may see of it; `None` leaves it as the relay remembers it.
+    pub membership: Option<Membership>,
 }
 
 /// What a native volunteer exchanges with others.
@@ -109,6 +111,9 @@ pub async fn lend(
         None => None,
     };
     adapter.step(Event::Peers(lending.exchange.peers));
+    if let Some(membership) = &lending.membership {
+        adapter.step(Event::Membership(membership.clone()));
+    }
     adapter.begin(lending);
     let mut seen = 0;
     let mut finishing = false;
@@ -370,6 +375,8 @@ pub async fn run(args: &VolunteerArgs, stop: &Stop) -> Result<(), CliError> {
             quorum: args.witness_quorum.unwrap_or(args.witness.len()),
         },
         remember: Some(args.remember.clone().unwrap_or_else(usual_root)),
+        membership: (args.team.is_some() || args.listed)
+            .then(|| Membership { team: args.team.clone().unwrap_or_default(), listed: args.listed }),
     };
     let mut report = report::Report::new(args.json);
     report.consent(&lending, args.preset);

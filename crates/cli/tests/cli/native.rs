@@ -62,6 +62,7 @@ fn lending(relay: String) -> Lending {
         exchange: Exchange::default(),
         witnesses: Witnesses::default(),
         remember: None,
+        membership: None,
     }
 }
 

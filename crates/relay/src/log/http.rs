@@ -2,7 +2,9 @@
 
 use super::cosign::{CosignError, Who};
 use super::{LogError, Published, effects, forks, limits, pages, receipts};
-use crate::api::{ApiError, Cosigned, LogInfo, Logged, NewCosignatures, NewStatement, VolunteerWitness};
+use crate::api::{
+    ApiError, Cosigned, LogInfo, Logged, NewCosignatures, NewStatement, RawFile, VolunteerWitness,
+};
 use crate::http::{App, Shared, bad};
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, Path, State};
@@ -95,7 +97,7 @@ pub(super) fn text(body: String) -> Response {
 /// A file of the log in the layout of C2SP tlog-tiles: `checkpoint`, `tile/LEVEL/INDEX`, `tile/entries/INDEX`; and `key`,
 /// and `cosigned`: the last checkpoint that enough witnesses cosigned.
 #[utoipa::path(get, path = "/log/{path}", params(("path" = String, Path)),
-    responses((status = 200, body = Vec<u8>), (status = 404, body = ApiError)))]
+    responses((status = 200, body = RawFile, content_type = "application/octet-stream"), (status = 404, body = ApiError)))]
 pub(crate) async fn get_file(State(app): Shared, Path(path): Path<String>) -> Result<Response, ApiError> {
     let now = published(&app);
     if path == super::files::CHECKPOINT {

@@ -252,6 +252,7 @@ pub struct RunInfo {
     /// Its name.
     pub name: String,
     /// `running`, `paused`, `done` or `canceled`.
+    #[schema(value_type = super::store::RunState)]
     pub state: String,
     /// Why it is paused.
     pub reason: Option<String>,

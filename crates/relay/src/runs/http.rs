@@ -9,7 +9,7 @@ use super::manifest::ManifestInfo;
 use super::parameters::parameters_after;
 use super::sample::sample;
 use super::store::{RunRow, RunState};
-use crate::api::ApiError;
+use crate::api::{ApiError, RawFile};
 use crate::http::{Answer, App, Id, Shared, Waiting, bad, idempotency_key};
 use axum::body::Body;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
@@ -79,7 +79,7 @@ fn not_found(what: &str) -> ApiError {
 /// `manifest=true` a line of JSON comes first, which says what the data set is: see `NewManifest`.
 #[utoipa::path(post, path = "/api/v1/datasets",
     params(("vocabulary" = u32, Query), ("manifest" = Option<bool>, Query)),
-    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    request_body(content = RawFile, content_type = "application/octet-stream"),
     responses((status = 201, body = DataSetInfo), (status = 400, body = ApiError), (status = 401, body = ApiError),
         (status = 413, body = ApiError), (status = 422, body = ApiError), (status = 503, body = ApiError)))]
 pub(crate) async fn upload_dataset(
@@ -98,7 +98,7 @@ pub(crate) async fn upload_dataset(
 
 /// Upload parameters to start a run from: f32, little-endian, in the order of the model's layout.
 #[utoipa::path(post, path = "/api/v1/parameters",
-    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    request_body(content = RawFile, content_type = "application/octet-stream"),
     responses((status = 201, body = ParametersInfo), (status = 401, body = ApiError), (status = 413, body = ApiError),
         (status = 422, body = ApiError), (status = 503, body = ApiError)))]
 pub(crate) async fn upload_parameters(
@@ -356,7 +356,7 @@ pub(crate) async fn get_round(State(app): Shared, path: Round) -> Answer<RoundRe
 /// volunteers do.
 #[utoipa::path(get, path = "/api/v1/runs/{id}/rounds/{round}/parameters",
     params(("id" = String, Path), ("round" = u64, Path)),
-    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"), (status = 404, body = ApiError)))]
+    responses((status = 200, body = RawFile, content_type = "application/octet-stream"), (status = 404, body = ApiError)))]
 pub(crate) async fn get_parameters(State(app): Shared, path: Round) -> Result<Response, ApiError> {
     let (id, after) = parse_round(path)?;
     let run = find(&app, &id).await?;
@@ -382,7 +382,7 @@ pub(crate) async fn get_tokenizer(State(app): Shared, id: Id) -> Result<Response
 /// The uploaded parameters that the run started from, before they were rounded: f32, little-endian. A run that started
 /// from fresh ones has none: they follow from its seed.
 #[utoipa::path(get, path = "/api/v1/runs/{id}/start", params(("id" = String, Path)),
-    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"), (status = 404, body = ApiError)))]
+    responses((status = 200, body = RawFile, content_type = "application/octet-stream"), (status = 404, body = ApiError)))]
 pub(crate) async fn get_start(State(app): Shared, id: Id) -> Result<Response, ApiError> {
     let run = find(&app, &parse_id(id)?).await?;
     let init = run.request.init.as_deref().and_then(|init| init.parse().ok());
@@ -405,7 +405,7 @@ pub(crate) async fn get_sample(State(app): Shared, id: Id) -> Answer<RunSample> 
 
 /// A blob of a run: tokens, checkpoint, step, or what a worker sent.
 #[utoipa::path(get, path = "/api/v1/blobs/{hash}", params(("hash" = String, Path)),
-    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"), (status = 404, body = ApiError)))]
+    responses((status = 200, body = RawFile, content_type = "application/octet-stream"), (status = 404, body = ApiError)))]
 pub(crate) async fn get_blob(State(app): Shared, hash: Id) -> Result<Response, ApiError> {
     let hash: Option<BlobHash> = hash.ok().and_then(|Path(hash)| hash.parse().ok());
     let hash = hash.ok_or_else(|| not_found("blob"))?;

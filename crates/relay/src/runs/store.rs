@@ -10,9 +10,11 @@ use potluck_types::limits::MAX_LISTED_JOBS;
 use potluck_types::{BlobHash, JobId, VolunteerId};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
+use utoipa::ToSchema;
 
 /// Whether a run goes on or how it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ToSchema)]
+#[schema(rename_all = "lowercase")]
 pub(crate) enum RunState {
     /// Rounds are held.
     Running,
@@ -25,7 +27,7 @@ pub(crate) enum RunState {
 }
 
 impl RunState {
-    const ALL: [Self; 4] = [Self::Running, Self::Paused, Self::Done, Self::Canceled];
+    pub(crate) const ALL: [Self; 4] = [Self::Running, Self::Paused, Self::Done, Self::Canceled];
 
     /// Its name in database and API.
     pub(crate) const fn name(self) -> &'static str {

@@ -123,15 +123,46 @@ pub struct OperatorView {
     pub off: Vec<SwitchedOff>,
 }
 
+/// A team of volunteers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Team {
+    /// Its name, as its members write it. Anybody can join any.
+    pub name: String,
+    /// Volunteers in it with an accepted result.
+    pub members: u64,
+    /// Their accepted results.
+    pub accepted: u64,
+}
+
+/// A volunteer who wants to be named.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Leader {
+    /// Its name: the public key, hexadecimal.
+    pub volunteer: String,
+    /// Its team.
+    pub team: Option<String>,
+    /// Its accepted results.
+    pub accepted: u64,
+}
+
+/// Who gave most. Only those are in it who said so.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Leaders {
+    /// Teams by accepted results, at most 100.
+    pub teams: Vec<Team>,
+    /// Volunteers by accepted results, at most 100.
+    pub volunteers: Vec<Leader>,
+}
+
 /// A switch, as the operator wants it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewSwitch {
-    /// `kernel`, `project` or `site`.
+    /// `kernel`, `project`, `site` or `team`.
     pub kind: String,
-    /// Which one: the kernel's name, the project's id, or the site's origin.
+    /// Which one: the kernel's name, the project's id, the site's origin, or the team's name.
     pub name: String,
-    /// Whether nobody works on it, or lends there.
+    /// Whether nobody works on it, or lends there; a team's name is not shown.
     pub off: bool,
 }
 

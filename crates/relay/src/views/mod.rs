@@ -1,11 +1,12 @@
 //! What the pages about work show: projects that can be joined, the map of a job, who contributed to a run, and the
 //! operator's figures.
 //!
-//! Where to look: `projects.rs` is for everybody, `results.rs` for those who submit and for those who look at runs,
+//! Where to look: `projects.rs` and `leaders.rs` are for everybody, `results.rs` for those who submit and for those who look at runs,
 //! `operator.rs` for whoever has the admin's token; `api.rs` has what they say, `failures.rs` what went wrong lately.
 
 pub mod api;
 pub(crate) mod failures;
+pub(crate) mod leaders;
 pub(crate) mod operator;
 pub(crate) mod projects;
 pub(crate) mod results;
@@ -23,6 +24,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
     Router::new()
         .route("/api/v1/projects", get(projects::list_projects))
         .route("/api/v1/projects/{id}", get(projects::get_project))
+        .route("/api/v1/leaders", get(leaders::get_leaders))
         .route("/api/v1/jobs/{id}/map", get(results::get_map))
         .route("/api/v1/runs/{id}/contributors", get(results::get_contributors))
         .route("/api/v1/operator", get(operator::get_operator))

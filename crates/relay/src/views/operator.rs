@@ -118,8 +118,8 @@ pub(crate) async fn switch(
 
 fn no_switch(message: impl Into<String>) -> ApiError {
     let hint = format!(
-        "send a kind and a name: kernel ({}), project (an id of 32 hexadecimal digits) or site (an origin such as \
-         https://school.example)",
+        "send a kind and a name: kernel ({}), project (an id of 32 hexadecimal digits), site (an origin such as \
+         https://school.example) or team (its name)",
         kernels().join(", ")
     );
     ApiError::new(StatusCode::BAD_REQUEST, "no_such_switch", message, &hint)

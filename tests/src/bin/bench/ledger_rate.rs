@@ -1,7 +1,8 @@
 //! What the public log costs a relay that accepts as many results a second as it can: small ones, and the least that it cuts.
 //!
 //! Two relays of this process take turns: one logs the results that it accepts, the other one does not. Their volunteers
-//! know every product beforehand, so that nothing but the relay, and the frames to and from it, takes time.
+//! know every product beforehand, so that nothing but the relay, and the frames to and from it, takes time; a result of several
+//! units they put together and hash.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -39,17 +40,32 @@ struct Load {
     unit: usize,
     /// K of a job.
     depth: usize,
+    /// Units of a lease at most: as many rows as columns of them.
+    units: usize,
     sessions: usize,
     /// Results of one turn.
     turn: u64,
+    /// What volunteers say of their speed.
+    mflops: u32,
 }
 
-/// A quarter of the least that a relay leases a laptop of 30 GFLOP/s (`MIN_SHARD_SECONDS`: 1024 x 1024, 768 deep).
-const USUAL: Load = Load { name: "ledger.accept", unit: 512, depth: 256, sessions: 8, turn: 384 };
+/// Half a GFLOP, a third of the least that a relay aims at for one core of a laptop of 30 GFLOP/s (`MIN_SHARD_SECONDS`): results of
+/// up to 1 MB, fewer where a job ends.
+const USUAL: Load =
+    Load { name: "ledger.accept", unit: 256, depth: 1024, units: 4, sessions: 4, turn: 160, mflops: 30_000 };
 /// Units that take one core of a laptop about a millisecond: far less than a volunteer is leased.
-const SMALL: Load = Load { name: "ledger.accept-small", unit: 256, depth: 256, sessions: 16, turn: 1536 };
+const SMALL: Load = Load {
+    name: "ledger.accept-small",
+    unit: 256,
+    depth: 256,
+    units: 1,
+    sessions: 16,
+    turn: 1536,
+    mflops: 1,
+};
 /// The least that a relay cuts, and next to no work for the check: the log at its worst.
-const LEAST: Load = Load { name: "ledger.accept-least", unit: 32, depth: 32, sessions: 64, turn: 4096 };
+const LEAST: Load =
+    Load { name: "ledger.accept-least", unit: 32, depth: 32, units: 1, sessions: 64, turn: 4096, mflops: 1 };
 /// Units of a job either way.
 const UNITS: usize = 8;
 /// Results of one session that wait for a verdict: all sessions together fill several commits of the relay.
@@ -74,14 +90,16 @@ impl Load {
         UNITS * self.unit
     }
 
-    /// Memory that one unit takes, and no two: its panels and its result.
-    const fn unit_bytes(&self) -> usize {
-        4 * (2 * self.unit * self.depth + self.unit * self.unit)
+    /// Memory that a square of so many units takes, and no more of them: its panels and its result.
+    const fn lease_bytes(&self) -> usize {
+        let side = self.units.isqrt() * self.unit;
+        4 * (2 * side * self.depth + side * side)
     }
 
     /// Jobs of one turn. There is work for everybody until its end.
     const fn jobs(&self) -> usize {
-        (self.turn as usize + self.sessions * (WINDOW + MAX_LEASES_PER_SESSION)).div_ceil(UNITS * UNITS)
+        let leases = self.turn as usize + self.sessions * (WINDOW + MAX_LEASES_PER_SESSION);
+        (leases * self.units).div_ceil(UNITS * UNITS)
     }
 }
 
@@ -125,8 +143,8 @@ fn compare(report: &mut Report, load: Load) -> Result<()> {
     ratios.sort_by(f64::total_cmp);
     let (quarter, half) = (ratios.len() / 4, median(&ratios));
     report.note(&format!(
-        "accepted results of {} kB: {half:.3} of the rate without the log, half of the rounds from {:.3} to {:.3}; {:.1} us more for each",
-        load.unit * load.unit * 4 / 1024,
+        "accepted results of up to {} kB: {half:.3} of the rate without the log, half of the rounds from {:.3} to {:.3}; {:.1} us more for each",
+        load.units * load.unit * load.unit * 4 / 1024,
         ratios[quarter],
         ratios[ratios.len() - 1 - quarter],
         1e6 / median(&off) * (1.0 / half - 1.0),
@@ -148,9 +166,8 @@ struct Products {
     load: Load,
     /// A and B.
     files: Vec<[Vec<u8>; 2]>,
-    /// Result of a panel of A and one of B transposed.
-    results: HashMap<[BlobHash; 2], BlobRef>,
-    bytes: HashMap<BlobHash, Vec<u8>>,
+    /// Result of one panel of A and one of B transposed.
+    units: HashMap<[BlobHash; 2], Vec<u8>>,
 }
 
 impl Products {
@@ -158,7 +175,7 @@ impl Products {
     fn new(load: Load, round: u64) -> Self {
         let (side, unit, depth, jobs) = (load.side(), load.unit, load.depth, load.jobs() as u64);
         let shape = MatmulShape { m: side as u32, k: depth as u32, n: side as u32 };
-        let mut products = Self { load, files: Vec::new(), results: HashMap::new(), bytes: HashMap::new() };
+        let mut products = Self { load, files: Vec::new(), units: HashMap::new() };
         for job in 0..jobs {
             let known = LowRank::new(shape, round * jobs + job);
             let bt: Vec<f32> = (0..side * depth).map(|at| known.b[at % depth * side + at / depth]).collect();
@@ -170,10 +187,7 @@ impl Products {
                     let lines = known.c.chunks(side).skip(row * unit).take(unit);
                     let tile: Vec<f32> =
                         lines.flat_map(|line| &line[col * unit..][..unit]).map(|x| *x as f32).collect();
-                    let tile = bytes(&tile);
-                    let result = BlobRef { hash: BlobHash::of(&tile), bytes: tile.len() as u64 };
-                    products.results.insert([*a, *bt], result);
-                    products.bytes.insert(result.hash, tile);
+                    products.units.insert([*a, *bt], bytes(&tile));
                 }
             }
             products.files.push([f32_file(&[side, depth], &known.a), f32_file(&[depth, side], &known.b)]);
@@ -181,12 +195,19 @@ impl Products {
         products
     }
 
-    fn result(&self, lease: &Lease) -> Result<BlobRef> {
+    /// The result of a lease: its units', line by line.
+    fn result(&self, lease: &Lease) -> Result<Vec<u8>> {
         let Task::Matmul(task) = &lease.task else { bail!("a lease of something else than a product") };
-        let ([a], [bt]) = (&task.a[..], &task.bt[..]) else {
-            bail!("a lease of {} x {} units", task.a.len(), task.bt.len())
-        };
-        self.results.get(&[a.hash, bt.hash]).copied().context("a lease of unknown panels")
+        let line = 4 * self.load.unit;
+        let mut result = Vec::with_capacity(task.rows as usize * task.cols as usize * 4);
+        for a in &task.a {
+            let units = task.bt.iter().map(|bt| self.units.get(&[a.hash, bt.hash]));
+            let units: Vec<_> = units.collect::<Option<_>>().context("a lease of unknown panels")?;
+            for at in (0..self.load.unit).map(|row| row * line) {
+                units.iter().for_each(|unit| result.extend_from_slice(&unit[at..][..line]));
+            }
+        }
+        Ok(result)
     }
 }
 
@@ -286,6 +307,7 @@ impl Volunteer {
         let mut ended = turn.ended.subscribe();
         // Leases that are held or asked for, and results that are judged now.
         let (mut leases, mut judged) = (0, 0);
+        let mut results = HashMap::new();
         loop {
             while leases < MAX_LEASES_PER_SESSION && leases + judged < WINDOW {
                 self.ask(turn.products.load).await?;
@@ -297,17 +319,23 @@ impl Volunteer {
             };
             match message {
                 Message::Lease(lease) => {
-                    let result = turn.products.result(&lease)?;
+                    let bytes = turn.products.result(&lease)?;
+                    let result = BlobRef { hash: BlobHash::of(&bytes), bytes: bytes.len() as u64 };
+                    results.insert(result.hash, bytes);
                     let Lease { lease, fence, .. } = lease;
                     let backend = Backend::NativeCpu;
                     self.send(Commit { lease, fence, result, compute_ms: 1, backend }).await?;
                 }
                 Message::BlobRequest(BlobRequest { hash, offset, bytes }) => {
-                    let result = turn.products.bytes.get(&hash).context("a request for an unknown result")?;
+                    let result = results.get(&hash).context("a request for an unknown result")?;
                     let data = result[offset as usize..][..bytes as usize].to_vec();
+                    // Chunks are asked for in order.
+                    if offset + u64::from(bytes) == result.len() as u64 {
+                        results.remove(&hash);
+                        leases -= 1;
+                        judged += 1;
+                    }
                     self.send(BlobChunk { hash, offset, data }).await?;
-                    leases -= 1;
-                    judged += 1;
                 }
                 Message::Verdict(verdict) => {
                     ensure!(verdict.outcome == Outcome::Accepted, "a right result is {:?}", verdict.outcome);
@@ -327,8 +355,8 @@ impl Volunteer {
         let request = LeaseRequest {
             consent: self.consent,
             backend: Backend::NativeCpu,
-            mflops: 1,
-            memory_bytes: load.unit_bytes() as u64,
+            mflops: load.mflops,
+            memory_bytes: load.lease_bytes() as u64,
             held: Vec::new(),
             kept: Vec::new(),
         };

@@ -43,6 +43,7 @@ impl Native {
             exchange: Exchange::default(),
             witnesses: Witnesses::default(),
             remember: None,
+            membership: None,
         };
         let stop = Stop::default();
         let told = Arc::<Mutex<Told>>::default();

@@ -1,0 +1,135 @@
+//! Who gave most: teams, and those volunteers who want to be named. What people say of themselves comes as
+//! [`Membership`]; when it counts is decided by the state machine.
+
+use super::api::{Leader, Leaders, Team};
+use crate::api::ApiError;
+use crate::db::{Db, DbError, bytes};
+use crate::http::{Answer, Shared};
+use crate::switches::{MAX_OFF, SwitchKind};
+use axum::Json;
+use axum::extract::State;
+use potluck_proto::Membership;
+use potluck_types::VolunteerId;
+use sqlx::Row as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, mpsc};
+
+/// Teams, and volunteers, that are told.
+const MAX_LEADERS: usize = 100;
+/// The lists are made anew at most this often: they read the records of all who are in one.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// The lists as they were made last.
+#[derive(Debug, Default)]
+pub(crate) struct Board(Mutex<Option<(Instant, Arc<Leaders>)>>);
+
+impl Board {
+    /// The lists, made for everybody who asks meanwhile.
+    async fn read(&self, db: &Db) -> Result<Arc<Leaders>, DbError> {
+        let mut board = self.0.lock().await;
+        if let Some((made, leaders)) = &*board
+            && made.elapsed() < FRESH
+        {
+            return Ok(Arc::clone(leaders));
+        }
+        let leaders = Arc::new(db.leaders().await?);
+        *board = Some((Instant::now(), Arc::clone(&leaders)));
+        Ok(leaders)
+    }
+}
+
+/// Records what volunteers let others see of them, in the order in which they said it. What waits is bounded by what sessions may
+/// say.
+pub(crate) fn record(db: Db) -> mpsc::UnboundedSender<(VolunteerId, Membership)> {
+    let (said, mut heard) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some((volunteer, membership)) = heard.recv().await {
+            if let Err(error) = db.remember(&volunteer, &membership).await {
+                tracing::warn!(%error, "a volunteer's team could not be recorded");
+            }
+        }
+    });
+    said
+}
+
+/// Teams and volunteers by accepted results, most first. A volunteer's results count for the team that it is in now.
+#[utoipa::path(get, path = "/api/v1/leaders",
+    responses((status = 200, body = Leaders), (status = 429, body = ApiError)))]
+pub(crate) async fn get_leaders(State(app): Shared) -> Answer<Leaders> {
+    let leaders = app.board.read(&app.db).await?;
+    let shown = |team: &str| !app.switches.is_off(SwitchKind::Team, team);
+    let mut teams: Vec<Team> = leaders.teams.iter().filter(|team| shown(&team.name)).cloned().collect();
+    teams.truncate(MAX_LEADERS);
+    let mut volunteers = leaders.volunteers.clone();
+    for one in &mut volunteers {
+        one.team = one.team.take().filter(|team| shown(team));
+    }
+    Ok(Json(Leaders { teams, volunteers }))
+}
+
+impl Db {
+    /// Remembers what others may see of a volunteer, or that nothing is.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn remember(&self, volunteer: &VolunteerId, said: &Membership) -> Result<(), DbError> {
+        let change = if said.is_hidden() {
+            sqlx::query("DELETE FROM memberships WHERE volunteer = ?").bind(&volunteer.0[..])
+        } else {
+            sqlx::query(
+                "INSERT INTO memberships (volunteer, team, listed) VALUES (?, ?, ?)
+                 ON CONFLICT (volunteer) DO UPDATE SET team = excluded.team, listed = excluded.listed",
+            )
+            .bind(&volunteer.0[..])
+            .bind(&said.team)
+            .bind(i64::from(said.listed))
+        };
+        change.execute(&self.pool).await.map(drop)
+    }
+
+    /// Teams and listed volunteers, as many as are told, and teams that may be switched off besides.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    async fn leaders(&self) -> Result<Leaders, DbError> {
+        let teams = sqlx::query(
+            "SELECT m.team AS name, COUNT(*) AS members, SUM(v.accepted) AS accepted
+             FROM memberships m JOIN volunteers v ON v.id = m.volunteer WHERE m.team <> ''
+             GROUP BY m.team ORDER BY accepted DESC, name LIMIT ?",
+        )
+        .bind((MAX_LEADERS + MAX_OFF as usize).cast_signed() as i64)
+        .fetch_all(&self.pool)
+        .await?;
+        let volunteers = sqlx::query(
+            "SELECT v.id, m.team, v.accepted FROM memberships m JOIN volunteers v ON v.id = m.volunteer
+             WHERE m.listed = 1 AND v.accepted > 0 ORDER BY v.accepted DESC, v.id LIMIT ?",
+        )
+        .bind(MAX_LEADERS.cast_signed() as i64)
+        .fetch_all(&self.pool)
+        .await?;
+        let count = |row: &sqlx::sqlite::SqliteRow, name| row.try_get::<i64, _>(name).map(i64::cast_unsigned);
+        let team = |row| {
+            Ok(Team {
+                name: row_text(row, "name")?,
+                members: count(row, "members")?,
+                accepted: count(row, "accepted")?,
+            })
+        };
+        let leader = |row| {
+            Ok(Leader {
+                volunteer: VolunteerId(bytes(row, 0)?).to_string(),
+                team: Some(row_text(row, "team")?).filter(|team| !team.is_empty()),
+                accepted: count(row, "accepted")?,
+            })
+        };
+        Ok(Leaders {
+            teams: teams.iter().map(team).collect::<Result<_, DbError>>()?,
+            volunteers: volunteers.iter().map(leader).collect::<Result<_, DbError>>()?,
+        })
+    }
+}
+
+fn row_text(row: &sqlx::sqlite::SqliteRow, name: &str) -> Result<String, DbError> {
+    row.try_get(name)
+}
