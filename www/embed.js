@@ -22,8 +22,8 @@
   if (!lazy.length) return define(document.currentScript);
   // A click that comes first still reaches the element.
   const NEAR = ["pointerover", "focusin", "click"];
-  const near = ({ target }) => {
-    if (!target.closest?.(NAME)) return;
+  const near = (event) => {
+    if (!event.composedPath().some(({ localName }) => localName === NAME)) return;
     for (const type of NEAR) document.removeEventListener(type, near, true);
     define(lazy[0]);
   };

@@ -33,10 +33,15 @@ const jobs = new Set();
 /** Whether the person asked for the end. */
 let stopping = false;
 
+function showMembership({ team, listed }) {
+  at("team").value = team;
+  setSwitch("listed", listed);
+}
+
 function preselect() {
-  const said = membership.known();
-  at("team").value = said?.team ?? "";
-  setSwitch("listed", said?.listed === true);
+  showMembership(membership.known());
+  // A name that is forgotten with the tab could not be taken from the list again.
+  at("listed-field").hidden = identity.wantsNoMemory();
   const query = new URLSearchParams(location.search);
   const preset = document.querySelector(`input[name=preset][value="${CSS.escape(query.get("preset") ?? "")}"]`);
   if (preset) preset.checked = true;
@@ -46,7 +51,7 @@ function preselect() {
   const cache = [...at("cache").options].find(({ value }) => value === query.get("cache"));
   if (cache) cache.selected = true;
   setRelayOnly(query.get("peers") === "off");
-  at("advanced").open = ["backend", "hidden", "cache"].some((name) => query.has(name));
+  at("advanced").open = membership.isSeen(membership.known()) || ["backend", "hidden", "cache"].some((name) => query.has(name));
 }
 
 function setSwitch(id, on) {
@@ -67,7 +72,7 @@ function ask() {
   body.dataset.state = "consent";
   at("memory").textContent = identity.wantsNoMemory()
     ? "Your browser asks not to be remembered: the name is forgotten with this tab."
-    : "The name, sums of what it lent, and at most 128 MB of inputs are kept in this browser until you remove them.";
+    : "The name, sums of what it lent, a team if you name one, and at most 128 MB of inputs are kept in this browser until you remove them.";
   at("cosigns").textContent = identity.wantsNoMemory()
     ? "It signs nothing and forgets what it saw when it is closed, since your browser asks not to be remembered."
     : "Under its name it signs what it found, which stays public as well.";
@@ -310,6 +315,10 @@ at("override").addEventListener("click", () => {
   session?.ignore(ignore);
 });
 at("team").addEventListener("change", () => { at("team").value = membership.clean(at("team").value); });
+membership.onElsewhere((said) => {
+  showMembership(said);
+  session?.membership(said);
+});
 at("listed").addEventListener("click", () => setSwitch("listed", !isOn("listed")));
 at("hidden-run").addEventListener("click", () => setSwitch("hidden-run", !isOn("hidden-run")));
 at("hidden-now").addEventListener("click", () => {
@@ -324,9 +333,11 @@ for (const radio of document.getElementsByName("preset-now")) {
   radio.addEventListener("change", () => session?.preset(radio.value));
 }
 at("forget").addEventListener("click", () => {
-  session?.hide();
+  const stays = membership.isSeen(membership.known()) && !session;
+  session?.membership({ team: "", listed: false });
   identity.forget();
   membership.forget();
+  showMembership(membership.known());
   session?.forget();
   inputs.forget();
   totals.forget();
@@ -334,6 +345,8 @@ at("forget").addEventListener("click", () => {
   witness.forget();
   at("forget").hidden = true;
   at("live").textContent = "This browser is forgotten.";
+  // Only who lends is connected to the relay.
+  if (stays) at("live").textContent += " What others see of it stays on the list of those who gave most for up to 30 days.";
 });
 at("evidence").addEventListener("click", saveEvidence);
 at("start-anew").addEventListener("click", (event) => {

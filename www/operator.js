@@ -38,8 +38,7 @@ async function turn(kind, name, off) {
 
 at("off-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  const name = at("off-name").value.trim();
-  turn(name.includes("://") ? "site" : /^[0-9a-f]{32}$/.test(name) ? "project" : "team", name, true);
+  turn(at("off-kind").value, at("off-name").value.trim(), true);
 });
 
 /** A switch for each kernel, and for each other thing that is off. */

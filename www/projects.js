@@ -46,6 +46,7 @@ function show(projects, runs) {
 
 /** Teams, and volunteers who want to be named. */
 function lead({ teams, volunteers }) {
+  const first = at("leaders").hidden;
   at("leaders").hidden = !teams.length && !volunteers.length;
   const number = (count) => h("span", { class: "number" }, format.count(count));
   fill(at("leaders-list"),
@@ -53,6 +54,8 @@ function lead({ teams, volunteers }) {
       teams.map(({ name, members, accepted }) => [h("span", { translate: "no" }, name), number(members), number(accepted)])) : null,
     volunteers.length ? table("Volunteers", ["Name", "Team", "Results"],
       volunteers.map(({ volunteer, team, accepted }) => [code(volunteer), h("span", { translate: "no" }, team ?? ""), number(accepted)])) : null);
+  // It was not there when the page came.
+  if (first && location.hash === "#leaders") at("leaders").scrollIntoView();
 }
 
 async function introduce() {

@@ -3,7 +3,7 @@
 import { startWorker } from "./workers.js";
 
 /** The version of the consent text on this page. Raise it with every change of what people agree to. */
-export const TEXT_VERSION = 6;
+export const TEXT_VERSION = 7;
 /** Time that the engine has to say goodbye to the relay; then the Worker is ended, whatever it does. */
 const GOODBYE_MS = 200;
 
@@ -44,7 +44,7 @@ export class Session {
   }
 
   start({ preset, backend, hours, conditions, ignore, peers, membership }) {
-    if (membership) this.#post({ kind: "membership", ...membership });
+    if (membership) this.membership(membership);
     // Conditions first: on battery the device is not even measured.
     this.#post({ kind: "conditions", ...conditions });
     this.#post({ kind: "ignore", ...ignore });
@@ -58,8 +58,8 @@ export class Session {
   preset(preset) { this.#post({ kind: "preset", preset }); }
   conditions(conditions) { this.#post({ kind: "conditions", ...conditions }); }
   ignore(ignore) { this.#post({ kind: "ignore", ...ignore }); }
-  /** Others see nothing more of this browser. */
-  hide() { this.#post({ kind: "membership", team: "", listed: false }); }
+  /** What others may see from now on. */
+  membership({ team, listed }) { this.#post({ kind: "membership", team, listed }); }
   /** Nothing more is kept in this browser. */
   forget() { this.#post({ forget: true }); }
   /** Whether to exchange inputs with peers. Some browsers cannot, or are told not to. */

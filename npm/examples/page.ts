@@ -2,7 +2,7 @@
 
 import { loadPotluck } from "potluck-client/loader";
 
-await loadPotluck({ relay: "https://relay.example.org", lazy: true });
+await loadPotluck({ relay: "https://relay.example.org" });
 const widget = document.createElement("potluck-widget");
 widget.presetMax = "balanced";
 widget.addEventListener("potluck-result", ({ detail }) => {

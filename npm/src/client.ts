@@ -76,7 +76,8 @@ export class Potluck {
       onResponse: async ({ response }) => {
         if (!response.ok) throw await refused(response);
       },
-      onError: ({ error }) => unreachable(error, this.relay),
+      // What the caller ended ends as the caller said.
+      onError: ({ error, request }) => (request.signal.aborted && error instanceof Error ? error : unreachable(error, this.relay)),
     });
   }
 
@@ -92,7 +93,7 @@ export class Potluck {
   }
 
   /** Creates a job. With the same key again it is the same job, so that a request that got lost can be repeated. */
-  async submit(job: NewJob, key: string = crypto.randomUUID()): Promise<Job> {
+  async submit(job: NewJob, key: string = freshKey()): Promise<Job> {
     const { data } = await this.api.POST("/api/v1/jobs", { body: job, params: { header: { "Idempotency-Key": key } } });
     return there(data);
   }
@@ -175,6 +176,11 @@ export class Potluck {
   }
 }
 
+/** A key that nobody else has. `randomUUID` is missing where a page is not secure. */
+function freshKey(): string {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
 /** What the relay says of what it refuses. */
 async function refused(response: Response): Promise<PotluckError> {
   const { status } = response;
@@ -193,9 +199,8 @@ async function refused(response: Response): Promise<PotluckError> {
   });
 }
 
-/** Why nothing came back. What the caller ended stays what it is. */
+/** Why nothing came back. */
 function unreachable(cause: unknown, relay: string): Error {
-  if (cause instanceof Error && cause.name === "AbortError") return cause;
   return new PotluckError({
     code: "unreachable",
     message: `${relay} cannot be reached`,

@@ -28,8 +28,9 @@ export interface LoaderOptions {
 }
 
 const NAME = "potluck-widget";
-/** Addresses of the script on a relay, of now and of a version. */
-const SCRIPT = /^\/embed\.js$|^\/embed\/[0-9a-f]{16}\/embed\.js$/;
+/** Addresses of the script on a relay: of now, and of a version, which no other site has. */
+const EVERGREEN = "/embed.js";
+const VERSION = /^\/embed\/[0-9a-f]{16}\/embed\.js$/;
 
 /** Scripts that this module put into pages, by their element. */
 const loading = new WeakMap<HTMLScriptElement, Promise<void>>();
@@ -40,16 +41,24 @@ const loading = new WeakMap<HTMLScriptElement, Promise<void>>();
  */
 export async function loadPotluck({ relay, pinned, lazy, nonce, trust }: LoaderOptions): Promise<void> {
   const origin = originOf(relay);
-  if (pinned && !(SCRIPT.test(pinned.versioned) && pinned.versioned !== "/embed.js" && /^sha(256|384|512)-/.test(pinned.integrity))) {
+  if (pinned && !(VERSION.test(pinned.versioned) && /^sha(256|384|512)-/.test(pinned.integrity))) {
     throw new PotluckError({
       code: "bad_version",
       message: "pinned names no version of embed.js and its hash",
       hint: `copy versioned and integrity from ${origin}/.well-known/potluck.json`,
     });
   }
-  const known = present();
+  const address = origin + (pinned?.versioned ?? EVERGREEN);
+  const known = present(origin);
   if (known) {
-    if (new URL(known.src).origin === origin) return loading.get(known) ?? settled(known);
+    if (new URL(known.src).origin === origin) {
+      if (!pinned || (known.src === address && known.integrity === pinned.integrity)) return loading.get(known) ?? settled(known);
+      throw new PotluckError({
+        code: "other_version",
+        message: `this page has ${known.src} already, which is not the version that is asked for`,
+        hint: "load the widget in one place, with the same pinned version",
+      });
+    }
     throw new PotluckError({
       code: "other_relay",
       message: `this page has the script of ${new URL(known.src).origin} already`,
@@ -63,7 +72,6 @@ export async function loadPotluck({ relay, pinned, lazy, nonce, trust }: LoaderO
   if (pinned) script.integrity = pinned.integrity;
   if (nonce) script.nonce = nonce;
   if (lazy) script.dataset.potluck = "lazy";
-  const address = origin + (pinned?.versioned ?? "/embed.js");
   script.src = (trust ? trust(address) : address) as string;
   const loaded = settled(script);
   loading.set(script, loaded);
@@ -73,9 +81,13 @@ export async function loadPotluck({ relay, pinned, lazy, nonce, trust }: LoaderO
   return loaded;
 }
 
-/** The script that is in the page already, by whomever. */
-function present(): HTMLScriptElement | undefined {
-  return [...document.scripts].find(({ src }) => URL.canParse(src) && SCRIPT.test(new URL(src).pathname));
+/** The script that is in the page already, by whomever. Others have scripts of that name too: theirs are not of the relay. */
+function present(relay: string): HTMLScriptElement | undefined {
+  return [...document.scripts].find(({ src, dataset }) => {
+    if (!URL.canParse(src)) return false;
+    const { origin, pathname } = new URL(src);
+    return VERSION.test(pathname) || (pathname === EVERGREEN && (origin === relay || dataset.potluck !== undefined));
+  });
 }
 
 /** When a script has run. One that others put there may have done so before. */

@@ -1,6 +1,6 @@
 //! What the workspace depends on: licenses, sources, crates that are banned, and known flaws. `deny.toml` says what may be.
 
-use crate::run::{root, succeeds};
+use crate::run::{cargo, must_quietly, root, succeeds};
 use crate::setup::tools;
 use anyhow::Result;
 use std::process::Command;
@@ -8,6 +8,8 @@ use std::process::Command;
 /// Checks all of it; `false` if something may not be. Known flaws are looked up where their database can be fetched.
 pub(crate) fn run() -> Result<bool> {
     let program = tools::cargo_deny()?;
+    // Of every platform: it asks nobody for them below.
+    must_quietly(cargo().args(["fetch", "--locked", "--quiet"]), "look at what cargo says above")?;
     let deny = |args: &[&str]| {
         let mut command = Command::new(&program);
         command.args(args).current_dir(root());

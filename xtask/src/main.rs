@@ -5,6 +5,7 @@ mod data;
 mod demo;
 mod deny;
 mod digits;
+mod fuzz;
 mod gallery;
 mod npm;
 mod run;
@@ -53,6 +54,8 @@ enum Command {
     Tidy,
     /// Check what the workspace depends on: licenses, sources, known flaws
     Deny,
+    /// Search for bytes on which a decoder of what strangers send breaks its word
+    Fuzz(fuzz::Options),
     /// The deterministic simulator: --seed N replays one seed, --seeds N runs many
     Sim(Rest),
     /// Sizes of what a browser loads
@@ -61,7 +64,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Benchmarks against named peers: browser, step, verify, overhead, memory, train, attacks, drift, mesh, ledger, page, all
+    /// Benchmarks against named peers: browser, step, verify, overhead, memory, train, attacks, drift, mesh, ledger, page, stop, all
     Bench(Rest),
 }
 
@@ -104,6 +107,7 @@ fn run(command: Command) -> Result<bool> {
         Command::Gallery => gallery::run(),
         Command::Tidy => tidy::run(&root()),
         Command::Deny => deny::run(),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Sim(rest) => {
             let status =
                 cargo().args(["run", "--quiet", "-p", "potluck-sim", "--"]).args(rest.args).status()?;

@@ -536,9 +536,12 @@ pub struct VolunteerArgs {
     /// Team that what is computed counts for, like "Chess Club"; anybody can join any
     #[arg(long, value_name = "NAME", value_parser = team)]
     pub team: Option<String>,
-    /// Let the relay list this volunteer's name among those who gave most
+    /// Let the relay list this volunteer's name among those who gave most, with its team and all results that it gave
     #[arg(long)]
     pub listed: bool,
+    /// Take team and listing back. Without any of the three they stay as they were said last, for 30 days
+    #[arg(long, conflicts_with_all = ["team", "listed"])]
+    pub unlisted: bool,
     /// Stay for others' sake: link to more volunteers than own work needs, and keep more inputs for them
     #[arg(long, conflicts_with = "relay_only")]
     pub seed: bool,

@@ -630,6 +630,27 @@ pub struct Ping {
     pub nonce: u32,
 }
 
+/// Code points that are not seen, or turn what follows around: Unicode's `Default_Ignorable_Code_Point`, and none but these.
+const IGNORABLE: [std::ops::RangeInclusive<u32>; 17] = [
+    0x00ad..=0x00ad,
+    0x034f..=0x034f,
+    0x061c..=0x061c,
+    0x115f..=0x1160,
+    0x17b4..=0x17b5,
+    0x180b..=0x180f,
+    0x200b..=0x200f,
+    0x202a..=0x202e,
+    0x2060..=0x206f,
+    0x3164..=0x3164,
+    0xfe00..=0xfe0f,
+    0xfeff..=0xfeff,
+    0xffa0..=0xffa0,
+    0xfff0..=0xfff8,
+    0x1_bca0..=0x1_bca3,
+    0x1_d173..=0x1_d17a,
+    0xe_0000..=0xe_0fff,
+];
+
 /// What others may see of a volunteer beside its results. Until it is said, nothing. Volunteer to relay.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {
@@ -646,18 +667,18 @@ impl Membership {
         self.team.is_empty() && !self.listed
     }
 
-    /// Why the name is none that a team can have; `None` if it is. Names look different where they are.
+    /// Why the name is none that a team can have; `None` if it is.
     pub fn mistake(&self) -> Option<&'static str> {
         let team = &self.team;
         if team.len() > MAX_TEAM_BYTES {
             return Some("the team's name is too long: 48 letters at most, fewer with accents");
         }
-        let visible =
-            |letter: char| letter == ' ' || letter.is_alphanumeric() || letter.is_ascii_punctuation();
+        let unseen = |letter: char| IGNORABLE.iter().any(|range| range.contains(&u32::from(letter)));
+        let visible = |letter: char| {
+            letter == ' ' || !(letter.is_control() || letter.is_whitespace() || unseen(letter))
+        };
         let plain = team == team.trim() && !team.contains("  ") && team.chars().all(visible);
-        (!plain).then_some(
-            "the team's name may have letters, digits and punctuation, with single spaces between them",
-        )
+        (!plain).then_some("the team's name may have what can be seen, with single spaces between")
     }
 }
 

@@ -189,6 +189,8 @@ pub(crate) struct Surroundings {
     pub(crate) turn: TurnServers,
     /// What the operator switched off.
     pub(crate) switches: Switchboard,
+    /// Who gave most.
+    pub(crate) board: leaders::Board,
 }
 
 /// Starts the core.
@@ -198,11 +200,11 @@ pub(crate) fn start(machine: Relay, surroundings: Surroundings) -> (Core, Runs, 
     let core = Core { commands: commands.clone(), changes };
     let gate = blake3::derive_key("potluck 2026 gate of an epoch v1", &surroundings.secret.0);
     let runs = Runs::new(&surroundings, gate, commands.downgrade(), changed.clone());
-    let Surroundings { db, log, blobs, secret, turn, .. } = surroundings;
+    let Surroundings { db, log, blobs, secret, turn, board, .. } = surroundings;
     let evals = Evals::new(db.clone(), log.clone(), blobs.clone(), commands.downgrade(), changed.clone());
     let checker = Checker::new(blobs.clone(), secret, commands.clone());
     let committer = Committer::start(db.clone(), log.clone(), blobs.clone(), &commands);
-    let said = leaders::record(db.clone());
+    let said = leaders::record(db.clone(), board);
     let task = Task {
         machine,
         origin: tokio::time::Instant::now(),

@@ -14,7 +14,7 @@ use crate::evals::Evals;
 use crate::log::Log;
 use crate::log::limits::Limits;
 use crate::runs::{self, Runs};
-use crate::switches::Switchboard;
+use crate::switches::{SwitchKind, Switchboard};
 use crate::turn::TurnServers;
 use crate::{metrics, names, session, site, token, uploads, views};
 use axum::body::Body;
@@ -563,6 +563,9 @@ async fn openapi() -> Json<utoipa::openapi::OpenApi> {
 /// Who runs the relay, and its limits.
 #[utoipa::path(get, path = "/.well-known/potluck.json", responses((status = 200, body = WellKnown)))]
 async fn well_known(State(app): Shared) -> Answer<WellKnown> {
+    // A name that is shown nowhere is not shown here.
+    let mut off = app.db.switched_off().await?;
+    off.retain(|one| one.kind != SwitchKind::Team);
     Ok(Json(WellKnown {
         operator: app.config.operator.clone(),
         contact: app.config.contact.clone(),
@@ -574,7 +577,7 @@ async fn well_known(State(app): Shared) -> Answer<WellKnown> {
         projects: "/api/v1/projects".into(),
         abuse: app.embed.abuse.clone(),
         embed: app.embed.info(),
-        off: app.db.switched_off().await?,
+        off,
     }))
 }
 

@@ -239,6 +239,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let rules = potluck_schedule::Config::new(random()?, incarnation, identity.public());
     let machine = Machine::new(potluck_schedule::Config { embeds: config.embeds.rules(), ..rules });
     let switches = switches::Switchboard::load(&db).await?;
+    let board = views::leaders::Board::default();
     let folder = data.join("runs");
     let surroundings = Surroundings {
         db: db.clone(),
@@ -248,6 +249,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         runs: folder,
         turn: turn.clone(),
         switches: switches.clone(),
+        board: board.clone(),
     };
     let (core, runs, evals) = core::start(machine, surroundings);
     let _ = core.input(Input::Switched(switches.switches())).await;
@@ -283,7 +285,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         samples: runs::sample::Samples::default(),
         limits: log::limits::Limits::new(),
         embed,
-        board: views::leaders::Board::default(),
+        board,
         switches,
     };
     let app = Arc::new(app);

@@ -100,7 +100,8 @@ CREATE TABLE IF NOT EXISTS volunteers (
 CREATE TABLE IF NOT EXISTS memberships (
     volunteer BLOB PRIMARY KEY,
     team TEXT NOT NULL,
-    listed BIGINT NOT NULL
+    listed BIGINT NOT NULL,
+    said_ms BIGINT NOT NULL          -- the last time, in a session with an accepted result
 );
 
 -- Token data sets: the tokens lie in `datasets`, the blocks that volunteers fetch among the blobs.

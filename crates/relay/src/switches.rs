@@ -11,8 +11,10 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 use utoipa::ToSchema;
 
-/// What may be off at once.
-pub(crate) const MAX_OFF: u32 = 1000;
+/// Kernels, projects and sites that may be off at once.
+pub(crate) const MAX_OFF: usize = 1000;
+/// Names of teams that may be off at once: as many again, so that they are in the way of nothing that matters more.
+pub(crate) const MAX_TEAMS_OFF: usize = 1000;
 
 /// What a switch is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -98,9 +100,11 @@ impl Switchboard {
         self.0.read().unwrap_or_else(PoisonError::into_inner).contains(&(kind, name.to_owned()))
     }
 
-    /// How many things are off.
-    pub(crate) fn len(&self) -> usize {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).len()
+    /// Whether as much is off as may be, of teams or of all else.
+    pub(crate) fn is_full(&self, kind: SwitchKind) -> bool {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let teams = all.iter().filter(|(kind, _)| *kind == SwitchKind::Team).count();
+        if kind == SwitchKind::Team { teams >= MAX_TEAMS_OFF } else { all.len() - teams >= MAX_OFF }
     }
 
     /// As the machine takes them.
@@ -126,7 +130,7 @@ impl Db {
     /// What SQLite says.
     pub(crate) async fn switched_off(&self) -> Result<Vec<SwitchedOff>, DbError> {
         let rows = sqlx::query("SELECT kind, name, since_ms FROM switches ORDER BY kind, name LIMIT ?")
-            .bind(i64::from(MAX_OFF))
+            .bind((MAX_OFF + MAX_TEAMS_OFF).cast_signed() as i64)
             .fetch_all(&self.pool)
             .await?;
         let mut off = Vec::new();

@@ -50,6 +50,8 @@ pub(crate) struct Session {
     last_heard: Instant,
     last_ping: Instant,
     timeout: Duration,
+    /// What it was told that others may see.
+    told: Option<Membership>,
 }
 
 impl Engine {
@@ -91,6 +93,7 @@ impl Engine {
             last_heard: now,
             last_ping: now,
             timeout: SESSION_TIMEOUT,
+            told: None,
         });
     }
 
@@ -241,8 +244,21 @@ impl Engine {
         if membership.mistake().is_some() {
             return;
         }
-        self.membership = Some(membership.clone());
-        if self.session_mut().is_some_and(|session| session.agreed != Agreed::No) {
+        self.membership = Some(membership);
+        if self.session_mut().is_some_and(|session| session.welcomed) {
+            self.say_membership();
+        }
+    }
+
+    /// Tells what others may see, unless it was told in this session.
+    fn say_membership(&mut self) {
+        let membership = self.membership.clone();
+        let Some(session) = self.session_mut() else { return };
+        if session.told == membership {
+            return;
+        }
+        session.told.clone_from(&membership);
+        if let Some(membership) = membership {
             self.send(membership);
         }
     }
@@ -320,9 +336,7 @@ impl Engine {
         }
         if agree {
             self.send(Consent { text_version, origin, preset, valid_for: left });
-            if let Some(membership) = self.membership.clone() {
-                self.send(membership);
-            }
+            self.say_membership();
         }
         if let (Some(consent), Device::Ready { backend, mflops }) = (ask, &self.device) {
             let request = LeaseRequest {

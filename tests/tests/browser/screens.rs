@@ -270,6 +270,7 @@ async fn operator(looker: &mut Looker, browser: &Browser, relay: &TestRelay) {
     until(&tab, "document.body.dataset.operator === 'shown'").await;
     tab.click("[data-name='matmul/int8']").await.unwrap();
     until(&tab, "document.querySelector(\"[data-name='matmul/int8']\").ariaChecked === 'false'").await;
+    let _: Value = tab.evaluate("document.querySelector('#off-kind').value = 'site'; null").await.unwrap();
     tab.click("#off-name").await.unwrap();
     tab.call("Input.insertText", json!({ "text": "https://school.example" })).await.unwrap();
     tab.press("Enter").await.unwrap();

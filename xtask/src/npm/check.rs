@@ -22,13 +22,13 @@ pub(crate) fn check() -> Result<bool> {
         let source = root().join(&package.source);
         let stamp = place().join(format!(".checked-{name}"));
         let examples = format!("{}/examples", package.source);
-        if !is_stale(&stamp, &[&examples, &archive.to_string_lossy()]) {
+        let folder = place().join("check");
+        if folder.is_dir() && !is_stale(&stamp, &[&examples, &archive.to_string_lossy()]) {
             continue;
         }
         let started = SystemTime::now();
         let node = Tools::of(&source)?;
         let step = Step::start(&format!("compile the examples of {name} against its archive"));
-        let folder = place().join("check");
         let _ = fs::remove_dir_all(&folder);
         let modules = folder.join("node_modules");
         fs::create_dir_all(&modules).with_context(|| format!("cannot create {}", modules.display()))?;

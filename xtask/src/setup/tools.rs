@@ -18,6 +18,14 @@ pub(crate) fn bin_folder() -> Result<PathBuf> {
 /// Later ones may need a newer rustc than ours.
 const CARGO_DENY: &str = "0.20.2";
 
+const CARGO_FUZZ: &str = "0.13.2";
+
+/// cargo-fuzz, installed if it is missing; its folder.
+pub(crate) fn cargo_fuzz() -> Result<PathBuf> {
+    install("cargo-fuzz", "cargo-fuzz", CARGO_FUZZ, &["--locked"])?;
+    bin_folder()
+}
+
 /// cargo-deny, installed if it is missing.
 pub(crate) fn cargo_deny() -> Result<PathBuf> {
     install("cargo-deny", "cargo-deny", CARGO_DENY, &["--locked", "--no-default-features"])?;

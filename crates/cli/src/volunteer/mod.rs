@@ -375,7 +375,7 @@ pub async fn run(args: &VolunteerArgs, stop: &Stop) -> Result<(), CliError> {
             quorum: args.witness_quorum.unwrap_or(args.witness.len()),
         },
         remember: Some(args.remember.clone().unwrap_or_else(usual_root)),
-        membership: (args.team.is_some() || args.listed)
+        membership: (args.team.is_some() || args.listed || args.unlisted)
             .then(|| Membership { team: args.team.clone().unwrap_or_default(), listed: args.listed }),
     };
     let mut report = report::Report::new(args.json);

@@ -3,9 +3,9 @@
 
 use super::api::{Leader, Leaders, Team};
 use crate::api::ApiError;
-use crate::db::{Db, DbError, bytes};
+use crate::db::{Db, DbError, bytes, wall_ms};
 use crate::http::{Answer, Shared};
-use crate::switches::{MAX_OFF, SwitchKind};
+use crate::switches::{MAX_TEAMS_OFF, SwitchKind};
 use axum::Json;
 use axum::extract::State;
 use potluck_proto::Membership;
@@ -19,10 +19,15 @@ use tokio::sync::{Mutex, mpsc};
 const MAX_LEADERS: usize = 100;
 /// The lists are made anew at most this often: they read the records of all who are in one.
 const FRESH: Duration = Duration::from_secs(10);
+/// Who has said nothing for so long is not told any more: somebody may have lost the key that takes it back.
+const REMEMBERED_MS: i64 = 30 * 24 * 3600 * 1000;
 
-/// The lists as they were made last.
-#[derive(Debug, Default)]
-pub(crate) struct Board(Mutex<Option<(Instant, Arc<Leaders>)>>);
+/// The lists as they were made last. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Board(Arc<Mutex<Option<Made>>>);
+
+/// When the lists were made, and what came out.
+type Made = (Instant, Arc<Leaders>);
 
 impl Board {
     /// The lists, made for everybody who asks meanwhile.
@@ -41,12 +46,15 @@ impl Board {
 
 /// Records what volunteers let others see of them, in the order in which they said it. What waits is bounded by what sessions may
 /// say.
-pub(crate) fn record(db: Db) -> mpsc::UnboundedSender<(VolunteerId, Membership)> {
+pub(crate) fn record(db: Db, board: Board) -> mpsc::UnboundedSender<(VolunteerId, Membership)> {
     let (said, mut heard) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Some((volunteer, membership)) = heard.recv().await {
             if let Err(error) = db.remember(&volunteer, &membership).await {
                 tracing::warn!(%error, "a volunteer's team could not be recorded");
+            }
+            if membership.is_hidden() {
+                *board.0.lock().await = None;
             }
         }
     });
@@ -78,12 +86,13 @@ impl Db {
             sqlx::query("DELETE FROM memberships WHERE volunteer = ?").bind(&volunteer.0[..])
         } else {
             sqlx::query(
-                "INSERT INTO memberships (volunteer, team, listed) VALUES (?, ?, ?)
-                 ON CONFLICT (volunteer) DO UPDATE SET team = excluded.team, listed = excluded.listed",
+                "INSERT INTO memberships (volunteer, team, listed, said_ms) VALUES (?, ?, ?, ?) ON CONFLICT (volunteer)
+                 DO UPDATE SET team = excluded.team, listed = excluded.listed, said_ms = excluded.said_ms",
             )
             .bind(&volunteer.0[..])
             .bind(&said.team)
             .bind(i64::from(said.listed))
+            .bind(wall_ms())
         };
         change.execute(&self.pool).await.map(drop)
     }
@@ -93,20 +102,25 @@ impl Db {
     /// # Errors
     /// What SQLite says.
     async fn leaders(&self) -> Result<Leaders, DbError> {
+        // Both are of the same moment.
+        let mut read = self.pool.begin().await?;
+        let since = wall_ms() - REMEMBERED_MS;
         let teams = sqlx::query(
             "SELECT m.team AS name, COUNT(*) AS members, SUM(v.accepted) AS accepted
-             FROM memberships m JOIN volunteers v ON v.id = m.volunteer WHERE m.team <> ''
-             GROUP BY m.team ORDER BY accepted DESC, name LIMIT ?",
+             FROM memberships m JOIN volunteers v ON v.id = m.volunteer
+             WHERE m.team <> '' AND m.said_ms > ? GROUP BY m.team ORDER BY accepted DESC, name LIMIT ?",
         )
-        .bind((MAX_LEADERS + MAX_OFF as usize).cast_signed() as i64)
-        .fetch_all(&self.pool)
+        .bind(since)
+        .bind((MAX_LEADERS + MAX_TEAMS_OFF).cast_signed() as i64)
+        .fetch_all(&mut *read)
         .await?;
         let volunteers = sqlx::query(
             "SELECT v.id, m.team, v.accepted FROM memberships m JOIN volunteers v ON v.id = m.volunteer
-             WHERE m.listed = 1 AND v.accepted > 0 ORDER BY v.accepted DESC, v.id LIMIT ?",
+             WHERE m.listed = 1 AND m.said_ms > ? AND v.accepted > 0 ORDER BY v.accepted DESC, v.id LIMIT ?",
         )
+        .bind(since)
         .bind(MAX_LEADERS.cast_signed() as i64)
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *read)
         .await?;
         let count = |row: &sqlx::sqlite::SqliteRow, name| row.try_get::<i64, _>(name).map(i64::cast_unsigned);
         let team = |row| {

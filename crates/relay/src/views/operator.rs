@@ -6,7 +6,7 @@ use crate::api::ApiError;
 use crate::db::{Db, DbError, wall_ms};
 use crate::http::{Answer, App, Shared, kernels};
 use crate::metrics;
-use crate::switches::{MAX_OFF, SwitchKind};
+use crate::switches::{MAX_OFF, MAX_TEAMS_OFF, SwitchKind};
 use crate::token;
 use axum::Json;
 use axum::extract::State;
@@ -103,8 +103,9 @@ pub(crate) async fn switch(
     let known = SwitchKind::named(&kind).filter(|kind| kind.can_name(&name));
     let kind = known.ok_or_else(|| no_switch(format!("no {kind} has the name {name:?}")))?;
     let _turning = app.operator.turning.lock().await;
-    if off && app.switches.len() >= MAX_OFF as usize {
-        let message = format!("{MAX_OFF} things are off, which are the most");
+    if off && app.switches.is_full(kind) {
+        let most = if kind == SwitchKind::Team { MAX_TEAMS_OFF } else { MAX_OFF };
+        let message = format!("{most} things of this kind are off, which are the most");
         let hint = "switch something on that need not be off any more";
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "too_many_switches", message, hint));
     }

@@ -47,13 +47,34 @@ fn a_team_counts_from_the_next_result_and_what_is_taken_back_at_once() {
     let lease = world.request(S1, token, 1000).unwrap();
     world.accept(S1, &lease);
     assert_eq!(world.recorded(), None);
+    // What one session takes back, another of the same volunteer does not bring.
+    world.say(S1, member("Chess Club", true));
+    world.join(S2, 1);
+    world.say(S2, member("", false));
+    assert_eq!(world.recorded(), Some((volunteer, member("", false))));
+    let lease = world.request(S1, token, 1000).unwrap();
+    world.accept(S1, &lease);
+    assert_eq!(world.recorded(), None);
+    // The same again is no change, however often.
+    for _ in 0..3 * MAX_MEMBERSHIPS_SAID {
+        world.now += Duration::from_secs(1);
+        world.say(S2, member("", false));
+    }
+    assert_eq!(world.refusal(S2), None);
 }
 
 #[test]
 fn names_that_no_team_can_have_and_too_many_of_them_end_the_session() {
     let long = "x".repeat(49);
-    for name in [" padded", "two  spaces", "line\nbreak", "turned\u{202e}around", "zero\u{200b}width", &long]
-    {
+    for name in [
+        " padded",
+        "two  spaces",
+        "line\nbreak",
+        "turned\u{202e}around",
+        "zero\u{200b}width",
+        "filled\u{3164}",
+        &long,
+    ] {
         let mut world = World::new();
         world.join(S1, 1);
         world.say(S1, member(name, true));
