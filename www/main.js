@@ -119,7 +119,13 @@ async function begin(event) {
   at("running").hidden = false;
   view.redraw();
   at("running-title").focus();
-  const settings = { preset, backend: at("choice").value, hours: Number(at("hours").value), cacheMb: Number(at("cache").value), membership: membership.say(at("team").value, isOn("listed")) };
+  const settings = {
+    preset,
+    backend: at("choice").value,
+    hours: Number(at("hours").value),
+    cacheMb: Number(at("cache").value),
+    membership: membership.say(at("team").value, isOn("listed")),
+  };
   const key = identity.key();
   await around.claim();
   if (stopping) return end({});
@@ -344,9 +350,13 @@ at("forget").addEventListener("click", () => {
   totals.show();
   witness.forget();
   at("forget").hidden = true;
+  at("notice-receipts").hidden = true;
   at("live").textContent = "This browser is forgotten.";
   // Only who lends is connected to the relay.
-  if (stays) at("live").textContent += " What others see of it stays on the list of those who gave most for up to 30 days.";
+  if (stays) {
+    const words = "What others see of it stays on the list of those who gave most for up to 30 days.";
+    notice(body.dataset.state, "This browser is forgotten", words);
+  }
 });
 at("evidence").addEventListener("click", saveEvidence);
 at("start-anew").addEventListener("click", (event) => {

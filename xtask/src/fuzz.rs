@@ -1,4 +1,4 @@
-//! Fuzzing of every decoder that faces the network or a file, by cargo-fuzz: `fuzz/`.
+//! Fuzzing of decoders of what strangers send or leave in files, by cargo-fuzz: `fuzz/`.
 
 use crate::run::{Step, root, target};
 use crate::setup::tools;

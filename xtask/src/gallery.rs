@@ -28,6 +28,7 @@ const SCREENS: &[(&str, &str)] = &[
     ("paused", "Paused by the person."),
     ("waiting", "Waiting, with the reason."),
     ("thanks", "After Stop: what came of it."),
+    ("forgotten", "The browser's name is forgotten, and what stays of it for a while."),
     ("failed", "The engine could not be loaded."),
     ("idle-german", "The donate page in German."),
     ("consent-german", "Consent in German."),

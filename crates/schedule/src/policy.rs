@@ -149,3 +149,6 @@ pub(crate) const COMPLAINTS: usize = 3;
 pub(crate) const MESH_BAN: Duration = Duration::from_secs(600);
 /// A rate that was reported longer ago says nothing any more.
 pub(crate) const REPORT_COUNTS: Duration = Duration::from_secs(15);
+/// What others may see of a volunteer is recorded again, with a result, after this time: whoever is not heard of for a month is not
+/// listed any more, and a session may last longer.
+pub(crate) const MEMBERSHIP_REFRESH: Duration = Duration::from_secs(24 * 3600);

@@ -4,18 +4,19 @@
 //! takes it back is heard at once, in whichever session.
 
 use crate::io::Output;
-use crate::policy::REFUSED_RETRY;
+use crate::policy::{MEMBERSHIP_REFRESH, REFUSED_RETRY};
 use crate::relay::Relay;
 use potluck_proto::{Membership, RefusalCode};
-use potluck_types::SessionId;
 use potluck_types::limits::MAX_MEMBERSHIPS_SAID;
+use potluck_types::{Instant, SessionId};
 
 /// What a session said.
 #[derive(Debug, Default)]
 pub(crate) struct Said {
+    /// The last of it; what another session of the volunteer took back is taken back here too.
     last: Option<Membership>,
-    /// Whether the next accepted result makes it durable.
-    pending: bool,
+    /// When a result last made it durable.
+    recorded: Option<Instant>,
     /// How often it was something else than before.
     times: u32,
 }
@@ -36,11 +37,11 @@ impl Relay {
             let message = "the team was changed too often: wait a while";
             return self.refuse(id, RefusalCode::Limit, message, REFUSED_RETRY);
         }
-        said.last = Some(membership.clone());
-        said.pending = true;
+        (said.last, said.recorded) = (Some(membership.clone()), None);
         if membership.is_hidden() {
-            for session in self.sessions.values_mut().filter(|session| session.volunteer == Some(volunteer)) {
-                session.said.pending = false;
+            let own = self.sessions.values_mut().filter(|session| session.volunteer == Some(volunteer));
+            for other in own.filter(|session| session.said.last.is_some()) {
+                other.said.last = Some(membership.clone());
             }
             self.out.push(Output::Membership { volunteer, membership });
         }
@@ -48,11 +49,12 @@ impl Relay {
 
     /// A result of the session was accepted.
     pub(crate) fn count_for_team(&mut self, id: SessionId) {
+        let now = self.now;
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        if !std::mem::take(&mut session.said.pending) {
-            return;
-        }
-        if let (Some(volunteer), Some(membership)) = (session.volunteer, session.said.last.clone()) {
+        let shown = session.said.last.as_ref().filter(|membership| !membership.is_hidden());
+        let (Some(volunteer), Some(membership)) = (session.volunteer, shown.cloned()) else { return };
+        if session.said.recorded.is_none_or(|recorded| now.since(recorded) >= MEMBERSHIP_REFRESH) {
+            session.said.recorded = Some(now);
             self.out.push(Output::Membership { volunteer, membership });
         }
     }

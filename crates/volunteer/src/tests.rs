@@ -398,6 +398,43 @@ fn pause_and_hidden_tabs_withdraw_and_come_back() {
 }
 
 #[test]
+fn what_others_may_see_is_said_once_a_session_whatever_happens_in_it() {
+    let member = |team: &str| Membership { team: team.to_owned(), listed: true };
+    let said = |world: &mut World| {
+        world.said(|m| match m {
+            Message::Membership(membership) => Some(membership.clone()),
+            _ => None,
+        })
+    };
+    let mut world = World::new();
+    world.event(Event::Membership(member("Chess Club")));
+    world.start(Preset::Full);
+    world.event(Event::Calibrated { backend: Backend::WasmSimd, mflops: 1000 });
+    world.connected();
+    world.hear(ConsentGranted { token: TOKEN, valid_for: Duration(3_600_000) });
+    assert_eq!(said(&mut world), Some(member("Chess Club")));
+    for _ in 0..3 {
+        world.event(Event::Pause);
+        world.event(Event::Resume);
+        world.hear(ConsentGranted { token: TOKEN, valid_for: Duration(3_600_000) });
+    }
+    assert_eq!(said(&mut world), None);
+    // A name that no team can have changes nothing.
+    world.event(Event::Membership(member("two  spaces")));
+    assert_eq!(said(&mut world), None);
+    // What is taken back is said at once, also in a pause.
+    world.event(Event::Pause);
+    world.event(Event::Membership(Membership::default()));
+    assert_eq!(said(&mut world), Some(Membership::default()));
+    // Another session hears it anew.
+    world.event(Event::Resume);
+    world.event(Event::Disconnected);
+    world.wait(120_000);
+    world.connected();
+    assert_eq!(said(&mut world), Some(Membership::default()));
+}
+
+#[test]
 fn every_condition_has_its_reason_and_only_a_frozen_page_cannot_be_excused() {
     let none = Conditions::default();
     for (conditions, reason) in [

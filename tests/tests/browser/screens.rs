@@ -142,6 +142,12 @@ async fn lending(looker: &mut Looker, browser: &Browser, api: &Api) {
     tab.click("#stop").await.unwrap();
     until(&tab, "document.body.dataset.state === 'finished'").await;
     looker.look(&tab, "thanks", Extent::Page).await;
+    // Whoever forgets the name says the next one nothing of it, and hears what the relay still shows.
+    tab.click("#forget").await.unwrap();
+    until(&tab, "document.querySelector('#notice-text').textContent.includes('30 days')").await;
+    looker.look(&tab, "forgotten", Extent::Window).await;
+    let left = "[document.querySelector('#team').value, document.querySelector('#listed').ariaChecked, localStorage['potluck.membership'] ?? null]";
+    assert_eq!(tab.evaluate::<Value>(left).await.unwrap(), json!(["", "false", null]));
     let told: Vec<_> =
         tab.console().into_iter().filter(|line| line.text.contains("Security Policy")).collect();
     assert!(told.is_empty(), "{told:?}");

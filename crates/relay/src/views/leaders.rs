@@ -49,6 +49,9 @@ impl Board {
 pub(crate) fn record(db: Db, board: Board) -> mpsc::UnboundedSender<(VolunteerId, Membership)> {
     let (said, mut heard) = mpsc::unbounded_channel();
     tokio::spawn(async move {
+        if let Err(error) = db.forget_memberships().await {
+            tracing::warn!(%error, "teams of volunteers that are long gone could not be removed");
+        }
         while let Some((volunteer, membership)) = heard.recv().await {
             if let Err(error) = db.remember(&volunteer, &membership).await {
                 tracing::warn!(%error, "a volunteer's team could not be recorded");
@@ -95,6 +98,15 @@ impl Db {
             .bind(wall_ms())
         };
         change.execute(&self.pool).await.map(drop)
+    }
+
+    /// Removes what nobody has said for so long that it is not told any more.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    async fn forget_memberships(&self) -> Result<(), DbError> {
+        let old = sqlx::query("DELETE FROM memberships WHERE said_ms <= ?").bind(wall_ms() - REMEMBERED_MS);
+        old.execute(&self.pool).await.map(drop)
     }
 
     /// Teams and listed volunteers, as many as are told, and teams that may be switched off besides.

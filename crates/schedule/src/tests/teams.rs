@@ -1,6 +1,7 @@
 //! What others may see of a volunteer counts from its next accepted result; who takes it back is heard at once.
 
 use super::*;
+use crate::policy::MEMBERSHIP_REFRESH;
 use potluck_proto::Membership;
 use potluck_types::VolunteerId;
 use potluck_types::limits::MAX_MEMBERSHIPS_SAID;
@@ -35,6 +36,15 @@ fn a_team_counts_from_the_next_result_and_what_is_taken_back_at_once() {
     let lease = world.request(S1, token, 1000).unwrap();
     world.accept(S1, &lease);
     assert_eq!(world.recorded(), None, "it is recorded once");
+    // And once a day as long as the session lasts, so that it is known to be meant still.
+    for _ in 0..MEMBERSHIP_REFRESH.0 / 30_000 {
+        world.now += Duration::from_secs(30);
+        world.say(S1, Ping { nonce: 1 });
+    }
+    let token = world.agree(S1, Duration::from_secs(3600));
+    let lease = world.request(S1, token, 1000).unwrap();
+    world.accept(S1, &lease);
+    assert_eq!(world.recorded(), Some((volunteer, member("Café Zürich", true))));
 
     world.say(S1, member("", false));
     assert_eq!(world.recorded(), Some((volunteer, member("", false))));
