@@ -87,7 +87,7 @@ export async function fetchLarge(place, { most, onProgress, signal }) {
 }
 
 /** How fast it goes, from what was seen lately. */
-function measured(seen, done, most) {
+export function measured(seen, done, most) {
   const now = performance.now();
   seen.push([now, done]);
   while (seen.length > 2 && seen[1][0] < now - WINDOW_MS) seen.shift();

@@ -3,6 +3,7 @@
 
 import * as download from "./download.js";
 import * as format from "./format.js";
+import { Peers } from "./peers.js";
 import { Log } from "./log.js";
 import { at, fill, h } from "./page.js";
 import * as share from "./share.js";
@@ -52,6 +53,8 @@ let sizes = null;
 let opened = false;
 /** Ends a download. */
 let leave = new AbortController();
+/** Links with other tabs, once a person asked for them. */
+const peers = new Peers(passing);
 
 const PARTS = {
   reading: ["reading"], problem: ["problem"], none: ["none"], checking: ["about"], offered: ["offer", "about"],
@@ -125,6 +128,7 @@ function list() {
 /** Shows a version, and gets it, unless it is large. */
 async function choose(found) {
   leave.abort();
+  peers.stop();
   leave = new AbortController();
   const { signal } = leave;
   choice = found;
@@ -167,8 +171,35 @@ function refuse(error) {
   fail("refused", "This is not the model that people promoted, so it is not run.", words);
 }
 
+/** How it goes with other tabs; `null` when the last link is gone. */
+function passing(now) {
+  at("passing").hidden = now === null;
+  dataset.passing = now === null ? "ended" : now.state;
+  if (now === null) return;
+  dataset.fromPeers = now.fromPeers;
+  dataset.fromRelay = now.fromRelay;
+  dataset.toPeers = now.toPeers;
+  const tabs = now.tabs === 1 ? "1 tab is" : `${now.tabs || "no"} tabs are`;
+  at("passing-words").textContent = `At the moment ${tabs} linked with this one. From others came ${format.bytes(now.fromPeers)}, from ` +
+    `the relay ${format.bytes(now.fromRelay)}; passed on were ${format.bytes(now.toPeers)}.`;
+}
+
+/** The parameters: from other tabs, if a person agreed to that, and from the relay where that fails. */
+async function parameters(found, fromPeers, signal) {
+  if (fromPeers) {
+    try {
+      return await peers.fetch({ hash: found.candidate, bytes: sizes.bytes, onProgress: progress });
+    } catch (error) {
+      if (signal.aborted) throw error;
+      say(`Other tabs cannot be used: ${error.message}. The relay gives it.`);
+      progress({ done: 0, rate: null, left: null });
+    }
+  }
+  return download.fetchLarge(`/api/v1/blobs/${found.candidate}`, { most: sizes.bytes, onProgress: progress, signal });
+}
+
 /** Gets the files and has them checked. What was kept may have gone bad: then it is fetched. */
-async function get(found, kept, signal) {
+async function get(found, kept, signal, fromPeers = false) {
   enter("loading");
   progress({ done: 0, rate: null, left: null });
   const tokenizer = await fetchBytes(`/api/v1/blobs/${sizes.tokenizer}`);
@@ -180,10 +211,10 @@ async function get(found, kept, signal) {
     if (!usable) await download.drop(found.candidate);
   }
   if (!usable && !signal.aborted) {
-    const parameters = await download.fetchLarge(`/api/v1/blobs/${found.candidate}`, { most: sizes.bytes, onProgress: progress, signal });
+    const bytes = await parameters(found, fromPeers, signal);
     at("download-words").textContent = "Being checked";
-    await open(parameters);
-    kept = (await download.keep(found.candidate, parameters)) ? parameters : null;
+    await open(bytes);
+    kept = (await download.keep(found.candidate, bytes)) ? bytes : null;
   }
   if (signal.aborted) return;
   opened = true;
@@ -268,6 +299,12 @@ at("temperature").addEventListener("input", turn);
 at("seed").addEventListener("input", () => { at("keep-seed").checked = true; });
 at("version").addEventListener("change", () => choose(all[Number(at("version").value)]));
 at("load").addEventListener("click", () => get(choice, null, leave.signal).catch(refuse));
+at("load-peers").addEventListener("click", ({ isTrusted }) => {
+  // Other tabs learn this device's address: a script cannot agree to that.
+  if (isTrusted) get(choice, null, leave.signal, true).catch(refuse);
+});
+at("stop-passing").addEventListener("click", () => peers.stop());
+addEventListener("pagehide", () => peers.stop());
 at("again").addEventListener("click", () => (choice && log ? choose(choice) : start()));
 at("share").addEventListener("click", share.show);
 at("drop").addEventListener("click", async () => {

@@ -19,12 +19,13 @@ export class Session {
   /**
    * Starts the engine. Call it from a trusted click only.
    * @param {{key: ?string, log: ?object, origin?: string, textVersion?: number, remember?: boolean,
-   *   cacheMb?: number, onView: (view: object) => void, onEnd: (why: {failed?: string, expired?: boolean}) => void}} options
+   *   cacheMb?: number, onView: (view: object) => void, onFetched?: (file: {hash: string, bytes?: Uint8Array}) => void, onEnd: (why: {failed?: string, expired?: boolean}) => void}} options
    *   `origin` is where the person agreed, `textVersion` to what, `remember` whether inputs are kept: as long as the name is;
    *   `cacheMb` how much memory inputs take that may be needed again.
    */
-  constructor({ key, log, origin = location.origin, textVersion = TEXT_VERSION, remember = true, cacheMb, onView, onEnd }) {
+  constructor({ key, log, origin = location.origin, textVersion = TEXT_VERSION, remember = true, cacheMb, onView, onFetched, onEnd }) {
     this.onView = onView;
+    this.onFetched = onFetched;
     this.onEnd = onEnd;
     this.#worker = startWorker("worker.js", "potluck");
     this.#worker.addEventListener("message", ({ data }) => this.#hear(data));
@@ -50,6 +51,12 @@ export class Session {
     this.#post({ kind: "ignore", ...ignore });
     this.peers(peers);
     this.#post({ kind: "start", preset, backend, hours });
+  }
+
+  /** Gets a public file instead of work, from peers where they have it, and passes it on until the end. */
+  fetch({ hash, bytes, hours }) {
+    this.peers(true);
+    this.#post({ kind: "fetch", hash, bytes, hours });
   }
 
   pause() { this.#post({ kind: "pause" }); }
@@ -86,8 +93,9 @@ export class Session {
     if (!this.#ended) this.#worker.postMessage(message);
   }
 
-  #hear({ view, failed, link, module }) {
+  #hear({ view, failed, link, module, fetched }) {
     if (this.#ended) return;
+    if (fetched) return this.onFetched?.(fetched);
     if (link) return this.#link(link, module);
     if (failed !== undefined) return this.#end({ failed });
     this.onView(view);

@@ -51,6 +51,11 @@ function storage(hash, bytes) {
   if (remember) inputs.store(hash, bytes);
 }
 
+/** Called by the engine: what was fetched instead of work is here; without bytes, it is not to be had. */
+function fetched(hash, bytes) {
+  self.postMessage({ fetched: { hash, bytes } }, bytes ? [bytes.buffer] : []);
+}
+
 /** Called by the engine: has to know whether a run or a candidate stands in the public log. */
 function demand(kind, id, relay) {
   prove(kind, id, relay, log?.key).then(
@@ -84,7 +89,7 @@ try {
   log = settings.log;
   delete settings.remember;
   delete settings.log;
-  engine = new TabEngine(settings, (view) => self.postMessage({ view }), toPage, storage, demand);
+  engine = new TabEngine(settings, (view) => self.postMessage({ view }), toPage, storage, demand, fetched);
   if (remember) inputs.load((bytes) => engine.stored(bytes));
   early.splice(0).forEach(take);
 } catch (error) {

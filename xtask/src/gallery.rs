@@ -47,6 +47,11 @@ const SCREENS: &[(&str, &str)] = &[
     ("receipts", "Receipts, and their check without a network."),
     ("model-none", "The page to try the model, before people promoted a version: what has to happen."),
     ("model-loading", "The model is fetched, with rate and time left."),
+    (
+        "model-offered",
+        "A large model, or scarce data: from other tabs or from the relay, and what that means.",
+    ),
+    ("model-passing", "This tab passes the model on to others, until it is stopped."),
     ("model-ready", "It is there and proved: who approved it, and its eval card."),
     ("model-writing", "It writes in the visitor's own tab."),
     ("model-written", "The same without a network."),

@@ -20,9 +20,10 @@ pub const STEP_TARGET: Duration = Duration::from_millis(10);
 /// What one GPU dispatch should take, so that a desktop that draws on the same GPU does not stutter.
 pub const DISPATCH_TARGET: Duration = Duration::from_millis(10);
 
-/// The same on a software adapter: it draws nothing that could stutter, shorter dispatches leave its cores idle at
-/// their ends, and Stop is still noticed within 250 ms.
-pub const SOFTWARE_DISPATCH_TARGET: Duration = Duration::from_millis(80);
+/// The same on a software adapter: it draws nothing that could stutter, and shorter dispatches leave its cores idle at
+/// their ends. What is queued when a person clicks on Stop runs to its end, [`MAX_BANDS_IN_FLIGHT`] of these, and all
+/// has to rest after 250 ms.
+pub const SOFTWARE_DISPATCH_TARGET: Duration = Duration::from_millis(40);
 
 /// Rate that is assumed of a kernel nobody has timed yet, in FLOP/s. The first band is then 10 ms even on a
 /// software adapter at its slowest, and on a fast GPU the second band is already of the right size.
@@ -34,7 +35,7 @@ pub const MAX_BAND_GROWTH: f64 = 8.0;
 /// Dispatches that are queued at once: the next waits behind the one that runs, so no round trip is idle.
 pub const MAX_BANDS_IN_FLIGHT: usize = 2;
 
-/// Compiled pipelines that are kept. A job has one inner shape and up to seven at its edges, times two dtypes.
+/// Compiled pipelines that are kept. A job has one depth, and another where K ends, times the kernels and dtypes in use.
 pub const MAX_PIPELINES: usize = 16;
 
 /// Bytes of idle GPU buffers that are kept for the next product.

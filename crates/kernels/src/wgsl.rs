@@ -1,10 +1,13 @@
-//! The WGSL kernels, generated as text: dimensions as literals, K unrolled, no bounds checks in the loops.
+//! The WGSL kernels, generated as text: the depth as a literal, K unrolled, no bounds checks in the loops. How wide a product
+//! is comes as a uniform: shards of one job differ in width, and a shader that is compiled for each takes a software adapter
+//! half a second, in which nothing stops it.
 //!
 //! All variants compute the same thing from the same buffers, which are padded with zeros so that no index is ever out
 //! of bounds:
 //! - `a`: rows of A, `kw` words each, as `vec4` along K;
 //! - `b`: B with K outermost, `kw` rows of `nw` words, as `vec4` along N;
-//! - `c`: rows of the result, `nw` words each, as `vec4` along N.
+//! - `c`: rows of the result, `nw` words each, as `vec4` along N;
+//! - `n4`: `nw / 4`.
 //!
 //! A word is one f32, or four int8 that follow each other along K, packed in a u32. So `kw` is K or K/4, and both
 //! dtypes share one generator.
@@ -55,8 +58,6 @@ pub struct ShaderKey {
     pub int8: Int8Path,
     /// Words along K, padded: a multiple of [`depth_multiple`].
     pub kw: u32,
-    /// Words along N, padded: a multiple of the variant's tile.
-    pub nw: u32,
 }
 
 /// Rows and columns of C that one workgroup computes, and threads in it.
@@ -159,7 +160,7 @@ pub const fn elements_per_word(dtype: DType) -> u32 {
 
 /// The WGSL text of a kernel; its entry point is `main`.
 ///
-/// Bindings of group 0: 0 `a`, 1 `b` (read), 2 `c` (read_write). Dispatch: columns / tile.cols by rows / tile.rows.
+/// Bindings of group 0: 0 `a`, 1 `b` (read), 2 `c` (read_write), 3 `n4` (uniform). Dispatch: columns / tile.cols by rows / tile.rows.
 pub fn generate(key: ShaderKey) -> String {
     let mut w = String::with_capacity(16 << 10);
     let (vec_in, vec_out) = match key.dtype {
@@ -172,6 +173,7 @@ pub fn generate(key: ShaderKey) -> String {
     line(&mut w, format_args!("@group(0) @binding(0) var<storage, read> a: array<{vec_in}>;"));
     line(&mut w, format_args!("@group(0) @binding(1) var<storage, read> b: array<{vec_in}>;"));
     line(&mut w, format_args!("@group(0) @binding(2) var<storage, read_write> c: array<{vec_out}>;"));
+    line(&mut w, format_args!("@group(0) @binding(3) var<uniform> n4: u32;"));
     if key.dtype == DType::Int8 {
         w.push_str(match key.int8 {
             Int8Path::Packed => DOT_PACKED,
@@ -227,10 +229,10 @@ const LANES: [&str; 4] = ["x", "y", "z", "w"];
 /// arithmetic of a row, so the ratio of registers to loads decides; unrolling by 8 or 32 only costs compile time.
 fn direct(w: &mut String, key: ShaderKey, vec_out: &str) {
     const UNROLL: u32 = 4;
-    let ShaderKey { variant, dtype, kw, nw, .. } = key;
+    let ShaderKey { variant, dtype, kw, .. } = key;
     let Tile { threads_x, threads_y, .. } = variant.tile();
     let (rows, cols) = variant.registers();
-    let (k4, n4, vecs) = (kw / 4, nw / 4, cols / 4);
+    let (k4, vecs) = (kw / 4, cols / 4);
     line(w, format_args!("@compute @workgroup_size({threads_x}, {threads_y})"));
     line(w, format_args!("fn main(@builtin(global_invocation_id) id: vec3<u32>) {{"));
     line(w, format_args!("  let col = id.x * {vecs}u;\n  let row = id.y * {rows}u;"));
@@ -261,7 +263,7 @@ fn direct(w: &mut String, key: ShaderKey, vec_out: &str) {
         for (l, lane) in LANES.iter().enumerate() {
             let k = u * 4 + l as u32;
             for v in 0..vecs {
-                line(w, format_args!("    let y{k}_{v} = b[(p * 4u + {k}u) * {n4}u + col + {v}u];"));
+                line(w, format_args!("    let y{k}_{v} = b[(p * 4u + {k}u) * n4 + col + {v}u];"));
             }
             for r in 0..rows {
                 for v in 0..vecs {
@@ -279,7 +281,7 @@ fn direct(w: &mut String, key: ShaderKey, vec_out: &str) {
     line(w, format_args!("  }}"));
     for r in 0..rows {
         for v in 0..vecs {
-            line(w, format_args!("  c[(row + {r}u) * {n4}u + col + {v}u] = c{r}_{v};"));
+            line(w, format_args!("  c[(row + {r}u) * n4 + col + {v}u] = c{r}_{v};"));
         }
     }
     line(w, format_args!("}}"));
@@ -290,11 +292,11 @@ fn direct(w: &mut String, key: ShaderKey, vec_out: &str) {
 /// Thread (x, y) owns columns 4x.. (and 64 + 4x.. for eight) and rows 4y.. (and 64 + 4y..): threads that run side by
 /// side then read neighboring vectors, without bank conflicts.
 fn tiled(w: &mut String, key: ShaderKey, vec_in: &str, vec_out: &str) {
-    let ShaderKey { variant, dtype, kw, nw, .. } = key;
+    let ShaderKey { variant, dtype, kw, .. } = key;
     let Tile { rows: tile_rows, cols: tile_cols, threads_x, threads_y } = variant.tile();
     let (rows, cols) = variant.registers();
     let depth = tile_depth(variant);
-    let (k4, n4, row_vecs, col_vecs) = (kw / 4, nw / 4, rows / 4, cols / 4);
+    let (k4, row_vecs, col_vecs) = (kw / 4, rows / 4, cols / 4);
     let (a_stride, b_stride) = (tile_rows / 4, tile_cols / 4);
     let threads = threads_x * threads_y;
     line(w, format_args!("var<workgroup> tile_a: array<{vec_in}, {}>;", depth * a_stride));
@@ -339,10 +341,7 @@ fn tiled(w: &mut String, key: ShaderKey, vec_in: &str, vec_out: &str) {
     line(w, format_args!("    }}"));
     for i in 0..(depth * b_stride) / threads {
         line(w, format_args!("    {{ let i = t + {}u;", i * threads));
-        line(
-            w,
-            format_args!("      tile_b[i] = b[(p + i / {b_stride}u) * {n4}u + col0 + i % {b_stride}u]; }}"),
-        );
+        line(w, format_args!("      tile_b[i] = b[(p + i / {b_stride}u) * n4 + col0 + i % {b_stride}u]; }}"));
     }
     line(w, format_args!("    workgroupBarrier();"));
     for k in 0..depth {
@@ -372,7 +371,7 @@ fn tiled(w: &mut String, key: ShaderKey, vec_in: &str, vec_out: &str) {
             line(
                 w,
                 format_args!(
-                    "  c[(row0 + {base}u + ty * 4u) * {n4}u + col0 + {}u + tx] = c{r}_{v};",
+                    "  c[(row0 + {base}u + ty * 4u) * n4 + col0 + {}u + tx] = c{r}_{v};",
                     v * threads_x
                 ),
             );

@@ -170,7 +170,12 @@ impl Mesh {
 
     /// Wants a blob; [`Output::Done`] or [`Output::Failed`] follows.
     pub fn want(&mut self, blob: BlobRef) {
-        self.swarm.want(blob);
+        self.swarm.want(blob, false);
+    }
+
+    /// The same, of a blob that can wait until links are made however small it is.
+    pub fn want_from_peers(&mut self, blob: BlobRef) {
+        self.swarm.want(blob, true);
     }
 
     /// Needs a blob no more.

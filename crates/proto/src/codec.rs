@@ -9,7 +9,7 @@ use crate::peer::{
     Fetching, Gained, Group, GroupRequest, Holds, PeerHello, PeerTree, PeerTreeRequest, Refused, Seek, Unseek,
 };
 use crate::signal::{
-    BlobTree, JoinMesh, LeaveMesh, LinkReport, MeshSettings, Neighbor, Signal, TreeRequest, Unlink,
+    BlobTree, Fetch, JoinMesh, LeaveMesh, LinkReport, MeshSettings, Neighbor, Signal, TreeRequest, Unlink,
 };
 use crate::{OLDEST_VERSION, PROTOCOL_VERSION};
 use potluck_types::limits::{MAX_FRAME_BYTES, MAX_PEER_FRAME_BYTES};
@@ -201,6 +201,7 @@ messages! {
     0x0a LinkReport,
     0x0b TreeRequest,
     0x0c Membership,
+    0x0d Fetch,
     0x41 Welcome,
     0x42 ConsentGranted,
     0x43 Lease,

@@ -5,6 +5,7 @@
 //! of a link exchange [`Signal`]s through the relay until they are connected; either ends the link with [`Unlink`].
 
 use crate::bytes_as;
+use crate::message::BlobRef;
 use potluck_types::{BlobHash, ConsentToken, Duration, LinkId};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,18 @@ pub struct JoinMesh {
     /// Links that it still has from an earlier session, as they were assigned.
     #[serde(with = "bytes_as::links")]
     pub links: Vec<Neighbor>,
+}
+
+/// Wants a blob that is no input of a lease: a model, say, to try it. The relay answers with [`BlobTree`](crate::BlobTree), and
+/// from then on gives it out as it does inputs, if the blob is public and has as many bytes; else with
+/// [`BlobMissing`](crate::BlobMissing). Volunteer to relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetch {
+    /// Proof of consent.
+    #[serde(with = "bytes_as::consent")]
+    pub consent: ConsentToken,
+    /// What.
+    pub blob: BlobRef,
 }
 
 /// Ends every link of the session. Volunteer to relay.

@@ -38,6 +38,7 @@ fn examples() -> Vec<Message> {
         Release { lease, reason: ReleaseReason::DeviceFailed }.into(),
         Ping { nonce: 7 }.into(),
         Membership { team: "Café Zürich".into(), listed: true }.into(),
+        Fetch { consent: ConsentToken([0x22; 16]), blob }.into(),
         Welcome {
             version: 1,
             session: SessionId(9),
@@ -228,7 +229,7 @@ fn frames_match_their_golden_vectors() {
         assert!(decode(&frame).is_err(), "a peer's frame is none of a relay's");
         kinds.insert(message.kind());
     }
-    assert_eq!(kinds.len(), 20 + 10 + 11, "each message has an example");
+    assert_eq!(kinds.len(), 21 + 10 + 11, "each message has an example");
     let files = std::fs::read_dir(&folder).unwrap().count();
     assert_eq!(files, examples().len() + peer_examples().len(), "each file has an example");
 }

@@ -196,12 +196,20 @@ impl Blobs {
     /// # Errors
     /// What the store says.
     pub(crate) async fn has(&self, hash: &BlobHash) -> io::Result<bool> {
-        if self.memory.get(hash).is_some() {
-            return Ok(true);
+        Ok(self.bytes_of(hash).await?.is_some())
+    }
+
+    /// How many bytes a blob has; `None` if it is not here.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(crate) async fn bytes_of(&self, hash: &BlobHash) -> io::Result<Option<u64>> {
+        if let Some(bytes) = self.in_memory(hash) {
+            return Ok(Some(bytes.len() as u64));
         }
         match self.quick.head(&path(hash)).await {
-            Ok(_) => Ok(true),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Ok(found) => Ok(Some(found.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(io_error(error)),
         }
     }

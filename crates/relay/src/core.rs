@@ -12,7 +12,7 @@ use crate::runs::Runs;
 use crate::switches::Switchboard;
 use crate::turn::TurnServers;
 use crate::views::leaders;
-use potluck_proto::{BlobRequest, Membership, MeshSettings, Message};
+use potluck_proto::{BlobRef, BlobRequest, Membership, MeshSettings, Message};
 use potluck_schedule::{
     CheckVerdict, EvalError, EvalInput, EvalProgress, EvalSpec, Input, JobProgress, MeshPicture, Output,
     Relay, RunError, RunInput, RunProgress, RunSpec, Ticket, Totals,
@@ -220,6 +220,7 @@ pub(crate) fn start(machine: Relay, surroundings: Surroundings) -> (Core, Runs, 
         evals: evals.clone(),
         turn,
         changed,
+        core: commands.downgrade(),
     };
     tokio::spawn(task.run(queue));
     (core, runs, evals)
@@ -242,6 +243,8 @@ struct Task {
     evals: Evals,
     turn: TurnServers,
     changed: watch::Sender<u64>,
+    /// Its own queue, for answers that take time.
+    core: mpsc::WeakSender<Command>,
 }
 
 impl Task {
@@ -324,6 +327,7 @@ impl Task {
             Output::Send { session, message } => return self.queue(session, Outgoing::Message(message)),
             Output::SendChunk { session, request } => return self.queue(session, Outgoing::Chunk(request)),
             Output::SendTree { session, hash } => return self.queue(session, Outgoing::Tree(hash)),
+            Output::AskPublic { session, blob } => self.ask_public(session, blob),
             Output::MeshSettings { session } => {
                 let (servers, valid_for) = self.turn.for_session(session, wall_ms().max(0) as u64 / 1000);
                 let settings = MeshSettings { servers, valid_for };
@@ -368,6 +372,24 @@ impl Task {
             }
         }
         None
+    }
+
+    /// Looks whether everybody may have a blob. The answer comes as an input of its own.
+    fn ask_public(&self, session: SessionId, blob: BlobRef) {
+        let (db, blobs, core) = (self.db.clone(), self.blobs.clone(), self.core.clone());
+        tokio::spawn(async move {
+            let known = async {
+                let public = db.is_public(&blob.hash).await.map_err(std::io::Error::other)?;
+                Ok::<_, std::io::Error>(public && blobs.bytes_of(&blob.hash).await? == Some(blob.bytes))
+            };
+            let public = known.await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "whether a blob is public could not be read");
+                false
+            });
+            if let Some(core) = core.upgrade() {
+                let _ = core.send(Command::Input(Input::Public { session, blob, public })).await;
+            }
+        });
     }
 
     /// Queues something for a session. A reader that is so slow that its queue is full is cut off: it must

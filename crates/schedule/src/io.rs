@@ -175,6 +175,15 @@ pub enum Input {
         /// Which.
         ticket: Ticket,
     },
+    /// What came of [`Output::AskPublic`].
+    Public {
+        /// Who.
+        session: SessionId,
+        /// What.
+        blob: BlobRef,
+        /// Whether everybody may have it, and it has as many bytes.
+        public: bool,
+    },
     /// The relay is about to stop: refuse everybody politely.
     ShuttingDown,
     /// Everything stops: leases of jobs are taken back and none is given out, until it says otherwise. Runs are paused one
@@ -207,6 +216,13 @@ pub enum Output {
         session: SessionId,
         /// Which part.
         request: BlobRequest,
+    },
+    /// A session wants a blob that is no input of its leases: [`Input::Public`] says whether it may have it.
+    AskPublic {
+        /// Who.
+        session: SessionId,
+        /// What, as the session names it.
+        blob: BlobRef,
     },
     /// Read a blob from the store and send its tree as a `BlobTree`, or `BlobMissing`. The session may have it.
     SendTree {

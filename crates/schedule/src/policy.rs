@@ -59,6 +59,10 @@ pub(crate) const REJECTION_WEIGHT: f64 = 8.0;
 /// Records of volunteers in memory (48 bytes each); the store keeps the rest.
 pub(crate) const MAX_RECORDS: usize = 1 << 16;
 
+/// Blobs beside inputs of leases that a session may fetch: those of the versions that a person looks at, one after the
+/// other.
+pub(crate) const MAX_FETCHES: usize = 8;
+
 /// A lease may fetch its inputs this many times over (cache evictions, broken transfers) before the session
 /// is refused.
 pub(crate) const REFETCHES: u64 = 4;

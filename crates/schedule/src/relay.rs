@@ -171,6 +171,7 @@ impl Relay {
             Input::ShuttingDown => self.shut_down(),
             Input::Halted { halted } => self.halt(halted),
             Input::Switched(switches) => self.switch(switches),
+            Input::Public { session, blob, public } => self.public(session, blob, public),
             Input::Tick => {}
         }
         self.fire_timers();

@@ -7,21 +7,25 @@ use crate::job::Job;
 use crate::leasing::Work;
 use crate::picture;
 use crate::policy::{
-    MIN_CHUNK_CHARGE, PICTURE_INTERVAL, PICTURES_PER_INTERVAL, REFUSED_RETRY, RESTART_RETRY,
+    MAX_FETCHES, MIN_CHUNK_CHARGE, PICTURE_INTERVAL, PICTURES_PER_INTERVAL, REFETCHES, REFUSED_RETRY,
+    RESTART_RETRY,
 };
 use crate::relay::{PlantedBug, Relay, Timer};
 use crate::round::Run;
 use crate::teams::Said;
 use potluck_proto::{
-    BlobMissing, BlobRequest, Challenge, Consent, ConsentGranted, DecodeError, Hello, Message,
-    OLDEST_VERSION, PROTOCOL_VERSION, Picture, Pong, Preset, Refusal, RefusalCode, Release, ReleaseReason,
-    Welcome,
+    BlobMissing, BlobRef, BlobRequest, Challenge, Consent, ConsentGranted, DecodeError, Fetch, Hello,
+    Message, OLDEST_VERSION, PROTOCOL_VERSION, Picture, Pong, Preset, Refusal, RefusalCode, Release,
+    ReleaseReason, TreeRequest, Welcome,
 };
 use potluck_types::limits::{
-    HANDSHAKE_TIMEOUT, MAX_CHUNK_BYTES, MAX_CHUNKS_IN_FLIGHT, MAX_CONSENT, MAX_SESSIONS, MESSAGE_BURST,
-    MESSAGES_PER_SECOND, SESSION_TIMEOUT,
+    GROUP_BYTES, HANDSHAKE_TIMEOUT, MAX_CHUNK_BYTES, MAX_CHUNKS_IN_FLIGHT, MAX_CONSENT, MAX_SESSIONS,
+    MESSAGE_BURST, MESSAGES_PER_SECOND, SESSION_TIMEOUT,
 };
-use potluck_types::{Bucket, ConsentToken, Duration, Instant, JobId, LeaseId, SessionId, VolunteerId};
+use potluck_types::{
+    BlobHash, Bucket, ConsentToken, Duration, Instant, JobId, LeaseId, SessionId, VolunteerId,
+};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -52,6 +56,8 @@ pub(crate) struct Session {
     last_heard: Instant,
     /// Bytes of inputs that the session may still ask for.
     pub(crate) input_credit: u64,
+    /// Public blobs beside inputs that it asked for, and whether it may have each: not before the store said so.
+    pub(crate) fetches: BTreeMap<BlobHash, Option<BlobRef>>,
     /// Measured flops per second, throttle and transfer included; `None` until the first commit.
     pub(crate) speed: Option<f64>,
     /// The same, in training rounds.
@@ -102,6 +108,7 @@ impl Relay {
                 bucket: Bucket::new(self.now, MESSAGE_BURST.into(), MESSAGES_PER_SECOND.into()),
                 last_heard: self.now,
                 input_credit: 0,
+                fetches: BTreeMap::new(),
                 speed: None,
                 training_speed: None,
                 uplink: None,
@@ -149,6 +156,7 @@ impl Relay {
             Message::Ping(ping) => self.send(id, Pong { nonce: ping.nonce }),
             Message::BlobRequest(request) => self.input_request(id, request),
             Message::TreeRequest(request) => self.tree_request(id, request),
+            Message::Fetch(fetch) => self.fetch(id, &fetch),
             Message::JoinMesh(join) => self.join_mesh(id, &join),
             Message::LeaveMesh(_) => self.leave_mesh(id),
             Message::Signal(signal) => self.signal(id, signal),
@@ -287,11 +295,55 @@ impl Relay {
         self.sessions.values().filter(|session| session.consents(self.now)).count()
     }
 
-    /// Serves a part of an input of one of the session's leases.
-    fn input_request(&mut self, id: SessionId, request: BlobRequest) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
+    /// A blob that a session may have: an input of one of its leases, or a public one that it asked for.
+    pub(crate) fn may_have(&self, id: SessionId, hash: &BlobHash) -> Option<BlobRef> {
+        let session = self.sessions.get(&id)?;
         let leases = session.leases.iter().filter_map(|lease| self.leases.get(lease));
-        let blob = leases.flat_map(|lease| lease.work.inputs()).find(|blob| blob.hash == request.hash);
+        let input = leases.flat_map(|lease| lease.work.inputs()).find(|blob| blob.hash == *hash);
+        let fetched = || session.fetches.get(hash).copied().flatten().filter(|_| session.consents(self.now));
+        input.or_else(fetched)
+    }
+
+    /// A session wants a blob that is no input of a lease. What the store says comes back as [`Self::public`].
+    fn fetch(&mut self, id: SessionId, fetch: &Fetch) {
+        let blob = fetch.blob;
+        if !self.consents(id, &fetch.consent) {
+            return self.send(id, BlobMissing { hash: blob.hash });
+        }
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        match session.fetches.get(&blob.hash) {
+            // Consent was given anew.
+            Some(Some(_)) => return self.tree_request(id, TreeRequest { hash: blob.hash }),
+            Some(None) => return,
+            None if session.fetches.len() >= MAX_FETCHES => {
+                let message = "too many blobs were fetched in one session: connect again";
+                return self.refuse(id, RefusalCode::Limit, message, REFUSED_RETRY);
+            }
+            None => {}
+        }
+        session.fetches.insert(blob.hash, None);
+        self.out.push(Output::AskPublic { session: id, blob });
+    }
+
+    /// The store says whether everybody may have a blob that a session wants.
+    pub(crate) fn public(&mut self, id: SessionId, blob: BlobRef, public: bool) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(fetch) = session.fetches.get_mut(&blob.hash).filter(|fetch| fetch.is_none()) else { return };
+        if !public {
+            return self.send(id, BlobMissing { hash: blob.hash });
+        }
+        *fetch = Some(blob);
+        // Its tree counts as a group.
+        let all = blob.bytes.max(MIN_CHUNK_CHARGE).saturating_add(GROUP_BYTES as u64);
+        session.input_credit = session.input_credit.saturating_add(all.saturating_mul(REFETCHES));
+        self.member_blobs(id, std::iter::once(blob.hash));
+        self.tree_request(id, TreeRequest { hash: blob.hash });
+    }
+
+    /// Serves a part of a blob that the session may have.
+    fn input_request(&mut self, id: SessionId, request: BlobRequest) {
+        let blob = self.may_have(id, &request.hash);
+        let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(blob) = blob else {
             // A lease that was taken back meanwhile looks the same as somebody fishing for blobs: neither gets it.
             if !session.bucket.take(self.now, 1) {

@@ -276,7 +276,7 @@ impl Honest {
                     acts.push(Act::Wake { after_ms, tag: CALIBRATED });
                 }
                 Action::Run(run) => acts.push(self.run(&run)),
-                Action::Link(_) | Action::Store(..) | Action::Unstore(_) => {}
+                Action::Link(_) | Action::Store(..) | Action::Unstore(_) | Action::Fetched(..) => {}
                 Action::Prove { subject, .. } => {
                     self.accuse(format!("it demands proof of {subject:?}, which it was not to"));
                 }

@@ -102,6 +102,11 @@ impl World {
                 self.queue.after(read_ms, Event::TreeRead { start, session, hash });
                 Ok(())
             }
+            Output::AskPublic { session, blob } => {
+                // Nothing of a simulated job is: its operands are its submitter's.
+                inputs.push_back(Input::Public { session, blob, public: false });
+                Ok(())
+            }
             Output::MeshSettings { session } => {
                 let settings = MeshSettings { servers: Vec::new(), valid_for: Duration::from_secs(3600) };
                 self.send_down(session, &settings.into(), inputs)

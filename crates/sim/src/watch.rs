@@ -250,7 +250,7 @@ impl Watch {
                 }
                 Ok(())
             }
-            Output::MeshSettings { .. } => Ok(()),
+            Output::AskPublic { .. } | Output::MeshSettings { .. } => Ok(()),
             Output::Close { session } => {
                 self.sessions.remove(session).map(|_| ()).ok_or(format!("session {session} is closed twice"))
             }

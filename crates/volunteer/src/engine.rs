@@ -1,5 +1,6 @@
 //! The engine: what the person wants, what the conditions allow, and the routing of events.
 
+use crate::fetch::Fetching;
 use crate::io::{Action, Choice, Conditions, Event, Failure, Options, RunId};
 use crate::keep::Keep;
 use crate::limits::{DEVICE_RETRY, MAX_FAILURES};
@@ -46,6 +47,8 @@ pub struct Engine {
     pub(crate) work: Vec<Work>,
     /// Inputs, from wherever they come.
     pub(crate) mesh: Mesh,
+    /// What is fetched instead of work.
+    pub(crate) fetch: Option<Fetching>,
     /// Where rounds of codec S can go on.
     pub(crate) keep: Keep,
     /// What was asked to stand in the log.
@@ -83,6 +86,7 @@ impl Engine {
             link: Link::Down { failures: 0, retry_at: Instant(0) },
             work: Vec::new(),
             mesh,
+            fetch: None,
             keep: Keep::default(),
             proofs: BTreeMap::new(),
             no_work: None,
@@ -104,6 +108,7 @@ impl Engine {
         let could_work = self.may_work();
         match event {
             Event::Start { preset, choice, valid_for } => self.start(preset, choice, valid_for),
+            Event::Fetch { blob, valid_for } => self.start_fetch(blob, valid_for),
             Event::Pause if self.person == Person::Lending => self.person = Person::Paused,
             Event::Resume if self.person == Person::Paused => self.person = Person::Lending,
             Event::Finish => self.finish(),
@@ -169,6 +174,7 @@ impl Engine {
     }
 
     fn start(&mut self, preset: Preset, choice: Choice, valid_for: Duration) {
+        self.end_fetch();
         self.agreed_until = self.now + valid_for;
         self.preset = preset;
         if choice != self.choice || matches!(self.device, Device::None) {
@@ -212,6 +218,7 @@ impl Engine {
     pub(crate) fn stop(&mut self, person: Person) {
         self.person = person;
         self.drop_all_work();
+        self.end_fetch();
         self.mesh.withdrawn();
         self.keep = Keep::default();
         self.hang_up();
@@ -219,7 +226,7 @@ impl Engine {
         self.link = Link::Down { failures: 0, retry_at: self.now };
     }
 
-    /// Whether the person and the conditions allow work, and there may be something to work with.
+    /// Whether the person and the conditions allow work or a fetch, and there may be something to work with.
     pub(crate) fn may_work(&self) -> bool {
         matches!(self.person, Person::Lending | Person::Finishing)
             && !matches!(self.device, Device::None)
@@ -238,7 +245,7 @@ impl Engine {
             {
                 self.device = Device::Unknown;
             }
-            if matches!(self.device, Device::Unknown) {
+            if matches!(self.device, Device::Unknown) && self.fetch.is_none() {
                 self.device = Device::Measuring(self.choice);
                 self.out.push(Action::Calibrate(self.choice));
             }
@@ -260,8 +267,14 @@ impl Engine {
                 match output {
                     Output::Relay(message) => self.send(message),
                     Output::Link(action) => self.out.push(Action::Link(action)),
-                    Output::Done(hash, bytes) => self.input_arrived(&hash, &bytes),
-                    Output::Failed(hash) => self.input_missing(&hash),
+                    Output::Done(hash, bytes) => {
+                        self.fetch_ended(&hash, Some(&bytes));
+                        self.input_arrived(&hash, &bytes);
+                    }
+                    Output::Failed(hash) => {
+                        self.fetch_ended(&hash, None);
+                        self.input_missing(&hash);
+                    }
                     Output::Stored(hash, bytes) => self.out.push(Action::Store(hash, bytes)),
                     Output::Left(hash) => self.out.push(Action::Unstore(hash)),
                 }

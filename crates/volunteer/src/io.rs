@@ -3,7 +3,7 @@
 use crate::proof::Subject;
 use crate::status::WaitReason;
 use potluck_mesh::{LinkAction, LinkEvent};
-use potluck_proto::{Backend, EvalTask, MatmulTask, Membership, Preset, TrainTask};
+use potluck_proto::{Backend, BlobRef, EvalTask, MatmulTask, Membership, Preset, TrainTask};
 pub use potluck_rounds::TrainInputs;
 use potluck_train::streak::Streak;
 use potluck_types::{BlobHash, Duration, VolunteerKey};
@@ -164,6 +164,14 @@ pub enum Event {
         /// For how long.
         valid_for: Duration,
     },
+    /// The person agreed to get a public blob, from peers where they have it, and to pass it on for so long: nothing is
+    /// computed, and the device is not measured. [`Action::Fetched`] follows.
+    Fetch {
+        /// What.
+        blob: BlobRef,
+        /// For how long.
+        valid_for: Duration,
+    },
     /// The person paused.
     Pause,
     /// The person goes on.
@@ -271,6 +279,8 @@ pub enum Action {
     Cancel(RunId),
     /// Do something with a link to a peer.
     Link(LinkAction),
+    /// What [`Event::Fetch`] asked for is here, whole and right; `None` if the relay does not give it out.
+    Fetched(BlobHash, Option<Arc<Vec<u8>>>),
     /// An input came and is kept: write it down, if the person allows that, for [`Event::Stored`] of a later engine.
     Store(BlobHash, Arc<Vec<u8>>),
     /// An input is kept no more: what was written down can go.

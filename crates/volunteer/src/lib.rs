@@ -4,7 +4,8 @@
 //! it: the tab's Worker, the native command, and the simulator. Where to look: `engine.rs` routes events and
 //! talks to the person; `link.rs` speaks the protocol; `work.rs` takes leases through inputs, kernel, commit;
 //! `task.rs` says
-//! what a task needs; `status.rs` says what a person sees; `compute.rs` turns panels into a
+//! what a task needs; `status.rs` says what a person sees; `fetch.rs` gets a public blob instead of
+//! work; `compute.rs` turns panels into a
 //! product, `train.rs` a checkpoint and tokens into an update, `eval.rs` parameters and questions into answers; `trainer.rs` chooses CPU or GPU for it; `proof.rs` says what
 //! has to stand in the public log before anything is computed for it; `rest.rs` keeps to the share that people allow.
 //!
@@ -19,6 +20,7 @@ extern crate self as potluck_volunteer;
 pub mod compute;
 mod engine;
 pub mod eval;
+mod fetch;
 pub mod io;
 mod keep;
 mod limits;

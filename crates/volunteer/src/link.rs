@@ -151,6 +151,7 @@ impl Engine {
                     session.failures = 0;
                     self.counters.refusal = None;
                     self.ask_at = now;
+                    self.ask_fetch(granted.token);
                     self.mesh.consented(granted.token);
                 }
             }
@@ -165,8 +166,14 @@ impl Engine {
             Message::Picture(picture) => self.pictured(picture),
             Message::BlobRequest(request) => self.serve_result(&request),
             Message::BlobChunk(chunk) => self.mesh.chunk(&chunk),
-            Message::BlobTree(tree) => self.mesh.tree(tree),
-            Message::BlobMissing(BlobMissing { hash }) => self.mesh.missing(&hash),
+            Message::BlobTree(tree) => {
+                self.fetch_granted(&tree);
+                self.mesh.tree(tree);
+            }
+            Message::BlobMissing(BlobMissing { hash }) => {
+                self.fetch_ended(&hash, None);
+                self.mesh.missing(&hash);
+            }
             Message::MeshSettings(settings) => self.mesh.settings(settings),
             Message::Neighbor(neighbor) => self.mesh.neighbor(neighbor),
             Message::Signal(signal) => self.mesh.signal(signal),

@@ -20,6 +20,8 @@ pub enum WaitReason {
     RelayBusy,
     /// Inputs arrive.
     FetchingInputs,
+    /// What was fetched is here, and passed on to peers.
+    PassingOn,
     /// A shard was asked for.
     AskingForWork,
     /// There is nothing to do at the moment.
@@ -55,6 +57,7 @@ impl WaitReason {
             Self::Reconnecting => "The connection was lost. Trying again.",
             Self::RelayBusy => "The relay is busy. Trying again soon.",
             Self::FetchingInputs => "Fetching inputs.",
+            Self::PassingOn => "Passing on what is here.",
             Self::AskingForWork => "Asking for work.",
             Self::NoWork => "There is no work at the moment.",
             Self::AwaitingVerdict => "Results are being verified.",
@@ -291,6 +294,7 @@ impl Engine {
             return None;
         }
         match self.device {
+            _ if self.fetch.is_some() => {}
             Device::Unknown | Device::Measuring(_) => return Some(WaitReason::Calibrating),
             Device::Failed { .. } => return Some(WaitReason::DeviceFailed),
             Device::Ready { .. } | Device::None => {}
@@ -304,6 +308,8 @@ impl Engine {
             }
             Link::Down { .. } | Link::Opening { .. } => WaitReason::Reconnecting,
             Link::Refused(_) => WaitReason::RelayBusy,
+            Link::Up(_) if self.fetch.is_some_and(|fetch| fetch.ended) => WaitReason::PassingOn,
+            Link::Up(_) if self.fetch.is_some() => WaitReason::FetchingInputs,
             Link::Up(_) if self.work.iter().any(|work| matches!(work.stage, Stage::Fetching)) => {
                 WaitReason::FetchingInputs
             }

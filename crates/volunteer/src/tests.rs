@@ -9,7 +9,9 @@ use potluck_types::{
 };
 use proptest::prelude::*;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+mod fetch;
 mod proof;
 mod train;
 
@@ -22,6 +24,7 @@ struct World {
     others: Vec<&'static str>,
     links: Vec<LinkAction>,
     demanded: Vec<Subject>,
+    fetched: Vec<(BlobHash, Option<Arc<Vec<u8>>>)>,
 }
 
 const TOKEN: ConsentToken = ConsentToken([9; 16]);
@@ -56,6 +59,7 @@ impl World {
             others: Vec::new(),
             links: Vec::new(),
             demanded: Vec::new(),
+            fetched: Vec::new(),
         }
     }
 
@@ -71,6 +75,7 @@ impl World {
                 Action::Link(action) => self.links.push(action),
                 Action::Store(..) => self.others.push("store"),
                 Action::Unstore(_) => self.others.push("unstore"),
+                Action::Fetched(hash, bytes) => self.fetched.push((hash, bytes)),
                 Action::Prove { subject, relay } => {
                     assert_eq!(relay, CHALLENGE.relay, "the log is signed by whom the session is signed for");
                     self.demanded.push(subject);

@@ -361,7 +361,7 @@ impl Model {
                 );
                 self.running = Some(run);
             }
-            Action::Link(_) | Action::Store(..) | Action::Unstore(_) => {}
+            Action::Link(_) | Action::Store(..) | Action::Unstore(_) | Action::Fetched(..) => {}
             Action::Prove { subject, .. } => unreachable!("nothing was demanded, and {subject:?} is"),
             Action::Cancel(run) => {
                 assert_eq!(self.running.take().map(|running| running.id), Some(run));

@@ -54,6 +54,8 @@ struct Inner {
     storage: js_sys::Function,
     /// Has it proven that something stands in the public log.
     demand: js_sys::Function,
+    /// Takes what was fetched instead of work.
+    fetched: js_sys::Function,
     view_timer: Option<Timeout>,
     last_state: Option<potluck_volunteer::State>,
 }
@@ -167,6 +169,10 @@ impl Handle {
                 let bytes = js_sys::Uint8Array::from(bytes.as_slice());
                 let _ = inner.storage.call2(&JsValue::NULL, &hash.to_string().into(), &bytes);
             }
+            Action::Fetched(hash, bytes) => {
+                let bytes = bytes.map(|bytes| js_sys::Uint8Array::from(bytes.as_slice()));
+                let _ = inner.fetched.call2(&JsValue::NULL, &hash.to_string().into(), &bytes.into());
+            }
             Action::Prove { subject, relay } => {
                 let (kind, id) = match subject {
                     Subject::Run(run) => (RUN, run.to_string()),
@@ -273,7 +279,8 @@ impl TabEngine {
     /// An engine that nobody has started. `on_view` is called with what the page should show; `to_page` with a message
     /// for [`TabLinks`](crate::TabLinks) and what is transferred along; `storage` with the hash of an input and its bytes, to be
     /// written down, or with the hash alone, to be removed; `demand` with a kind (`run` or `candidate`), a name and the relay's
-    /// public key, and answers with [`TabEngine::proven`].
+    /// public key, and answers with [`TabEngine::proven`]; `fetched` with the hash of a blob that a person asked for and its bytes, or
+    /// with the hash alone, if it is not to be had.
     ///
     /// # Errors
     /// Settings that are not what `www/worker.js` sends.
@@ -284,6 +291,7 @@ impl TabEngine {
         to_page: js_sys::Function,
         storage: js_sys::Function,
         demand: js_sys::Function,
+        fetched: js_sys::Function,
     ) -> Result<TabEngine, JsError> {
         let settings: Settings = serde_wasm_bindgen::from_value(settings)?;
         // Before anything is measured: products from here on use the faster micro-kernel.
@@ -328,6 +336,7 @@ impl TabEngine {
             to_page,
             storage,
             demand,
+            fetched,
             view_timer: None,
             last_state: None,
         };
@@ -337,10 +346,10 @@ impl TabEngine {
     /// Takes in what a person did, or what changed around the tab.
     ///
     /// # Errors
-    /// A command that does not exist.
+    /// A command that does not exist, or names no blob.
     pub fn command(&self, command: JsValue) -> Result<(), JsError> {
         let command: Command = serde_wasm_bindgen::from_value(command)?;
-        self.handle.feed(command.into());
+        self.handle.feed(command.try_into().map_err(JsError::new)?);
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! What the page and its Worker say to each other, as plain JavaScript objects.
 
-use potluck_proto::{Backend, LinkPath, Membership, Preset, RejectReason};
+use potluck_proto::{Backend, BlobRef, LinkPath, Membership, Preset, RejectReason};
 use potluck_volunteer::{Choice, Conditions, Event, Peer, State, Status, WaitReason};
 use serde::{Deserialize, Serialize};
 
@@ -24,16 +24,33 @@ pub(crate) struct Settings {
 #[derive(Debug, Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub(crate) enum Command {
-    Start { preset: PagePreset, backend: PageBackend, hours: f64 },
+    Start {
+        preset: PagePreset,
+        backend: PageBackend,
+        hours: f64,
+    },
+    /// A public blob, instead of work: its hash and length.
+    Fetch {
+        hash: String,
+        bytes: u64,
+        hours: f64,
+    },
     Pause,
     Resume,
     Finish,
     Stop,
-    Preset { preset: PagePreset },
+    Preset {
+        preset: PagePreset,
+    },
     Conditions(Around),
     Ignore(Around),
-    Peers { on: bool },
-    Membership { team: String, listed: bool },
+    Peers {
+        on: bool,
+    },
+    Membership {
+        team: String,
+        listed: bool,
+    },
 }
 
 /// What goes on around the tab, or which of it to ignore. What a page does not say is not so.
@@ -91,13 +108,22 @@ impl From<PageBackend> for Choice {
     }
 }
 
-impl From<Command> for Event {
-    fn from(command: Command) -> Self {
-        match command {
-            Command::Start { preset, backend, hours } => Self::Start {
-                preset: preset.into(),
-                choice: backend.into(),
-                valid_for: potluck_types::Duration((hours.clamp(0.0, 24.0) * 3_600_000.0) as u64),
+/// What a person agreed to, at most a day.
+fn hours(hours: f64) -> potluck_types::Duration {
+    potluck_types::Duration((hours.clamp(0.0, 24.0) * 3_600_000.0) as u64)
+}
+
+impl TryFrom<Command> for Event {
+    type Error = &'static str;
+
+    fn try_from(command: Command) -> Result<Self, Self::Error> {
+        Ok(match command {
+            Command::Start { preset, backend, hours: agreed } => {
+                Self::Start { preset: preset.into(), choice: backend.into(), valid_for: hours(agreed) }
+            }
+            Command::Fetch { hash, bytes, hours: agreed } => Self::Fetch {
+                blob: BlobRef { hash: hash.parse().map_err(|_| "a hash has 64 hexadecimal digits")?, bytes },
+                valid_for: hours(agreed),
             },
             Command::Pause => Self::Pause,
             Command::Resume => Self::Resume,
@@ -108,7 +134,7 @@ impl From<Command> for Event {
             Command::Ignore(around) => Self::Ignore(around.into()),
             Command::Peers { on } => Self::Peers(on),
             Command::Membership { team, listed } => Self::Membership(Membership { team, listed }),
-        }
+        })
     }
 }
 

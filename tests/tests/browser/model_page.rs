@@ -53,6 +53,19 @@ const SLOW: &str = "(() => {
     MessagePort.prototype.postMessage = function (...all) { setTimeout(() => post.apply(this, all), 1000); };
 })()";
 
+/// A network that costs: nothing is fetched unasked.
+const SCARCE: &str =
+    "Object.defineProperty(navigator, 'connection', { value: { saveData: true, addEventListener() {} } })";
+
+/// The engine that fetches from peers does not start.
+const NO_ENGINE: &str = "(() => {
+    const Real = Worker;
+    window.Worker = function (script, options) {
+        if (options.name === 'potluck') throw new Error('no engine today');
+        return new Real(script, options);
+    };
+})()";
+
 async fn data(tab: &Tab, name: &str) -> String {
     tab.evaluate(&format!("document.body.dataset[{name:?}] ?? ''")).await.unwrap()
 }
@@ -159,6 +172,61 @@ fn trained(relay: TestRelay, council: &Council) -> World {
     World { relay, run, version, candidate }
 }
 
+/// Has every file of models forgotten that this browser keeps.
+async fn forget(tab: &Tab) {
+    let _: Value = tab.evaluate("caches.delete('potluck.models').then(() => 1)").await.unwrap();
+}
+
+/// A tab in which the model waits for a click.
+async fn offered(browser: &Browser, address: &str, script: &str) -> Tab {
+    let tab = browser.new_tab().await.unwrap();
+    Looker::prepare(&tab).await;
+    tab.inject_into_pages(SCARCE).await.unwrap();
+    tab.inject_into_pages(script).await.unwrap();
+    tab.goto(&format!("{address}?model=whale")).await.unwrap();
+    in_state(&tab, "offered").await;
+    tab
+}
+
+/// Tabs whose people agree to it pass the model on to each other.
+async fn from_other_tabs(browser: &Browser, address: &str, fetched: &str, bytes: usize, looker: &mut Looker) {
+    let one = offered(browser, address, "").await;
+    looker.look(&one, "model-offered", Extent::Page).await;
+    let _: Value = one.evaluate("document.querySelector('#load-peers').click()").await.unwrap();
+    assert_eq!(data(&one, "state").await, "offered", "a script cannot agree");
+    one.click("#load-peers").await.unwrap();
+    in_state(&one, "ready").await;
+    until(&one, &format!("document.body.dataset.fromRelay === '{bytes}'")).await;
+    forget(&one).await;
+
+    let other = offered(browser, address, "").await;
+    other.click("#load-peers").await.unwrap();
+    in_state(&other, "ready").await;
+    until(&other, &format!("Number(document.body.dataset.fromPeers) > {bytes} / 2")).await;
+    for tab in [&one, &other] {
+        assert!(!tab.evaluate::<bool>(fetched).await.unwrap(), "all came over the session and its links");
+    }
+    until(&one, "Number(document.body.dataset.toPeers) > 0").await;
+    until(&one, "document.querySelector('#passing-words').textContent.includes('1 tab is')").await;
+    looker.look(&one, "model-passing", Extent::Page).await;
+    one.click("#stop-passing").await.unwrap();
+    until(&one, "document.body.dataset.passing === 'ended' && document.querySelector('#passing').hidden")
+        .await;
+    until(&other, "document.querySelector('#passing-words').textContent.includes('no tabs are')").await;
+    assert_eq!(data(&one, "state").await, "ready", "the model stays");
+    for tab in [one, other] {
+        forget(&tab).await;
+        tab.close().await.unwrap();
+    }
+
+    let without = offered(browser, address, NO_ENGINE).await;
+    without.click("#load-peers").await.unwrap();
+    in_state(&without, "ready").await;
+    assert!(without.evaluate::<bool>(fetched).await.unwrap(), "the relay gives what no tab can");
+    assert!(without.evaluate::<bool>("document.querySelector('#passing').hidden").await.unwrap());
+    without.close().await.unwrap();
+}
+
 async fn refused(browser: &Browser, address: &str, script: &str, why: &str) -> Tab {
     let tab = browser.new_tab().await.unwrap();
     Looker::prepare(&tab).await;
@@ -261,6 +329,9 @@ fn a_promoted_model_writes_in_the_tab_and_nothing_else_does() {
         tab.goto(&format!("{address}?model=whale")).await.unwrap();
         in_state(&tab, "ready").await;
         assert!(tab.evaluate::<bool>(&fetched).await.unwrap(), "it went bad");
+
+        forget(&tab).await;
+        from_other_tabs(&browser, &address, &fetched, native.parameters.len(), &mut looker).await;
 
         // While it writes, on a slow device; the keyboard stops it too.
         let slow = browser.new_tab().await.unwrap();

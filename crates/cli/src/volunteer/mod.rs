@@ -298,7 +298,7 @@ impl Adapter {
                     Action::Run(run) => self.kernel.run(run),
                     Action::Link(action) => self.links.carry_out(action),
                     // Memory is enough for a command that stays.
-                    Action::Store(..) | Action::Unstore(_) => {}
+                    Action::Store(..) | Action::Unstore(_) | Action::Fetched(..) => {}
                     Action::Cancel(run) => self.kernel.cancel(run),
                     Action::Prove { subject, relay } => self.prove(subject, relay),
                 }

@@ -34,6 +34,7 @@ pub const fn reason_name(reason: WaitReason) -> &'static str {
         WaitReason::Reconnecting => "reconnecting",
         WaitReason::RelayBusy => "relay_busy",
         WaitReason::FetchingInputs => "fetching_inputs",
+        WaitReason::PassingOn => "passing_on",
         WaitReason::AskingForWork => "asking_for_work",
         WaitReason::NoWork => "no_work",
         WaitReason::AwaitingVerdict => "awaiting_verdict",

@@ -113,19 +113,21 @@ impl Gpu {
         let on_error = mark(&lost);
         device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| on_error(format!("uncaught error: {e}"))));
 
-        let storage = |binding, read_only| wgpu::BindGroupLayoutEntry {
+        let buffer = |binding, ty| wgpu::BindGroupLayoutEntry {
             binding,
             visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer {
-                ty: wgpu::BufferBindingType::Storage { read_only },
-                has_dynamic_offset: false,
-                min_binding_size: None,
-            },
+            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
             count: None,
         };
+        let storage = |binding, read_only| buffer(binding, wgpu::BufferBindingType::Storage { read_only });
         let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
             label: None,
-            entries: &[storage(0, true), storage(1, true), storage(2, false)],
+            entries: &[
+                storage(0, true),
+                storage(1, true),
+                storage(2, false),
+                buffer(3, wgpu::BufferBindingType::Uniform),
+            ],
         });
         let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: None,
@@ -187,8 +189,8 @@ impl Gpu {
         }
     }
 
-    pub(super) fn key(&self, variant: Variant, dtype: DType, kw: u32, nw: u32) -> ShaderKey {
-        ShaderKey { variant, dtype, int8: self.int8, kw, nw }
+    pub(super) fn key(&self, variant: Variant, dtype: DType, kw: u32) -> ShaderKey {
+        ShaderKey { variant, dtype, int8: self.int8, kw }
     }
 
     /// The pipeline of `key`, compiled if it is not cached. Call inside error scopes.
@@ -204,9 +206,9 @@ impl Gpu {
             label: Some(key.variant.name()),
             source: wgpu::ShaderSource::Wgsl(wgsl::generate(key).into()),
         };
-        // SAFETY: the text comes from our generator. Every index it makes is below the padded sizes in `key` for every
-        // workgroup of the dispatch, which `GpuProduct` derives from the same sizes as the buffers it binds, and every
-        // loop ends at a literal. (A browser ignores this and checks all the same.)
+        // SAFETY: the text comes from our generator. Every index it makes is below the padded sizes in `key` and in the
+        // uniform for every workgroup of the dispatch, which `GpuProduct` derives from the same sizes as the buffers it
+        // binds, and every loop ends at a literal. (A browser ignores this and checks all the same.)
         let module = unsafe {
             self.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
         };

@@ -11,6 +11,7 @@ mod band;
 mod device;
 mod pool;
 mod product;
+mod throughput;
 
 use std::sync::atomic::AtomicBool;
 

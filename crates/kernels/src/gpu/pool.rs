@@ -9,6 +9,8 @@ use crate::limits::{MAX_POOLED_BUFFERS, MAX_POOLED_BYTES};
 pub(super) enum Use {
     /// Read or written by shaders, filled from and copied to other buffers.
     Storage,
+    /// Read by shaders, the same for all of their threads.
+    Uniform,
     /// Mapped for reading.
     Readback,
 }
@@ -35,6 +37,7 @@ impl Pool {
                 Use::Storage => {
                     wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC
                 }
+                Use::Uniform => wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
                 Use::Readback => wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
             };
             device.create_buffer(&wgpu::BufferDescriptor {

@@ -9,8 +9,9 @@ use web_time::Instant;
 use super::band::{Band, Bands};
 use super::device::{ALL_ERRORS, Gpu, SUBMIT_ERRORS, Submission};
 use super::pool::{Pooled, Use, size_class};
+use super::throughput::Throughput;
 use crate::error::KernelError;
-use crate::limits::{DISPATCH_TARGET, MAX_BAND_GROWTH, MAX_BANDS_IN_FLIGHT, SOFTWARE_DISPATCH_TARGET};
+use crate::limits::{DISPATCH_TARGET, MAX_BANDS_IN_FLIGHT, SOFTWARE_DISPATCH_TARGET};
 use crate::operands::{Operands, Output};
 use crate::wgsl::{self, ShaderKey, Variant};
 
@@ -20,9 +21,13 @@ pub struct GpuProduct {
     key: ShaderKey,
     /// Rows of A and C, padded.
     rows: u32,
+    /// Words in a row of B and C, padded.
+    nw: u32,
     a: Pooled,
     b: Pooled,
     c: Pooled,
+    /// `nw / 4`, for the shader.
+    n4: Pooled,
     /// Bound whole, for products of one band.
     whole: wgpu::BindGroup,
     pipeline: wgpu::ComputePipeline,
@@ -40,11 +45,11 @@ impl GpuProduct {
     }
 
     fn c_bytes(&self) -> u64 {
-        u64::from(self.rows) * u64::from(self.key.nw) * 4
+        u64::from(self.rows) * u64::from(self.nw) * 4
     }
 
     fn whole_band(&self) -> Band {
-        Band { row: 0, rows: self.rows, col: 0, cols: self.key.nw }
+        Band { row: 0, rows: self.rows, col: 0, cols: self.nw }
     }
 
     fn depth(&self) -> u32 {
@@ -72,7 +77,7 @@ impl Gpu {
         let rows = shape.m.next_multiple_of(tile.rows);
         let (a_bytes, b_bytes, c_bytes) = (bytes(rows, kw), bytes(kw, nw), bytes(rows, nw));
         self.check_sizes(&[a_bytes, b_bytes, c_bytes])?;
-        let key = self.key(variant, dtype, kw, nw);
+        let key = self.key(variant, dtype, kw);
         let (a_words, b_words) = match operands {
             Operands::F32 { a, bt } => (
                 pad_rows(a, shape.k as usize, rows as usize, kw as usize, f32::to_bits),
@@ -92,12 +97,15 @@ impl Gpu {
             let a = self.pool.take(&self.device, Use::Storage, a_bytes);
             let b = self.pool.take(&self.device, Use::Storage, b_bytes);
             let c = self.pool.take(&self.device, Use::Storage, c_bytes);
+            let n4 = self.pool.take(&self.device, Use::Uniform, 4);
             let pipeline = self.pipeline(key);
-            let (a_buffer, b_buffer, c_buffer) = (a.get()?, b.get()?, c.get()?);
+            let (a_buffer, b_buffer, c_buffer, n4_buffer) = (a.get()?, b.get()?, c.get()?, n4.get()?);
+            self.queue.write_buffer(n4_buffer, 0, &(nw / 4).to_le_bytes());
             self.queue.write_buffer(a_buffer, 0, bytemuck::cast_slice(&a_words));
             self.queue.write_buffer(b_buffer, 0, bytemuck::cast_slice(&b_words));
-            let whole = self.bind([(a_buffer, 0, a_bytes), (b_buffer, 0, b_bytes), (c_buffer, 0, c_bytes)]);
-            Some(GpuProduct { shape, key, rows, a, b, c, whole, pipeline })
+            let operands = [(a_buffer, 0, a_bytes), (b_buffer, 0, b_bytes), (c_buffer, 0, c_bytes)];
+            let whole = self.bind(operands, n4_buffer);
+            Some(GpuProduct { shape, key, rows, nw, a, b, c, n4, whole, pipeline })
         })();
         let verdict = scopes.close();
         self.judge(verdict.await)?;
@@ -123,7 +131,7 @@ impl Gpu {
     /// As [`Gpu::matmul`].
     pub async fn read(&self, product: &GpuProduct) -> Result<Output, KernelError> {
         self.check_alive()?;
-        let (m, n, nw) = (product.shape.m as usize, product.shape.n as usize, product.key.nw as usize);
+        let (m, n, nw) = (product.shape.m as usize, product.shape.n as usize, product.nw as usize);
         let wanted = (m * nw * 4) as u64;
         let scopes = self.open_scopes(ALL_ERRORS);
         let copy = (|| {
@@ -194,9 +202,9 @@ impl Gpu {
         self.check_alive()?;
         let (variant, dtype) = (product.key.variant, product.key.dtype);
         let max_groups = self.device.limits().max_compute_workgroups_per_dimension;
-        let mut bands = Bands::new(variant.tile(), product.rows, product.key.nw, product.depth(), max_groups);
+        let mut bands = Bands::new(variant.tile(), product.rows, product.nw, product.depth(), max_groups);
         let mut in_flight: VecDeque<_> = VecDeque::new();
-        let mut last_done = Instant::now();
+        let mut throughput = Throughput::new();
         let target = if self.adapter().is_software { SOFTWARE_DISPATCH_TARGET } else { DISPATCH_TARGET };
         loop {
             if cancel.load(Ordering::Relaxed) {
@@ -216,18 +224,14 @@ impl Gpu {
                 let finished = self.finished(submission).await;
                 self.judge(verdict.await)?;
                 finished?;
-                // It started when it was submitted or when the one before was done, whichever came later.
-                let now = Instant::now();
-                let seconds = now.duration_since(submitted.max(last_done)).as_secs_f64().max(1e-6);
-                last_done = now;
-                self.set_rate(variant, dtype, (flops / seconds).min(rate * MAX_BAND_GROWTH));
+                self.set_rate(variant, dtype, throughput.heard(rate, flops, submitted, Instant::now()));
             }
         }
         Ok(in_flight.into_iter().map(|(submission, verdict, ..)| (submission, verdict)).collect())
     }
 
     fn submit_band(&self, product: &GpuProduct, band: Band) -> Option<Submission> {
-        let (tile, kw, nw) = (product.key.variant.tile(), product.key.kw, product.key.nw);
+        let (tile, kw, nw) = (product.key.variant.tile(), product.key.kw, product.nw);
         let part;
         let group = if band == product.whole_band() {
             &product.whole
@@ -236,11 +240,12 @@ impl Gpu {
             let (a_at, b_at) = (bytes(band.row, kw), u64::from(band.col) * 4);
             let c_at = bytes(band.row, nw) + b_at;
             let c_end = bytes(band.row + band.rows - 1, nw) + u64::from(band.col + band.cols) * 4;
-            part = self.bind([
+            let operands = [
                 (product.a.get()?, a_at, bytes(band.rows, kw)),
                 (product.b.get()?, b_at, bytes(kw, nw) - b_at),
                 (product.c.get()?, c_at, c_end - c_at),
-            ]);
+            ];
+            part = self.bind(operands, product.n4.get()?);
             &part
         };
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
@@ -253,9 +258,11 @@ impl Gpu {
         Some(self.submit(encoder.finish()))
     }
 
-    fn bind(&self, buffers: [(&wgpu::Buffer, u64, u64); 3]) -> wgpu::BindGroup {
-        let entries: [_; 3] = std::array::from_fn(|i| {
-            let (buffer, offset, size) = buffers[i];
+    fn bind(&self, operands: [(&wgpu::Buffer, u64, u64); 3], n4: &wgpu::Buffer) -> wgpu::BindGroup {
+        let [a, b, c] = operands;
+        let entries = [a, b, c, (n4, 0, 4)];
+        let entries: [_; 4] = std::array::from_fn(|i| {
+            let (buffer, offset, size) = entries[i];
             wgpu::BindGroupEntry {
                 binding: i as u32,
                 resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {

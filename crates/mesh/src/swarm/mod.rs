@@ -124,7 +124,8 @@ impl Swarm {
     }
 
     /// Wants a blob. It comes back as [`Out::Done`] or [`Out::Failed`]; at once if it is here.
-    pub(crate) fn want(&mut self, blob: BlobRef) {
+    /// `peers_first`: a small one waits for links, too.
+    pub(crate) fn want(&mut self, blob: BlobRef, peers_first: bool) {
         if let Some(bytes) = self.store.get(&blob.hash).filter(|bytes| bytes.len() as u64 == blob.bytes) {
             return self.out.push(Out::Done(blob.hash, bytes));
         }
@@ -142,7 +143,7 @@ impl Swarm {
         if !self.peers.is_empty() {
             download.relay_from = self.now + policy::ANSWER_WAIT;
         }
-        if blob.bytes >= LARGE_BYTES {
+        if blob.bytes >= LARGE_BYTES || peers_first {
             let patience = self.now + CONNECT_WAIT;
             download.relay_from = download.relay_from.max(self.connecting_until.min(patience));
         }

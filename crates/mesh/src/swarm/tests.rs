@@ -132,7 +132,7 @@ impl Lab {
     fn want_all(&mut self, node: usize) {
         for blob in self.refs() {
             self.nodes[node].swarm.set_now(Instant(self.now));
-            self.nodes[node].swarm.want(blob);
+            self.nodes[node].swarm.want(blob, false);
         }
         self.settle(node);
     }

@@ -149,7 +149,12 @@ impl Relay {
             links: BTreeSet::new(),
             signals: bucket,
             told: self.now,
-            blobs: BTreeSet::new(),
+            // What it fetches without a lease it asked for before it joined.
+            blobs: self
+                .sessions
+                .get(&id)
+                .map(|session| session.fetches.keys().copied().collect())
+                .unwrap_or_default(),
         };
         if self.mesh.members.contains_key(&id) {
             return self.out.push(Output::MeshSettings { session: id });
@@ -359,11 +364,10 @@ impl Relay {
         blobs
     }
 
-    /// Serves the tree of an input of one of the session's leases.
+    /// Serves the tree of a blob that the session may have.
     pub(crate) fn tree_request(&mut self, id: SessionId, request: TreeRequest) {
+        let blob = self.may_have(id, &request.hash);
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let leases = session.leases.iter().filter_map(|lease| self.leases.get(lease));
-        let blob = leases.flat_map(|lease| lease.work.inputs()).find(|blob| blob.hash == request.hash);
         let Some(blob) = blob else { return self.send(id, BlobMissing { hash: request.hash }) };
         // As many bytes as a group, at most.
         let Some(credit) = session.input_credit.checked_sub(GROUP_BYTES as u64) else {

@@ -374,3 +374,95 @@ fn what_peers_hold_is_known_where_the_link_runs() {
     let counts = world.relay.mesh_counts();
     assert_eq!((counts.direct, counts.peer_bytes), (1, 20));
 }
+
+mod fetch {
+    use super::*;
+    use potluck_proto::{BlobRef, BlobRequest, Fetch, Refusal};
+
+    const BLOB: BlobRef = BlobRef { hash: BlobHash([9; 32]), bytes: 300_000 };
+
+    fn fetch(world: &mut World, session: u64, blob: BlobRef) -> Vec<Output> {
+        let message = Fetch { consent: world.tokens[&SessionId(session)], blob }.into();
+        let out = world.relay.step(world.now, Input::Message { session: SessionId(session), message });
+        world.keep(out.clone());
+        out
+    }
+
+    fn public(world: &mut World, session: u64, blob: BlobRef, public: bool) -> Vec<Output> {
+        let out = world.relay.step(world.now, Input::Public { session: SessionId(session), blob, public });
+        world.keep(out.clone());
+        out
+    }
+
+    fn chunk(world: &mut World, session: u64) -> bool {
+        let message = BlobRequest { hash: BLOB.hash, offset: 0, bytes: 1000 }.into();
+        let out = world.relay.step(world.now, Input::Message { session: SessionId(session), message });
+        world.keep(out.clone());
+        out.iter().any(|output| matches!(output, Output::SendChunk { .. }))
+    }
+
+    fn missing(world: &mut World, session: u64) -> usize {
+        world.heard(session, |m| matches!(m, Message::BlobMissing(_)).then_some(())).len()
+    }
+
+    #[test]
+    fn a_public_blob_is_given_to_who_asked_for_it_and_consents() {
+        let mut world = World::members(2);
+        let session = SessionId(1);
+        assert_eq!(fetch(&mut world, 1, BLOB), [Output::AskPublic { session, blob: BLOB }]);
+        assert!(!chunk(&mut world, 1), "not before the store was asked");
+        assert_eq!(public(&mut world, 1, BLOB, true), [Output::SendTree { session, hash: BLOB.hash }]);
+        assert!(chunk(&mut world, 1));
+        assert!(!chunk(&mut world, 2), "who did not ask gets nothing");
+        // Asked again, after a new consent: its tree, without another look.
+        assert_eq!(fetch(&mut world, 1, BLOB), [Output::SendTree { session, hash: BLOB.hash }]);
+        world.say(1, Withdraw {});
+        assert!(!chunk(&mut world, 1), "consent ended");
+    }
+
+    #[test]
+    fn what_is_not_public_is_missing_and_so_is_all_without_consent() {
+        let mut world = World::members(2);
+        fetch(&mut world, 1, BLOB);
+        public(&mut world, 1, BLOB, false);
+        assert_eq!(missing(&mut world, 1), 1);
+        assert!(!chunk(&mut world, 1));
+        let stolen = Fetch { consent: world.tokens[&SessionId(1)], blob: BLOB };
+        world.say(2, stolen);
+        assert_eq!(missing(&mut world, 2), 1);
+        assert!(public(&mut world, 2, BLOB, true).is_empty(), "nobody asked");
+        assert!(!chunk(&mut world, 2));
+    }
+
+    #[test]
+    fn a_session_fetches_so_many_and_each_only_a_few_times_over() {
+        let mut world = World::members(1);
+        for number in 0..=crate::policy::MAX_FETCHES {
+            fetch(&mut world, 1, BlobRef { hash: BlobHash([number as u8; 32]), bytes: 1 });
+        }
+        let refused =
+            |m: &Message| if let Message::Refusal(Refusal { code, .. }) = m { Some(*code) } else { None };
+        assert_eq!(world.heard(1, refused), [RefusalCode::Limit]);
+
+        let mut world = World::members(1);
+        fetch(&mut world, 1, BLOB);
+        public(&mut world, 1, BLOB, true);
+        let most = (BLOB.bytes + GROUP_BYTES as u64) * crate::policy::REFETCHES / 1000;
+        let given = (0..2 * most).take_while(|_| chunk(&mut world, 1)).count() as u64;
+        assert!(given <= most && given > 0, "{given} of {most}");
+        assert_eq!(world.heard(1, refused), [RefusalCode::Limit]);
+    }
+
+    #[test]
+    fn those_who_want_the_same_become_neighbors() {
+        let mut world = World::members(40);
+        world.open(50, 50, "198.51.100.50");
+        world.open(51, 51, "198.51.100.51");
+        fetch(&mut world, 50, BLOB);
+        world.join(50, Vec::new());
+        fetch(&mut world, 51, BLOB);
+        world.join(51, Vec::new());
+        let first = world.neighbors(50);
+        assert!(world.neighbors(51).iter().any(|own| first.iter().any(|other| other.link == own.link)));
+    }
+}

@@ -66,7 +66,7 @@ pub(crate) fn chromium_cpu(root: u32) -> BTreeMap<String, Duration> {
     let mut by_part = BTreeMap::new();
     for (pid, thread, time) in threads_cpu(root) {
         let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let kind = line.split('\0').find_map(|word| word.strip_prefix("--type=")).unwrap_or("browser");
+        let kind = line.split(['\0', ' ']).find_map(|word| word.strip_prefix("--type=")).unwrap_or("browser");
         let name = fs::read_to_string(format!("/proc/{pid}/task/{thread}/comm")).unwrap_or_default();
         *by_part.entry(format!("{kind} {}", name.trim())).or_default() += time;
     }

@@ -215,12 +215,7 @@ async fn quiet(report: &mut Report, relay: &TestRelay) -> Result<()> {
     let parts = || browser.process_id().map(chromium_cpu).unwrap_or_default();
     let before = parts();
     let used = share(&browser, SHARE_TIME).await;
-    let mut by_part: Vec<(String, Duration)> = parts()
-        .into_iter()
-        .map(|(name, time)| {
-            (name.clone(), time.saturating_sub(before.get(&name).copied().unwrap_or_default()))
-        })
-        .collect();
+    let by_part = since(parts(), &before);
     let shown: f64 = tab.evaluate("document.getElementById('share-meter').value").await?;
     let moved: String = tab
         .evaluate("['bytes-in', 'bytes-out'].map((id) => document.getElementById(id).textContent).join(' ')")
@@ -230,13 +225,7 @@ async fn quiet(report: &mut Report, relay: &TestRelay) -> Result<()> {
     report.row(Row::new("page.quiet.used", 100.0 * used, "% of a core"));
     report.row(Row::new("page.quiet.shown", 100.0 * shown, "%"));
     report.row(Row::new("page.quiet.difference", points, "points").goal(Goal::ValueAtMost(SHARE_POINTS)));
-    by_part.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
-    let told = by_part
-        .iter()
-        .take(8)
-        .map(|(name, time)| format!("{name} {:.1} %", 100.0 * time.as_secs_f64() / SHARE_TIME.as_secs_f64()));
-    let told = told.collect::<Vec<_>>().join(", ");
-    report.note(&format!("Quiet, by part: {told}; {moved} since the start"));
+    report.note(&format!("Quiet, by part: {}; {moved} since the start", most(by_part, SHARE_TIME)));
     report.note(&format!(
         "Quiet: {:.1} % of a core over {} s, of which an idle page takes {:.1}; the page shows {:.1} %",
         100.0 * used,
@@ -250,6 +239,7 @@ async fn quiet(report: &mut Report, relay: &TestRelay) -> Result<()> {
 async fn stops(report: &mut Report, relay: &TestRelay, backend: TabBackend) -> Result<()> {
     let browser = browser(backend).await?;
     let [mut times, mut drawing]: [Vec<f64>; 2] = Default::default();
+    let mut slow = Vec::new();
     for stop in 0..2 * STOPS {
         // Every other time nothing computes any more: then what is left is the page that says thanks.
         let paused = stop % 2 == 1;
@@ -273,12 +263,22 @@ async fn stops(report: &mut Report, relay: &TestRelay, backend: TabBackend) -> R
         let watching = tokio::task::spawn_blocking(move || watch(pid, begins));
         tab.click("#stop").await?;
         let at: f64 = tab.evaluate("window.clicked").await?;
-        let samples = watching.await?;
+        let (samples, by_part) = watching.await?;
         let calm = calm_after(&samples, (at - offset) / 1e3);
+        if calm.is_none_or(|calm| 1e3 * calm > STOP_MS) {
+            slow.push(format!(
+                "{} {}",
+                if paused { "after a pause:" } else { "while it computed:" },
+                most(by_part, WATCHED)
+            ));
+        }
         if paused { &mut drawing } else { &mut times }.push(1e3 * calm.unwrap_or(f64::INFINITY));
         tab.close().await?;
     }
     browser.close().await;
+    for told in slow {
+        report.note(&format!("slow to stop, by part of a core over {} s, {told}", WATCHED.as_secs_f64()));
+    }
     let worst = times.iter().copied().fold(0.0, f64::max);
     let name = format!("page.stop.{}", backend.name());
     report.row(
@@ -294,8 +294,9 @@ fn wall_ms() -> f64 {
     since.map_or(0.0, |since| since.as_secs_f64() * 1e3)
 }
 
-/// Seconds since `begins`, and seconds on processors until then. Threads that end take theirs along.
-fn watch(pid: u32, begins: Instant) -> Vec<(f64, f64)> {
+/// Seconds since `begins`, and seconds on processors until then. Threads that end take theirs along. And what took them.
+fn watch(pid: u32, begins: Instant) -> (Vec<(f64, f64)>, Parts) {
+    let parts = chromium_cpu(pid);
     let (mut samples, mut before, mut sum) = (Vec::new(), processes_cpu(pid), 0.0);
     // The click comes after the tab found its button at rest.
     while begins.elapsed() < WATCHED + Duration::from_millis(500) {
@@ -305,7 +306,26 @@ fn watch(pid: u32, begins: Instant) -> Vec<(f64, f64)> {
         before = now;
         samples.push((begins.elapsed().as_secs_f64(), sum));
     }
-    samples
+    (samples, since(chromium_cpu(pid), &parts))
+}
+
+/// Processor time by part of Chromium.
+type Parts = std::collections::BTreeMap<String, Duration>;
+
+fn since(mut now: Parts, before: &Parts) -> Parts {
+    for (name, time) in &mut now {
+        *time = time.saturating_sub(before.get(name).copied().unwrap_or_default());
+    }
+    now
+}
+
+/// The parts that took most, as shares of a core over `whole`.
+fn most(by_part: Parts, whole: Duration) -> String {
+    let mut by_part: Vec<(String, Duration)> = by_part.into_iter().collect();
+    by_part.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
+    let share = |time: Duration| 100.0 * time.as_secs_f64() / whole.as_secs_f64();
+    let told = by_part.iter().take(8).map(|(name, time)| format!("{name} {:.1} %", share(*time)));
+    told.collect::<Vec<_>>().join(", ")
 }
 
 /// Seconds from `click` until the processors were left alone.

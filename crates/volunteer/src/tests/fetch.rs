@@ -1,0 +1,101 @@
+//! A blob instead of work.
+
+use super::*;
+
+const BYTES: usize = 40_000;
+
+fn blob() -> (BlobRef, Vec<u8>) {
+    let bytes: Vec<u8> = (0..BYTES).map(|i| (i * i) as u8).collect();
+    (BlobRef { hash: BlobHash::of(&bytes), bytes: BYTES as u64 }, bytes)
+}
+
+fn started() -> (World, BlobRef, Vec<u8>) {
+    let (blob, bytes) = blob();
+    let mut world = World::new();
+    world.event(Event::Peers(true));
+    world.event(Event::Fetch { blob, valid_for: Duration(3_600_000) });
+    assert_eq!(world.others, ["connect"], "the device is not measured");
+    world.connected();
+    (world, blob, bytes)
+}
+
+fn asked(world: &mut World) -> Option<Fetch> {
+    world.said(|message| if let Message::Fetch(fetch) = message { Some(*fetch) } else { None })
+}
+
+fn requested(world: &mut World) -> Vec<BlobRequest> {
+    let fits = |message: &Message| {
+        if let Message::BlobRequest(request) = message { Some(request.clone()) } else { None }
+    };
+    std::iter::from_fn(|| world.said(fits)).collect()
+}
+
+fn granted(world: &mut World) {
+    world.hear(ConsentGranted { token: TOKEN, valid_for: Duration(3_600_000) });
+}
+
+#[test]
+fn a_blob_is_fetched_after_the_relay_allows_it_and_then_passed_on() {
+    let (mut world, blob, bytes) = started();
+    assert!(asked(&mut world).is_none(), "not before consent");
+    granted(&mut world);
+    let said: Vec<&str> = world.sent.iter().map(Message::name).collect();
+    assert_eq!(
+        said,
+        ["Hello", "Consent", "Fetch", "JoinMesh"],
+        "the relay knows it when it chooses neighbors"
+    );
+    assert_eq!(asked(&mut world), Some(Fetch { consent: TOKEN, blob }));
+    world.wait(5_000);
+    assert!(requested(&mut world).is_empty(), "not before the relay allows it");
+    assert_eq!(world.engine.state(), State::Waiting(WaitReason::FetchingInputs));
+    world.hear(BlobTree { hash: blob.hash, groups: potluck_mesh::tree::tree_of(&bytes) });
+    world.wait(5_000);
+    let mut requests = requested(&mut world);
+    assert!(!requests.is_empty());
+    while let Some(BlobRequest { hash, offset, bytes: length }) = requests.pop() {
+        let (from, to) = (offset as usize, offset as usize + length as usize);
+        world.hear(BlobChunk { hash, offset, data: bytes[from..to].to_vec() });
+        requests.extend(requested(&mut world));
+    }
+    let (hash, came) = world.fetched.pop().unwrap();
+    assert_eq!((hash, came.as_deref()), (blob.hash, Some(&bytes)));
+    assert_eq!(world.engine.state(), State::Waiting(WaitReason::PassingOn));
+    world.wait(60_000);
+    assert!(world.runs.is_empty() && world.fetched.is_empty());
+    assert!(world.said(|message| matches!(message, Message::LeaseRequest(_)).then_some(())).is_none());
+
+    // Another session: the relay is told what is here, and nothing comes a second time.
+    world.event(Event::Disconnected);
+    world.wait(60_000);
+    world.connected();
+    granted(&mut world);
+    assert!(asked(&mut world).is_some());
+    world.hear(BlobTree { hash: blob.hash, groups: potluck_mesh::tree::tree_of(&bytes) });
+    world.wait(5_000);
+    assert!(requested(&mut world).is_empty() && world.fetched.is_empty());
+    world.event(Event::Stop);
+    assert_eq!(world.engine.state(), State::Stopped);
+}
+
+#[test]
+fn a_blob_that_the_relay_does_not_give_is_said_to_be_missing_once() {
+    let (mut world, blob, _) = started();
+    granted(&mut world);
+    world.hear(BlobMissing { hash: blob.hash });
+    assert_eq!(world.fetched, [(blob.hash, None)]);
+    world.hear(BlobMissing { hash: blob.hash });
+    assert_eq!(world.fetched.len(), 1);
+}
+
+#[test]
+fn who_starts_to_lend_fetches_no_more() {
+    let (mut world, blob, bytes) = started();
+    granted(&mut world);
+    world.hear(BlobTree { hash: blob.hash, groups: potluck_mesh::tree::tree_of(&bytes) });
+    assert!(!requested(&mut world).is_empty());
+    world.start(Preset::Full);
+    assert_eq!(world.others.last(), Some(&"calibrate"));
+    world.wait(5_000);
+    assert!(requested(&mut world).is_empty() && world.fetched.is_empty());
+}
