@@ -7,7 +7,7 @@
 //! - `a`: rows of A, `kw` words each, as `vec4` along K;
 //! - `b`: B with K outermost, `kw` rows of `nw` words, as `vec4` along N;
 //! - `c`: rows of the result, `nw` words each, as `vec4` along N;
-//! - `n4`: `nw / 4`.
+//! - `width`: `nw / 4`.
 //!
 //! A word is one f32, or four int8 that follow each other along K, packed in a u32. So `kw` is K or K/4, and both
 //! dtypes share one generator.
@@ -160,7 +160,7 @@ pub const fn elements_per_word(dtype: DType) -> u32 {
 
 /// The WGSL text of a kernel; its entry point is `main`.
 ///
-/// Bindings of group 0: 0 `a`, 1 `b` (read), 2 `c` (read_write), 3 `n4` (uniform). Dispatch: columns / tile.cols by rows / tile.rows.
+/// Bindings of group 0: 0 `a`, 1 `b` (read), 2 `c` (read_write), 3 `width` (uniform). Dispatch: columns / tile.cols by rows / tile.rows.
 pub fn generate(key: ShaderKey) -> String {
     let mut w = String::with_capacity(16 << 10);
     let (vec_in, vec_out) = match key.dtype {
@@ -173,7 +173,7 @@ pub fn generate(key: ShaderKey) -> String {
     line(&mut w, format_args!("@group(0) @binding(0) var<storage, read> a: array<{vec_in}>;"));
     line(&mut w, format_args!("@group(0) @binding(1) var<storage, read> b: array<{vec_in}>;"));
     line(&mut w, format_args!("@group(0) @binding(2) var<storage, read_write> c: array<{vec_out}>;"));
-    line(&mut w, format_args!("@group(0) @binding(3) var<uniform> n4: u32;"));
+    line(&mut w, format_args!("@group(0) @binding(3) var<uniform> width: u32;"));
     if key.dtype == DType::Int8 {
         w.push_str(match key.int8 {
             Int8Path::Packed => DOT_PACKED,
@@ -220,6 +220,9 @@ fn madd(w: &mut String, dtype: DType, acc: &str, x: &str, y: &str) {
     }
 }
 
+/// Read once: software adapters read a uniform anew wherever it is named.
+const WIDTH_ONCE: &str = "  let n4 = width;";
+
 const LANES: [&str; 4] = ["x", "y", "z", "w"];
 
 /// Each thread computes its registers straight from the buffers; K unrolled by `UNROLL` words.
@@ -235,7 +238,7 @@ fn direct(w: &mut String, key: ShaderKey, vec_out: &str) {
     let (k4, vecs) = (kw / 4, cols / 4);
     line(w, format_args!("@compute @workgroup_size({threads_x}, {threads_y})"));
     line(w, format_args!("fn main(@builtin(global_invocation_id) id: vec3<u32>) {{"));
-    line(w, format_args!("  let col = id.x * {vecs}u;\n  let row = id.y * {rows}u;"));
+    line(w, format_args!("  let col = id.x * {vecs}u;\n  let row = id.y * {rows}u;\n{WIDTH_ONCE}"));
     for r in 0..rows {
         line(w, format_args!("  let a{r} = (row + {r}u) * {k4}u;"));
         for v in 0..vecs {
@@ -309,7 +312,12 @@ fn tiled(w: &mut String, key: ShaderKey, vec_in: &str, vec_out: &str) {
         ),
     );
     line(w, format_args!("  let tx = t % {threads_x}u;\n  let ty = t / {threads_x}u;"));
-    line(w, format_args!("  let row0 = group.y * {tile_rows}u;\n  let col0 = group.x * {b_stride}u;"));
+    line(
+        w,
+        format_args!(
+            "  let row0 = group.y * {tile_rows}u;\n  let col0 = group.x * {b_stride}u;\n{WIDTH_ONCE}"
+        ),
+    );
     for r in 0..rows {
         for v in 0..col_vecs {
             line(w, format_args!("  var c{r}_{v} = {vec_out}();"));

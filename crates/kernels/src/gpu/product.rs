@@ -27,7 +27,7 @@ pub struct GpuProduct {
     b: Pooled,
     c: Pooled,
     /// `nw / 4`, for the shader.
-    n4: Pooled,
+    width: Pooled,
     /// Bound whole, for products of one band.
     whole: wgpu::BindGroup,
     pipeline: wgpu::ComputePipeline,
@@ -97,15 +97,15 @@ impl Gpu {
             let a = self.pool.take(&self.device, Use::Storage, a_bytes);
             let b = self.pool.take(&self.device, Use::Storage, b_bytes);
             let c = self.pool.take(&self.device, Use::Storage, c_bytes);
-            let n4 = self.pool.take(&self.device, Use::Uniform, 4);
+            let width = self.pool.take(&self.device, Use::Uniform, 4);
             let pipeline = self.pipeline(key);
-            let (a_buffer, b_buffer, c_buffer, n4_buffer) = (a.get()?, b.get()?, c.get()?, n4.get()?);
-            self.queue.write_buffer(n4_buffer, 0, &(nw / 4).to_le_bytes());
+            let (a_buffer, b_buffer, c_buffer, width_buffer) = (a.get()?, b.get()?, c.get()?, width.get()?);
+            self.queue.write_buffer(width_buffer, 0, &(nw / 4).to_le_bytes());
             self.queue.write_buffer(a_buffer, 0, bytemuck::cast_slice(&a_words));
             self.queue.write_buffer(b_buffer, 0, bytemuck::cast_slice(&b_words));
             let operands = [(a_buffer, 0, a_bytes), (b_buffer, 0, b_bytes), (c_buffer, 0, c_bytes)];
-            let whole = self.bind(operands, n4_buffer);
-            Some(GpuProduct { shape, key, rows, nw, a, b, c, n4, whole, pipeline })
+            let whole = self.bind(operands, width_buffer);
+            Some(GpuProduct { shape, key, rows, nw, a, b, c, width, whole, pipeline })
         })();
         let verdict = scopes.close();
         self.judge(verdict.await)?;
@@ -245,7 +245,7 @@ impl Gpu {
                 (product.b.get()?, b_at, bytes(kw, nw) - b_at),
                 (product.c.get()?, c_at, c_end - c_at),
             ];
-            part = self.bind(operands, product.n4.get()?);
+            part = self.bind(operands, product.width.get()?);
             &part
         };
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
@@ -258,9 +258,9 @@ impl Gpu {
         Some(self.submit(encoder.finish()))
     }
 
-    fn bind(&self, operands: [(&wgpu::Buffer, u64, u64); 3], n4: &wgpu::Buffer) -> wgpu::BindGroup {
+    fn bind(&self, operands: [(&wgpu::Buffer, u64, u64); 3], width: &wgpu::Buffer) -> wgpu::BindGroup {
         let [a, b, c] = operands;
-        let entries = [a, b, c, (n4, 0, 4)];
+        let entries = [a, b, c, (width, 0, 4)];
         let entries: [_; 4] = std::array::from_fn(|i| {
             let (buffer, offset, size) = entries[i];
             wgpu::BindGroupEntry {
