@@ -298,10 +298,18 @@ addEventListener("keydown", ({ key }) => { if (key === "Escape" && dataset.state
 at("temperature").addEventListener("input", turn);
 at("seed").addEventListener("input", () => { at("keep-seed").checked = true; });
 at("version").addEventListener("change", () => choose(all[Number(at("version").value)]));
-at("load").addEventListener("click", () => get(choice, null, leave.signal).catch(refuse));
+/** Gets what waited for a click. */
+function load(fromPeers) {
+  const { signal } = leave;
+  get(choice, null, signal, fromPeers).catch((error) => {
+    if (!signal.aborted) refuse(error);
+  });
+}
+
+at("load").addEventListener("click", () => load(false));
 at("load-peers").addEventListener("click", ({ isTrusted }) => {
   // Other tabs learn this device's address: a script cannot agree to that.
-  if (isTrusted) get(choice, null, leave.signal, true).catch(refuse);
+  if (isTrusted) load(true);
 });
 at("stop-passing").addEventListener("click", () => peers.stop());
 addEventListener("pagehide", () => peers.stop());

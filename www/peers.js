@@ -6,6 +6,8 @@ import { Session } from "./session.js";
 
 /** A person agrees for so long, in hours; leaving the page ends it sooner. */
 const HOURS = 4;
+/** Longest time until the engine is there, in milliseconds. */
+const START_MS = 60_000;
 /** Longest time without a byte, in milliseconds. */
 const SILENCE_MS = 20_000;
 
@@ -68,6 +70,7 @@ export class Peers {
       });
       this.#session = session;
       this.#fail = fail;
+      timer = setTimeout(fail, START_MS, "the engine does not come");
       session.fetch({ hash, bytes, hours: HOURS });
     });
   }

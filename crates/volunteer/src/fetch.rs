@@ -22,7 +22,8 @@ pub(crate) struct Fetching {
 
 impl Engine {
     pub(crate) fn start_fetch(&mut self, blob: BlobRef, valid_for: Duration) {
-        self.drop_all_work();
+        // What was agreed before was something else: consent for this is asked for anew, and `Fetch` follows it.
+        self.withdraw();
         self.end_fetch();
         self.agreed_until = self.now + valid_for;
         // It takes next to nothing of the device.

@@ -360,6 +360,9 @@ impl Engine {
 
     /// Whether another lease would be of use: one computes, one is fetched.
     fn wants_more(&self) -> bool {
+        if self.fetch.is_some() {
+            return false;
+        }
         let results = self.work.iter().filter(|work| matches!(work.stage, Stage::Committed { .. })).count();
         self.person == Person::Lending
             && matches!(self.device, Device::Ready { .. })

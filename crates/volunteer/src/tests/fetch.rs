@@ -99,3 +99,17 @@ fn who_starts_to_lend_fetches_no_more() {
     world.wait(5_000);
     assert!(requested(&mut world).is_empty() && world.fetched.is_empty());
 }
+
+#[test]
+fn who_lends_and_then_fetches_gives_the_work_back_and_agrees_anew() {
+    let (blob, _) = blob();
+    let mut world = World::lending();
+    world.sent.clear();
+    world.event(Event::Fetch { blob, valid_for: Duration(3_600_000) });
+    let said: Vec<&str> = world.sent.iter().map(Message::name).collect();
+    assert_eq!(said, ["Withdraw", "Consent"]);
+    granted(&mut world);
+    assert_eq!(asked(&mut world), Some(Fetch { consent: TOKEN, blob }));
+    world.wait(5_000);
+    assert!(world.said(|message| matches!(message, Message::LeaseRequest(_)).then_some(())).is_none());
+}

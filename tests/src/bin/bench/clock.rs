@@ -106,9 +106,15 @@ fn threads_cpu(root: u32) -> Vec<(u32, u32, Duration)> {
 
 /// Time on a processor of this process so far, that of threads that ended included, counted in hundredths of a second.
 pub(crate) fn process_cpu() -> Result<Duration> {
+    cpu_of("self")
+}
+
+/// The same of any process: its number, or `self`.
+pub(crate) fn cpu_of(process: &str) -> Result<Duration> {
     /// The kernel's unit for programs, the same on every machine.
     const TICKS_PER_SECOND: f64 = 100.0;
-    let text = fs::read_to_string("/proc/self/stat").context("this system does not tell a process's time")?;
+    let text = fs::read_to_string(format!("/proc/{process}/stat"))
+        .context("this system does not tell a process's time")?;
     // The name in parentheses may hold spaces; user and system time are fields 14 and 15 of the line.
     let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace();
     let ticks = fields.skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;

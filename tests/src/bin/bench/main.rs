@@ -19,12 +19,14 @@ mod mesh;
 mod overhead;
 mod page;
 mod peers;
+mod relay;
 mod row;
 mod server;
 mod step;
 mod swarm;
 mod train;
 mod verify;
+mod volunteers;
 mod writing;
 
 use anyhow::{Context, Result, bail};
@@ -77,6 +79,8 @@ enum Name {
     Page,
     /// How soon Stop ends all work.
     Stop,
+    /// What one relay holds: idle sessions, results a second, how soon it answers, and a crowd that comes at once.
+    Relay,
     /// How fast a model writes, natively and in a tab.
     Writing,
     /// Everything.
@@ -84,7 +88,7 @@ enum Name {
 }
 
 impl Name {
-    const EACH: [Self; 14] = [
+    const EACH: [Self; 15] = [
         // First: one of its figures is this process's memory.
         Self::Mesh,
         Self::Ledger,
@@ -94,6 +98,7 @@ impl Name {
         Self::Browser,
         Self::Page,
         Self::Stop,
+        Self::Relay,
         Self::Writing,
         Self::Step,
         Self::Drift,
@@ -118,6 +123,7 @@ impl Name {
             Self::Ledger => ledger::run(report),
             Self::Page => runtime()?.block_on(page::run(report)),
             Self::Stop => runtime()?.block_on(page::stop(report)),
+            Self::Relay => relay::run(report),
             Self::Writing => runtime()?.block_on(writing::run(report)),
             Self::All => Ok(()),
         }

@@ -21,15 +21,20 @@ const START_TIMEOUT: Duration = Duration::from_mins(1);
 /// Pause between two looks at a running command's memory.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// A relay with one volunteer. Dropping it ends both and removes their data.
-pub(crate) struct Swarm {
+/// A relay. Dropping it ends it and removes its data.
+pub(crate) struct Relay {
     program: PathBuf,
-    relay: Process,
-    volunteer: Process,
+    process: Process,
     /// `http://127.0.0.1:PORT`.
     pub(crate) address: String,
     token_file: String,
     folder: TempDir,
+}
+
+/// A relay with one volunteer. Dropping it ends both and removes their data.
+pub(crate) struct Swarm {
+    pub(crate) relay: Relay,
+    volunteer: Process,
 }
 
 /// What a finished `potluck` command did.
@@ -39,8 +44,8 @@ pub(crate) struct Finished {
     pub(crate) peak_bytes: u64,
 }
 
-impl Swarm {
-    /// Starts both.
+impl Relay {
+    /// Starts it.
     ///
     /// # Errors
     /// The `potluck` command is not built, or the relay does not start.
@@ -48,11 +53,11 @@ impl Swarm {
         let program = artifacts::potluck()?;
         let folder = tempfile::Builder::new().prefix("potluck-bench-").tempdir()?;
         let data = folder.path().join("data");
-        let mut relay = Process::spawn(
+        let mut process = Process::spawn(
             potluck(&program).args(["relay", "--listen", "127.0.0.1:0", "--json", "--data"]).arg(&data),
             "the relay",
         )?;
-        let line = relay.first_line()?;
+        let line = process.first_line()?;
         let ready: Value = serde_json::from_str(&line)
             .with_context(|| format!("the relay's first line is no JSON: {line}"))?;
         let text = |name: &str| {
@@ -63,8 +68,33 @@ impl Swarm {
         };
         let (address, token_file) = (text("address")?, text("token_path")?);
         let address = if address.contains("://") { address } else { format!("http://{address}") };
+        Ok(Self { program, process, address, token_file, folder })
+    }
+
+    /// The submitter's token.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn token(&self) -> Result<String> {
+        let token = std::fs::read_to_string(&self.token_file).context("reading the relay's token file")?;
+        Ok(token.trim().to_owned())
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.child.id()
+    }
+}
+
+impl Swarm {
+    /// Starts both.
+    ///
+    /// # Errors
+    /// As [`Relay::start`].
+    pub(crate) fn start() -> Result<Self> {
+        let relay = Relay::start()?;
         let volunteer = Process::spawn(
-            potluck(&program)
+            potluck(&relay.program)
                 .args([
                     "volunteer",
                     "--backend",
@@ -73,13 +103,13 @@ impl Swarm {
                     "full",
                     "--json",
                     "--relay",
-                    &address,
+                    &relay.address,
                     "--key",
                 ])
-                .arg(folder.path().join("volunteer.key")),
+                .arg(relay.folder.path().join("volunteer.key")),
             "the volunteer",
         )?;
-        Ok(Self { program, relay, volunteer, address, token_file, folder })
+        Ok(Self { relay, volunteer })
     }
 
     /// A client of the relay with the submitter's token.
@@ -87,18 +117,17 @@ impl Swarm {
     /// # Errors
     /// The token cannot be read.
     pub(crate) fn client(&self) -> Result<Client> {
-        let token = std::fs::read_to_string(&self.token_file).context("reading the relay's token file")?;
-        Ok(Client::new(&self.address, Some(token.trim().to_owned()), Stop::default())?)
+        Ok(Client::new(&self.relay.address, Some(self.relay.token()?), Stop::default())?)
     }
 
     /// A folder for operands and results.
     pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
+        self.relay.folder.path()
     }
 
     /// The relay's most resident memory so far, in bytes. None where the system does not tell.
     pub(crate) fn relay_peak_bytes(&self) -> Option<u64> {
-        memory_bytes(self.relay.child.id(), "VmHWM")
+        memory_bytes(self.relay.pid(), "VmHWM")
     }
 
     /// The volunteer's most resident memory so far, in bytes.
@@ -108,7 +137,7 @@ impl Swarm {
 
     /// Time on processors of the relay and of the volunteer so far.
     pub(crate) fn cpu(&self) -> [Duration; 2] {
-        [&self.relay, &self.volunteer].map(|process| crate::clock::processes_cpu(process.child.id()))
+        [self.relay.pid(), self.volunteer.child.id()].map(crate::clock::processes_cpu)
     }
 
     /// Runs a submitter's command to its end: `args` of `potluck`, the relay and the token are added.
@@ -117,9 +146,9 @@ impl Swarm {
     /// It fails, or the relay or the volunteer has ended.
     pub(crate) fn command(&mut self, args: &[&str]) -> Result<Finished> {
         let started = Instant::now();
-        let mut child = potluck(&self.program)
+        let mut child = potluck(&self.relay.program)
             .args(args)
-            .args(["--relay", &self.address, "--token-file", &self.token_file])
+            .args(["--relay", &self.relay.address, "--token-file", &self.relay.token_file])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -141,7 +170,7 @@ impl Swarm {
         drop(done);
         let peak_bytes = looking.join().unwrap_or(0);
         if !status.success() {
-            self.relay.check()?;
+            self.relay.process.check()?;
             self.volunteer.check()?;
             bail!("`potluck {}` failed: {}", args.join(" "), stderr.join().unwrap_or_default().trim());
         }
