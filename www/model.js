@@ -88,6 +88,7 @@ const isAway = (error) => !(error instanceof Refusal) && (error instanceof TypeE
 
 async function start() {
   leave.abort();
+  peers.stop();
   choice = null;
   enter("reading");
   try {
@@ -212,6 +213,7 @@ async function get(found, kept, signal, fromPeers = false) {
   }
   if (!usable && !signal.aborted) {
     const bytes = await parameters(found, fromPeers, signal);
+    if (signal.aborted) return;
     at("download-words").textContent = "Being checked";
     await open(bytes);
     kept = (await download.keep(found.candidate, bytes)) ? bytes : null;
@@ -312,7 +314,7 @@ at("load-peers").addEventListener("click", ({ isTrusted }) => {
   if (isTrusted) load(true);
 });
 at("stop-passing").addEventListener("click", () => peers.stop());
-addEventListener("pagehide", () => peers.stop());
+addEventListener("pagehide", () => peers.kill());
 at("again").addEventListener("click", () => (choice && log ? choose(choice) : start()));
 at("share").addEventListener("click", share.show);
 at("drop").addEventListener("click", async () => {

@@ -4,6 +4,8 @@
 import { measured } from "./download.js";
 import { Session } from "./session.js";
 
+/** The version of what people agree to on the model page, apart from those of lending. Raise it with every change. */
+const TEXT_VERSION = 2001;
 /** A person agrees for so long, in hours; leaving the page ends it sooner. */
 const HOURS = 4;
 /** Longest time until the engine is there, in milliseconds. */
@@ -32,7 +34,7 @@ export class Peers {
       let [timer, got] = [undefined, -1];
       const settle = () => {
         clearTimeout(timer);
-        this.#fail = null;
+        if (this.#fail === fail) this.#fail = null;
       };
       const fail = (why) => {
         settle();
@@ -44,6 +46,7 @@ export class Peers {
         key: null,
         log: null,
         remember: false,
+        textVersion: TEXT_VERSION,
         onView: (view) => {
           const [fromPeers, fromRelay] = [view.fromPeers, view.fromRelay];
           const tabs = (view.peers ?? []).filter(({ path }) => path !== "connecting").length;
@@ -77,6 +80,13 @@ export class Peers {
 
   /** Ends it: no link is left, and nothing is passed on any more. */
   stop() {
-    this.#session?.stop();
+    if (this.#fail) this.#fail("it was ended");
+    else this.#session?.stop();
+  }
+
+  /** The same at once, where nothing can wait: the page is left. */
+  kill() {
+    this.stop();
+    this.#session?.kill();
   }
 }

@@ -5,6 +5,7 @@
 //! memory finds out.
 
 mod log;
+mod matrix;
 mod model;
 mod wire;
 
@@ -36,6 +37,7 @@ pub const ALL: &[Decoder] = &[
     Decoder { name: "eval_card", read: model::eval_card },
     Decoder { name: "tokenizer", read: model::tokenizer },
     Decoder { name: "run_request", read: model::run_request },
+    Decoder { name: "npy", read: matrix::npy },
 ];
 
 /// Runs the decoder of a name on some bytes.

@@ -65,8 +65,16 @@ const WORK_PAGES: [&str; 9] = [
     "tokens.js",
 ];
 /// Scripts and styles of the model page, which loads some of the pages about the log besides.
-const MODEL_PAGE: [&str; 7] =
-    ["download.js", "model-worker.js", "model.css", "model.html", "model.js", "share.js", "versions.js"];
+const MODEL_PAGE: [&str; 8] = [
+    "download.js",
+    "model-worker.js",
+    "model.css",
+    "model.html",
+    "model.js",
+    "peers.js",
+    "share.js",
+    "versions.js",
+];
 /// What the widget's frame is made of before consent.
 const FRAME: [&str; 4] = ["widget-guard.js", "widget.css", "widget.html", "widget.js"];
 /// The page for those who run a site, and what the widget's frame loads after consent beside what the donate page has.

@@ -178,6 +178,11 @@ impl Mesh {
         self.swarm.want(blob, true);
     }
 
+    /// The relay would not give a blob now: it is asked for nothing of it until it is wanted anew. Peers go on.
+    pub fn hold(&mut self, hash: &BlobHash) {
+        self.swarm.hold(hash);
+    }
+
     /// Needs a blob no more.
     pub fn unwant(&mut self, hash: &BlobHash) {
         self.swarm.unwant(hash);

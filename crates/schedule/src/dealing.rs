@@ -119,7 +119,7 @@ impl Relay {
         let mut times: Vec<_> = run.asking.values().map(|asking| asking.expected).collect();
         times.sort_unstable();
         let missing = |session: &Session| {
-            session.consents(now)
+            session.lends(now)
                 && session.volunteer.is_some_and(|volunteer| {
                     !run.asking.contains_key(&volunteer) && !run.excuses(&volunteer, now)
                 })

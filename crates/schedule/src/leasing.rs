@@ -166,6 +166,9 @@ impl Relay {
         if !self.consents(id, &request.consent) {
             return self.no_work(id, NoWorkReason::NoConsent, IDLE_RETRY);
         }
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.asked = true;
+        }
         if self.standings.is_refused(&volunteer, self.now) {
             return self.refuse_untrusted(id, volunteer);
         }

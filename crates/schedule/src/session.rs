@@ -41,6 +41,17 @@ struct Granted {
     site: Option<Arc<str>>,
 }
 
+/// What came of a blob that a session asked for beside inputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fetched {
+    /// The store is being asked.
+    Asked,
+    /// It is not public, not as long, or was not to be found out about.
+    Denied,
+    /// The session may have it while it consents.
+    Granted(BlobRef),
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -56,8 +67,10 @@ pub(crate) struct Session {
     last_heard: Instant,
     /// Bytes of inputs that the session may still ask for.
     pub(crate) input_credit: u64,
-    /// Public blobs beside inputs that it asked for, and whether it may have each: not before the store said so.
-    pub(crate) fetches: BTreeMap<BlobHash, Option<BlobRef>>,
+    /// Public blobs beside inputs that it asked for.
+    pub(crate) fetches: BTreeMap<BlobHash, Fetched>,
+    /// Whether it asked for work.
+    pub(crate) asked: bool,
     /// Measured flops per second, throttle and transfer included; `None` until the first commit.
     pub(crate) speed: Option<f64>,
     /// The same, in training rounds.
@@ -77,6 +90,12 @@ impl Session {
     /// Whether a consent is valid now.
     pub(crate) fn consents(&self, now: Instant) -> bool {
         self.consent.as_ref().is_some_and(|granted| now < granted.until)
+    }
+
+    /// Whether it consents, and not only to fetch and pass on what is public: nothing waits for such a session, or is
+    /// divided by it.
+    pub(crate) fn lends(&self, now: Instant) -> bool {
+        self.consents(now) && (self.fetches.is_empty() || self.asked)
     }
 
     /// The site on which the person agreed, if it was not the relay's own.
@@ -109,6 +128,7 @@ impl Relay {
                 last_heard: self.now,
                 input_credit: 0,
                 fetches: BTreeMap::new(),
+                asked: false,
                 speed: None,
                 training_speed: None,
                 uplink: None,
@@ -290,9 +310,9 @@ impl Relay {
         session.consent.as_ref().is_some_and(|granted| granted.token == *token && self.now < granted.until)
     }
 
-    /// Sessions with a valid consent.
+    /// Sessions that lend.
     pub(crate) fn consenting(&self) -> usize {
-        self.sessions.values().filter(|session| session.consents(self.now)).count()
+        self.sessions.values().filter(|session| session.lends(self.now)).count()
     }
 
     /// A blob that a session may have: an input of one of its leases, or a public one that it asked for.
@@ -300,7 +320,10 @@ impl Relay {
         let session = self.sessions.get(&id)?;
         let leases = session.leases.iter().filter_map(|lease| self.leases.get(lease));
         let input = leases.flat_map(|lease| lease.work.inputs()).find(|blob| blob.hash == *hash);
-        let fetched = || session.fetches.get(hash).copied().flatten().filter(|_| session.consents(self.now));
+        let fetched = || match session.fetches.get(hash) {
+            Some(Fetched::Granted(blob)) if session.consents(self.now) => Some(*blob),
+            _ => None,
+        };
         input.or_else(fetched)
     }
 
@@ -313,31 +336,37 @@ impl Relay {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         match session.fetches.get(&blob.hash) {
             // Consent was given anew.
-            Some(Some(_)) => return self.tree_request(id, TreeRequest { hash: blob.hash }),
-            Some(None) => return,
+            Some(Fetched::Granted(_)) => return self.tree_request(id, TreeRequest { hash: blob.hash }),
+            Some(Fetched::Denied) => return self.send(id, BlobMissing { hash: blob.hash }),
+            Some(Fetched::Asked) => return,
             None if session.fetches.len() >= MAX_FETCHES => {
                 let message = "too many blobs were fetched in one session: connect again";
                 return self.refuse(id, RefusalCode::Limit, message, REFUSED_RETRY);
             }
             None => {}
         }
-        session.fetches.insert(blob.hash, None);
+        session.fetches.insert(blob.hash, Fetched::Asked);
         self.out.push(Output::AskPublic { session: id, blob });
     }
 
     /// The store says whether everybody may have a blob that a session wants.
     pub(crate) fn public(&mut self, id: SessionId, blob: BlobRef, public: bool) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(fetch) = session.fetches.get_mut(&blob.hash).filter(|fetch| fetch.is_none()) else { return };
+        let asked = session.fetches.get_mut(&blob.hash).filter(|fetch| **fetch == Fetched::Asked);
+        let Some(fetch) = asked else { return };
         if !public {
+            *fetch = Fetched::Denied;
             return self.send(id, BlobMissing { hash: blob.hash });
         }
-        *fetch = Some(blob);
+        *fetch = Fetched::Granted(blob);
         // Its tree counts as a group.
         let all = blob.bytes.max(MIN_CHUNK_CHARGE).saturating_add(GROUP_BYTES as u64);
         session.input_credit = session.input_credit.saturating_add(all.saturating_mul(REFETCHES));
         self.member_blobs(id, std::iter::once(blob.hash));
-        self.tree_request(id, TreeRequest { hash: blob.hash });
+        // Who withdrew meanwhile says Fetch again with the next consent, and is answered then.
+        if self.sessions.get(&id).is_some_and(|session| session.consents(self.now)) {
+            self.tree_request(id, TreeRequest { hash: blob.hash });
+        }
     }
 
     /// Serves a part of a blob that the session may have.
@@ -438,7 +467,7 @@ impl Relay {
             return;
         }
         for session in self.sessions.values_mut() {
-            if session.consent.is_some() && session.leases.is_empty() {
+            if session.lends(self.now) && session.leases.is_empty() {
                 session.viewing = Some(*job);
                 session.picture_at = Instant(0);
             }
@@ -469,7 +498,7 @@ impl Relay {
         let mut due: Vec<_> = self
             .sessions
             .iter()
-            .filter(|(_, session)| session.consent.is_some())
+            .filter(|(_, session)| session.consent.is_some() && (session.fetches.is_empty() || session.asked))
             .filter_map(|(id, session)| session.viewing.map(|job| (session.picture_at, *id, job)))
             .collect();
         due.sort_unstable();

@@ -174,7 +174,11 @@ impl Engine {
     }
 
     fn start(&mut self, preset: Preset, choice: Choice, valid_for: Duration) {
-        self.end_fetch();
+        if self.fetch.is_some() {
+            // Consent to lend is another one.
+            self.withdraw();
+            self.end_fetch();
+        }
         self.agreed_until = self.now + valid_for;
         self.preset = preset;
         if choice != self.choice || matches!(self.device, Device::None) {
@@ -229,7 +233,7 @@ impl Engine {
     /// Whether the person and the conditions allow work or a fetch, and there may be something to work with.
     pub(crate) fn may_work(&self) -> bool {
         matches!(self.person, Person::Lending | Person::Finishing)
-            && !matches!(self.device, Device::None)
+            && (self.fetch.is_some() || !matches!(self.device, Device::None))
             && self.conditions.except(self.ignored) == Conditions::default()
     }
 

@@ -113,6 +113,7 @@ impl Engine {
         };
         // First, so that transfers between peers go on: the leases come back with the relay.
         self.mesh.relay_down();
+        self.hold_fetch();
         self.drop_all_work();
         let wait = self.backoff(failures);
         self.link = Link::Down { failures: failures.saturating_add(1), retry_at: self.now + wait };
@@ -171,8 +172,9 @@ impl Engine {
                 self.mesh.tree(tree);
             }
             Message::BlobMissing(BlobMissing { hash }) => {
-                self.fetch_ended(&hash, None);
-                self.mesh.missing(&hash);
+                if !self.fetch_denied(&hash) {
+                    self.mesh.missing(&hash);
+                }
             }
             Message::MeshSettings(settings) => self.mesh.settings(settings),
             Message::Neighbor(neighbor) => self.mesh.neighbor(neighbor),
@@ -273,6 +275,7 @@ impl Engine {
     /// Consent ends for the relay; the person's agreement may still stand.
     pub(crate) fn withdraw(&mut self) {
         self.drop_all_work();
+        self.hold_fetch();
         if let Some(session) = self.session_mut() {
             session.asked = None;
             if std::mem::replace(&mut session.agreed, Agreed::No) != Agreed::No {

@@ -279,7 +279,7 @@ impl Engine {
         if let Link::Refused(code) = self.link {
             return State::Refused(code);
         }
-        if matches!(self.device, Device::None) {
+        if matches!(self.device, Device::None) && self.fetch.is_none() {
             return State::NoDevice;
         }
         self.wait_reason().map_or(State::Computing, State::Waiting)
@@ -308,7 +308,7 @@ impl Engine {
             }
             Link::Down { .. } | Link::Opening { .. } => WaitReason::Reconnecting,
             Link::Refused(_) => WaitReason::RelayBusy,
-            Link::Up(_) if self.fetch.is_some_and(|fetch| fetch.ended) => WaitReason::PassingOn,
+            Link::Up(_) if self.fetch.is_some_and(|fetch| fetch.here) => WaitReason::PassingOn,
             Link::Up(_) if self.fetch.is_some() => WaitReason::FetchingInputs,
             Link::Up(_) if self.work.iter().any(|work| matches!(work.stage, Stage::Fetching)) => {
                 WaitReason::FetchingInputs

@@ -45,6 +45,8 @@ pub(crate) struct Download {
     pub(crate) at_relay: BTreeMap<u64, u32>,
     /// The relay is not asked before.
     pub(crate) relay_from: Instant,
+    /// The relay is not asked until it is wanted anew: it would not give it.
+    pub(crate) held: bool,
     /// A lease needs it. Else it ends at that time.
     pub(crate) ends: Option<Instant>,
     /// Groups to tell peers about.
@@ -73,6 +75,7 @@ impl Download {
             claims: BTreeMap::new(),
             at_relay: BTreeMap::new(),
             relay_from: now,
+            held: false,
             ends: None,
             untold: Vec::new(),
             slow: false,

@@ -68,7 +68,7 @@ impl Swarm {
             });
             let from = match holder {
                 Some((link, _)) => Source::Peer(*link),
-                None if self.relay.is_some() => Source::Relay,
+                None if self.relay.is_some() && !download.held => Source::Relay,
                 None => continue,
             };
             self.out.push(match from {
@@ -165,7 +165,7 @@ impl Swarm {
             while asked < window {
                 let from = if shared { self.roll(u32::MAX) } else { 0 };
                 let Some(download) = self.downloads.get(&hash) else { break };
-                if download.relay_from > now {
+                if download.relay_from > now || download.held {
                     break;
                 }
                 let usable: Vec<_> = self.peers.values().filter(|peer| peer.is_usable(now)).collect();

@@ -131,7 +131,7 @@ impl Swarm {
         }
         if let Some(known) = self.downloads.get_mut(&blob.hash) {
             if known.blob == blob {
-                known.ends = None;
+                (known.ends, known.held) = (None, false);
             } else {
                 self.out.push(Out::Failed(blob.hash));
             }
@@ -152,6 +152,15 @@ impl Swarm {
         for (link, peer) in &mut self.peers {
             peer.holds.insert(blob.hash, None);
             self.out.push(Out::Peer(*link, Seek { blob, draw: self.draw }.into()));
+        }
+    }
+
+    /// The relay is asked for nothing of a blob until it is wanted anew; peers go on.
+    pub(crate) fn hold(&mut self, hash: &BlobHash) {
+        if let Some(download) = self.downloads.get_mut(hash) {
+            download.held = true;
+            // What is under way may come or not: then it is asked for again.
+            download.forget(Source::Relay);
         }
     }
 

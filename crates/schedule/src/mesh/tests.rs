@@ -377,7 +377,7 @@ fn what_peers_hold_is_known_where_the_link_runs() {
 
 mod fetch {
     use super::*;
-    use potluck_proto::{BlobRef, BlobRequest, Fetch, Refusal};
+    use potluck_proto::{Backend, BlobRef, BlobRequest, Fetch, LeaseRequest, Refusal};
 
     const BLOB: BlobRef = BlobRef { hash: BlobHash([9; 32]), bytes: 300_000 };
 
@@ -427,6 +427,9 @@ mod fetch {
         public(&mut world, 1, BLOB, false);
         assert_eq!(missing(&mut world, 1), 1);
         assert!(!chunk(&mut world, 1));
+        assert_eq!(missing(&mut world, 1), 1, "of the part");
+        assert!(fetch(&mut world, 1, BLOB).iter().all(|output| matches!(output, Output::Send { .. })));
+        assert_eq!(missing(&mut world, 1), 1, "each question is answered");
         let stolen = Fetch { consent: world.tokens[&SessionId(1)], blob: BLOB };
         world.say(2, stolen);
         assert_eq!(missing(&mut world, 2), 1);
@@ -464,5 +467,33 @@ mod fetch {
         world.join(51, Vec::new());
         let first = world.neighbors(50);
         assert!(world.neighbors(51).iter().any(|own| first.iter().any(|other| other.link == own.link)));
+    }
+
+    #[test]
+    fn who_only_fetches_does_not_count_among_those_who_lend() {
+        let mut world = World::members(2);
+        assert_eq!(world.relay.totals().consenting, 2);
+        fetch(&mut world, 1, BLOB);
+        assert_eq!(world.relay.totals().consenting, 1);
+        let consent = world.tokens[&SessionId(1)];
+        let (backend, held, kept) = (Backend::WasmSimd, Vec::new(), Vec::new());
+        world.say(1, LeaseRequest { consent, backend, mflops: 1, memory_bytes: 1, held, kept });
+        assert_eq!(world.relay.totals().consenting, 2, "it asked for work");
+    }
+
+    #[test]
+    fn an_answer_of_the_store_after_consent_ended_waits_for_the_next_consent() {
+        let mut world = World::members(1);
+        fetch(&mut world, 1, BLOB);
+        world.say(1, Withdraw {});
+        assert!(public(&mut world, 1, BLOB, true).is_empty());
+        assert_eq!(missing(&mut world, 1), 0);
+        let valid_for = Duration::from_secs(36_000);
+        world.say(1, Consent { text_version: 1, origin: "test".into(), preset: Preset::Full, valid_for });
+        let granted = world
+            .heard(1, |m| if let Message::ConsentGranted(granted) = m { Some(granted.token) } else { None });
+        world.tokens.insert(SessionId(1), granted[0]);
+        let out = fetch(&mut world, 1, BLOB);
+        assert_eq!(out, [Output::SendTree { session: SessionId(1), hash: BLOB.hash }]);
     }
 }

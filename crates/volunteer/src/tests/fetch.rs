@@ -79,13 +79,53 @@ fn a_blob_is_fetched_after_the_relay_allows_it_and_then_passed_on() {
 }
 
 #[test]
-fn a_blob_that_the_relay_does_not_give_is_said_to_be_missing_once() {
+fn a_blob_that_the_relay_does_not_give_is_said_to_be_missing_and_nothing_follows() {
     let (mut world, blob, _) = started();
     granted(&mut world);
     world.hear(BlobMissing { hash: blob.hash });
     assert_eq!(world.fetched, [(blob.hash, None)]);
-    world.hear(BlobMissing { hash: blob.hash });
-    assert_eq!(world.fetched.len(), 1);
+    assert_eq!(world.engine.state(), State::Stopped);
+    assert_eq!(world.others.last(), Some(&"disconnect"));
+    world.sent.clear();
+    world.wait(60_000);
+    assert!(world.sent.is_empty() && world.fetched.len() == 1);
+    // Another try is one.
+    world.event(Event::Fetch { blob, valid_for: Duration(3_600_000) });
+    assert_eq!(world.others.last(), Some(&"connect"));
+}
+
+#[test]
+fn a_fetch_outlives_sessions_and_pauses() {
+    let (mut world, blob, bytes) = started();
+    let tree = BlobTree { hash: blob.hash, groups: potluck_mesh::tree::tree_of(&bytes) };
+    granted(&mut world);
+    world.hear(tree.clone());
+    assert!(!requested(&mut world).is_empty());
+
+    // In the middle of it the relay goes, and comes back.
+    world.event(Event::Disconnected);
+    world.wait(60_000);
+    world.connected();
+    world.wait(5_000);
+    assert!(requested(&mut world).is_empty(), "the relay does not know what is fetched");
+    granted(&mut world);
+    assert!(asked(&mut world).is_some());
+    world.wait(5_000);
+    assert!(requested(&mut world).is_empty());
+    world.hear(tree.clone());
+    world.wait(5_000);
+    assert!(!requested(&mut world).is_empty());
+
+    // Then it is paused for a while.
+    world.event(Event::Pause);
+    world.wait(5_000);
+    assert!(requested(&mut world).is_empty(), "consent is withdrawn");
+    world.event(Event::Resume);
+    granted(&mut world);
+    assert!(asked(&mut world).is_some());
+    world.hear(tree);
+    world.wait(5_000);
+    assert!(!requested(&mut world).is_empty() && world.fetched.is_empty());
 }
 
 #[test]
@@ -94,8 +134,11 @@ fn who_starts_to_lend_fetches_no_more() {
     granted(&mut world);
     world.hear(BlobTree { hash: blob.hash, groups: potluck_mesh::tree::tree_of(&bytes) });
     assert!(!requested(&mut world).is_empty());
+    world.sent.clear();
     world.start(Preset::Full);
     assert_eq!(world.others.last(), Some(&"calibrate"));
+    let said: Vec<&str> = world.sent.iter().map(Message::name).collect();
+    assert_eq!(said, ["Withdraw", "Consent"], "lending is agreed to by itself");
     world.wait(5_000);
     assert!(requested(&mut world).is_empty() && world.fetched.is_empty());
 }

@@ -29,7 +29,9 @@ const WATCHED: Duration = PING;
 const SESSION_BYTES: f64 = 16e3;
 const MOST_IDLE: f64 = 20_000.0;
 /// Results of one measurement.
-const RESULTS: u64 = 16_384;
+const RESULTS: u64 = 12_288;
+/// A relay takes 256 jobs at once: so many results are in what is submitted before a measurement, at most.
+const MOST_RESULTS: u64 = 14_000;
 const RESULTS_PER_SECOND: f64 = 10_000.0;
 /// Half of what it can: so long, so soon.
 const PACED: Duration = Duration::from_secs(10);
@@ -88,10 +90,16 @@ impl Target {
     }
 
     /// Work for a measurement.
-    fn submit(&self, products: &Products) {
+    fn submit(&self, products: &Products) -> Vec<String> {
+        let submit = |[a, b]: &[Vec<u8>; 2]| self.api.submit(a, b, &json!({ "name": "load" }));
+        tokio::task::block_in_place(|| products.files.iter().map(submit).collect())
+    }
+
+    /// Takes back what is left of it.
+    fn cancel(&self, jobs: Vec<String>) {
         tokio::task::block_in_place(|| {
-            for [a, b] in &products.files {
-                self.api.submit(a, b, &json!({ "name": "load" }));
+            for job in jobs {
+                self.api.send("DELETE", &format!("/api/v1/jobs/{job}"), &[], &[]);
             }
         });
     }
@@ -158,11 +166,11 @@ async fn idle(report: &mut Report) -> Result<()> {
             empty / 1e6,
             split(spent, of)
         ));
-        report.row(Row::new(format!("{name}.bytes"), each, "bytes").goal(Goal::ValueAtMost(SESSION_BYTES)));
-        report.row(Row::new(format!("{name}.cpu"), 1e6 * spent.relay / of / count as f64, "CPU-us/s"));
         if count < wanted {
             break;
         }
+        report.row(Row::new(format!("{name}.bytes"), each, "bytes").goal(Goal::ValueAtMost(SESSION_BYTES)));
+        report.row(Row::new(format!("{name}.cpu"), 1e6 * spent.relay / of / count as f64, "CPU-us/s"));
     }
     let alive = held.iter().filter(|session| !session.is_finished()).count();
     report.row(Row::new("relay.idle-sessions", alive as f64, "sessions").goal(Goal::ValueAtLeast(MOST_IDLE)));
@@ -217,7 +225,7 @@ async fn rates(report: &mut Report) -> Result<f64> {
         ensure!(held.len() == beside, "the relay holds {} idle sessions, not {beside}", held.len());
         let load = Load { turn: RESULTS, ..LEAST };
         let products = Arc::new(Products::new(load, round as u64));
-        target.submit(&products);
+        let jobs = target.submit(&products);
         let joined = (0..load.sessions).map(|name| Volunteer::join(&target.socket, name as u64));
         let volunteers = try_join_all(joined).await?;
         let turn = Arc::new(Turn::new(&products));
@@ -245,6 +253,7 @@ async fn rates(report: &mut Report) -> Result<f64> {
                 ["leases", "result_bytes"].iter().all(|figure| target.api.metric(figure) == 0)
             });
         });
+        target.cancel(jobs);
     }
     if let (Some(alone), Some(beside)) = (costs.first(), costs.last()) {
         report.row(
@@ -259,7 +268,8 @@ async fn rates(report: &mut Report) -> Result<f64> {
 /// From a request for work until the lease is here, at a given number of results a second.
 async fn latency(report: &mut Report, rate: f64) -> Result<()> {
     let target = Target::start()?;
-    let results = (rate * PACED.as_secs_f64()) as u64;
+    let results = ((rate * PACED.as_secs_f64()) as u64).min(MOST_RESULTS);
+    let time = Duration::from_secs_f64(results as f64 / rate);
     let load = Load { turn: results, ..LEAST };
     let products = Arc::new(Products::new(load, 0));
     target.submit(&products);
@@ -272,7 +282,7 @@ async fn latency(report: &mut Report, rate: f64) -> Result<()> {
         .enumerate()
         .map(|(at, one)| {
             let begins = started + period * at as u32 / load.sessions as u32;
-            tokio::spawn(paced(one, Arc::clone(&products), begins, period))
+            tokio::spawn(paced(one, Arc::clone(&products), begins, [period, time]))
         })
         .collect();
     let mut waits = Vec::new();
@@ -298,11 +308,11 @@ async fn paced(
     mut volunteer: Volunteer,
     products: Arc<Products>,
     begins: tokio::time::Instant,
-    period: Duration,
+    [period, time]: [Duration; 2],
 ) -> Result<Vec<f64>> {
     let mut waits = Vec::new();
     let mut due = begins;
-    while due < begins + PACED {
+    while due < begins + time {
         sleep_until(due).await;
         volunteer.ask(products.load).await?;
         let mut result = Vec::new();
