@@ -3,7 +3,7 @@
 use crate::blobs::Blobs;
 use crate::core::Command;
 use crate::db::Db;
-use crate::embed::store::Counts;
+use crate::embed::store::by_site;
 use crate::log::Log;
 use futures_util::future::join_all;
 use potluck_schedule::{AcceptedTile, Input, Ticket};
@@ -88,12 +88,8 @@ async fn run(
             blobs.put_durable(&item.tile.result.hash, bytes)
         });
         let on_disk = join_all(puts).await;
-        let mut sites = Counts::new();
-        for (item, _) in batch.iter().zip(&on_disk).filter(|(_, put)| put.is_ok()) {
-            if let Some(site) = &item.site {
-                *sites.entry(Arc::clone(site)).or_default() += 1;
-            }
-        }
+        let durable = batch.iter().zip(&on_disk).filter(|(_, put)| put.is_ok());
+        let sites = by_site(durable.map(|(item, _)| &item.site));
         let (tickets, tiles): (Vec<_>, Vec<_>) = batch
             .into_iter()
             .zip(on_disk)

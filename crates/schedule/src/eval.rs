@@ -175,6 +175,8 @@ pub struct EvalAnswer {
     pub claim: BlobRef,
     /// The bytes that arrived.
     pub result: Arc<Vec<u8>>,
+    /// The site on which the volunteer agreed, if that was in the relay's frame: results are counted for it.
+    pub site: Option<Arc<str>>,
 }
 
 /// An eval's state, for API, metrics and tests.
@@ -201,6 +203,8 @@ pub(crate) struct Answered {
     pub(crate) volunteer: VolunteerId,
     pub(crate) claim: Claim,
     pub(crate) bytes: Arc<Vec<u8>>,
+    /// On which site its person agreed.
+    pub(crate) site: Option<Arc<str>>,
 }
 
 /// Somebody gave no answer.

@@ -9,6 +9,7 @@ use crate::policy::{
     DEADLINE_FACTOR, LINK_BYTES_PER_SECOND, MAX_DEADLINE, MIN_DEADLINE, SPEED, TRAIN_EFFICIENCY,
 };
 use crate::relay::{PlantedBug, Relay};
+use crate::session::Session;
 use potluck_proto::{LeaseRequest, Outcome, RejectReason, RevokeReason};
 use potluck_types::{BlobHash, Duration, JobId, LeaseId, SessionId, VolunteerId};
 use std::collections::BTreeSet;
@@ -149,6 +150,7 @@ impl Relay {
         claim: Claim,
         bytes: Arc<Vec<u8>>,
     ) {
+        let site = self.sessions.get(&lease.session).and_then(Session::site);
         let found = self.evals.get_mut(&lease.job);
         let Some(shard) = found.and_then(|eval| eval.shards.get_mut(lease.shard as usize)) else {
             // Does not happen: an eval takes its leases along when it ends.
@@ -156,7 +158,7 @@ impl Relay {
         };
         shard.leases.remove(&lease_id);
         let (session, volunteer) = (lease.session, lease.volunteer);
-        shard.answers.push(Answered { ticket, lease: lease_id, session, volunteer, claim, bytes });
+        shard.answers.push(Answered { ticket, lease: lease_id, session, volunteer, claim, bytes, site });
         self.settle(&lease.job, lease.shard);
     }
 
@@ -180,6 +182,7 @@ impl Relay {
             backend: answer.claim.backend,
             claim: answer.claim.result,
             result: Arc::clone(&answer.bytes),
+            site: answer.site.clone(),
         });
         let answers = answers.collect();
         self.tell_eval(EvalOutput::Settle { eval: *eval, shard, task, answers });

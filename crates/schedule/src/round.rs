@@ -77,6 +77,8 @@ pub(crate) struct Update {
     pub(crate) claim: Claim,
     pub(crate) bytes: Arc<Vec<u8>>,
     pub(crate) check: UpdateCheck,
+    /// On which site its person agreed.
+    pub(crate) site: Option<Arc<str>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use crate::round::{Phase, Run, Slot, SlotState, Update, UpdateCheck, failed};
 use crate::run::{
     AcceptedUpdate, CheckUpdate, PauseReason, RunError, RunInput, RunOutput, RunSpec, UpdateVerdict,
 };
+use crate::session::Session;
 use potluck_proto::{Outcome, RejectReason, RevokeReason, TrainTask, UpdateCodec};
 use potluck_types::{JobId, LeaseId, VolunteerId};
 use std::sync::Arc;
@@ -210,6 +211,7 @@ impl Relay {
         bytes: Arc<Vec<u8>>,
     ) {
         let worker = lease.shard as usize;
+        let site = self.sessions.get(&lease.session).and_then(Session::site);
         let Some(run) = self.runs.get_mut(&lease.job) else {
             // Does not happen: a run takes its leases along when it ends.
             return self.let_go(claim.result.bytes);
@@ -224,6 +226,7 @@ impl Relay {
                 claim,
                 bytes,
                 check: UpdateCheck::NotYet,
+                site,
             });
             self.check_update(&lease.job, worker);
         }
@@ -459,6 +462,7 @@ impl Relay {
                 result: Arc::clone(&update.bytes),
                 weight: self.standings.weight(&update.volunteer),
                 audited: update.check == UpdateCheck::Right { audited: true },
+                site: update.site.clone(),
             });
         }
         run.phase = Phase::Closing { pause: false };

@@ -419,6 +419,8 @@ pub struct AcceptedUpdate {
     pub weight: u32,
     /// Whether its steps were replayed.
     pub audited: bool,
+    /// The site on which the volunteer agreed, if that was in the relay's frame: results are counted for it.
+    pub site: Option<Arc<str>>,
 }
 
 /// Why a run pauses.

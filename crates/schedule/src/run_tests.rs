@@ -210,10 +210,14 @@ impl World {
     }
 
     fn agree(&mut self, session: u64) {
+        self.agree_on(session, "test");
+    }
+
+    fn agree_on(&mut self, session: u64, origin: &str) {
         let valid_for = Duration::from_secs(36_000);
         self.say(
             session,
-            Consent { text_version: 1, origin: "test".into(), preset: Preset::Full, valid_for },
+            Consent { text_version: 1, origin: origin.into(), preset: Preset::Full, valid_for },
         );
         let token = self.heard(session, |m| match m {
             Message::ConsentGranted(granted) => Some(granted.token),

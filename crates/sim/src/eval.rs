@@ -239,6 +239,7 @@ mod tests {
             backend: Backend::WasmSimd,
             claim: named(&result),
             result: Arc::new(result),
+            site: None,
         }
     }
 

@@ -11,6 +11,15 @@ const MAX_SITES: i64 = 10_000;
 /// Accepted results by site.
 pub(crate) type Counts = BTreeMap<Arc<str>, i64>;
 
+/// How many of some results came from which site.
+pub(crate) fn by_site<'a>(sites: impl IntoIterator<Item = &'a Option<Arc<str>>>) -> Counts {
+    let mut counts = Counts::new();
+    for site in sites.into_iter().flatten() {
+        *counts.entry(Arc::clone(site)).or_default() += 1;
+    }
+    counts
+}
+
 /// Counts accepted results, as a part of what makes them durable: a statement a site, none where no results came from one.
 pub(crate) async fn count(tx: &mut Transaction<'_, Sqlite>, counts: &Counts) -> Result<(), DbError> {
     for (site, results) in counts {

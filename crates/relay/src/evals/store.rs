@@ -1,6 +1,7 @@
 //! Records of candidates and of the shards of their evals.
 
 use crate::db::{Db, DbError, bytes, count_result, wall_ms};
+use crate::embed::store::{by_site, count as count_sites};
 use crate::log::{Log, LogError, records};
 use potluck_governance::{Body, Key, entry};
 use potluck_proto::BlobRef;
@@ -274,6 +275,7 @@ impl Db {
         for answer in answers {
             count_result(&mut tx, &answer.volunteer, 1, 0).await?;
         }
+        count_sites(&mut tx, &by_site(answers.iter().map(|answer| &answer.site))).await?;
         batch.write(&mut tx).await?;
         tx.commit().await?;
         batch.settle();

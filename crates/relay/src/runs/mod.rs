@@ -22,6 +22,7 @@ pub(crate) mod store;
 use crate::blobs::Blobs;
 use crate::core::{Command, Surroundings};
 use crate::db::Db;
+use crate::embed::store::by_site;
 use crate::log::{Log, LogError};
 use crate::switches::Switchboard;
 use api::RoundInfo;
@@ -476,7 +477,8 @@ impl Runs {
             info,
             combined,
         };
-        let stored = self.0.db.close_round(&self.0.log, &run, &record, &rows).await;
+        let sites = by_site(updates.iter().map(|update| &update.site));
+        let stored = self.0.db.close_round(&self.0.log, &run, &record, &rows, &sites).await;
         stored.map_err(|cause| match cause {
             LogError::Refused(Refused::Paused { .. }) => Unstored::Paused,
             cause => Unstored::Failed(format!("the round could not be recorded: {cause}")),

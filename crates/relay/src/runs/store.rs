@@ -3,6 +3,7 @@
 use super::api::{NewRun, RoundInfo};
 use super::manifest::{Manifest, unstated};
 use crate::db::{Db, DbError, bytes, count_result, wall_ms};
+use crate::embed::store::{Counts, count as count_sites};
 use crate::log::{Log, LogError, records};
 use crate::names;
 use potluck_proto::{Backend, BlobRef};
@@ -421,6 +422,7 @@ impl Db {
         run: &JobId,
         round: &RoundRow,
         updates: &[UpdateRow],
+        sites: &Counts,
     ) -> Result<(), LogError> {
         let mut batch = log.begin().await?;
         let mut tx = self.begin().await?;
@@ -464,6 +466,7 @@ impl Db {
                 count_result(&mut tx, &update.volunteer, 1, 0).await?;
             }
         }
+        count_sites(&mut tx, sites).await?;
         for body in records::round(*run, round, updates) {
             batch.add(body)?;
         }

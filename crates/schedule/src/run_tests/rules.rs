@@ -335,3 +335,22 @@ fn a_review_before_the_close_blames_liars_and_weighs_the_rest_again() {
     world.run(RunInput::Stored { run: RUN, round });
     assert_eq!(world.progress().round, 0, "nothing is closed");
 }
+
+#[test]
+fn updates_name_the_site_on_which_their_person_agreed_even_if_the_tab_is_gone_by_then() {
+    let spec = spec(1);
+    let mut world = World::with(&spec, 3);
+    world.agree_on(2, "embed:https://a.example");
+    let leases = world.deal(&[1, 2, 3]);
+    for (session, lease) in &leases {
+        world.deliver(*session, lease);
+    }
+    world.input(Input::Closed { session: SessionId(2) });
+    world.all_right();
+    let (_, updates) = world.closing().unwrap();
+    let site = |session: u64| {
+        let update = updates.iter().find(|update| update.worker == leases[&session].shard).unwrap();
+        update.site.as_deref()
+    };
+    assert_eq!([1, 2, 3].map(site), [None, Some("https://a.example"), None]);
+}
