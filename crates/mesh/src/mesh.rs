@@ -5,7 +5,7 @@
 
 use crate::io::{LinkAction, LinkEvent};
 use crate::link::{Due, GREET_TIMEOUT, HELLO_AGAIN, Link, RESTART_AFTER, Stage};
-use crate::swarm::{CONNECT_WAIT, Out, Swarm};
+use crate::swarm::{Out, Swarm};
 use potluck_proto::{
     BlobChunk, BlobRef, BlobTree, IceServer, JoinMesh, LeaveMesh, LinkPath, LinkReport, MeshSettings,
     Message, Neighbor, PeerHello, PeerMessage, Signal, SignalKind, Unlink, UnlinkReason, decode_peer,
@@ -397,8 +397,8 @@ impl Mesh {
             }
         }
         let being_made = self.links.values().filter(|link| link.is_new());
-        let until = being_made.map(|link| link.assigned + CONNECT_WAIT).max().unwrap_or(now);
-        self.swarm.connecting(until);
+        let newest = being_made.map(|link| link.assigned).max();
+        self.swarm.connecting(newest);
         // Whoever wanted what failed may want the rest no more: nothing is asked for before it knows.
         if !self.swarm.out.iter().any(|out| matches!(out, Out::Failed(_))) {
             self.swarm.advance();

@@ -45,6 +45,8 @@ pub(crate) struct Download {
     pub(crate) at_relay: BTreeMap<u64, u32>,
     /// The relay is not asked before.
     pub(crate) relay_from: Instant,
+    /// Waits for links that are being made however small it is, and longer.
+    pub(crate) peers_first: bool,
     /// The relay is not asked until it is wanted anew: it would not give it.
     pub(crate) held: bool,
     /// A lease needs it. Else it ends at that time.
@@ -75,6 +77,7 @@ impl Download {
             claims: BTreeMap::new(),
             at_relay: BTreeMap::new(),
             relay_from: now,
+            peers_first: false,
             held: false,
             ends: None,
             untold: Vec::new(),

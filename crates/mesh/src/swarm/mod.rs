@@ -20,8 +20,7 @@ use crate::meter::Meter;
 use crate::store::Store;
 use download::{Download, Source, Took};
 use peer::Peer;
-pub(crate) use policy::CONNECT_WAIT;
-use policy::{LARGE_BYTES, LINGER, MAX_LIES, MIN_UPLOAD_BYTES_PER_S};
+use policy::{CONNECT_WAIT, LARGE_BYTES, LINGER, MAX_LIES, MIN_UPLOAD_BYTES_PER_S, PEERS_FIRST_WAIT};
 use potluck_proto::{
     BlobChunk, BlobRef, BlobTree, Fetching, Gained, Group, Holds, Message, PeerMessage, PeerTree, Refused,
     Seek, UnlinkReason, Unseek,
@@ -71,8 +70,8 @@ pub(crate) struct Swarm {
     /// In the order in which they were wanted.
     order: Vec<BlobHash>,
     relay: Option<Line>,
-    /// Links are being made until then, at the latest.
-    connecting_until: Instant,
+    /// When the newest of the links was assigned that are being made, if any is.
+    connecting_since: Option<Instant>,
     upload: Option<Bucket>,
     upload_wake: Option<Instant>,
     /// The peer that was served last.
@@ -100,7 +99,7 @@ impl Swarm {
             downloads: BTreeMap::new(),
             order: Vec::new(),
             relay: None,
-            connecting_until: Instant(0),
+            connecting_since: None,
             upload: upload_bytes_per_s.map(bucket),
             upload_wake: None,
             served: None,
@@ -143,9 +142,9 @@ impl Swarm {
         if !self.peers.is_empty() {
             download.relay_from = self.now + policy::ANSWER_WAIT;
         }
+        download.peers_first = peers_first;
         if blob.bytes >= LARGE_BYTES || peers_first {
-            let patience = self.now + CONNECT_WAIT;
-            download.relay_from = download.relay_from.max(self.connecting_until.min(patience));
+            download.relay_from = download.relay_from.max(self.connecting_until(peers_first));
         }
         self.downloads.insert(blob.hash, download);
         self.order.push(blob.hash);
@@ -196,16 +195,22 @@ impl Swarm {
         self.downloads.values_mut().for_each(|download| download.forget(Source::Relay));
     }
 
-    /// Links are being made: large blobs wait for them a little.
-    pub(crate) fn connecting(&mut self, until: Instant) {
-        self.connecting_until = until;
-        if until <= self.now {
-            // None is any more: nothing to wait for but the answers of those that are there.
-            let soon = self.now + policy::ANSWER_WAIT;
-            self.downloads
-                .values_mut()
-                .for_each(|download| download.relay_from = download.relay_from.min(soon));
+    /// Links are being made, the newest since then: large blobs wait for them a little.
+    pub(crate) fn connecting(&mut self, since: Option<Instant>) {
+        self.connecting_since = since;
+        // Where none is any more, there is nothing to wait for but the answers of those that are there.
+        let soon = self.now + policy::ANSWER_WAIT;
+        let over = [false, true].map(|peers_first| self.connecting_until(peers_first) <= self.now);
+        for download in self.downloads.values_mut().filter(|download| over[usize::from(download.peers_first)])
+        {
+            download.relay_from = download.relay_from.min(soon);
         }
+    }
+
+    /// Until when a blob waits for links that are being made.
+    fn connecting_until(&self, peers_first: bool) -> Instant {
+        let patience = if peers_first { PEERS_FIRST_WAIT } else { CONNECT_WAIT };
+        self.connecting_since.map_or(self.now, |since| since + patience)
     }
 
     /// A peer can be spoken to.

@@ -11,6 +11,8 @@ pub(crate) const SHARED_WINDOW: usize = 2;
 pub(crate) const ANSWER_WAIT: Duration = Duration(300);
 /// Before the relay is asked for a large blob, links that are being made have this long: most open within a second.
 pub(crate) const CONNECT_WAIT: Duration = Duration(2000);
+/// The same where a person asked for peers: on a busy machine a link takes seconds.
+pub(crate) const PEERS_FIRST_WAIT: Duration = Duration(10_000);
 /// A blob smaller than this does not wait for links: from the relay it takes less than half a second at 20 Mbit/s.
 pub(crate) const LARGE_BYTES: u64 = 1 << 20;
 /// Groups that a peer may be asked for at once: the first, and the most. 4 MiB fill 320 Mbit/s at 100 ms.
