@@ -266,6 +266,8 @@ fn a_promoted_model_writes_in_the_tab_and_nothing_else_does() {
     council.found(&rules(DISCUSSION_MS));
     let World { relay, run, version, candidate } = trained(relay, &council);
     let api = relay.api.clone();
+    // It ends in the middle, or, where a test fails, after the runtime.
+    let mut relay = Some(relay);
     let native = Native::of(&api, &run, &version);
 
     runtime.block_on(async {
@@ -357,7 +359,7 @@ fn a_promoted_model_writes_in_the_tab_and_nothing_else_does() {
         // No network, and no relay.
         let offline = json!({ "offline": true, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1 });
         tab.call("Network.emulateNetworkConditions", offline).await.unwrap();
-        tokio::task::block_in_place(|| drop(relay));
+        tokio::task::block_in_place(|| drop(relay.take()));
         assert!(tab.evaluate::<bool>("fetch('/log/key').then(() => false, () => true)").await.unwrap());
         until(&tab, "document.body.dataset.network === 'offline'").await;
         assert!(tab.evaluate::<bool>("!document.querySelector('#offline').hidden").await.unwrap());

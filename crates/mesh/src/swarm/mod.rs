@@ -26,7 +26,7 @@ use potluck_proto::{
     Seek, UnlinkReason, Unseek,
 };
 use potluck_types::limits::{GROUP_BYTES, MAX_CHUNK_BYTES};
-use potluck_types::{BlobHash, Bucket, Instant, LinkId};
+use potluck_types::{BlobHash, Bucket, Duration, Instant, LinkId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -81,6 +81,11 @@ pub(crate) struct Swarm {
     /// Of peers that are gone.
     past: [u64; 2],
     pub(crate) out: Vec<Out>,
+}
+
+/// Before the relay is asked, peers that are there have so long to say what they hold.
+const fn answer_wait(peers_first: bool) -> Duration {
+    if peers_first { policy::PEERS_FIRST_ANSWER_WAIT } else { policy::ANSWER_WAIT }
 }
 
 impl Swarm {
@@ -140,7 +145,7 @@ impl Swarm {
             return self.out.push(Out::Failed(blob.hash));
         };
         if !self.peers.is_empty() {
-            download.relay_from = self.now + policy::ANSWER_WAIT;
+            download.relay_from = self.now + answer_wait(peers_first);
         }
         download.peers_first = peers_first;
         if blob.bytes >= LARGE_BYTES || peers_first {
@@ -199,11 +204,11 @@ impl Swarm {
     pub(crate) fn connecting(&mut self, since: Option<Instant>) {
         self.connecting_since = since;
         // Where none is any more, there is nothing to wait for but the answers of those that are there.
-        let soon = self.now + policy::ANSWER_WAIT;
+        let now = self.now;
         let over = [false, true].map(|peers_first| self.connecting_until(peers_first) <= self.now);
         for download in self.downloads.values_mut().filter(|download| over[usize::from(download.peers_first)])
         {
-            download.relay_from = download.relay_from.min(soon);
+            download.relay_from = download.relay_from.min(now + answer_wait(download.peers_first));
         }
     }
 

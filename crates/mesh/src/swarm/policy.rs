@@ -9,6 +9,8 @@ pub(crate) const SPAN: u32 = (MAX_CHUNK_BYTES / GROUP_BYTES) as u32;
 pub(crate) const SHARED_WINDOW: usize = 2;
 /// Before the relay is asked, peers have this long to say what they hold: several round trips.
 pub(crate) const ANSWER_WAIT: Duration = Duration(300);
+/// The same where a person asked for peers: a busy tab takes a second to answer.
+pub(crate) const PEERS_FIRST_ANSWER_WAIT: Duration = Duration(3000);
 /// Before the relay is asked for a large blob, links that are being made have this long: most open within a second.
 pub(crate) const CONNECT_WAIT: Duration = Duration(2000);
 /// The same where a person asked for peers: on a busy machine a link takes seconds.
