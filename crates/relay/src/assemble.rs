@@ -1,6 +1,8 @@
 //! From durable tiles to a `.npy` that streams out, a band of rows at a time.
 
+use crate::accepted::MAX_SMALL_RESULT_BYTES;
 use crate::blobs::Blobs;
+use crate::db::Db;
 use crate::npy;
 use potluck_schedule::AcceptedTile;
 use potluck_types::{DType, MatmulShape};
@@ -19,16 +21,22 @@ pub(crate) struct Assembly {
     tiles: Vec<AcceptedTile>,
     slices: usize,
     blobs: Blobs,
+    db: Db,
     next_row: u32,
     header_sent: bool,
 }
 
 impl Assembly {
-    pub(crate) fn new(shape: MatmulShape, dtype: DType, mut tiles: Vec<AcceptedTile>, blobs: Blobs) -> Self {
+    pub(crate) fn new(
+        shape: MatmulShape,
+        dtype: DType,
+        mut tiles: Vec<AcceptedTile>,
+        (blobs, db): (Blobs, Db),
+    ) -> Self {
         tiles.sort_by_key(|tile| (tile.tile.depth.start, tile.tile.rows.start, tile.tile.cols.start));
         let mut starts: Vec<_> = tiles.iter().map(|tile| tile.tile.depth.start).collect();
         starts.dedup();
-        Self { shape, dtype, tiles, slices: starts.len(), blobs, next_row: 0, header_sent: false }
+        Self { shape, dtype, tiles, slices: starts.len(), blobs, db, next_row: 0, header_sent: false }
     }
 
     fn header(&self) -> Vec<u8> {
@@ -75,7 +83,23 @@ impl Assembly {
         let row_bytes = area.cols.len() as u64 * 4;
         let from = u64::from(rows.start - area.rows.start) * row_bytes;
         let range = from..from + rows.len() as u64 * row_bytes;
-        self.blobs.get_part(&tile.result.hash, range).await.map(|bytes| Some((rows, bytes)))
+        let bytes = self.read(tile, range).await?;
+        Ok(Some((rows, bytes)))
+    }
+
+    async fn read(&self, tile: &AcceptedTile, range: Range<u64>) -> io::Result<bytes::Bytes> {
+        if tile.result.bytes <= MAX_SMALL_RESULT_BYTES as u64 {
+            let small = self.db.small_result(&tile.job, tile.shard).await.map_err(io::Error::other)?;
+            // Results of relays that had no rows for them are files, however small.
+            if let Some(small) = small {
+                let range = range.start as usize..range.end as usize;
+                return small
+                    .get(range.clone())
+                    .map(|_| small.slice(range))
+                    .ok_or(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        self.blobs.get_part(&tile.result.hash, range).await
     }
 
     /// One slice: bytes are copied as they are.

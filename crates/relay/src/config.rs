@@ -3,6 +3,7 @@
 use crate::embed::{EmbedConfig, EmbedMistake};
 use crate::turn::{TurnConfig, TurnConfigError};
 use potluck_ledger::{Policy, PolicyError, VerifierKey};
+use potluck_types::limits::MAX_SESSIONS;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,9 @@ pub struct Config {
     /// A proxy of the operator's stands before the relay and names each volunteer's address, the last one in
     /// `X-Forwarded-For`. Which addresses volunteers may name to each other depends on it.
     pub behind_proxy: bool,
+    /// Sessions of volunteers at once; further ones are told to come back later. Fewer where the system allows fewer open
+    /// files.
+    pub max_sessions: usize,
     /// The public log.
     pub log: LogConfig,
     /// STUN and TURN servers of volunteers' links.
@@ -38,6 +42,7 @@ impl Default for Config {
             operator: "somebody on this machine".to_owned(),
             contact: String::new(),
             behind_proxy: false,
+            max_sessions: MAX_SESSIONS,
             log: LogConfig::default(),
             turn: None,
             embeds: EmbedConfig::default(),

@@ -28,11 +28,14 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 /// Inputs that may wait for the machine: senders wait beyond that.
 const MAX_QUEUED_INPUTS: usize = 1024;
 
+/// Commands that are taken from the queue at once.
+const TAKEN_TOGETHER: usize = 64;
+
 /// What a session's writer has to do.
 #[derive(Debug)]
 pub(crate) enum Outgoing {
-    /// Send a message.
-    Message(Message),
+    /// Send a message. Boxed: queues have room for many, and most are empty.
+    Message(Box<Message>),
     /// Read a part of a blob and send it.
     Chunk(BlobRequest),
     /// Read a blob and send its tree.
@@ -249,64 +252,78 @@ struct Task {
 
 impl Task {
     async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+        let mut taken = Vec::with_capacity(TAKEN_TOGETHER);
         loop {
             let wake =
                 self.machine.next_wake().map(|at| self.origin + std::time::Duration::from_millis(at.0));
-            let command = tokio::select! {
-                command = queue.recv() => command,
-                () = until(wake) => Some(Command::Input(Input::Tick)),
+            // A crowd keeps the queue full: time has its turn after so many of it.
+            let commands = tokio::select! {
+                commands = queue.recv_many(&mut taken, TAKEN_TOGETHER) => commands,
+                () = until(wake) => {
+                    self.step(Input::Tick);
+                    continue;
+                }
             };
-            let Some(command) = command else { return };
-            match command {
-                Command::Input(input) => self.step(input),
-                Command::Open { session, address, handle } => {
-                    self.sessions.insert(session, handle);
-                    self.step(Input::Opened { session, address });
-                }
-                Command::Checked { ticket, verdict, check_us } => {
-                    self.check_us.insert(ticket, check_us);
-                    self.step(Input::Checked { ticket, verdict });
-                    self.check_us.remove(&ticket);
-                }
-                Command::Progress { job, reply } => {
-                    let _ = reply.send(self.machine.progress(&job));
-                }
-                Command::Totals { reply } => {
-                    let _ = reply.send(self.machine.totals());
-                }
-                Command::Mesh { job, reply } => {
-                    let _ = reply.send(self.machine.mesh_picture(job.as_ref()));
-                }
-                Command::AddRun { spec, next_round, reply } => {
-                    let fits = self.machine.run_fits(&spec);
-                    if fits.is_ok() {
-                        self.step(Input::Run(RunInput::Added { spec, next_round }));
-                    }
-                    let _ = reply.send(fits);
-                }
-                Command::RunProgress { run, reply } => {
-                    let _ = reply.send(self.machine.run_progress(&run));
-                }
-                Command::AddEval { spec, done, reply } => {
-                    let fits = self.machine.eval_fits(&spec);
-                    if fits.is_ok() {
-                        self.step(Input::Eval(EvalInput::Added { spec, done }));
-                    }
-                    let _ = reply.send(fits);
-                }
-                Command::EvalProgress { eval, reply } => {
-                    let _ = reply.send(self.machine.eval_progress(&eval));
-                }
-                Command::ShutDown { done } => {
-                    self.step(Input::ShuttingDown);
-                    // Nobody is heard any more, so nobody waits for the queue to have room.
-                    queue.close();
-                    self.committer.finish().await;
-                    let _ = done.send(());
-                    return;
-                }
+            if commands == 0 {
+                return;
+            }
+            for command in taken.drain(..) {
+                let Some(done) = self.obey(command) else { continue };
+                self.step(Input::ShuttingDown);
+                // Nobody is heard any more, so nobody waits for the queue to have room.
+                queue.close();
+                self.committer.finish().await;
+                let _ = done.send(());
+                return;
             }
         }
+    }
+
+    /// Does what is said. The answer is whom to tell when all is done, if the relay is to end.
+    fn obey(&mut self, command: Command) -> Option<oneshot::Sender<()>> {
+        match command {
+            Command::Input(input) => self.step(input),
+            Command::Open { session, address, handle } => {
+                self.sessions.insert(session, handle);
+                self.step(Input::Opened { session, address });
+            }
+            Command::Checked { ticket, verdict, check_us } => {
+                self.check_us.insert(ticket, check_us);
+                self.step(Input::Checked { ticket, verdict });
+                self.check_us.remove(&ticket);
+            }
+            Command::Progress { job, reply } => {
+                let _ = reply.send(self.machine.progress(&job));
+            }
+            Command::Totals { reply } => {
+                let _ = reply.send(self.machine.totals());
+            }
+            Command::Mesh { job, reply } => {
+                let _ = reply.send(self.machine.mesh_picture(job.as_ref()));
+            }
+            Command::AddRun { spec, next_round, reply } => {
+                let fits = self.machine.run_fits(&spec);
+                if fits.is_ok() {
+                    self.step(Input::Run(RunInput::Added { spec, next_round }));
+                }
+                let _ = reply.send(fits);
+            }
+            Command::RunProgress { run, reply } => {
+                let _ = reply.send(self.machine.run_progress(&run));
+            }
+            Command::AddEval { spec, done, reply } => {
+                let fits = self.machine.eval_fits(&spec);
+                if fits.is_ok() {
+                    self.step(Input::Eval(EvalInput::Added { spec, done }));
+                }
+                let _ = reply.send(fits);
+            }
+            Command::EvalProgress { eval, reply } => {
+                let _ = reply.send(self.machine.eval_progress(&eval));
+            }
+            Command::ShutDown { done } => return Some(done),
+        }
+        None
     }
 
     fn step(&mut self, input: Input) {
@@ -324,14 +341,16 @@ impl Task {
     /// Carries an output out. What fails at once comes back as an input.
     fn carry_out(&mut self, output: Output) -> Option<Input> {
         match output {
-            Output::Send { session, message } => return self.queue(session, Outgoing::Message(message)),
+            Output::Send { session, message } => {
+                return self.queue(session, Outgoing::Message(Box::new(message)));
+            }
             Output::SendChunk { session, request } => return self.queue(session, Outgoing::Chunk(request)),
             Output::SendTree { session, hash } => return self.queue(session, Outgoing::Tree(hash)),
             Output::AskPublic { session, blob } => self.ask_public(session, blob),
             Output::MeshSettings { session } => {
                 let (servers, valid_for) = self.turn.for_session(session, wall_ms().max(0) as u64 / 1000);
                 let settings = MeshSettings { servers, valid_for };
-                return self.queue(session, Outgoing::Message(settings.into()));
+                return self.queue(session, Outgoing::Message(Box::new(settings.into())));
             }
             // The writer ends after what is queued when its sender is gone.
             Output::Close { session } => drop(self.sessions.remove(&session)),

@@ -1,6 +1,5 @@
 //! Records in SQLite. Only what is here survives; leases and sessions do not need to.
 
-use crate::embed::store::{Counts, count as count_sites};
 use crate::log::{Log, LogError, records};
 use crate::names;
 use crate::runs::store::RUN_BLOBS;
@@ -11,10 +10,17 @@ use potluck_types::{BlobHash, DType, JobId, MatmulShape, Tile, VolunteerId};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{Executor as _, Row as _, Sqlite, Transaction};
+use sqlx::{Executor as _, Row as _, Sqlite, SqliteConnection, Transaction};
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use utoipa::ToSchema;
+
+/// The write-ahead log is copied into the database at so many pages: 32 MB. Copying synchronizes both, and pages that were
+/// written several times meanwhile are copied once.
+const CHECKPOINT_PAGES: u32 = 8000;
 
 /// What the database says when it fails.
 pub(crate) type DbError = sqlx::Error;
@@ -86,6 +92,47 @@ pub(crate) struct ContributorRow {
 #[derive(Debug, Clone)]
 pub(crate) struct Db {
     pub(crate) pool: SqlitePool,
+    turn: Arc<Mutex<()>>,
+}
+
+/// A transaction that writes, and its turn: SQLite lets one write at a time, and who finds it busy looks again after a pause that
+/// grows. Dropped, it is as if it had not been.
+#[derive(Debug)]
+pub(crate) struct Writing {
+    transaction: Transaction<'static, Sqlite>,
+    _turn: OwnedMutexGuard<()>,
+}
+
+impl Writing {
+    /// Returns when it is on disk.
+    ///
+    /// # Errors
+    /// What SQLite says; nothing of it is kept then.
+    pub(crate) async fn commit(self) -> Result<(), DbError> {
+        self.transaction.commit().await
+    }
+
+    /// Gives it up.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn rollback(self) -> Result<(), DbError> {
+        self.transaction.rollback().await
+    }
+}
+
+impl Deref for Writing {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        &self.transaction
+    }
+}
+
+impl DerefMut for Writing {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        &mut self.transaction
+    }
 }
 
 /// Milliseconds since 1970.
@@ -105,10 +152,11 @@ impl Db {
             .journal_mode(SqliteJournalMode::Wal)
             // A commit is on disk before it is reported: nothing acknowledged is lost to a power cut.
             .synchronous(SqliteSynchronous::Full)
+            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
             .busy_timeout(std::time::Duration::from_secs(10));
         let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
         pool.execute(include_str!("schema.sql")).await?;
-        Ok(Self { pool })
+        Ok(Self { pool, turn: Arc::default() })
     }
 
     /// Begins a transaction that writes. It takes SQLite's write lock at once: one that reads first and then writes would fail
@@ -116,8 +164,9 @@ impl Db {
     ///
     /// # Errors
     /// What SQLite says.
-    pub(crate) async fn begin(&self) -> Result<Transaction<'static, Sqlite>, DbError> {
-        self.pool.begin_with("BEGIN IMMEDIATE").await
+    pub(crate) async fn begin(&self) -> Result<Writing, DbError> {
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        Ok(Writing { transaction: self.pool.begin_with("BEGIN IMMEDIATE").await?, _turn: turn })
     }
 
     /// Counts this start of the relay.
@@ -287,53 +336,6 @@ impl Db {
                 .push(BlobRef { hash: BlobHash(bytes(&row, 1)?), bytes: row.try_get::<i64, _>(2)? as u64 });
         }
         Ok(panels)
-    }
-
-    /// Makes accepted tiles durable, all or none.
-    ///
-    /// # Errors
-    /// What SQLite or the log says; a tile that was accepted before among them.
-    pub(crate) async fn accept(
-        &self,
-        log: &Log,
-        tiles: &[(AcceptedTile, u64)],
-        sites: &Counts,
-    ) -> Result<(), LogError> {
-        let now = wall_ms();
-        let mut batch = log.begin().await?;
-        let mut tx = self.begin().await?;
-        for (tile, check_us) in tiles {
-            let area = &tile.tile;
-            sqlx::query(
-                "INSERT INTO accepted (job, shard, row_start, row_end, col_start, col_end, depth_start, depth_end,
-                 hash, bytes, volunteer, backend, compute_ms, check_us, accepted_ms)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            )
-            .bind(&tile.job.0[..])
-            .bind(i64::from(tile.shard))
-            .bind(i64::from(area.rows.start))
-            .bind(i64::from(area.rows.end))
-            .bind(i64::from(area.cols.start))
-            .bind(i64::from(area.cols.end))
-            .bind(i64::from(area.depth.start))
-            .bind(i64::from(area.depth.end))
-            .bind(&tile.result.hash.0[..])
-            .bind(tile.result.bytes.cast_signed())
-            .bind(&tile.volunteer.0[..])
-            .bind(names::backend(tile.backend))
-            .bind(i64::from(tile.compute_ms))
-            .bind(check_us.cast_signed())
-            .bind(now)
-            .execute(&mut *tx)
-            .await?;
-            count_result(&mut tx, &tile.volunteer, 1, 0).await?;
-            batch.add(records::accepted(tile))?;
-        }
-        count_sites(&mut tx, sites).await?;
-        batch.write(&mut tx).await?;
-        tx.commit().await?;
-        batch.settle();
-        Ok(())
     }
 
     /// Records a rejected result: with what was claimed if it is a matrix job's. Those of runs are logged when their round is
@@ -515,7 +517,7 @@ impl Db {
 
 /// Adds to a volunteer's record.
 pub(crate) async fn count_result(
-    tx: &mut sqlx::Transaction<'_, sqlx::Sqlite>,
+    tx: &mut Writing,
     volunteer: &VolunteerId,
     accepted: i64,
     rejected: i64,

@@ -54,6 +54,9 @@ const MAX_KEY_CHARS: usize = 128;
 /// A frame that exceeds the protocol's limit by up to this much is read, so that its sender can be told why it is
 /// refused; a larger one ends the connection unread.
 const OVERSIZE_BYTES: usize = 64 << 10;
+/// What is read of a volunteer's socket at once, in bytes. Each session holds a buffer of this length, and each reading clears
+/// it first; control messages are far shorter, and a chunk of a result takes 64 readings.
+const SOCKET_READ_BYTES: usize = 4 << 10;
 
 /// What volunteers may be asked to compute.
 pub(crate) fn kernels() -> Vec<String> {
@@ -465,7 +468,7 @@ async fn get_result(State(app): Shared, headers: HeaderMap, id: Id) -> Result<Re
         return Err(ApiError::new(StatusCode::CONFLICT, "not_finished", message, hint));
     }
     let tiles = app.db.accepted(&row.id).await?;
-    let assembly = Assembly::new(row.shape, row.dtype, tiles, app.blobs.clone());
+    let assembly = Assembly::new(row.shape, row.dtype, tiles, (app.blobs.clone(), app.db.clone()));
     let length = assembly.bytes();
     let stream = futures_util::stream::try_unfold(assembly, async |mut assembly| {
         Ok::<_, std::io::Error>(assembly.next().await?.map(|bytes| (bytes, assembly)))
@@ -489,6 +492,7 @@ async fn volunteer(
     let address = seen_at(&app.config, peer, &headers);
     let session = SessionId(app.next_session.fetch_add(1, Ordering::Relaxed));
     upgrade
+        .read_buffer_size(SOCKET_READ_BYTES)
         .max_message_size(MAX_FRAME_BYTES + OVERSIZE_BYTES)
         .max_frame_size(MAX_FRAME_BYTES + OVERSIZE_BYTES)
         .on_upgrade(move |socket| {

@@ -9,6 +9,7 @@
 //! Architecture invariant: no decision is made here. What to lease, to whom, and what counts is the machine's.
 //! Architecture invariant: what the machine hears as stored is on disk.
 
+mod accepted;
 pub mod api;
 mod assemble;
 mod blobs;
@@ -20,6 +21,7 @@ mod db;
 pub mod embed;
 mod epochs;
 pub mod evals;
+mod files;
 mod http;
 pub mod identity;
 mod ingest;
@@ -222,7 +224,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let blobs = blobs::Blobs::open(&data.join("blobs")).map_err(failed)?;
     let secret = potluck_verify::Secret(random()?);
     let incarnation = db.next_incarnation(&potluck_verify::commitment(&secret)).await?;
-    let removed = blobs.keep_only(&db.needed_blobs().await?).await.map_err(failed)?;
+    let removed =
+        blobs.keep_only(&db.needed_blobs().await?).await.map_err(failed)? + db.forget_small_results().await?;
     tracing::info!(incarnation, removed_blobs = removed, identity = %identity, "relay starts");
 
     let (turn, turn_server) = turn::start(config.turn.as_ref()).await?;
@@ -237,7 +240,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let publisher = log.publish();
     let embed = embed::Embed::prepare(&config).map_err(failed)?;
     let rules = potluck_schedule::Config::new(random()?, incarnation, identity.public());
-    let machine = Machine::new(potluck_schedule::Config { embeds: config.embeds.rules(), ..rules });
+    let max_sessions = files::room_for_sessions(config.max_sessions.min(MAX_SESSIONS));
+    let machine =
+        Machine::new(potluck_schedule::Config { embeds: config.embeds.rules(), max_sessions, ..rules });
     let switches = switches::Switchboard::load(&db).await?;
     let board = views::leaders::Board::default();
     let folder = data.join("runs");

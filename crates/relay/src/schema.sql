@@ -1,4 +1,5 @@
--- The relay's records. SQLite and PostgreSQL both accept this, but for the type of bytes: BLOB here, BYTEA there.
+-- The relay's records. SQLite and PostgreSQL both accept this, but for the type of bytes (BLOB here, BYTEA there) and for WITHOUT
+-- ROWID, which saves an index here and has no meaning there.
 -- Times are milliseconds since 1970. Ids and hashes are raw bytes.
 
 CREATE TABLE IF NOT EXISTS meta (
@@ -73,6 +74,15 @@ CREATE TABLE IF NOT EXISTS accepted (
     PRIMARY KEY (job, shard),
     UNIQUE (job, depth_start, row_start, col_start)
 );
+
+-- Results that are too small for a file each: durable with their record, in one transaction. By shard and not by hash, so that
+-- what is written together lies together.
+CREATE TABLE IF NOT EXISTS small_results (
+    job BLOB NOT NULL,
+    shard BIGINT NOT NULL,
+    bytes BLOB NOT NULL,
+    PRIMARY KEY (job, shard)
+) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS rejected (
     job BLOB NOT NULL,

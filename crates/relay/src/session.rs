@@ -19,6 +19,9 @@ use tokio::sync::{Notify, mpsc};
 /// A frame must leave within this time: 256 KiB at 100 kbit/s.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(25);
 
+/// Frames that leave in one write, if so many wait.
+const WRITTEN_TOGETHER: usize = 8;
+
 /// A refused peer that goes on sending is read, and ignored, for so long: a socket that is closed with bytes unread
 /// is reset, and the reason for the refusal would be lost on its way.
 const LINGER: Duration = Duration::from_secs(2);
@@ -115,40 +118,55 @@ async fn forward(
     queue: &mut mpsc::Receiver<Outgoing>,
     blobs: &Blobs,
 ) -> bool {
-    while let Some(outgoing) = queue.recv().await {
-        let message = match outgoing {
-            Outgoing::Message(message) => message,
-            Outgoing::Chunk(request) => {
-                let end = request.offset.saturating_add(u64::from(request.bytes));
-                match blobs.get_part(&request.hash, request.offset..end).await {
-                    Ok(data) => {
-                        BlobChunk { hash: request.hash, offset: request.offset, data: data.into() }.into()
-                    }
-                    Err(error) => {
-                        tracing::error!(%error, "an input cannot be read");
-                        Message::from(BlobMissing { hash: request.hash })
-                    }
-                }
-            }
-            Outgoing::Tree(hash) => match blobs.tree(&hash).await {
-                Ok(groups) => BlobTree { hash, groups: groups.to_vec() }.into(),
+    while let Some(first) = queue.recv().await {
+        // What waits leaves together: one write for a verdict, a request for bytes and a lease.
+        let mut waiting = vec![first];
+        while waiting.len() < WRITTEN_TOGETHER
+            && let Ok(next) = queue.try_recv()
+        {
+            waiting.push(next);
+        }
+        for outgoing in waiting {
+            let frame = match encode(&message_of(outgoing, blobs).await) {
+                Ok(frame) => Frame::Binary(frame.into()),
                 Err(error) => {
-                    tracing::error!(%error, "an input cannot be read");
-                    Message::from(BlobMissing { hash })
+                    tracing::error!(%error, "a message cannot be sent");
+                    return false;
                 }
-            },
-        };
-        let frame = match encode(&message) {
-            Ok(frame) => Frame::Binary(frame.into()),
-            Err(error) => {
-                tracing::error!(%error, "a message cannot be sent");
+            };
+            if !matches!(tokio::time::timeout(WRITE_TIMEOUT, sink.feed(frame)).await, Ok(Ok(()))) {
                 return false;
             }
-        };
-        match tokio::time::timeout(WRITE_TIMEOUT, sink.send(frame)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return false,
+        }
+        if !matches!(tokio::time::timeout(WRITE_TIMEOUT, sink.flush()).await, Ok(Ok(()))) {
+            return false;
         }
     }
     true
+}
+
+/// What is to be sent, with the blob that it is about.
+async fn message_of(outgoing: Outgoing, blobs: &Blobs) -> Message {
+    match outgoing {
+        Outgoing::Message(message) => *message,
+        Outgoing::Chunk(request) => {
+            let end = request.offset.saturating_add(u64::from(request.bytes));
+            match blobs.get_part(&request.hash, request.offset..end).await {
+                Ok(data) => {
+                    BlobChunk { hash: request.hash, offset: request.offset, data: data.into() }.into()
+                }
+                Err(error) => {
+                    tracing::error!(%error, "an input cannot be read");
+                    BlobMissing { hash: request.hash }.into()
+                }
+            }
+        }
+        Outgoing::Tree(hash) => match blobs.tree(&hash).await {
+            Ok(groups) => BlobTree { hash, groups: groups.to_vec() }.into(),
+            Err(error) => {
+                tracing::error!(%error, "an input cannot be read");
+                BlobMissing { hash }.into()
+            }
+        },
+    }
 }

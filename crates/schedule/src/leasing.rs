@@ -2,13 +2,14 @@
 
 use crate::grid::Block;
 use crate::io::Output;
-use crate::job::Budget;
+use crate::job::{Budget, Job};
 use crate::policy::{
-    BUSY_RETRY, DEADLINE_FACTOR, FASTER_AT_TAIL, FIRST_SHARD_SECONDS, IDLE_RETRY, LINK_BYTES_PER_SECOND,
-    MAX_COPIES, MAX_DEADLINE, MIN_DEADLINE, MIN_SHARD_SECONDS, MIN_SHARDS_EACH, PEER_COST, REFETCHES,
-    SHARD_SECONDS, SHARE_OF_FREE, SPEED,
+    BUSY_RETRY, DEADLINE_FACTOR, FASTER_AT_TAIL, FIRST_SHARD_SECONDS, IDLE_REQUESTS_PER_SECOND, IDLE_RETRY,
+    LINK_BYTES_PER_SECOND, MAX_COPIES, MAX_DEADLINE, MAX_LOOKS_AT_TAIL, MIN_DEADLINE, MIN_SHARD_SECONDS,
+    MIN_SHARDS_EACH, PEER_COST, REFETCHES, SHARD_SECONDS, SHARE_OF_FREE, SPEED,
 };
 use crate::relay::{PlantedBug, Relay, Timer};
+use crate::switches::Kernel;
 use potluck_proto::{
     Backend, BlobRef, EvalTask, LeaseRequest, MatmulTask, NoWork, NoWorkReason, Outcome, RejectReason,
     Revoke, RevokeReason, Task, TrainTask, Verdict,
@@ -166,8 +167,10 @@ impl Relay {
         if !self.consents(id, &request.consent) {
             return self.no_work(id, NoWorkReason::NoConsent, IDLE_RETRY);
         }
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.asked = true;
+        if let Some(session) = self.sessions.get_mut(&id)
+            && !std::mem::replace(&mut session.asked, true)
+        {
+            self.recount(id);
         }
         if self.standings.is_refused(&volunteer, self.now) {
             return self.refuse_untrusted(id, volunteer);
@@ -180,7 +183,7 @@ impl Relay {
             return self.no_work(id, NoWorkReason::EnoughLeases, BUSY_RETRY);
         }
         if self.halted {
-            return self.no_work(id, NoWorkReason::Idle, IDLE_RETRY);
+            return self.no_work(id, NoWorkReason::Idle, self.idle_retry());
         }
         let claimed = f64::from(request.mflops) * 1e6;
         let measured = self.sessions.get(&id).and_then(|session| session.speed);
@@ -203,7 +206,13 @@ impl Relay {
         }
         let too_small = self.has_free_units() || self.lacks_memory(request.memory_bytes);
         let reason = if too_small { NoWorkReason::TooLittleMemory } else { NoWorkReason::Idle };
-        self.no_work(id, reason, IDLE_RETRY);
+        self.no_work(id, reason, self.idle_retry());
+    }
+
+    /// When somebody without work is to ask again.
+    fn idle_retry(&self) -> Duration {
+        let together = Duration(self.consenting() as u64 * 1000 / IDLE_REQUESTS_PER_SECOND);
+        IDLE_RETRY.max(together)
     }
 
     /// Whether a job that volunteers may work on has units that nobody works on.
@@ -225,25 +234,43 @@ impl Relay {
     ) -> Option<(JobId, u32)> {
         let seconds = if self.standings.is_new(volunteer) { FIRST_SHARD_SECONDS } else { SHARD_SECONDS };
         let sessions = self.consenting().max(1);
-        let sharers = sessions * SHARE_OF_FREE;
+        // What is halted does not come so far.
+        let off = |id: &JobId, job: &Job| self.switches.stop(Kernel::of(job.spec.dtype), id);
         let mut by_service: Vec<_> = self
             .jobs
             .iter()
-            .filter(|(id, job)| job.free > 0 && !self.is_off(id))
+            .filter(|(id, job)| job.free > 0 && !off(id, job))
             .map(|(id, job)| (job.service, *id))
             .collect();
-        by_service.sort_unstable();
-        for (_, id) in by_service {
-            let Some(job) = self.jobs.get_mut(&id) else { continue };
-            let affordable = (speed * seconds / job.unit_flops() as f64) as usize;
-            let worthwhile = (speed * MIN_SHARD_SECONDS / job.unit_flops() as f64) as usize;
-            let least = worthwhile.min(job.unit_count() / (sessions * MIN_SHARDS_EACH));
-            let units = affordable.min(job.free.div_ceil(sharers).max(least)).max(1);
-            if let Some(shard) = job.carve(Budget { units, memory_bytes }, near) {
-                return Some((id, shard));
-            }
+        // The least served one nearly always has something: the others are put in order only if it has not.
+        let least = by_service.iter().enumerate().min_by_key(|(_, served)| **served);
+        let first = by_service.swap_remove(least?.0);
+        if let Some(shard) = self.carve(first.1, speed, seconds, sessions, memory_bytes, near) {
+            return Some((first.1, shard));
         }
-        None
+        by_service.sort_unstable();
+        by_service.into_iter().find_map(|(_, id)| {
+            self.carve(id, speed, seconds, sessions, memory_bytes, near).map(|shard| (id, shard))
+        })
+    }
+
+    /// A fresh shard of a job, as large as a volunteer of this speed computes in so many seconds, and no larger than its part of
+    /// what so many sessions share.
+    fn carve(
+        &mut self,
+        id: JobId,
+        speed: f64,
+        seconds: f64,
+        sessions: usize,
+        memory_bytes: u64,
+        near: &Near,
+    ) -> Option<u32> {
+        let job = self.jobs.get_mut(&id)?;
+        let affordable = (speed * seconds / job.unit_flops() as f64) as usize;
+        let worthwhile = (speed * MIN_SHARD_SECONDS / job.unit_flops() as f64) as usize;
+        let least = worthwhile.min(job.unit_count() / (sessions * MIN_SHARDS_EACH));
+        let units = affordable.min(job.free.div_ceil(sessions * SHARE_OF_FREE).max(least)).max(1);
+        job.carve(Budget { units, memory_bytes }, near)
     }
 
     /// Nothing is free: a copy of the shard that would otherwise be waited for longest, if this volunteer will
@@ -270,13 +297,10 @@ impl Relay {
             let computing = matches!(lease.stage, Stage::Computing);
             let bytes = lease.work.inputs().map(|blob| blob.bytes).sum::<u64>();
             let fits = bytes + u64::from(task.rows) * u64::from(task.cols) * 4 <= memory_bytes;
-            (free && other && computing && fits && (overdue || faster)).then_some((
-                lease.granted + lease.expected,
-                lease.job,
-                lease.shard,
-            ))
+            (free && other && computing && fits && (overdue || faster)).then_some((lease.job, lease.shard))
         };
-        self.leases.values().filter_map(worth).min().map(|(_, job, shard)| (job, shard))
+        let due = self.computing.iter().take(MAX_LOOKS_AT_TAIL);
+        due.filter_map(|(_, id)| self.leases.get(id)).find_map(worth)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the facts of one request, used once")]
@@ -359,6 +383,9 @@ impl Relay {
         };
         let session = lease.session;
         self.member_blobs(session, lease.work.inputs().map(|blob| blob.hash));
+        if matches!(lease.work, Work::Tile { .. }) {
+            self.computing.insert((lease.granted + lease.expected, id));
+        }
         self.leases.insert(id, lease);
         self.send(session, offer);
     }
@@ -367,6 +394,7 @@ impl Relay {
     /// Bytes of a result that was arriving are let go.
     pub(crate) fn end_lease(&mut self, id: LeaseId) -> Option<Lease> {
         let lease = self.leases.remove(&id)?;
+        self.computing.remove(&(lease.granted + lease.expected, id));
         self.disarm(lease.deadline, Timer::Lease(id));
         if let Some(session) = self.sessions.get_mut(&lease.session) {
             session.leases.retain(|other| *other != id);

@@ -1,7 +1,7 @@
 //! The relay as a pure state machine: sessions, consent, leases, results, jobs.
 //!
 //! [`Relay::step`]`(now, input) -> outputs`: no clock, no randomness, no I/O. The simulator runs this very
-//! code. Where to look: `relay.rs` holds the state and routes inputs; `session.rs` speaks the protocol;
+//! code. Where to look: `relay.rs` holds the state and routes inputs; `session.rs` speaks the protocol, `admission.rs` lets in;
 //! `leasing.rs` decides who gets which shard; `results.rs` takes results in; `job.rs` is one job's map of
 //! units; `grid.rs` cuts products; `credibility.rs` says what a record is worth; `picture.rs` draws. Training:
 //! `run.rs` is what goes in and out, `round.rs` the state of one run's round, `dealing.rs` who gets its slots,
@@ -15,6 +15,7 @@
 //! Architecture invariant: a unit of work is accepted exactly once, and only after [`Input::Stored`]; a
 //! round only after [`RunInput::Stored`]; an eval's shard only after [`EvalInput::Settled`].
 
+mod admission;
 mod credibility;
 mod dealing;
 mod embeds;

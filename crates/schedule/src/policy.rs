@@ -36,9 +36,13 @@ pub(crate) const MAX_DEADLINE: Duration = Duration::from_secs(600);
 pub(crate) const FASTER_AT_TAIL: f64 = 2.0;
 /// Leases of one shard at the tail: the first, and one copy.
 pub(crate) const MAX_COPIES: usize = 2;
+/// Leases that are looked at for one to copy, those that are due first: all who are idle ask, again and again.
+pub(crate) const MAX_LOOKS_AT_TAIL: usize = 64;
 
 /// Idle volunteers ask again after this time; new work is also announced by a picture.
 pub(crate) const IDLE_RETRY: Duration = Duration::from_secs(2);
+/// Where many lend, they ask less often: so many a second together, a tenth of what a relay has to do at full load.
+pub(crate) const IDLE_REQUESTS_PER_SECOND: u64 = 1000;
 /// A volunteer with enough leases asks again when one ends; this is for those that do not notice.
 pub(crate) const BUSY_RETRY: Duration = Duration::from_secs(5);
 /// Who was leased a shard of an eval and gave no answer lets others go first for so long, five times the interval at which
@@ -84,10 +88,14 @@ pub(crate) const CLEARED_TO_WIDEN: u32 = 8;
 /// cost about 20 ms.
 pub(crate) const PICTURES_PER_INTERVAL: usize = 128;
 
+/// Sessions that a network may have as long as there is room for any: a class of a school behind one address. Beyond them it may
+/// have as many as are free.
+pub(crate) const BLOCK_FLOOR: usize = 64;
+/// Sessions of one key. Keys cost nothing, so this stops no attack: it stops a program that opens sessions in a loop.
+pub(crate) const MAX_SESSIONS_PER_VOLUNTEER: usize = 256;
+
 /// Runs that are not finished, in one relay.
 pub(crate) const MAX_RUNS: usize = 16;
-/// Workers of one round. Their tasks take at most 55 kB each (64 blocks with proofs): 14 MB.
-pub(crate) const MAX_RUN_WORKERS: u32 = 256;
 /// Longest reason that is kept for a pause, in bytes.
 pub(crate) const MAX_REASON_BYTES: usize = 1024;
 /// Bytes of updates that all runs together may hold until their rounds close: half of the memory for results.

@@ -1,5 +1,6 @@
 //! The state of the relay, and the routing of inputs to the modules that handle them.
 
+use crate::admission::Admission;
 use crate::credibility::Standings;
 use crate::embeds::Embeds;
 use crate::eval::Eval;
@@ -14,6 +15,7 @@ use crate::run::RunProgress;
 use crate::session::Session;
 use crate::switches::Switches;
 use potluck_proto::{Challenge, RevokeReason};
+use potluck_types::limits::MAX_SESSIONS;
 use potluck_types::{ConsentToken, Instant, JobId, LeaseId, SessionId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -28,6 +30,8 @@ pub struct Config {
     pub incarnation: u32,
     /// On which other sites tabs may be lent.
     pub embeds: Embeds,
+    /// Sessions at once; [`MAX_SESSIONS`] at most.
+    pub max_sessions: usize,
     /// A bug to plant, for the simulator's own tests.
     #[cfg(feature = "planted-bugs")]
     pub planted: Option<PlantedBug>,
@@ -41,6 +45,7 @@ impl Config {
             identity,
             incarnation,
             embeds: Embeds::default(),
+            max_sessions: MAX_SESSIONS,
             #[cfg(feature = "planted-bugs")]
             planted: None,
         }
@@ -91,10 +96,15 @@ pub struct Relay {
     pub(crate) config: Config,
     pub(crate) now: Instant,
     pub(crate) sessions: BTreeMap<SessionId, Session>,
+    pub(crate) admission: Admission,
+    /// Sessions that lend, by when their consent ends.
+    pub(crate) lenders: BTreeSet<(Instant, SessionId)>,
     pub(crate) jobs: BTreeMap<JobId, Job>,
     pub(crate) runs: BTreeMap<JobId, Run>,
     pub(crate) evals: BTreeMap<JobId, Eval>,
     pub(crate) leases: BTreeMap<LeaseId, Lease>,
+    /// Leases of tiles that are being computed, by when they are expected to end.
+    pub(crate) computing: BTreeSet<(Instant, LeaseId)>,
     pub(crate) delivered: BTreeMap<Ticket, Delivered>,
     /// Committed leases whose results wait for memory, first come, first served.
     pub(crate) waiting: VecDeque<LeaseId>,
@@ -124,10 +134,13 @@ impl Relay {
             config,
             now: Instant(0),
             sessions: BTreeMap::new(),
+            admission: Admission::default(),
+            lenders: BTreeSet::new(),
             jobs: BTreeMap::new(),
             runs: BTreeMap::new(),
             evals: BTreeMap::new(),
             leases: BTreeMap::new(),
+            computing: BTreeSet::new(),
             delivered: BTreeMap::new(),
             waiting: VecDeque::new(),
             standings: Standings::default(),
@@ -152,11 +165,9 @@ impl Relay {
     /// Takes in what happened and says what is to be done, in order. Time that runs backwards stands still.
     pub fn step(&mut self, now: Instant, input: Input) -> Vec<Output> {
         self.now = self.now.max(now);
+        self.expire_consents();
         match input {
-            Input::Opened { session, address } => {
-                self.opened(session);
-                self.seen_at(session, address);
-            }
+            Input::Opened { session, address } => self.opened(session, address),
             Input::Message { session, message } => self.message(session, message),
             Input::Undecodable { session, error } => self.undecodable(session, &error),
             Input::Closed { session } => self.closed(session),

@@ -43,6 +43,7 @@ impl Relay {
         let flops = lease.flops;
         let claim = Claim { result: commit.result, compute_ms: commit.compute_ms, backend: commit.backend };
         lease.stage = Stage::Waiting(claim);
+        self.computing.remove(&(lease.granted + lease.expected, lease_id));
         self.totals.inputs_needed += lease.missing;
         self.measure(id, flops, training);
         if commit.result.bytes != expected {

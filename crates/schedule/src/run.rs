@@ -3,13 +3,11 @@
 //! Units: times in milliseconds, rates in millionths, sizes in bytes.
 
 use crate::io::Ticket;
-use crate::policy::{
-    LARGE_UPDATE_BYTES, MAX_RUN_WORKERS, MAX_UPDATES_IN_MEMORY_BYTES, SLOW_LINK_BYTES_PER_SECOND,
-};
+use crate::policy::{LARGE_UPDATE_BYTES, MAX_UPDATES_IN_MEMORY_BYTES, SLOW_LINK_BYTES_PER_SECOND};
 use potluck_proto::{
     Backend, BlobRef, DataSetSpec, LearningRate, ModelSpec, RejectReason, TrainTask, UpdateCodec,
 };
-use potluck_types::limits::MAX_BLOB_BYTES;
+use potluck_types::limits::{MAX_BLOB_BYTES, MAX_RUN_WORKERS};
 use potluck_types::{JobId, VolunteerId};
 use std::sync::Arc;
 

@@ -19,8 +19,8 @@ use potluck_proto::{
     ReleaseReason, TreeRequest, Welcome,
 };
 use potluck_types::limits::{
-    GROUP_BYTES, HANDSHAKE_TIMEOUT, MAX_CHUNK_BYTES, MAX_CHUNKS_IN_FLIGHT, MAX_CONSENT, MAX_SESSIONS,
-    MESSAGE_BURST, MESSAGES_PER_SECOND, SESSION_TIMEOUT,
+    GROUP_BYTES, HANDSHAKE_TIMEOUT, MAX_CHUNK_BYTES, MAX_CHUNKS_IN_FLIGHT, MAX_CONSENT, MESSAGE_BURST,
+    MESSAGES_PER_SECOND, SESSION_TIMEOUT,
 };
 use potluck_types::{
     BlobHash, Bucket, ConsentToken, Duration, Instant, JobId, LeaseId, SessionId, VolunteerId,
@@ -71,6 +71,8 @@ pub(crate) struct Session {
     pub(crate) fetches: BTreeMap<BlobHash, Fetched>,
     /// Whether it asked for work.
     pub(crate) asked: bool,
+    /// Until when it is among [`Relay::lenders`].
+    lends_until: Option<Instant>,
     /// Measured flops per second, throttle and transfer included; `None` until the first commit.
     pub(crate) speed: Option<f64>,
     /// The same, in training rounds.
@@ -115,20 +117,21 @@ impl Session {
 }
 
 impl Relay {
-    pub(crate) fn opened(&mut self, session: SessionId) {
+    pub(crate) fn opened(&mut self, session: SessionId, address: Option<IpAddr>) {
         self.sessions.insert(
             session,
             Session {
                 volunteer: None,
                 challenge: None,
                 consent: None,
-                address: None,
+                address,
                 leases: Vec::new(),
                 bucket: Bucket::new(self.now, MESSAGE_BURST.into(), MESSAGES_PER_SECOND.into()),
                 last_heard: self.now,
                 input_credit: 0,
                 fetches: BTreeMap::new(),
                 asked: false,
+                lends_until: None,
                 speed: None,
                 training_speed: None,
                 uplink: None,
@@ -139,10 +142,11 @@ impl Relay {
                 said: Said::default(),
             },
         );
+        let admitted = self.admit(address);
         if self.shutting_down {
             self.refuse(session, RefusalCode::ShuttingDown, "the relay is restarting", RESTART_RETRY);
-        } else if self.sessions.len() > MAX_SESSIONS {
-            self.refuse(session, RefusalCode::Full, "the relay is full: come back later", REFUSED_RETRY);
+        } else if let Err(crowded) = admitted {
+            self.refuse(session, RefusalCode::Full, crowded.message(), REFUSED_RETRY);
         } else {
             let challenge = self.new_challenge();
             if let Some(opened) = self.sessions.get_mut(&session) {
@@ -227,6 +231,10 @@ impl Relay {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.volunteer = Some(volunteer);
         }
+        if !self.admit_volunteer(volunteer) {
+            let message = "this volunteer has too many sessions: close some, or use another key";
+            return self.refuse(id, RefusalCode::Limit, message, REFUSED_RETRY);
+        }
         // The timer of the handshake goes on as the timer of silence.
         self.send(
             id,
@@ -264,6 +272,7 @@ impl Relay {
             session.consent =
                 Some(Granted { token, until, preset: consent.preset, site: site.map(Arc::from) });
             session.busy_since = self.now;
+            self.recount(id);
             self.send(id, ConsentGranted { token, valid_for });
             self.show_some_job(id);
         }
@@ -279,6 +288,7 @@ impl Relay {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.consent = None;
         session.viewing = None;
+        self.recount(id);
         self.leave_mesh(id);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         for lease in session.leases.clone() {
@@ -310,9 +320,39 @@ impl Relay {
         session.consent.as_ref().is_some_and(|granted| granted.token == *token && self.now < granted.until)
     }
 
-    /// Sessions that lend.
+    /// Sessions that lend. Asked with each lease, so they are counted when one changes, not each time.
     pub(crate) fn consenting(&self) -> usize {
-        self.sessions.values().filter(|session| session.lends(self.now)).count()
+        debug_assert_eq!(
+            self.lenders.len(),
+            self.sessions.values().filter(|session| session.lends(self.now)).count()
+        );
+        self.lenders.len()
+    }
+
+    /// A session may have begun or ceased to lend.
+    pub(crate) fn recount(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let until = session.consent.as_ref().map(|granted| granted.until);
+        let until = until.filter(|_| session.lends(self.now));
+        let before = std::mem::replace(&mut session.lends_until, until);
+        if let Some(before) = before {
+            self.lenders.remove(&(before, id));
+        }
+        if let Some(until) = until {
+            self.lenders.insert((until, id));
+        }
+    }
+
+    /// Consents that have run out lend no more.
+    pub(crate) fn expire_consents(&mut self) {
+        while let Some(&(until, id)) = self.lenders.first()
+            && until <= self.now
+        {
+            self.lenders.pop_first();
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.lends_until = None;
+            }
+        }
     }
 
     /// A blob that a session may have: an input of one of its leases, or a public one that it asked for.
@@ -346,6 +386,7 @@ impl Relay {
             None => {}
         }
         session.fetches.insert(blob.hash, Fetched::Asked);
+        self.recount(id);
         self.out.push(Output::AskPublic { session: id, blob });
     }
 
@@ -416,6 +457,10 @@ impl Relay {
 
     pub(crate) fn closed(&mut self, id: SessionId) {
         let Some(session) = self.sessions.remove(&id) else { return };
+        self.dismiss(session.address, session.volunteer);
+        if let Some(until) = session.lends_until {
+            self.lenders.remove(&(until, id));
+        }
         self.member_lost(id);
         if self.planted(PlantedBug::ForgetRelease) {
             for lease in session.leases {

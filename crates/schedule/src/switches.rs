@@ -56,9 +56,15 @@ pub struct Switches {
 }
 
 impl Switches {
+    /// Whether nothing is off.
+    pub fn is_empty(&self) -> bool {
+        self.kernels.is_empty() && self.projects.is_empty() && self.sites.is_empty()
+    }
+
     /// Whether a project is off, by its kernel or by itself.
     pub fn stop(&self, kernel: Kernel, project: &JobId) -> bool {
-        self.kernels.contains(&kernel) || self.projects.contains(project)
+        // Asked of every job at each request for work, and most relays switch nothing off.
+        !self.is_empty() && (self.kernels.contains(&kernel) || self.projects.contains(project))
     }
 
     /// Why a consent that was given on a site does not count; `None` if it may.

@@ -15,6 +15,7 @@ use potluck_types::{
 use proptest::prelude::*;
 use std::net::IpAddr;
 
+mod admission;
 mod halt;
 mod identity;
 mod switches;

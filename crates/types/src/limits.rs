@@ -63,8 +63,11 @@ pub const SIGNAL_BURST_BYTES: u32 = 128 * KIB as u32;
 /// Bytes of signals per second that a session may send for long.
 pub const SIGNAL_BYTES_PER_SECOND: u32 = 4 * KIB as u32;
 
-/// Sessions that one relay serves at once: about 50 kB each, 200 MB in all.
-pub const MAX_SESSIONS: usize = 4096;
+/// Sessions that one relay serves at once: about 16 kB each while they are idle, 512 MB in all. Operators may set fewer, and
+/// the system's limit on open files may allow fewer.
+pub const MAX_SESSIONS: usize = 1 << 15;
+/// Workers of one round. Their tasks take at most 55 kB each (64 blocks with proofs): 14 MB.
+pub const MAX_RUN_WORKERS: u32 = 256;
 /// Leases that one session may hold: one that computes, and one whose inputs arrive meanwhile.
 pub const MAX_LEASES_PER_SESSION: usize = 2;
 /// Control messages that one session may send in a burst. An honest volunteer sends about ten a shard.

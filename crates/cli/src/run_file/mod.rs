@@ -26,8 +26,8 @@ const MAX_BYTES: u64 = 1 << 20;
 const MAX_STEPS: u32 = 1000;
 /// Most rounds of a run.
 const MAX_ROUNDS: u64 = 100_000;
-/// Most volunteers that a round waits for: sessions of a relay.
-const MAX_VOLUNTEERS: u32 = potluck_types::limits::MAX_SESSIONS as u32;
+/// Most volunteers that a round waits for: as many as a relay deals one to.
+const MAX_VOLUNTEERS: u32 = potluck_types::limits::MAX_RUN_WORKERS;
 /// Most blocks that are dealt to a volunteer for a round: a task names twice as many, since sequences reach into the next.
 const MAX_BLOCKS: u32 = potluck_types::limits::MAX_TASK_BLOCKS as u32 / 2;
 

@@ -8,7 +8,7 @@ use potluck_rounds::sizes;
 use potluck_train::Model;
 use potluck_train::gpt::FRESH_WARMUP;
 use potluck_types::BlobHash;
-use potluck_types::limits::{MAX_JOB_NAME_CHARS, MAX_SESSIONS};
+use potluck_types::limits::{MAX_JOB_NAME_CHARS, MAX_RUN_WORKERS};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -76,7 +76,7 @@ fn audit(audit: &Audit) -> Value {
 /// Fewest and most workers of a round, when the run waits for so many volunteers.
 fn workers(volunteers: u32) -> (u32, u32) {
     let enough = (volunteers * ENOUGH_PERCENT).div_ceil(100);
-    (enough.max(FEWEST.min(volunteers)), (2 * volunteers).min(MAX_SESSIONS as u32))
+    (enough.max(FEWEST.min(volunteers)), (2 * volunteers).min(MAX_RUN_WORKERS))
 }
 
 /// A request for a run file that [`check`] let through.
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(some["audit"], json!({ "first": 5, "start": 0.7, "decay": 0.8, "least": 0.05 }));
         assert_eq!(some["codec"], "auto");
         assert!(request["seed"].as_str().unwrap().starts_with("020100000"));
-        assert_eq!((workers(1), workers(2), workers(4096).1), ((1, 2), (2, 4), MAX_SESSIONS as u32));
+        assert_eq!((workers(1), workers(2), workers(256).1), ((1, 2), (2, 4), MAX_RUN_WORKERS));
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! How much came of the widget on each site: what its owners can thank their visitors for.
 
-use crate::db::{Db, DbError};
-use sqlx::{Sqlite, Transaction};
+use crate::db::{Db, DbError, Writing};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -21,7 +20,7 @@ pub(crate) fn by_site<'a>(sites: impl IntoIterator<Item = &'a Option<Arc<str>>>)
 }
 
 /// Counts accepted results, as a part of what makes them durable: a statement a site, none where no results came from one.
-pub(crate) async fn count(tx: &mut Transaction<'_, Sqlite>, counts: &Counts) -> Result<(), DbError> {
+pub(crate) async fn count(tx: &mut Writing, counts: &Counts) -> Result<(), DbError> {
     for (site, results) in counts {
         sqlx::query(
             "INSERT INTO embedders (origin, accepted) SELECT ?1, ?2
@@ -61,7 +60,7 @@ mod tests {
         let path = folder.path().join("potluck.db");
         let db = Db::open(&path).await.unwrap();
         let add = async |site: &str, results| {
-            let mut tx = db.pool.begin().await.unwrap();
+            let mut tx = db.begin().await.unwrap();
             count(&mut tx, &Counts::from([(site.into(), results)])).await.unwrap();
             tx.commit().await.unwrap();
         };

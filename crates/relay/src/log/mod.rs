@@ -27,7 +27,7 @@ pub(crate) use publish::{Published, Publisher};
 use crate::config::LogConfig;
 
 use crate::api::{ApiError, Cosigned};
-use crate::db::{Db, DbError, wall_ms};
+use crate::db::{Db, DbError, Writing, wall_ms};
 use crate::epochs;
 use crate::identity::Identity;
 use crate::runs::manifest::{Manifest, unstated};
@@ -36,7 +36,6 @@ use files::Files;
 use potluck_governance::{Body, Constitution, Entry, FormError, Refused, Roles, State, entry};
 use potluck_ledger::{KeyError, KeyKind, Policy, PolicyError, SignerKey, TreeHead, VerifierKey};
 use potluck_types::BlobHash;
-use sqlx::{Sqlite, Transaction};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -351,7 +350,7 @@ impl Batch<'_> {
     ///
     /// # Errors
     /// What the database says.
-    pub(crate) async fn write(&self, tx: &mut Transaction<'_, Sqlite>) -> Result<(), DbError> {
+    pub(crate) async fn write(&self, tx: &mut Writing) -> Result<(), DbError> {
         store::insert(tx, &self.rows).await
     }
 

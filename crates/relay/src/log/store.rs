@@ -4,10 +4,10 @@
 //! lie in one row. Whose they are is looked up once they are published, apart from that transaction.
 
 use super::Row;
-use crate::db::{Db, DbError};
+use crate::db::{Db, DbError, Writing};
 use potluck_governance::{Body, Entry};
 use potluck_types::VolunteerId;
-use sqlx::{QueryBuilder, Row as _, Sqlite, Transaction};
+use sqlx::{QueryBuilder, Row as _, Sqlite};
 
 /// Entries of one row at most.
 const ROW_ENTRIES: usize = 256;
@@ -19,7 +19,7 @@ const STATEMENT_RECEIPTS: usize = 512;
 const SEPARATOR: u8 = b'\n';
 
 /// Writes entries down that follow each other.
-pub(super) async fn insert(tx: &mut Transaction<'_, Sqlite>, rows: &[Row]) -> Result<(), DbError> {
+pub(super) async fn insert(tx: &mut Writing, rows: &[Row]) -> Result<(), DbError> {
     for rows in rows.chunks(ROW_ENTRIES) {
         let texts: Vec<&[u8]> = rows.iter().map(|row| &row.text[..]).collect();
         sqlx::query("INSERT INTO log_entries (position, entry) VALUES (?, ?)")

@@ -31,7 +31,6 @@ use potluck_types::limits::{
 };
 use potluck_types::{BlobHash, Bucket, Instant, LinkId, SessionId, VolunteerId};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 /// A session that has joined.
 #[derive(Debug)]
@@ -434,12 +433,5 @@ impl Relay {
             self.assign(id);
         }
         self.arm_mesh();
-    }
-
-    /// The address of a session, as the relay sees it.
-    pub(crate) fn seen_at(&mut self, id: SessionId, address: Option<IpAddr>) {
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.address = address;
-        }
     }
 }

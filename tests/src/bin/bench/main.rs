@@ -49,6 +49,8 @@ struct Args {
     training: Options,
     #[command(flatten)]
     mesh: mesh::Options,
+    #[command(flatten)]
+    relay: relay::Options,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -123,7 +125,7 @@ impl Name {
             Self::Ledger => ledger::run(report),
             Self::Page => runtime()?.block_on(page::run(report)),
             Self::Stop => runtime()?.block_on(page::stop(report)),
-            Self::Relay => relay::run(report),
+            Self::Relay => relay::run(report, &args.relay),
             Self::Writing => runtime()?.block_on(writing::run(report)),
             Self::All => Ok(()),
         }

@@ -18,12 +18,15 @@ use potluck_types::{BlobHash, ConsentToken, MatmulShape, VolunteerKey};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Message as Frame;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
 /// Units of a job either way.
 const UNITS: usize = 8;
 /// Results of one session that wait for a verdict: all sessions together fill several commits of the relay.
 const WINDOW: usize = 8;
+/// What is read of a socket at once, in bytes.
+const READ_BYTES: usize = 4096;
 /// Longest silence of a relay.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -151,7 +154,9 @@ pub(crate) struct Volunteer {
 impl Volunteer {
     /// Says who it is, and consents.
     pub(crate) async fn join(url: &str, name: u64) -> Result<Self> {
-        let (socket, _) = connect_async_with_config(url, None, true).await?;
+        // As short as the relay's: reading clears the whole of it.
+        let config = WebSocketConfig::default().read_buffer_size(READ_BYTES);
+        let (socket, _) = connect_async_with_config(url, Some(config), true).await?;
         let mut volunteer = Self { socket, consent: ConsentToken([0; 16]) };
         loop {
             match volunteer.next().await? {

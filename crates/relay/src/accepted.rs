@@ -1,0 +1,164 @@
+//! How results become durable: a few statements for many of them, in one transaction with their entries of the log.
+
+use crate::db::{Db, DbError, Writing, wall_ms};
+use crate::embed::store::{Counts, count as count_sites};
+use crate::log::{Log, LogError, records};
+use crate::names;
+use potluck_schedule::AcceptedTile;
+use potluck_types::{JobId, VolunteerId};
+use sqlx::{QueryBuilder, Sqlite};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Results up to this length, in bytes, are rows of the database instead of files. A file is synchronized by itself, and its
+/// folder too; rows are with their transaction. The price is that the database grows by them.
+pub(crate) const MAX_SMALL_RESULT_BYTES: usize = 16 << 10;
+
+/// Rows of one statement. There are few such numbers, so that each statement is prepared once; 64 rows have 960 parameters, of
+/// the 32,766 that SQLite takes.
+const ROWS: [usize; 3] = [64, 8, 1];
+
+/// A verified result, as the store takes it.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) tile: AcceptedTile,
+    /// What checking it took, in microseconds.
+    pub(crate) check_us: u64,
+    /// Its bytes, if they become durable with the record: [`MAX_SMALL_RESULT_BYTES`] at most.
+    pub(crate) small: Option<Arc<Vec<u8>>>,
+}
+
+/// Parts of a list, each as long as one of [`ROWS`].
+fn parts<T>(mut rest: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let size = *ROWS.iter().find(|size| **size <= rest.len())?;
+        let (part, others) = rest.split_at(size);
+        rest = others;
+        Some(part)
+    })
+}
+
+impl Db {
+    /// Makes accepted tiles durable, all or none.
+    ///
+    /// # Errors
+    /// What SQLite or the log says; a tile that was accepted before among them.
+    pub(crate) async fn accept(
+        &self,
+        log: &Log,
+        results: &[Accepted],
+        sites: &Counts,
+    ) -> Result<(), LogError> {
+        let mut batch = log.begin().await?;
+        for result in results {
+            batch.add(records::accepted(&result.tile))?;
+        }
+        let mut tx = self.begin().await?;
+        insert(&mut tx, results).await?;
+        insert_small(&mut tx, results).await?;
+        let mut counts = BTreeMap::<VolunteerId, i64>::new();
+        for result in results {
+            *counts.entry(result.tile.volunteer).or_default() += 1;
+        }
+        count(&mut tx, &counts.into_iter().collect::<Vec<_>>()).await?;
+        count_sites(&mut tx, sites).await?;
+        batch.write(&mut tx).await?;
+        tx.commit().await?;
+        batch.settle();
+        Ok(())
+    }
+
+    /// The bytes of a result that is no file; `None` if it is one.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn small_result(
+        &self,
+        job: &JobId,
+        shard: u32,
+    ) -> Result<Option<bytes::Bytes>, DbError> {
+        let bytes: Option<Vec<u8>> =
+            sqlx::query_scalar("SELECT bytes FROM small_results WHERE job = ? AND shard = ?")
+                .bind(&job.0[..])
+                .bind(i64::from(shard))
+                .fetch_optional(&self.pool)
+                .await?;
+        Ok(bytes.map(bytes::Bytes::from))
+    }
+
+    /// Removes the bytes of results that nobody can ask for any more.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn forget_small_results(&self) -> Result<u64, DbError> {
+        let query = "DELETE FROM small_results WHERE job IN (SELECT id FROM jobs WHERE state = 'canceled')";
+        Ok(sqlx::query(query).execute(&self.pool).await?.rows_affected())
+    }
+}
+
+async fn insert(tx: &mut Writing, results: &[Accepted]) -> Result<(), DbError> {
+    let now = wall_ms();
+    for part in parts(results) {
+        let mut insert = QueryBuilder::<Sqlite>::new(
+            "INSERT INTO accepted (job, shard, row_start, row_end, col_start, col_end, depth_start, depth_end,
+             hash, bytes, volunteer, backend, compute_ms, check_us, accepted_ms) ",
+        );
+        insert.push_values(part, |mut row, Accepted { tile, check_us, .. }| {
+            let area = &tile.tile;
+            row.push_bind(&tile.job.0[..]).push_bind(i64::from(tile.shard));
+            for side in [&area.rows, &area.cols, &area.depth] {
+                row.push_bind(i64::from(side.start)).push_bind(i64::from(side.end));
+            }
+            row.push_bind(&tile.result.hash.0[..])
+                .push_bind(tile.result.bytes.cast_signed())
+                .push_bind(&tile.volunteer.0[..])
+                .push_bind(names::backend(tile.backend))
+                .push_bind(i64::from(tile.compute_ms))
+                .push_bind(check_us.cast_signed())
+                .push_bind(now);
+        });
+        insert.build().execute(&mut **tx).await?;
+    }
+    Ok(())
+}
+
+async fn insert_small(tx: &mut Writing, results: &[Accepted]) -> Result<(), DbError> {
+    let small: Vec<_> =
+        results.iter().filter_map(|result| Some((&result.tile, result.small.as_ref()?))).collect();
+    for part in parts(&small) {
+        let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO small_results (job, shard, bytes) ");
+        insert.push_values(part, |mut row, (tile, bytes)| {
+            row.push_bind(&tile.job.0[..]).push_bind(i64::from(tile.shard)).push_bind(&bytes[..]);
+        });
+        insert.build().execute(&mut **tx).await?;
+    }
+    Ok(())
+}
+
+/// Adds accepted results to volunteers' records, each volunteer once.
+async fn count(tx: &mut Writing, counts: &[(VolunteerId, i64)]) -> Result<(), DbError> {
+    for part in parts(counts) {
+        let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO volunteers (id, accepted, rejected) ");
+        insert.push_values(part, |mut row, (volunteer, accepted)| {
+            row.push_bind(&volunteer.0[..]).push_bind(*accepted).push_bind(0_i64);
+        });
+        insert.push(" ON CONFLICT (id) DO UPDATE SET accepted = volunteers.accepted + excluded.accepted");
+        insert.build().execute(&mut **tx).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_have_few_lengths_and_leave_nothing_out() {
+        for count in [0, 1, 7, 8, 63, 64, 200] {
+            let all: Vec<_> = (0..count).collect();
+            let parts: Vec<_> = parts(&all).collect();
+            assert!(parts.iter().all(|part| ROWS.contains(&part.len())));
+            assert_eq!(parts.concat(), all);
+        }
+    }
+}
