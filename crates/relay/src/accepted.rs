@@ -96,11 +96,13 @@ impl Db {
     }
 }
 
+// OR FAIL: SQLite need not be able to take a statement back by itself, and copies no pages for that. Whoever fails here gives the
+// whole transaction up.
 async fn insert(tx: &mut Writing, results: &[Accepted]) -> Result<(), DbError> {
     let now = wall_ms();
     for part in parts(results) {
         let mut insert = QueryBuilder::<Sqlite>::new(
-            "INSERT INTO accepted (job, shard, row_start, row_end, col_start, col_end, depth_start, depth_end,
+            "INSERT OR FAIL INTO accepted (job, shard, row_start, row_end, col_start, col_end, depth_start, depth_end,
              hash, bytes, volunteer, backend, compute_ms, check_us, accepted_ms) ",
         );
         insert.push_values(part, |mut row, Accepted { tile, check_us, .. }| {
@@ -126,7 +128,7 @@ async fn insert_small(tx: &mut Writing, results: &[Accepted]) -> Result<(), DbEr
     let small: Vec<_> =
         results.iter().filter_map(|result| Some((&result.tile, result.small.as_ref()?))).collect();
     for part in parts(&small) {
-        let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO small_results (job, shard, bytes) ");
+        let mut insert = QueryBuilder::<Sqlite>::new("INSERT OR FAIL INTO small_results (job, shard, bytes) ");
         insert.push_values(part, |mut row, (tile, bytes)| {
             row.push_bind(&tile.job.0[..]).push_bind(i64::from(tile.shard)).push_bind(&bytes[..]);
         });

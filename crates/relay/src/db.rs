@@ -21,6 +21,9 @@ use utoipa::ToSchema;
 /// The write-ahead log is copied into the database at so many pages: 32 MB. Copying synchronizes both, and pages that were
 /// written several times meanwhile are copied once.
 const CHECKPOINT_PAGES: u32 = 8000;
+/// Pages that a connection keeps in memory, in kB. What a commit of 512 results changes has to fit: else pages are written and read
+/// again before it ends.
+const CACHE_KB: u32 = 32_768;
 
 /// What the database says when it fails.
 pub(crate) type DbError = sqlx::Error;
@@ -153,6 +156,8 @@ impl Db {
             // A commit is on disk before it is reported: nothing acknowledged is lost to a power cut.
             .synchronous(SqliteSynchronous::Full)
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
+            .pragma("cache_size", format!("-{CACHE_KB}"))
+            .pragma("temp_store", "MEMORY")
             .busy_timeout(std::time::Duration::from_secs(10));
         let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
         pool.execute(include_str!("schema.sql")).await?;

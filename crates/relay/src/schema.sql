@@ -1,5 +1,5 @@
 -- The relay's records. SQLite and PostgreSQL both accept this, but for the type of bytes (BLOB here, BYTEA there) and for WITHOUT
--- ROWID, which saves an index here and has no meaning there.
+-- ROWID, which saves an index here and has no meaning there. Tables of older relays keep their rowids.
 -- Times are milliseconds since 1970. Ids and hashes are raw bytes.
 
 CREATE TABLE IF NOT EXISTS meta (
@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS log_receipts (
     volunteer BLOB NOT NULL,
     position BIGINT NOT NULL,
     PRIMARY KEY (volunteer, position)
-);
+) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS jobs (
     id BLOB PRIMARY KEY,
@@ -73,7 +73,7 @@ CREATE TABLE IF NOT EXISTS accepted (
     accepted_ms BIGINT NOT NULL,
     PRIMARY KEY (job, shard),
     UNIQUE (job, depth_start, row_start, col_start)
-);
+) WITHOUT ROWID;
 
 -- Results that are too small for a file each: durable with their record, in one transaction. By shard and not by hash, so that
 -- what is written together lies together.

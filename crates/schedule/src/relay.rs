@@ -315,7 +315,10 @@ impl Relay {
             match timer {
                 Timer::Lease(lease) => self.lease_expired(lease),
                 Timer::Session(session) => self.session_quiet(session),
-                Timer::Pictures => self.send_pictures(),
+                Timer::Pictures => {
+                    self.pictures_armed = false;
+                    self.send_pictures();
+                }
                 Timer::Run(run) => self.run_due(&run),
                 Timer::Mesh => self.tend_mesh(),
             }

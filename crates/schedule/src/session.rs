@@ -539,7 +539,6 @@ impl Relay {
 
     /// Sends each viewer the picture of its job where it changed; with many viewers they take turns.
     pub(crate) fn send_pictures(&mut self) {
-        self.pictures_armed = false;
         let mut due: Vec<_> = self
             .sessions
             .iter()

@@ -61,11 +61,11 @@ enum Part {
 pub(crate) struct Options {
     /// One part of the measurements of a relay only.
     #[arg(long, value_enum, value_name = "NAME")]
-    part: Option<Part>,
+    relay_part: Option<Part>,
 }
 
 pub(crate) fn run(report: &mut Report, options: &Options) -> Result<()> {
-    let wanted = |part| options.part.is_none_or(|only| only == part);
+    let wanted = |part| options.relay_part.is_none_or(|only| only == part);
     let runtime = crate::runtime()?;
     runtime.block_on(async {
         if wanted(Part::Idle) {
