@@ -1,11 +1,14 @@
-//! Training and evaluation: updates, items of evals, eval cards, tokenizers, and requests of runs.
+//! Training and evaluation: updates, blocks of tokens, items of evals and what is answered, eval cards, tokenizers, and
+//! requests of runs.
 
+use potluck_eval::answers::{Answer, Answers};
 use potluck_eval::card::EvalCard;
-use potluck_eval::items::Items;
+use potluck_eval::items::{Item, Items};
 use potluck_model::promised::Promised;
 use potluck_model::tokenizer::{from_json, to_json};
 use potluck_train::codec::Codec;
-use potluck_train::gpt::GptConfig;
+use potluck_train::data::{Held, Spec, leaf};
+use potluck_train::gpt::{GptConfig, MAX_CONTEXT, Sampling};
 use potluck_types::BlobHash;
 
 const CODECS: [Codec; 5] = [Codec::F32, Codec::F16, Codec::Int8, Codec::Int4, Codec::TopK];
@@ -27,6 +30,44 @@ pub(crate) fn update(bytes: &[u8]) {
 pub(crate) fn eval_items(bytes: &[u8]) {
     if let Ok(items) = Items::decode(bytes, &GptConfig::tiny(65)) {
         assert_eq!(items.encode(), bytes);
+    }
+}
+
+/// What a volunteer answers to three items.
+pub(crate) fn eval_answers(bytes: &[u8]) {
+    let config = GptConfig::tiny(65);
+    let sampling = Sampling { temperature: 0.8, top_k: 5, seed: [3; 32] };
+    let items = vec![
+        Item::Score { tokens: vec![1, 2, 3, 4], from: 1 },
+        Item::greedy(vec![5, 6], 4),
+        Item::Generate { prompt: vec![7], count: 2, sampling },
+    ];
+    let items = Items::new(items, &config).expect("items that fit the model");
+    let Ok(read) = Answers::decode(&items, &config, bytes) else { return };
+    let mut again = Vec::new();
+    for answer in read.answers() {
+        match answer {
+            Answer::Score(score) => again.extend(score.to_le_bytes()),
+            Answer::Tokens(tokens) => again.extend(tokens.iter().flat_map(|token| token.to_le_bytes())),
+        }
+    }
+    assert_eq!(again, bytes);
+}
+
+/// A block of tokens from a stranger: the size of the vocabulary, the tokens of the data set, and which block this is (u32,
+/// little-endian), hashes of the proof (one byte); then the proof, and the block. Without a proof it is the only block.
+pub(crate) fn block(bytes: &[u8]) {
+    let Some((head, rest)) = bytes.split_first_chunk::<13>() else { return };
+    let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    let Some((proof, block)) = rest.split_at_checked(32 * usize::from(head[12])) else { return };
+    let proof = proof.as_chunks().0;
+    let tree = if proof.is_empty() { leaf(&BlobHash::of(block)) } else { [0; 32] };
+    let spec = Spec { vocabulary: number(0), tokens: number(4).into(), tree };
+    let Ok(mut held) = Held::new(spec) else { return };
+    if held.insert(number(8), block.to_vec(), proof).is_ok() {
+        let length = (block.len() / spec.token_bytes() - 1).min(MAX_CONTEXT);
+        let batch = held.batch(&[0], length).expect("a block that was taken has its tokens");
+        assert!(batch.inputs.iter().chain(&batch.targets).all(|token| *token < spec.vocabulary));
     }
 }
 

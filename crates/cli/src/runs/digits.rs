@@ -1,10 +1,10 @@
 //! Images and what they show, for models that are no language models: two `.npy` files.
 
 use crate::error::CliError;
-use npyz::{DType, NpyFile};
+use potluck_relay::npy;
 use potluck_train::digits::{CLASSES, PIXELS, RECORD, VOCABULARY};
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 /// Most images: records of a data set of the largest size.
@@ -43,42 +43,36 @@ fn refused(message: String) -> CliError {
 
 /// The shape of a file, and its values, whole numbers below `end`.
 fn values(path: &Path, end: usize) -> Result<(Vec<u64>, Vec<u32>), CliError> {
-    let file = File::open(path).map_err(|cause| CliError::file(path, "read", cause))?;
-    let npy = NpyFile::new(BufReader::new(file))
-        .map_err(|cause| refused(format!("{} is no .npy file: {cause}", path.display())))?;
-    if npy.order() != npyz::Order::C {
+    let failed = |cause| CliError::file(path, "read", cause);
+    let file = File::open(path).map_err(failed)?;
+    let bytes = file.metadata().map_err(failed)?.len();
+    let mut reader = BufReader::new(file);
+    let header = npy::read_header(&mut reader, bytes)
+        .map_err(|cause| refused(format!("{} cannot be used: {cause}", path.display())))?;
+    if header.fortran && header.shape.len() > 1 {
         return Err(refused(format!("{} is in Fortran's order", path.display())));
     }
-    let shape = npy.shape().to_vec();
-    let most = MAX_IMAGES * PIXELS as u64;
-    if shape.iter().try_fold(1_u64, |product, size| product.checked_mul(*size)).is_none_or(|all| all > most) {
+    let shape: Vec<u64> = header.shape.iter().copied().map(u64::from).collect();
+    let all: u64 = shape.iter().product();
+    if all > MAX_IMAGES * PIXELS as u64 {
         return Err(refused(format!("{} has the shape {shape:?}: too large", path.display())));
     }
-    let text = match npy.dtype() {
-        DType::Plain(text) => text.to_string(),
-        other => other.descr(),
-    };
-    let read = match text.trim_start_matches(['<', '|', '=']) {
-        "f4" => numbers::<f32>(npy),
-        "f8" => numbers::<f64>(npy),
-        "u1" => numbers::<u8>(npy),
-        other => return Err(refused(format!("{} holds {other}, not f4, f8 or u1", path.display()))),
-    };
-    let read = read.map_err(|cause| CliError::file(path, "read", cause))?;
-    let whole =
-        |value: &f64| (*value >= 0.0 && *value < end as f64 && value.fract() == 0.0).then_some(*value as u32);
-    let tokens: Option<Vec<u32>> = read.iter().map(whole).collect();
-    let Some(tokens) = tokens else {
-        let bad = read.iter().position(|value| whole(value).is_none()).unwrap_or_default();
-        let what =
-            format!("{}: value {bad} is {}, not a whole number below {end}", path.display(), read[bad]);
+    let mut data = Vec::new();
+    reader.take(all * header.element.bytes() as u64).read_to_end(&mut data).map_err(failed)?;
+    let mut tokens = Vec::with_capacity(all as usize);
+    let mut bad = None;
+    npy::to_f64(&data, header.element, header.big_endian, |value| {
+        if value >= 0.0 && value < end as f64 && value.fract() == 0.0 {
+            tokens.push(value as u32);
+        } else {
+            bad.get_or_insert((tokens.len(), value));
+        }
+    });
+    if let Some((at, value)) = bad {
+        let what = format!("{}: value {at} is {value}, not a whole number below {end}", path.display());
         return Err(refused(what));
-    };
+    }
     Ok((shape, tokens))
-}
-
-fn numbers<T: npyz::Deserialize + Into<f64>>(npy: NpyFile<impl Read>) -> std::io::Result<Vec<f64>> {
-    npy.data::<T>().map_err(std::io::Error::other)?.map(|value| value.map(Into::into)).collect()
 }
 
 #[cfg(test)]
@@ -105,7 +99,7 @@ mod tests {
             (vec![images.clone()], "two files"),
             (vec![labels.clone(), labels.clone()], "no matrix"),
             (vec![images.clone(), images.clone()], "value 3 is 13"),
-            (vec![sample("README.md"), labels.clone()], "no .npy file"),
+            (vec![sample("README.md"), labels.clone()], "not a .npy file"),
             (vec![sample("none.npy"), labels], "none.npy"),
         ] {
             let error = read(&paths).unwrap_err();

@@ -1,0 +1,5 @@
+//! The fuzzer on the decoder `words`: see `fuzz/src`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| potluck_fuzz::read("words", bytes));
