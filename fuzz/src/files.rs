@@ -12,35 +12,35 @@ use potluck_train::gpt::Layout;
 use run_file::{ModelChoice, RunFile, RunFileError};
 use std::path::Path;
 
-/// Parameters that a model may have here: a file of more is longer than what is tried.
-const MAX_PARAMETERS: usize = 1 << 16;
-
 /// A run file. What is taken is within the limits that a relay has, and what is refused has a place in the file.
-pub(crate) fn run_file(bytes: &[u8]) {
-    let Ok(text) = str::from_utf8(bytes) else { return };
+pub(crate) fn run_file(bytes: &[u8]) -> bool {
+    let Ok(text) = str::from_utf8(bytes) else { return false };
     match RunFile::parse(Path::new("run.toml"), text) {
         Ok(run) => {
             assert!(!run.corpus.is_empty() && run.steps > 0 && run.rounds > 0 && run.batch > 0);
             if let ModelChoice::Sizes(sizes) = &run.model {
                 assert!(Layout::new(&sizes.config(2)).parameters() > 0);
             }
+            true
         }
         Err(RunFileError::Line { line, column, .. }) => {
             assert!(line > 0 && line <= text.split('\n').count() && column > 0, "{line}:{column}");
+            false
         }
         Err(error) => panic!("a text that was read is refused for itself: {error}"),
     }
 }
 
 /// The lengths of `config.json` and of `tokenizer.json` (u16, little-endian), these two, and `model.safetensors`.
-pub(crate) fn model_folder(bytes: &[u8]) {
-    let Some(([a, b, c, d], bytes)) = bytes.split_first_chunk::<4>() else { return };
+pub(crate) fn model_folder(bytes: &[u8]) -> bool {
+    let Some(([a, b, c, d], bytes)) = bytes.split_first_chunk::<4>() else { return false };
     let [config, tokenizer] = [[*a, *b], [*c, *d]].map(|length| usize::from(u16::from_le_bytes(length)));
-    let Some((config, rest)) = bytes.split_at_checked(config) else { return };
-    let Some((tokenizer, tensors)) = rest.split_at_checked(tokenizer) else { return };
-    let Ok(model) = folder::parse(config, tokenizer, tensors, Path::new("model")) else { return };
+    let Some((config, rest)) = bytes.split_at_checked(config) else { return false };
+    let Some((tokenizer, tensors)) = rest.split_at_checked(tokenizer) else { return false };
+    let Ok(model) = folder::parse(config, tokenizer, tensors, Path::new("model")) else { return false };
     assert_eq!(model.parameters.len(), Layout::new(&model.config).parameters());
-    assert!(model.parameters.len() <= MAX_PARAMETERS.max(bytes.len()));
+    assert!(2 * model.parameters.len() <= tensors.len());
     assert!(model.parameters.iter().all(|value| value.is_finite()));
     assert_eq!(model.tokenizer.vocabulary(), model.config.vocabulary);
+    true
 }

@@ -16,24 +16,28 @@ const KINDS: [SignalKind; 3] = [SignalKind::Offer, SignalKind::Answer, SignalKin
 
 /// The first byte says whether the two ends are on one network, and what the signal is. What passes passes again, and names
 /// no address that may not be dialed, as those understand it who get it.
-pub(crate) fn signal(bytes: &[u8]) {
-    let Some((first, bytes)) = bytes.split_first() else { return };
-    let Ok(body) = str::from_utf8(bytes) else { return };
+pub(crate) fn signal(bytes: &[u8]) -> bool {
+    let Some((first, bytes)) = bytes.split_first() else { return false };
+    let Ok(body) = str::from_utf8(bytes) else { return false };
     if body.len() > MAX_SIGNAL_BYTES {
-        return;
+        return false;
     }
     let (near, kind) = (first & 1 == 1, KINDS[usize::from(first >> 1) % KINDS.len()]);
     let signal = Signal { link: LinkId([0; 16]), attempt: 1, kind, body: body.to_owned() };
-    let Some(passed) = candidate::pass(signal, near) else { return };
+    let Some(passed) = candidate::pass(signal, near) else { return false };
     assert_eq!(candidate::pass(passed.clone(), near).as_ref(), Some(&passed));
     if kind == SignalKind::Candidate {
-        return check(passed.body.strip_prefix("candidate:").unwrap_or_default(), near);
+        check(passed.body.strip_prefix("candidate:").unwrap_or_default(), near);
+        return true;
     }
-    let Ok(read) = SessionDescription::unmarshal(&mut Cursor::new(passed.body.as_bytes())) else { return };
+    let Ok(read) = SessionDescription::unmarshal(&mut Cursor::new(passed.body.as_bytes())) else {
+        return false;
+    };
     let media = read.media_descriptions.iter().flat_map(|media| &media.attributes);
     for attribute in read.attributes.iter().chain(media).filter(|attribute| attribute.is_ice_candidate()) {
         check(attribute.value.as_deref().unwrap_or_default(), near);
     }
+    true
 }
 
 /// Reads a candidate as webrtc does.

@@ -50,12 +50,12 @@ thread_local! {
 }
 
 /// Datagrams in turn: one byte that says from whom it comes and whether it is signed, its length (u16, little-endian), and
-/// what it says.
-pub(crate) fn turn(bytes: &[u8]) {
-    RUNTIME.with(|runtime| runtime.block_on(serve(bytes)));
+/// what it says. Whether somebody was given an address.
+pub(crate) fn turn(bytes: &[u8]) -> bool {
+    RUNTIME.with(|runtime| runtime.block_on(serve(bytes)))
 }
 
-async fn serve(mut bytes: &[u8]) {
+async fn serve(mut bytes: &[u8]) -> bool {
     let config = TurnConfig {
         listen: Some((Ipv4Addr::LOCALHOST, 0).into()),
         ports: PORTS,
@@ -68,6 +68,7 @@ async fn serve(mut bytes: &[u8]) {
     let credentials = Credentials::new(b"secret");
     let gate = Gate::open(Arc::clone(&ledger), credentials.clone()).await.expect("a socket on loopback");
     gate.nonces.lock().await.insert(NONCE.to_owned(), tokio::time::Instant::now());
+    let mut allocated = false;
     for _ in 0..MAX_DATAGRAMS {
         let Some(([flags, low, high], rest)) = bytes.split_first_chunk::<3>() else { break };
         let length = usize::from(u16::from_le_bytes([*low, *high])).min(rest.len()).min(MAX_DATAGRAM_BYTES);
@@ -79,8 +80,10 @@ async fn serve(mut bytes: &[u8]) {
         gate.handle(signed.as_deref().unwrap_or(datagram), from).await;
         let allocations = ledger.counters.allocations.load(std::sync::atomic::Ordering::Relaxed);
         assert!(allocations <= MAX_ALLOCATIONS as u64);
+        allocated |= allocations > 0;
     }
     gate.close().await;
+    allocated
 }
 
 /// A message as who has credentials signs it; `None` if it is none.
@@ -89,7 +92,9 @@ fn sign(datagram: &[u8], session: &str, credentials: &Credentials) -> Option<Vec
     message.decode().ok()?;
     let (username, password) = credentials.issue(session, UNTIL_UNIX_S);
     let key = generate_auth_key(&username, server::REALM, &password);
-    for (attribute, text) in [(ATTR_USERNAME, username.as_str()), (ATTR_REALM, server::REALM), (ATTR_NONCE, NONCE)] {
+    for (attribute, text) in
+        [(ATTR_USERNAME, username.as_str()), (ATTR_REALM, server::REALM), (ATTR_NONCE, NONCE)]
+    {
         TextAttribute::new(attribute, text.to_owned()).add_to(&mut message).ok()?;
     }
     MessageIntegrity(key).add_to(&mut message).ok()?;

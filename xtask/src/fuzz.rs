@@ -61,7 +61,8 @@ impl Goal {
     /// Seconds until then, for a decoder that came so far in so many seconds.
     fn left(self, executions: u64, seconds: f64) -> f64 {
         let time = self.seconds.map(|all| (all - seconds).max(0.0));
-        let runs = self.runs.map(|runs| runs.saturating_sub(executions) as f64 * seconds / executions.max(1) as f64);
+        let runs =
+            self.runs.map(|runs| runs.saturating_sub(executions) as f64 * seconds / executions.max(1) as f64);
         time.into_iter().chain(runs).fold(f64::INFINITY, f64::min)
     }
 }
@@ -89,7 +90,10 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     for (index, name) in wanted.iter().enumerate() {
         let outcome = fuzz(name, goal, (wanted.len() - index - 1) as f64)?;
         let Outcome { executions, seconds, passed, said } = outcome;
-        println!("{name:<16} {executions:>12} {seconds:>9.0} {:>9.0}", executions as f64 / seconds.max(0.001));
+        println!(
+            "{name:<16} {executions:>12} {seconds:>9.0} {:>9.0}",
+            executions as f64 / seconds.max(0.001)
+        );
         (all, spent) = (all + executions, spent + seconds);
         if !passed {
             failed += 1;
@@ -153,7 +157,9 @@ fn fuzz(name: &str, goal: Goal, others: f64) -> Result<Outcome> {
             let (rate, left) = (executions as f64 / seconds, goal.left(executions, seconds));
             // The others take as long, as far as anybody knows.
             let all = left + others * (left + seconds);
-            eprintln!("  {name}: {executions} executions, {rate:.0} per s; {left:.0} s left, {all:.0} s in all");
+            eprintln!(
+                "  {name}: {executions} executions, {rate:.0} per s; {left:.0} s left, {all:.0} s in all"
+            );
         }
         said.push_back(line);
         if said.len() > KEPT_LINES {

@@ -1,5 +1,7 @@
 //! Files of the corpora that are made from golden vectors of other crates, or by what writes the format.
 
+#![allow(clippy::unwrap_used, reason = "a part of a test")]
+
 use potluck_eval::items::{Item, Items};
 use potluck_governance::{Key, Signature, SigningKey};
 use potluck_ledger::{KeyKind, SignerKey};
@@ -18,7 +20,8 @@ pub(crate) fn all() -> Vec<Seed> {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
     let mut seeds = Vec::new();
     let files = |folder: &str| -> Vec<(String, Vec<u8>)> {
-        let mut files: Vec<_> = fs::read_dir(crates.join(folder)).unwrap().map(|file| file.unwrap().path()).collect();
+        let mut files: Vec<_> =
+            fs::read_dir(crates.join(folder)).unwrap().map(|file| file.unwrap().path()).collect();
         files.sort();
         let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
         files.iter().map(|path| (name(path), fs::read(path).unwrap())).collect()
@@ -57,10 +60,15 @@ pub(crate) fn all() -> Vec<Seed> {
     for path in ["checkpoint", "tile/0/000", "tile/1/x001/067.p/3", "tile/entries/x001/067.p/200"] {
         seeds.push(("log_path", path.replace('/', "-"), path.as_bytes().to_vec()));
     }
-    for (codec, (name, parameters)) in
-        [("f32-encoded", 4), ("f16-encoded", 2), ("int8-encoded", 1), ("int4-encoded", 1), ("topk-encoded", 1)]
-            .into_iter()
-            .enumerate()
+    for (codec, (name, parameters)) in [
+        ("f32-encoded", 4),
+        ("f16-encoded", 2),
+        ("int8-encoded", 1),
+        ("int4-encoded", 1),
+        ("topk-encoded", 1),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let encoded = bytes(&fs::read(crates.join(format!("train/vectors/v1/{name}.hex"))).unwrap());
         // As many parameters as the bytes are of, where one can tell; the fuzzer finds the others.
@@ -106,7 +114,8 @@ pub(crate) fn all() -> Vec<Seed> {
 
 /// The first line of hexadecimal digits.
 fn bytes(hex: &[u8]) -> Vec<u8> {
-    let digits: Vec<u8> = hex.iter().filter_map(|digit| (*digit as char).to_digit(16).map(|digit| digit as u8)).collect();
+    let digits: Vec<u8> =
+        hex.iter().filter_map(|digit| (*digit as char).to_digit(16).map(|digit| digit as u8)).collect();
     digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect()
 }
 
@@ -116,7 +125,11 @@ fn run_files() -> Vec<Seed> {
     vec![
         ("run_file", "defaults.toml".to_owned(), read("crates/cli/src/run_file/defaults.toml")),
         ("run_file", "digits.toml".to_owned(), read("examples/digits.toml")),
-        ("run_file", "sizes.toml".to_owned(), b"corpus = [\"a\", \"b\"]\nmodel = { layers = 2, width = 8, heads = 2 }\n".to_vec()),
+        (
+            "run_file",
+            "sizes.toml".to_owned(),
+            b"corpus = [\"a\", \"b\"]\nmodel = { layers = 2, width = 8, heads = 2 }\n".to_vec(),
+        ),
         ("run_file", "from.toml".to_owned(), b"corpus = \"a\"\n[model]\nfrom = \"folder\"\n".to_vec()),
     ]
 }
@@ -124,7 +137,14 @@ fn run_files() -> Vec<Seed> {
 /// The smallest GPT-2 that there can be, in each type of number.
 fn model_folders() -> Vec<Seed> {
     let tokenizer = Tokenizer::Characters(Characters::of("ab").unwrap());
-    let sizes = GptConfig { vocabulary: tokenizer.vocabulary(), context: 2, layers: 1, heads: 1, width: 2, bias: true };
+    let sizes = GptConfig {
+        vocabulary: tokenizer.vocabulary(),
+        context: 2,
+        layers: 1,
+        heads: 1,
+        width: 2,
+        bias: true,
+    };
     let config = json!({
         "model_type": "gpt2", "vocab_size": sizes.vocabulary, "n_positions": sizes.context, "n_embd": sizes.width,
         "n_layer": sizes.layers, "n_head": sizes.heads,
@@ -157,7 +177,8 @@ fn model_folders() -> Vec<Seed> {
 
 /// What browsers say, and candidates in disguise.
 fn signals() -> Vec<Seed> {
-    let candidate = |address: &str| format!("candidate:1 1 udp 2122260223 {address} 50000 typ host generation 0");
+    let candidate =
+        |address: &str| format!("candidate:1 1 udp 2122260223 {address} 50000 typ host generation 0");
     let (public, private) = (candidate("203.0.113.7"), candidate("192.168.1.1"));
     let tabs = private.replace(' ', "\t") + " 1 udp 1 203.0.113.7 50000 typ host";
     let offer = |line: &str| {
@@ -194,12 +215,14 @@ fn datagrams() -> Vec<Seed> {
             body.extend(*value);
             body.resize(body.len().next_multiple_of(4), 0);
         }
-        let head = [kind.to_be_bytes(), (body.len() as u16).to_be_bytes(), [0x21, 0x12], [0xa4, 0x42]].concat();
+        let head =
+            [kind.to_be_bytes(), (body.len() as u16).to_be_bytes(), [0x21, 0x12], [0xa4, 0x42]].concat();
         [&head[..], &[7; 12], &body].concat()
     };
     // The peer 203.0.113.7:5000, its port and address combined with the cookie.
     let peer: (u16, &[u8]) = (0x12, &[0, 1, 0x32, 0x9a, 0xea, 0x12, 0xd5, 0x45]);
-    let (udp, lifetime): ((u16, &[u8]), (u16, &[u8])) = ((0x19, &[17, 0, 0, 0]), (0x0d, &[0, 0, 1, 0]));
+    let udp: (u16, &[u8]) = (0x19, &[17, 0, 0, 0]);
+    let lifetime: (u16, &[u8]) = (0x0d, &[0, 0, 1, 0]);
     let channel: (u16, &[u8]) = (0x0c, &[0x40, 0, 0, 0]);
     let binding = message(0x0001, &[]);
     let allocate = message(0x0003, &[udp, lifetime]);
@@ -209,7 +232,9 @@ fn datagrams() -> Vec<Seed> {
     let send = message(0x0016, &[peer, (0x13, b"hello")]);
     let data = b"\x40\x00\x00\x05hello\x00\x00\x00".to_vec();
     let input = |datagrams: &[(u8, &[u8])]| {
-        let framed = |(flags, datagram): &(u8, &[u8])| [&[*flags], &(datagram.len() as u16).to_le_bytes()[..], datagram].concat();
+        let framed = |(flags, datagram): &(u8, &[u8])| {
+            [&[*flags], &(datagram.len() as u16).to_le_bytes()[..], datagram].concat()
+        };
         datagrams.iter().flat_map(framed).collect::<Vec<_>>()
     };
     vec![
@@ -218,7 +243,15 @@ fn datagrams() -> Vec<Seed> {
         (
             "turn",
             "volunteer".to_owned(),
-            input(&[(1, &allocate), (1, &permission), (1, &bind), (0, &send), (0, &data), (1, &refresh), (9, &refresh)]),
+            input(&[
+                (1, &allocate),
+                (1, &permission),
+                (1, &bind),
+                (0, &send),
+                (0, &data),
+                (1, &refresh),
+                (9, &refresh),
+            ]),
         ),
         ("turn", "two".to_owned(), input(&[(1, &allocate), (3, &allocate), (5, &allocate), (11, &allocate)])),
     ]
@@ -233,7 +266,8 @@ fn words() -> Vec<Seed> {
         ("id", public.to_string()),
         ("signature", Signature::sign(&secret, b"text").to_string()),
         ("verifier", key.verifier().to_string()),
-        ("secret", key.secret_text().to_string()),
+        ("secret", String::clone(&key.secret_text())),
+        ("none", "potluck".to_owned()),
     ];
     seeds.map(|(name, word)| ("words", name.to_owned(), word.into_bytes())).into()
 }

@@ -123,11 +123,11 @@ pub fn train(args: &TrainArgs, folder: Option<&Path>, client: &Client) -> Result
 }
 
 /// The tokenizer that a run file asks for, with the characters of the corpus.
-fn tokenizer(run: &RunFile, corpus: &Corpus) -> Result<Tokenizer, CliError> {
+pub(crate) fn tokenizer(run: &RunFile, corpus: &Corpus) -> Result<Tokenizer, CliError> {
     match &run.tokenizer {
-        TokenizerChoice::Characters => Ok(Characters::of(&corpus.text)
-            .map(Tokenizer::Characters)
-            .map_err(RunFileError::Data)?),
+        TokenizerChoice::Characters => {
+            Ok(Characters::of(&corpus.text).map(Tokenizer::Characters).map_err(RunFileError::Data)?)
+        }
         TokenizerChoice::Bytes => Ok(Tokenizer::Bytes),
         TokenizerChoice::File(path) => Ok(model::read_tokenizer(path)?),
     }
