@@ -14,9 +14,12 @@ mod log;
 mod matrix;
 mod mesh;
 mod model;
+mod peers;
 mod turn;
 mod wire;
 mod words;
+
+pub use peers::blobs;
 
 /// A format that strangers send or leave in files.
 #[derive(Debug, Clone, Copy)]
@@ -69,5 +72,6 @@ decoders! {
     model_folder = files::model_folder;
     signal = mesh::signal;
     turn = turn::turn;
+    peers = peers::peers;
     words = words::words;
 }

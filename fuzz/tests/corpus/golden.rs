@@ -5,9 +5,16 @@
 use potluck_eval::items::{Item, Items};
 use potluck_governance::{Key, Signature, SigningKey};
 use potluck_ledger::{KeyKind, SignerKey};
+use potluck_mesh::tree::tree_of;
 use potluck_model::tokenizer::to_json;
+use potluck_proto::{
+    BlobRef, Fetching, Gained, Group, GroupRequest, Holds, PeerHello, PeerMessage, PeerTree, PeerTreeRequest, Refused, Seek,
+    Unseek, encode_peer,
+};
 use potluck_train::data::{Characters, Tokenizer};
 use potluck_train::gpt::{GptConfig, Kind, Layout, Sampling};
+use potluck_types::limits::GROUP_BYTES;
+use potluck_types::{BlobHash, LinkId};
 use serde_json::{Map, Value, json};
 use std::fs;
 use std::path::Path;
@@ -106,6 +113,7 @@ pub(crate) fn all() -> Vec<Seed> {
     seeds.extend(model_folders());
     seeds.extend(signals());
     seeds.extend(datagrams());
+    seeds.extend(peers());
     seeds.extend(words());
     // A beginning only.
     seeds.push(("eval_card", "none.json".to_owned(), br#"{"version":1}"#.to_vec()));
@@ -254,6 +262,48 @@ fn datagrams() -> Vec<Seed> {
             ]),
         ),
         ("turn", "two".to_owned(), input(&[(1, &allocate), (3, &allocate), (5, &allocate), (11, &allocate)])),
+    ]
+}
+
+/// What peers say to a volunteer: one that gives what is wanted, one that asks for what is there, one that lies.
+fn peers() -> Vec<Seed> {
+    let blobs = potluck_fuzz::blobs();
+    let refs = blobs.each_ref().map(|blob| BlobRef { hash: BlobHash::of(blob), bytes: blob.len() as u64 });
+    let [held, wanted] = refs;
+    let hash = wanted.hash;
+    let hello = |link: u8| PeerMessage::from(PeerHello { link: LinkId([link; 16]) });
+    let groups: Vec<_> = blobs[1].chunks(GROUP_BYTES).map(<[u8]>::to_vec).collect();
+    let group = |index: u32| PeerMessage::from(Group { hash, index, data: groups[index as usize].clone() });
+    let tree = || PeerMessage::from(PeerTree { hash, groups: tree_of(&blobs[1]) });
+    let holds = || PeerMessage::from(Holds { hash, groups: vec![0b11] });
+    let input = |said: &[(u8, PeerMessage)]| {
+        let framed = |(flags, message): &(u8, PeerMessage)| {
+            let frame = encode_peer(message).unwrap();
+            [&[*flags], &(frame.len() as u16).to_le_bytes()[..], &frame].concat()
+        };
+        said.iter().flat_map(framed).collect::<Vec<_>>()
+    };
+    let gives = [(0, hello(1)), (0, holds()), (2, tree()), (2, group(0)), (2, group(1))];
+    let asks = [
+        (0, hello(1)),
+        (0, Seek { blob: held, draw: 7 }.into()),
+        (0, PeerTreeRequest { hash: held.hash }.into()),
+        (2, GroupRequest { hash: held.hash, first: 0, count: 2 }.into()),
+        (2, Unseek { hash: held.hash }.into()),
+    ];
+    let lies = [
+        (0, hello(1)),
+        (1, hello(2)),
+        (0, Gained { hash, first: 0, count: 2 }.into()),
+        (1, Fetching { hash, first: 0, count: 1 }.into()),
+        (0, tree()),
+        (4, Refused { hash, first: 0, count: 2 }.into()),
+        (1, Group { hash, index: 1, data: vec![7; 500] }.into()),
+    ];
+    vec![
+        ("peers", "gives".to_owned(), input(&gives)),
+        ("peers", "asks".to_owned(), input(&asks)),
+        ("peers", "lies".to_owned(), input(&lies)),
     ]
 }
 

@@ -12,9 +12,11 @@ use std::path::{Path, PathBuf};
 /// Changed copies of each file.
 const COPIES: u64 = 2000;
 /// Golden files that are refused, as they should be.
-const REFUSED: [(&str, &str); 6] = [
+const REFUSED: [(&str, &str); 8] = [
     ("block", "second"),
     ("eval_card", "none.json"),
+    ("peers", "asks"),
+    ("peers", "lies"),
     ("signal", "candidate-tabs"),
     ("turn", "binding"),
     ("turn", "stranger"),
