@@ -54,7 +54,7 @@ pub(crate) fn peers(mut bytes: &[u8]) -> bool {
         let (frame, rest) = rest.split_at(length);
         bytes = rest;
         let link = LINKS[usize::from(flags & 1)];
-        now = now + Duration(u64::from(flags >> 1) * STEP.0);
+        now += Duration(u64::from(flags >> 1) * STEP.0);
         mesh.set_now(now);
         mesh.event(LinkEvent::Frame { link, frame: frame.to_vec() });
         let mut waiting = 0;

@@ -14,14 +14,10 @@ use std::time::{Duration, Instant};
 const MAX_MEMORY_MB: u32 = 2048;
 /// Time that one input may take, in seconds.
 const MAX_SECONDS: u32 = 10;
-/// Longest input, in bytes: longer ones are found by no other code.
-const MAX_INPUT_BYTES: u32 = 1 << 17;
-/// Decoders with shorter inputs, since time goes with length and longer ones are more of the same.
-const SHORTER: [(&str, u32); 0] = [];
-
-fn max_input(name: &str) -> u32 {
-    SHORTER.iter().find(|(short, _)| *short == name).map_or(MAX_INPUT_BYTES, |(_, bytes)| *bytes)
-}
+/// Longest input, in bytes, however long the files of a corpus are.
+const MAX_INPUT_BYTES: u64 = 1 << 17;
+/// Longest input of a decoder whose corpus has short files only.
+const MIN_INPUT_BYTES: u64 = 1 << 10;
 
 /// Time for each decoder where nothing else is asked for, in minutes.
 const USUAL_MINUTES: f64 = 1.0;
@@ -131,17 +127,18 @@ fn cargo_fuzz(command: &str) -> Result<Command> {
 fn fuzz(name: &str, goal: Goal, others: f64) -> Result<Outcome> {
     let found = target().join("fuzz-corpus").join(name);
     std::fs::create_dir_all(&found).with_context(|| format!("cannot create {}", found.display()))?;
+    let corpus = root().join("fuzz/corpus").join(name);
     let mut fuzz = cargo_fuzz("run")?;
     // What the fuzzer finds goes to the first folder; the committed corpus is only read.
     fuzz.arg(name)
         .arg(&found)
-        .arg(root().join("fuzz/corpus").join(name))
+        .arg(&corpus)
         .arg("--")
         .args(goal.seconds.map(|seconds| format!("-max_total_time={seconds}")))
         .args(goal.runs.map(|runs| format!("-runs={runs}")))
         .arg(format!("-rss_limit_mb={MAX_MEMORY_MB}"))
         .arg(format!("-timeout={MAX_SECONDS}"))
-        .arg(format!("-max_len={}", max_input(name)))
+        .arg(format!("-max_len={}", max_input(&corpus)?))
         .args(["-detect_leaks=1", "-print_final_stats=1"]);
     let start = Instant::now();
     let mut child =
@@ -187,6 +184,15 @@ fn names(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Longest input for a decoder, in bytes: twice its longest file. Time goes with length, and longer ones are more of the same.
+fn max_input(corpus: &Path) -> Result<u64> {
+    let mut longest = 0;
+    for file in std::fs::read_dir(corpus).with_context(|| format!("cannot read {}", corpus.display()))? {
+        longest = longest.max(file?.metadata()?.len());
+    }
+    Ok((2 * longest).clamp(MIN_INPUT_BYTES, MAX_INPUT_BYTES))
+}
+
 /// How often the decoder was called, as a line of libFuzzer's says: as it goes, or at the end.
 fn executions_of(line: &str) -> Option<u64> {
     let count = line.strip_prefix('#').or_else(|| line.strip_prefix("stat::number_of_executed_units:"))?;
@@ -208,11 +214,11 @@ mod tests {
     #[test]
     fn time_left_is_that_of_the_goal_which_is_nearer() {
         let options = |minutes, runs| Options { minutes, runs, only: None };
-        let left = |minutes, runs| Goal::of(&options(minutes, runs)).left(1000, 10.0);
-        assert_eq!(left(None, None), 50.0);
-        assert_eq!(left(Some(2.0), None), 110.0);
-        assert_eq!(left(None, Some(5000)), 40.0);
-        assert_eq!(left(Some(0.5), Some(5000)), 20.0);
+        let left = |minutes, runs| Goal::of(&options(minutes, runs)).left(1000, 10.0).round() as u64;
+        assert_eq!(left(None, None), 50);
+        assert_eq!(left(Some(2.0), None), 110);
+        assert_eq!(left(None, Some(5000)), 40);
+        assert_eq!(left(Some(0.5), Some(5000)), 20);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use potluck_ledger::{KeyKind, SignerKey};
 use potluck_mesh::tree::tree_of;
 use potluck_model::tokenizer::to_json;
 use potluck_proto::{
-    BlobRef, Fetching, Gained, Group, GroupRequest, Holds, PeerHello, PeerMessage, PeerTree, PeerTreeRequest, Refused, Seek,
-    Unseek, encode_peer,
+    BlobRef, Fetching, Gained, Group, GroupRequest, Holds, PeerHello, PeerMessage, PeerTree, PeerTreeRequest,
+    Refused, Seek, Unseek, encode_peer,
 };
 use potluck_train::data::{Characters, Tokenizer};
 use potluck_train::gpt::{GptConfig, Kind, Layout, Sampling};
