@@ -2,6 +2,8 @@
 
 use crate::cdp::CdpError;
 use crate::client::ApiError;
+use crate::model::ModelError;
+use crate::run_file::RunFileError;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -341,5 +343,33 @@ impl CliError {
             json["error"]["missing"] = serde_json::json!(missing);
         }
         json
+    }
+}
+
+impl From<RunFileError> for CliError {
+    fn from(error: RunFileError) -> Self {
+        let message = error.to_string();
+        let hint = match error {
+            RunFileError::File { path, cause } => return Self::File { path, action: "read", cause },
+            RunFileError::Line { hint, .. } => hint,
+            RunFileError::TooLong { .. } => "name a run.toml; the corpus is named in it".to_owned(),
+            RunFileError::NoText { .. } => {
+                "name the files themselves, or a folder of .txt, .md or .text files".to_owned()
+            }
+            RunFileError::Files { .. } => "join them into fewer files".to_owned(),
+            RunFileError::Text { .. } | RunFileError::Data(_) => {
+                "the corpus may be any UTF-8 text of at least a few thousand characters".to_owned()
+            }
+        };
+        Self::Input { message, hint }
+    }
+}
+
+impl From<ModelError> for CliError {
+    fn from(error: ModelError) -> Self {
+        match error {
+            ModelError::File { path, action, cause } => Self::File { path, action, cause },
+            error => Self::Input { message: error.to_string(), hint: error.hint().to_owned() },
+        }
     }
 }

@@ -28,7 +28,7 @@ mod ingest;
 mod log;
 mod metrics;
 mod names;
-mod npy;
+pub mod npy;
 pub mod runs;
 mod session;
 mod site;

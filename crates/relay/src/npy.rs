@@ -1,4 +1,5 @@
-//! Reading `.npy` files that strangers upload: header, element types, orders.
+//! Reading `.npy` files: header, element types, orders. The relay reads what strangers upload; the command reads files in
+//! the same way before it sends them.
 //!
 //! The header is parsed here rather than by a library because it arrives from outside: the crates looked at
 //! multiply dimensions without overflow checks, recurse into nested literals, and allocate by a length field.
@@ -10,24 +11,36 @@ use std::io::Read;
 
 /// Element types that can be converted to f32 or int8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Element {
+pub enum Element {
+    /// One byte: zero or not.
     Bool,
+    /// Signed, 8 bits.
     I8,
+    /// Signed, 16 bits.
     I16,
+    /// Signed, 32 bits.
     I32,
+    /// Signed, 64 bits.
     I64,
+    /// Unsigned, 8 bits.
     U8,
+    /// Unsigned, 16 bits.
     U16,
+    /// Unsigned, 32 bits.
     U32,
+    /// Unsigned, 64 bits.
     U64,
+    /// Floating-point, half precision.
     F16,
+    /// Floating-point, single precision.
     F32,
+    /// Floating-point, double precision.
     F64,
 }
 
 impl Element {
     /// Bytes of one element.
-    pub(crate) const fn bytes(self) -> usize {
+    pub const fn bytes(self) -> usize {
         match self {
             Self::Bool | Self::I8 | Self::U8 => 1,
             Self::I16 | Self::U16 | Self::F16 => 2,
@@ -76,23 +89,23 @@ impl fmt::Display for Element {
 
 /// What a `.npy` file holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Header {
+pub struct Header {
     /// Type of the elements.
-    pub(crate) element: Element,
+    pub element: Element,
     /// Whether elements are big-endian.
-    pub(crate) big_endian: bool,
+    pub big_endian: bool,
     /// Whether columns are contiguous (Fortran order).
-    pub(crate) fortran: bool,
+    pub fortran: bool,
     /// One or two dimensions, none of them zero.
-    pub(crate) shape: Vec<u32>,
+    pub shape: Vec<u32>,
     /// Where the elements begin.
-    pub(crate) data_offset: u64,
+    pub data_offset: u64,
 }
 
 /// Why a file is no matrix that can be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub(crate) enum NpyError {
+pub enum NpyError {
     /// The file is empty.
     #[error("the file is empty")]
     Empty,
@@ -155,7 +168,7 @@ pub(crate) enum NpyError {
 
 impl NpyError {
     /// What to do about it.
-    pub(crate) const fn hint(&self) -> &'static str {
+    pub const fn hint(&self) -> &'static str {
         match self {
             Self::Empty | Self::Length { .. } => "the file may be truncated: write it again with numpy.save",
             Self::NotNpy | Self::Version { .. } | Self::Header { .. } | Self::HeaderTooLong { .. } => {
@@ -173,7 +186,7 @@ impl NpyError {
 ///
 /// # Errors
 /// Anything but one whole matrix of real numbers. Read errors count as a damaged header.
-pub(crate) fn read_header(reader: &mut impl Read, file_bytes: u64) -> Result<Header, NpyError> {
+pub fn read_header(reader: &mut impl Read, file_bytes: u64) -> Result<Header, NpyError> {
     if file_bytes == 0 {
         return Err(NpyError::Empty);
     }
@@ -312,7 +325,7 @@ pub(crate) fn header_of_result(descr: &str, rows: u32, cols: u32) -> Vec<u8> {
 
 /// Reads elements as f64, which holds every element type but large 64-bit integers exactly; those round, as
 /// they do in numpy's `astype(float64)`.
-pub(crate) fn to_f64(bytes: &[u8], element: Element, big_endian: bool, mut each: impl FnMut(f64)) {
+pub fn to_f64(bytes: &[u8], element: Element, big_endian: bool, mut each: impl FnMut(f64)) {
     macro_rules! numbers {
         ($type:ty) => {
             for chunk in bytes.chunks_exact(size_of::<$type>()) {

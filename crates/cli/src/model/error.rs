@@ -1,7 +1,6 @@
 //! Why a model folder cannot be read or written, and what to do.
 
 use super::{CONFIG, TENSORS, TOKENIZER};
-use crate::error::CliError;
 use potluck_train::TrainError;
 use potluck_train::data::DataError;
 use std::path::PathBuf;
@@ -118,7 +117,8 @@ pub enum ModelError {
 }
 
 impl ModelError {
-    fn hint(&self) -> &'static str {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
         match self {
             Self::File { action: "read", .. } => {
                 "name a folder that holds model.safetensors, config.json and tokenizer.json"
@@ -132,15 +132,6 @@ impl ModelError {
             Self::Type { .. } => "save it with model.float().save_pretrained(FOLDER)",
             Self::Vocabulary { .. } => "check that tokenizer.json belongs to this model",
             _ => "use a GPT-2 with a byte-level BPE tokenizer, such as potluck exports",
-        }
-    }
-}
-
-impl From<ModelError> for CliError {
-    fn from(error: ModelError) -> Self {
-        match error {
-            ModelError::File { path, action, cause } => Self::File { path, action, cause },
-            error => Self::Input { message: error.to_string(), hint: error.hint().to_owned() },
         }
     }
 }

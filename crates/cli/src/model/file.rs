@@ -25,9 +25,8 @@ pub(super) fn read(path: &Path, most: u64) -> Result<Vec<u8>, ModelError> {
     Ok(bytes)
 }
 
-pub(super) fn read_json(path: &Path) -> Result<Value, ModelError> {
-    let bytes = read(path, MAX_JSON_BYTES)?;
-    serde_json::from_slice(&bytes)
+pub(super) fn json(bytes: &[u8], path: &Path) -> Result<Value, ModelError> {
+    serde_json::from_slice(bytes)
         .map_err(|cause| ModelError::Json { path: path.to_owned(), cause: cause.to_string() })
 }
 

@@ -114,14 +114,25 @@ pub fn export_plain(
 /// Files that are missing, damaged or too large; tensors that are missing, too many, of another shape or type; a model or
 /// tokenizer that is not implemented.
 pub fn import(folder: &Path) -> Result<Model, ModelError> {
-    let sizes = config::from_json(&file::read_json(&folder.join(CONFIG))?)?;
-    let tokenizer = tokenizer::from_json(&file::read_json(&folder.join(TOKENIZER))?)?;
+    let config = file::read(&folder.join(CONFIG), MAX_JSON_BYTES)?;
+    let tokenizer = file::read(&folder.join(TOKENIZER), MAX_JSON_BYTES)?;
+    let tensors = file::read(&folder.join(TENSORS), MAX_MODEL_BYTES)?;
+    parse(&config, &tokenizer, &tensors, folder)
+}
+
+/// Understands the bytes of a model's three files; `folder` is for messages.
+///
+/// # Errors
+/// As [`import`].
+pub fn parse(config: &[u8], tokenizer: &[u8], tensors: &[u8], folder: &Path) -> Result<Model, ModelError> {
+    let sizes = config::from_json(&file::json(config, &folder.join(CONFIG))?)?;
+    let tokenizer = parse_tokenizer(tokenizer, &folder.join(TOKENIZER))?;
     check_vocabulary(&sizes, &tokenizer)?;
-    let bytes = file::read(&folder.join(TENSORS), MAX_MODEL_BYTES)?;
-    let mut stored = tensors::Stored::read(&bytes, PREFIX)?;
+    let mut stored = tensors::Stored::read(tensors, PREFIX)?;
 
     let full = Layout::new(&sizes);
-    let mut parameters = Vec::with_capacity(full.parameters());
+    // As many as there should be, and no more than the file can hold, at two bytes each.
+    let mut parameters = Vec::with_capacity(full.parameters().min(tensors.len() / 2));
     for tensor in &full.tensors {
         let values = stored.take(&tensor.name, &shape(tensor))?;
         check_finite(&tensor.name, &values)?;
@@ -153,7 +164,7 @@ pub fn import(folder: &Path) -> Result<Model, ModelError> {
 /// # Errors
 /// A file that cannot be read, is no JSON, or asks for what is not implemented.
 pub fn read_tokenizer(path: &Path) -> Result<Tokenizer, ModelError> {
-    tokenizer::from_json(&file::read_json(path)?)
+    parse_tokenizer(&file::read(path, MAX_JSON_BYTES)?, path)
 }
 
 /// Understands the text of a `tokenizer.json`; `from` is what messages call it.
@@ -161,9 +172,7 @@ pub fn read_tokenizer(path: &Path) -> Result<Tokenizer, ModelError> {
 /// # Errors
 /// As [`read_tokenizer`].
 pub fn parse_tokenizer(text: &[u8], from: &Path) -> Result<Tokenizer, ModelError> {
-    let value = serde_json::from_slice(text)
-        .map_err(|cause| ModelError::Json { path: from.to_owned(), cause: cause.to_string() })?;
-    tokenizer::from_json(&value)
+    tokenizer::from_json(&file::json(text, from)?)
 }
 
 /// A tokenizer as `tokenizer.json`.

@@ -1,8 +1,7 @@
 //! The text of a corpus: files and folders, in the order of their names.
 
-use super::{RunFile, RunFileError, TokenizerChoice};
-use crate::model::ModelError;
-use potluck_train::data::{Characters, DataError, MAX_CORPUS_BYTES, Tokenizer, text};
+use super::RunFileError;
+use potluck_train::data::{DataError, MAX_CORPUS_BYTES, text};
 use std::fs::{self, File};
 use std::io::{Error, Read as _};
 use std::path::{Path, PathBuf};
@@ -73,24 +72,6 @@ impl Corpus {
         }
         // Checked again as a whole: many empty files are none.
         Ok(Self { files, text: text(whole.into_bytes())? })
-    }
-}
-
-impl RunFile {
-    /// The tokenizer that the file asks for, with the characters of the corpus.
-    ///
-    /// # Errors
-    /// A corpus of too many distinct characters, or a tokenizer that is not implemented.
-    pub fn tokenizer(&self, corpus: &Corpus) -> Result<Tokenizer, crate::error::CliError> {
-        match &self.tokenizer {
-            TokenizerChoice::Characters => Characters::of(&corpus.text)
-                .map(Tokenizer::Characters)
-                .map_err(|cause| RunFileError::Data(cause).into()),
-            TokenizerChoice::Bytes => Ok(Tokenizer::Bytes),
-            TokenizerChoice::File(path) => {
-                crate::model::read_tokenizer(path).map_err(|error: ModelError| error.into())
-            }
-        }
     }
 }
 

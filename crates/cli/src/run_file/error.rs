@@ -1,6 +1,5 @@
 //! Why a run file cannot be used: where, what, and what to do.
 
-use crate::error::CliError;
 use potluck_train::data::DataError;
 use std::borrow::Borrow as _;
 use std::path::{Path, PathBuf};
@@ -63,25 +62,6 @@ pub enum RunFileError {
     /// The whole corpus cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
-}
-
-impl From<RunFileError> for CliError {
-    fn from(error: RunFileError) -> Self {
-        let message = error.to_string();
-        let hint = match error {
-            RunFileError::File { path, cause } => return Self::File { path, action: "read", cause },
-            RunFileError::Line { hint, .. } => hint,
-            RunFileError::TooLong { .. } => "name a run.toml; the corpus is named in it".to_owned(),
-            RunFileError::NoText { .. } => {
-                "name the files themselves, or a folder of .txt, .md or .text files".to_owned()
-            }
-            RunFileError::Files { .. } => "join them into fewer files".to_owned(),
-            RunFileError::Text { .. } | RunFileError::Data(_) => {
-                "the corpus may be any UTF-8 text of at least a few thousand characters".to_owned()
-            }
-        };
-        Self::Input { message, hint }
-    }
 }
 
 /// A place in a text, from 1.

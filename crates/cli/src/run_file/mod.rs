@@ -1,7 +1,6 @@
 //! `run.toml`: what is trained, on what, and how. `defaults.toml` beside this file lists and explains every key.
 
 mod corpus;
-pub mod digits;
 mod error;
 mod parts;
 

@@ -116,7 +116,7 @@ fn files_and_folders_are_read_in_order() {
     let one = Corpus::read(&[root.join("texts/b.txt")]).unwrap();
     assert_eq!(one.text, "second");
     let run = parse("corpus = \"x\"").unwrap();
-    assert_eq!(run.tokenizer(&one).unwrap().vocabulary(), 6);
+    assert_eq!(crate::runs::submit::tokenizer(&run, &one).unwrap().vocabulary(), 6);
 
     let refused = |name: &str| CliError::from(Corpus::read(&[root.join(name)]).unwrap_err()).to_string();
     assert!(refused("texts/picture.png").contains("byte 0 (line 1) is not valid UTF-8"));

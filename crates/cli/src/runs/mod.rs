@@ -1,11 +1,12 @@
 //! Training runs, for those who start them, watch them, take the model, or check what volunteers did.
 //!
-//! `request` turns a run file into what the relay is asked for, `submit` sends it; `watch` shows a run with `draw` and
+//! `request` turns a run file into what the relay is asked for, `submit` sends it, `digits` reads images for it; `watch` shows a run with `draw` and
 //! `sample`; `control` lists, pauses and ends runs; `export` writes a model folder; `replay` repeats updates;
 //! `rebuild` makes a model again without what `without` names, from what `derive` reads.
 
 pub mod control;
 pub(crate) mod derive;
+pub mod digits;
 pub mod draw;
 pub mod export;
 pub mod rebuild;

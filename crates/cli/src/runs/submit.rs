@@ -6,13 +6,14 @@ use crate::client::{Client, interrupted};
 use crate::error::CliError;
 use crate::model;
 use crate::progress::{Counted, Progress};
-use crate::run_file::{About, Corpus, ModelChoice, RunFile, RunFileError, digits};
+use crate::run_file::{About, Corpus, ModelChoice, RunFile, RunFileError, TokenizerChoice};
+use crate::runs::digits;
 use crate::runs::request::{Uploads, check, new_run};
 use crate::runs::watch;
 use crate::submit::idempotency_key;
 use potluck_relay::runs::api::NewManifest;
 use potluck_train::Model;
-use potluck_train::data::{DataError, DataSet, Tokenizer, VALIDATION_SHARE, split};
+use potluck_train::data::{Characters, DataError, DataSet, Tokenizer, VALIDATION_SHARE, split};
 use potluck_train::gpt::GptConfig;
 use potluck_types::BlobHash;
 use serde::de::DeserializeOwned;
@@ -121,6 +122,17 @@ pub fn train(args: &TrainArgs, folder: Option<&Path>, client: &Client) -> Result
     Ok(())
 }
 
+/// The tokenizer that a run file asks for, with the characters of the corpus.
+pub(crate) fn tokenizer(run: &RunFile, corpus: &Corpus) -> Result<Tokenizer, CliError> {
+    match &run.tokenizer {
+        TokenizerChoice::Characters => {
+            Ok(Characters::of(&corpus.text).map(Tokenizer::Characters).map_err(RunFileError::Data)?)
+        }
+        TokenizerChoice::Bytes => Ok(Tokenizer::Bytes),
+        TokenizerChoice::File(path) => Ok(model::read_tokenizer(path)?),
+    }
+}
+
 fn start(path: &Path, run: &RunFile, folder: Option<&Path>) -> Result<Start, CliError> {
     let folder = folder.or(match &run.model {
         ModelChoice::Folder(folder) => Some(folder),
@@ -136,7 +148,7 @@ fn start(path: &Path, run: &RunFile, folder: Option<&Path>) -> Result<Start, Cli
         let model::Model { config, parameters, tokenizer } = model::import(folder)?;
         (config, tokenizer, Some(parameters))
     } else {
-        let tokenizer = run.tokenizer(&corpus)?;
+        let tokenizer = tokenizer(run, &corpus)?;
         let vocabulary = tokenizer.vocabulary();
         let config = match &run.model {
             ModelChoice::Sizes(sizes) => sizes.config(vocabulary),

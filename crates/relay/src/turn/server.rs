@@ -54,23 +54,8 @@ pub(crate) struct Server {
 
 impl Server {
     pub(super) async fn start(ledger: Arc<Ledger>, credentials: Credentials) -> io::Result<Self> {
-        let socket = UdpSocket::bind(ledger.plan.listen).await?;
-        let address = socket.local_addr()?;
-        let next = Next::default();
-        let generator = Generator { ledger: Arc::clone(&ledger), next: Arc::clone(&next) };
-        let manager = Manager::new(ManagerConfig {
-            relay_addr_generator: Box::new(generator),
-            alloc_close_notify: None,
-        });
-        let gate = Gate {
-            conn: Arc::new(Listening(socket)),
-            address,
-            manager: Arc::new(manager),
-            nonces: Arc::default(),
-            next,
-            ledger,
-            credentials,
-        };
+        let gate = Gate::open(ledger, credentials).await?;
+        let address = gate.address;
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(gate.run(stopped));
         Ok(Self { address, stop, task })
@@ -103,17 +88,38 @@ enum Admission {
 }
 
 /// Everything of the server.
-struct Gate {
+pub(super) struct Gate {
     conn: Arc<Listening>,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
     manager: Arc<Manager>,
-    nonces: Arc<Mutex<HashMap<String, tokio::time::Instant>>>,
+    pub(super) nonces: Arc<Mutex<HashMap<String, tokio::time::Instant>>>,
     next: Next,
     ledger: Arc<Ledger>,
     credentials: Credentials,
 }
 
 impl Gate {
+    /// Binds the socket.
+    pub(super) async fn open(ledger: Arc<Ledger>, credentials: Credentials) -> io::Result<Self> {
+        let socket = UdpSocket::bind(ledger.plan.listen).await?;
+        let address = socket.local_addr()?;
+        let next = Next::default();
+        let generator = Generator { ledger: Arc::clone(&ledger), next: Arc::clone(&next) };
+        let manager = Manager::new(ManagerConfig {
+            relay_addr_generator: Box::new(generator),
+            alloc_close_notify: None,
+        });
+        Ok(Self {
+            conn: Arc::new(Listening(socket)),
+            address,
+            manager: Arc::new(manager),
+            nonces: Arc::default(),
+            next,
+            ledger,
+            credentials,
+        })
+    }
+
     async fn run(self, mut stopped: oneshot::Receiver<()>) {
         // One byte more than may come tells what was cut.
         let mut buffer = vec![0; MAX_DATAGRAM + 1];
@@ -131,10 +137,16 @@ impl Gate {
                 }
             }
         }
+        self.close().await;
+    }
+
+    /// Ends every allocation.
+    pub(super) async fn close(&self) {
         let _ = self.manager.close().await;
     }
 
-    async fn handle(&self, datagram: &[u8], from: SocketAddr) {
+    /// Answers a datagram.
+    pub(super) async fn handle(&self, datagram: &[u8], from: SocketAddr) {
         let Admission::Handle(verdict) = self.admit(datagram, from).await else {
             self.ledger.counters.refuse();
             return;

@@ -4,6 +4,10 @@
 //! have others probe their own routers and printers, or whole networks of strangers. Passed on are: names that browsers
 //! make up for addresses they hide (`.local`); public addresses; and private ones only between two volunteers that the
 //! relay sees at the same address, or both at private ones, so that they are on one network anyway.
+//!
+//! Whoever reads a description reads it in its own way: some skip a carriage return before a line, some cut spaces off
+//! its value, some take a tab for a space. So what passes is plain: visible characters and single spaces, and nothing
+//! that mentions candidates but what was understood here.
 
 use potluck_proto::{Signal, SignalKind};
 use std::fmt::Write as _;
@@ -13,6 +17,10 @@ use std::net::IpAddr;
 const LOWEST_PORT: u16 = 1024;
 /// Longest candidate, in bytes; browsers' have about 150.
 const MAX_CANDIDATE_BYTES: usize = 512;
+/// Words of a candidate that every reader needs: up to its type.
+const CANDIDATE_WORDS: usize = 8;
+/// What says in a description that there are no more candidates.
+const END_OF_CANDIDATES: &str = "a=end-of-candidates";
 
 /// Whether an address is of no use outside of its own network.
 pub(crate) fn is_private(address: IpAddr) -> bool {
@@ -45,9 +53,29 @@ pub(crate) fn are_near(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
     a == b || is_private(a) && is_private(b)
 }
 
+/// Whether a line means the same to all who read it: visible ASCII characters and spaces.
+fn is_plain(line: &str) -> bool {
+    line.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+}
+
+/// Whether a line of a description may be passed on.
+fn line_passes(line: &str, near: bool) -> bool {
+    if !is_plain(line) {
+        return false;
+    }
+    let candidate = line.strip_prefix("a=").filter(|attribute| attribute.starts_with("candidate:"));
+    match candidate {
+        Some(candidate) => is_allowed(candidate, near),
+        None => line == END_OF_CANDIDATES || !line.to_ascii_lowercase().contains("candidate"),
+    }
+}
+
 /// Whether a candidate may be passed on.
 fn is_allowed(candidate: &str, near: bool) -> bool {
-    if candidate.len() > MAX_CANDIDATE_BYTES {
+    if candidate.len() > MAX_CANDIDATE_BYTES
+        || !is_plain(candidate)
+        || candidate.split(' ').take(CANDIDATE_WORDS).any(str::is_empty)
+    {
         return false;
     }
     // candidate:<foundation> <component> <transport> <priority> <address> <port> typ <type> ...
@@ -72,10 +100,7 @@ pub(crate) fn pass(signal: Signal, near: bool) -> Option<Signal> {
     }
     let mut body = String::with_capacity(signal.body.len());
     for line in signal.body.lines() {
-        let candidate = line.strip_prefix("a=");
-        let kept =
-            candidate.filter(|line| line.starts_with("candidate:")).is_none_or(|line| is_allowed(line, near));
-        if kept {
+        if line_passes(line, near) {
             // Writing to a string cannot fail.
             let _ = write!(body, "{line}\r\n");
         }
@@ -132,6 +157,10 @@ mod tests {
             candidate("203.0.113.7", 50_000).replace("udp", "tcp"),
             candidate("203.0.113.7", 50_000).replace("candidate:", ""),
             candidate("203.0.113.7", 50_000) + &"x".repeat(512),
+            candidate("203.0.113.7", 50_000) + "\r\na=candidate:1",
+            candidate("203.0.113.7", 50_000).replacen(' ', "  ", 1),
+            // To who takes tabs for spaces it is another address.
+            candidate("192.168.1.1", 50_000).replace(' ', "\t") + " 1 udp 1 203.0.113.7 50000 typ host",
             String::from("candidate:"),
         ] {
             assert!(!is_allowed(&wrong, true), "{wrong}");
@@ -150,6 +179,26 @@ mod tests {
         assert_eq!(pass(candidate.clone(), false), None);
         let last = Signal { body: String::new(), ..candidate };
         assert_eq!(pass(last.clone(), false), Some(last));
+    }
+
+    #[test]
+    fn candidates_do_not_pass_in_disguise() {
+        let bad = candidate("192.168.1.1", 50_000);
+        for line in [
+            format!("\ra={bad}"),
+            format!("s=-\ra={bad}"),
+            format!("a= {bad}"),
+            format!(" a={bad}"),
+            format!("a\u{a0}={bad}"),
+            format!("A={bad}"),
+            format!("a={}", bad.replace("candidate", "Candidate")),
+            format!("a={}", bad.replace("candidate:", "candidate :")),
+            format!("a={}", bad.replace(' ', "\t") + " 1 udp 1 203.0.113.7 50000 typ host"),
+        ] {
+            let body = format!("v=0\r\n{line}\r\n{END_OF_CANDIDATES}\r\n");
+            let signal = Signal { link: LinkId([0; 16]), attempt: 1, kind: SignalKind::Answer, body };
+            assert_eq!(pass(signal, true).unwrap().body, "v=0\r\na=end-of-candidates\r\n", "{line:?}");
+        }
     }
 
     #[test]

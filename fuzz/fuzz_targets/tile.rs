@@ -1,5 +1,0 @@
-//! The fuzzer on the decoder `tile`: see `fuzz/src`.
-
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| potluck_fuzz::read("tile", bytes));

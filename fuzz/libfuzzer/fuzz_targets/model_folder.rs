@@ -1,0 +1,8 @@
+//! The fuzzer on the decoder `model_folder`: see `fuzz/src`. A program has its own decoder alone: libFuzzer looks at all counters of
+//! the code that is there after each input.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    potluck_fuzz::model_folder(bytes);
+});
