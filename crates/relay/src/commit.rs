@@ -83,6 +83,7 @@ async fn run(
                 Ok(None) | Err(_) => break,
             }
         }
+        let begun = std::time::Instant::now();
         let puts = batch.iter().map(|item| {
             let bytes = bytes::Bytes::from_owner(Shared(Arc::clone(&item.result)));
             blobs.put_durable(&item.tile.result.hash, bytes)
@@ -97,6 +98,8 @@ async fn run(
             .unzip();
         let good: Vec<_> = tiles.iter().filter_map(|tile| tile.as_ref().ok().cloned()).collect();
         let committed = db.accept(&log, &good, &sites).await;
+        let durable = if committed.is_ok() { good.len() } else { 0 };
+        crate::metrics::committed(durable, tickets.len() - durable, begun.elapsed());
         for (ticket, tile) in tickets.into_iter().zip(tiles) {
             let failure = tile.err().map(|error| error.to_string());
             let failure = failure.or_else(|| committed.as_ref().err().map(ToString::to_string));
