@@ -638,7 +638,7 @@ mod tests {
             "potluck relay --listen 127.0.0.1:0 --data d --config p.toml --json --log debug",
             "potluck relay --log-format json",
             "potluck relay backup --data d --to b --with-keys --quick --keep 3 --json",
-            "potluck relay restore --from b --backup 2026-11-30T14-05-00.007Z --data d --log http://x:1 --fork",
+            "potluck relay restore --from b --backup 2026-11-30T14-05-00.007Z --data d --newer-log http://x:1 --fork",
             "potluck relay doctor --data d --deep --relay http://x:1 --backups b --json",
             "potluck submit matmul a.npy b.npy --out c.npy",
             "potluck submit matmul a.npy b.npy --dtype int8 --detach --json --relay http://x:1 --token t",

@@ -10,8 +10,8 @@ use serde_json::json;
 use std::fs;
 use std::path::Path;
 
-/// 256 units: enough for a volunteer to be stopped in the middle.
-const LARGE: MatmulShape = MatmulShape { m: 2048, k: 256, n: 2048 };
+/// 256 units: enough for a backup in the middle of them.
+const LARGE: MatmulShape = MatmulShape { m: 4096, k: 256, n: 4096 };
 const SMALL: MatmulShape = MatmulShape { m: 256, k: 64, n: 256 };
 
 fn submit(api: &Api, known: &LowRank, shape: MatmulShape) -> String {
@@ -91,11 +91,11 @@ fn a_relay_goes_on_from_a_backup_that_was_made_in_the_middle_of_a_job() {
     // The disk is gone. Whoever has a copy of the log is warned.
     let mut back =
         vec!["relay", "restore", "--from", &backups, "--data", &data, "--json", "--backup", &third_name];
-    let forked = potluck(&[&back[..], &["--log", &log]].concat());
+    let forked = potluck(&[&back[..], &["--newer-log", &log]].concat());
     assert_eq!(forked.code, 7, "{forked:?}");
     assert!(forked.errors.contains("the log went on after the backup"), "{forked:?}");
     assert!(!Path::new(&data).join("potluck.db").exists());
-    back.extend(["--log", &log, "--fork"]);
+    back.extend(["--newer-log", &log, "--fork"]);
     let done_back = potluck(&back);
     assert_eq!(done_back.code, 0, "{done_back:?}");
     assert_eq!(potluck(&back).code, 1, "nothing is overwritten");

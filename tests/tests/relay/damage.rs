@@ -10,19 +10,22 @@ use std::path::{Path, PathBuf};
 
 const SHAPE: MatmulShape = MatmulShape { m: 256, k: 128, n: 256 };
 
+/// So large that a panel is 128 rows.
+const TALL: MatmulShape = MatmulShape { m: 1024, k: 64, n: 1024 };
+
 fn blob(data: &Path, hash: &str) -> PathBuf {
     data.join("blobs").join(&hash[..2]).join(&hash[2..])
 }
 
-fn product(relay: &TestRelay, known: &LowRank) -> String {
-    let (m, k, n) = (SHAPE.m as usize, SHAPE.k as usize, SHAPE.n as usize);
+fn product(relay: &TestRelay, known: &LowRank, shape: MatmulShape) -> String {
+    let (m, k, n) = (shape.m as usize, shape.k as usize, shape.n as usize);
     relay.api.submit(&f32_file(&[m, k], &known.a), &f32_file(&[k, n], &known.b), &json!({}))
 }
 
 /// A relay with a product that is done.
 fn with_product(relay: &TestRelay, known: &LowRank) -> String {
     let volunteer = Volunteer::start(&relay.api.url, 1, Preset::Full);
-    let id = product(relay, known);
+    let id = product(relay, known, SHAPE);
     assert!(relay.api.result(&id, LIMIT).1 == known.c);
     drop(volunteer);
     id
@@ -85,16 +88,17 @@ fn a_damaged_result_is_not_handed_out_and_comes_back_from_a_backup() {
 #[test]
 fn a_damaged_input_is_cut_again_and_the_search_finds_what_nobody_asks_for() {
     let relay = TestRelay::start_configured(|config| config.upkeep.search_bytes_per_s = 0);
-    let known = LowRank::new(SHAPE, 3);
+    let known = LowRank::new(TALL, 3);
     // The first panel of A is its first 128 rows. It lies there already, so the relay does not keep it in memory.
     let bytes: Vec<u8> =
-        known.a[..128 * SHAPE.k as usize].iter().flat_map(|value| value.to_le_bytes()).collect();
+        known.a[..128 * TALL.k as usize].iter().flat_map(|value| value.to_le_bytes()).collect();
     let hash = BlobHash::of(&bytes).to_string();
     let place = blob(relay.data(), &hash);
     std::fs::create_dir_all(place.parent().unwrap()).unwrap();
     std::fs::write(&place, &bytes).unwrap();
     flip(&place);
-    let id = product(&relay, &known);
+    let id = product(&relay, &known, TALL);
+    assert!(files(&relay.data().join("blobs")) == [place], "a panel is something else now: change this test");
     let volunteer = Volunteer::start(&relay.api.url, 1, Preset::Full);
     assert!(relay.api.result(&id, LIMIT).1 == known.c, "the product is wrong");
     drop(volunteer);

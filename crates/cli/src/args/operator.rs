@@ -63,11 +63,11 @@ elsewhere, for without it nobody can go on with the log. All files are readable 
     /// Fill an empty data folder from a backup
     #[command(after_help = "Examples:
   potluck relay restore --from /mnt/backups/potluck --data /var/lib/potluck
-  potluck relay restore --from /mnt/backups/potluck --data new --log https://mirror.example.org
+  potluck relay restore --from /mnt/backups/potluck --data new --newer-log https://mirror.example.org
   potluck relay restore --from /mnt/backups/potluck --data new --key relay.key
 
 A relay that goes on from a backup has forgotten what it accepted since. If its log had more entries by then, whoever saw \
-them finds that the log was forked, and trusts it no more. --log compares with a copy of the log, such as a mirror's, an \
+them finds that the log was forked, and trusts it no more. --newer-log compares with a copy of the log, such as a mirror's, an \
 auditor's or the old disk's, and refuses if entries would be forgotten (exit code 7).")]
     Restore(RestoreArgs),
     /// Check a deployment, and say what to fix
@@ -121,9 +121,9 @@ pub struct RestoreArgs {
     pub key: Option<PathBuf>,
     /// A copy of the log, to see whether it went on after the backup: the address of a relay or mirror, or a folder
     #[arg(long, value_name = "URL|DIR")]
-    pub log: Option<String>,
+    pub newer_log: Option<String>,
     /// Go on although entries that others saw would be forgotten
-    #[arg(long, requires = "log")]
+    #[arg(long, requires = "newer_log")]
     pub fork: bool,
     /// Print one line of JSON
     #[arg(long)]

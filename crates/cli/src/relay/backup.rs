@@ -80,7 +80,7 @@ fn show_damaged(damaged: &[String]) {
 /// # Errors
 /// The copy cannot be read, is of another log, or has entries that would be forgotten.
 pub fn compare(args: &RestoreArgs, open: impl Fn(&str) -> Result<Client, CliError>) -> Result<(), CliError> {
-    let Some(place) = &args.log else { return Ok(()) };
+    let Some(place) = &args.newer_log else { return Ok(()) };
     let found = Backup::find(&args.from, args.backup.as_deref()).map_err(|error| failed(&error))?;
     let folder = Path::new(place);
     let client = if folder.is_dir() { None } else { Some(open(place)?) };
@@ -92,7 +92,7 @@ pub fn compare(args: &RestoreArgs, open: impl Fn(&str) -> Result<Client, CliErro
     let Ok(key) = log.key.parse::<VerifierKey>() else {
         return Err(CliError::Usage {
             message: "the backup's log had no checkpoint yet, so that nothing can be compared".into(),
-            hint: "leave --log away".into(),
+            hint: "leave --newer-log away".into(),
         });
     };
     let record = |what: &str, cause: String| CliError::Record { what: what.to_owned(), cause };
@@ -167,10 +167,10 @@ pub async fn bring_back(args: &RestoreArgs) -> Result<(), CliError> {
     println!("backup  {}", restored.stamp);
     println!("data    {}: {} files, {} bytes, all checked", data.display(), restored.files, restored.bytes);
     println!("log     {}", log_line(&restored.log));
-    if args.log.is_none() {
+    if args.newer_log.is_none() {
         println!(
             "        What the relay accepted after that is forgotten. If any of it was published, whoever saw it finds a fork:\n\
-             \x20       compare with a copy of the log by --log before the relay starts."
+             \x20       compare with a copy of the log by --newer-log before the relay starts."
         );
     }
     show_damaged(&restored.damaged);
