@@ -72,6 +72,11 @@ impl Process {
         lock(&self.out).iter().rev().find_map(|line| serde_json::from_str(line).ok())
     }
 
+    /// Its number, by which the system knows it.
+    pub fn id(&self) -> u32 {
+        lock(&self.child).id()
+    }
+
     /// Its exit status, if it has ended.
     ///
     /// # Panics

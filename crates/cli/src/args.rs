@@ -1,6 +1,7 @@
 //! The command line.
 
 pub mod governance;
+mod operator;
 mod size;
 mod train;
 
@@ -9,6 +10,7 @@ pub use governance::{
     LogArgs, ModelsArgs, PromoteArgs, ProposeArgs, QuarantineArgs, RatifyArgs, RollbackArgs, SecondArgs,
     SignArgs, SignOffArgs, StopArgs, VoteArgs,
 };
+pub use operator::{BackupArgs, DataArgs, DoctorArgs, LogFormat, RelayArgs, RelayCommand, RestoreArgs};
 pub use train::{
     ExportArgs, GenerateArgs, ImportArgs, LogitsArgs, ModelArgs, ModelCommand, RebuildArgs, ReplayArgs,
     RunsArgs, TrainArgs, WatchArgs,
@@ -17,7 +19,6 @@ pub use train::{
 use crate::error::AFTER_HELP;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use potluck_types::BlobHash;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// The relay that is used where none is named: the one that `potluck relay` starts on this machine.
@@ -43,7 +44,9 @@ pub enum Command {
     #[command(after_help = "Examples:
   potluck relay
   potluck relay --listen 0.0.0.0:8080 --data /var/lib/potluck
-  potluck relay --config potluck.toml --json")]
+  potluck relay --config potluck.toml --json --log-format json
+  potluck relay backup --to /mnt/backups/potluck --with-keys
+  potluck relay doctor")]
     Relay(RelayArgs),
     /// Submit a job and wait for its result
     Submit(SubmitArgs),
@@ -210,23 +213,6 @@ pub struct TokenArgs {
     /// File that holds the token; `potluck relay` prints its path
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-}
-
-/// `potluck relay`
-#[derive(Debug, Clone, Args)]
-pub struct RelayArgs {
-    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8787]
-    #[arg(long, env = "POTLUCK_LISTEN", value_name = "ADDR")]
-    pub listen: Option<SocketAddr>,
-    /// Folder for jobs, blobs and tokens; made if it does not exist [default: potluck-data]
-    #[arg(long, env = "POTLUCK_DATA", value_name = "DIR")]
-    pub data: Option<PathBuf>,
-    /// Settings file [default: potluck.toml, if the current folder has one]
-    #[arg(long, env = "POTLUCK_CONFIG", value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Print one line of JSON with `address` and `token_path` instead of text
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// `potluck submit`
@@ -650,6 +636,10 @@ mod tests {
         for line in [
             "potluck relay",
             "potluck relay --listen 127.0.0.1:0 --data d --config p.toml --json --log debug",
+            "potluck relay --log-format json",
+            "potluck relay backup --data d --to b --with-keys --quick --keep 3 --json",
+            "potluck relay restore --from b --backup 2026-11-30T14-05-00.007Z --data d --newer-log http://x:1 --fork",
+            "potluck relay doctor --data d --deep --relay http://x:1 --backups b --json",
             "potluck submit matmul a.npy b.npy --out c.npy",
             "potluck submit matmul a.npy b.npy --dtype int8 --detach --json --relay http://x:1 --token t",
             "potluck jobs --json",

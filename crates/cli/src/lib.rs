@@ -29,7 +29,10 @@ pub mod submit;
 pub mod tabs;
 pub mod volunteer;
 
-use args::{Cli, Command, GovernanceCommand, KeyCommand, ModelCommand, ReceiptCommand, SubmitJob, TokenArgs};
+use args::{
+    Cli, Command, GovernanceCommand, KeyCommand, LogFormat, ModelCommand, ReceiptCommand, RelayCommand,
+    SubmitJob, TokenArgs,
+};
 use clap::CommandFactory as _;
 use client::Client;
 use error::CliError;
@@ -151,7 +154,13 @@ pub fn run(cli: &Cli) -> Result<(), CliError> {
         },
         Command::Volunteer(args) => runtime.block_on(volunteer::run(args, &stop)),
         Command::Tabs(args) => runtime.block_on(tabs::run(args, &stop)),
-        Command::Relay(args) => runtime.block_on(relay::run(args, &stop)),
+        Command::Relay(args) => match &args.command {
+            None => runtime.block_on(relay::run(args, &stop)),
+            Some(RelayCommand::Backup(args)) => runtime.block_on(relay::backup::make(args)),
+            Some(RelayCommand::Restore(args)) => relay::backup::compare(args, public)
+                .and_then(|()| runtime.block_on(relay::backup::bring_back(args))),
+            Some(RelayCommand::Doctor(args)) => relay::doctor::command(args, &runtime, public),
+        },
         Command::Completions { .. } => Ok(()),
     };
     // A kernel or a blocking read may still be at work: it ends with the process.
@@ -192,7 +201,13 @@ fn people(command: &Command, open: impl Fn(&str) -> Result<Client, CliError>) ->
 /// Whether the caller is a program that reads JSON from stdout; it gets errors there too.
 pub fn wants_json(cli: &Cli) -> bool {
     match &cli.command {
-        Command::Relay(args) => args.json,
+        Command::Relay(args) => match &args.command {
+            None => args.json,
+            Some(RelayCommand::Backup(args)) => args.json,
+            Some(RelayCommand::Restore(args)) => args.json,
+            // Its findings are the answer, also where it fails.
+            Some(RelayCommand::Doctor(_)) => false,
+        },
         Command::Submit(submit) => match &submit.job {
             SubmitJob::Matmul(args) => args.json,
             SubmitJob::Train(args) => args.json,
@@ -247,7 +262,11 @@ pub fn wants_json(cli: &Cli) -> bool {
 
 /// Logs to stderr, so that stdout holds nothing but what was asked for.
 fn start_log(cli: &Cli) -> Result<(), CliError> {
-    let fallback = if matches!(cli.command, Command::Relay(_)) { RELAY_LOG } else { DEFAULT_LOG };
+    let relay = match &cli.command {
+        Command::Relay(args) if args.command.is_none() => Some(args),
+        _ => None,
+    };
+    let fallback = if relay.is_some() { RELAY_LOG } else { DEFAULT_LOG };
     let filter = cli.log.as_deref().filter(|filter| !filter.is_empty()).unwrap_or(fallback);
     let filter = EnvFilter::try_new(filter).map_err(|cause| CliError::Usage {
         message: format!("{filter:?} is no log filter: {cause}"),
@@ -258,6 +277,10 @@ fn start_log(cli: &Cli) -> Result<(), CliError> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     // A test that runs several commands in one process keeps the first one's log.
-    let _ = log.try_init();
+    let _ = if relay.is_some_and(|args| args.log_format == LogFormat::Json) {
+        log.event_format(relay::json_log::JsonLines).try_init()
+    } else {
+        log.try_init()
+    };
     Ok(())
 }

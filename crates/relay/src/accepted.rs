@@ -14,6 +14,11 @@ use std::sync::Arc;
 /// folder too; rows are with their transaction. The price is that the database grows by them.
 pub(crate) const MAX_SMALL_RESULT_BYTES: usize = 16 << 10;
 
+/// Accepted results of jobs that were not canceled, those that are files: a query for their hashes.
+pub(crate) const ACCEPTED_FILES: &str = "SELECT hash FROM accepted
+    WHERE job IN (SELECT id FROM jobs WHERE state <> 'canceled') AND NOT EXISTS
+    (SELECT 1 FROM small_results WHERE small_results.job = accepted.job AND small_results.shard = accepted.shard)";
+
 /// Rows of one statement. There are few such numbers, so that each statement is prepared once; 64 rows have 960 parameters, of
 /// the 32,766 that SQLite takes.
 const ROWS: [usize; 3] = [64, 8, 1];
@@ -128,7 +133,8 @@ async fn insert_small(tx: &mut Writing, results: &[Accepted]) -> Result<(), DbEr
     let small: Vec<_> =
         results.iter().filter_map(|result| Some((&result.tile, result.small.as_ref()?))).collect();
     for part in parts(&small) {
-        let mut insert = QueryBuilder::<Sqlite>::new("INSERT OR FAIL INTO small_results (job, shard, bytes) ");
+        let mut insert =
+            QueryBuilder::<Sqlite>::new("INSERT OR FAIL INTO small_results (job, shard, bytes) ");
         insert.push_values(part, |mut row, (tile, bytes)| {
             row.push_bind(&tile.job.0[..]).push_bind(i64::from(tile.shard)).push_bind(&bytes[..]);
         });

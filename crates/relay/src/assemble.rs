@@ -4,8 +4,9 @@ use crate::accepted::MAX_SMALL_RESULT_BYTES;
 use crate::blobs::Blobs;
 use crate::db::Db;
 use crate::npy;
+use crate::upkeep::Damaged;
 use potluck_schedule::AcceptedTile;
-use potluck_types::{DType, MatmulShape};
+use potluck_types::{BlobHash, DType, MatmulShape};
 use std::io;
 use std::ops::Range;
 
@@ -26,6 +27,11 @@ pub(crate) struct Assembly {
     header_sent: bool,
 }
 
+/// Whether a tile may be a row of the database.
+const fn is_small(tile: &AcceptedTile) -> bool {
+    tile.result.bytes <= MAX_SMALL_RESULT_BYTES as u64
+}
+
 impl Assembly {
     pub(crate) fn new(
         shape: MatmulShape,
@@ -37,6 +43,21 @@ impl Assembly {
         let mut starts: Vec<_> = tiles.iter().map(|tile| tile.tile.depth.start).collect();
         starts.dedup();
         Self { shape, dtype, tiles, slices: starts.len(), blobs, db, next_row: 0, header_sent: false }
+    }
+
+    /// Reads every tile, before a byte of the file has left.
+    ///
+    /// # Errors
+    /// `InvalidData` or `NotFound` if one is damaged or gone; what the stores say.
+    pub(crate) async fn check(&self) -> io::Result<()> {
+        for tile in &self.tiles {
+            if is_small(tile) {
+                self.read(tile, 0..tile.result.bytes).await?;
+            } else {
+                self.blobs.check(&tile.result.hash).await?;
+            }
+        }
+        Ok(())
     }
 
     fn header(&self) -> Vec<u8> {
@@ -88,10 +109,16 @@ impl Assembly {
     }
 
     async fn read(&self, tile: &AcceptedTile, range: Range<u64>) -> io::Result<bytes::Bytes> {
-        if tile.result.bytes <= MAX_SMALL_RESULT_BYTES as u64 {
+        if is_small(tile) {
             let small = self.db.small_result(&tile.job, tile.shard).await.map_err(io::Error::other)?;
             // Results of relays that had no rows for them are files, however small.
             if let Some(small) = small {
+                if BlobHash::of(&small) != tile.result.hash {
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        Damaged { blob: tile.result.hash },
+                    ));
+                }
                 let range = range.start as usize..range.end as usize;
                 return small
                     .get(range.clone())

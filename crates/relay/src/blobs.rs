@@ -3,11 +3,20 @@
 //! Results are synchronized to disk before they are acknowledged. Panels are not: they can be cut again from
 //! the uploaded matrix. While there is room they stay in memory, for as long as their job runs: on disk they would
 //! be a second copy of the matrix, which each synchronized write after them had to wait for.
+//!
+//! What comes from disk is checked by its hash, parts of it group by group: a disk that gives other bytes back is noticed
+//! here and not by those who asked. Such a blob is put aside, and `upkeep` looks for a right one.
+//!
+//! Architecture invariant: no byte leaves here that is not the blob's.
 
+use crate::upkeep::{Damaged, Upkeep};
 use futures_util::TryStreamExt as _;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as StorePath;
 use object_store::{ObjectStore, ObjectStoreExt as _};
+use potluck_mesh::tree::{Tree, tree_of};
+use potluck_proto::BlobRef;
+use potluck_types::limits::GROUP_BYTES;
 use potluck_types::{BlobHash, JobId};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -15,11 +24,16 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use tokio::sync::Semaphore;
 
 /// Bytes of panels in memory, all jobs together: both operands of a product of side 2,896.
 const MEMORY_BYTES: u64 = 64 << 20;
 /// Trees in memory: of the largest blobs, 8 MiB.
 const MAX_TREES: usize = 256;
+/// Trees that are made at once: each holds a whole blob in memory, of 32 MiB at most.
+const MAX_MAKING: usize = 4;
+/// Where blobs lie whose bytes are not theirs any more, for whoever wants to know what became of them.
+pub(crate) const ASIDE: &str = "damaged";
 
 /// The blob store.
 #[derive(Debug, Clone)]
@@ -29,12 +43,14 @@ pub(crate) struct Blobs {
     memory: Arc<Memory>,
     watched: Arc<Mutex<HashMap<JobId, Watched>>>,
     trees: Arc<Mutex<Trees>>,
+    making: Arc<Semaphore>,
+    upkeep: Arc<Upkeep>,
 }
 
 /// Trees of blobs that were asked for lately, the oldest first.
 #[derive(Debug, Default)]
 struct Trees {
-    by_hash: HashMap<BlobHash, Arc<[[u8; 32]]>>,
+    by_hash: HashMap<BlobHash, (u64, Arc<Tree>)>,
     order: VecDeque<BlobHash>,
 }
 
@@ -97,6 +113,16 @@ impl Memory {
     }
 }
 
+/// Whether these are a blob's bytes. A few milliseconds for large ones: not on a thread that serves others.
+async fn is_blob(hash: &BlobHash, bytes: &bytes::Bytes) -> io::Result<bool> {
+    if bytes.len() <= GROUP_BYTES {
+        return Ok(BlobHash::of(bytes) == *hash);
+    }
+    let (hash, bytes) = (*hash, bytes.clone());
+    let checked = tokio::task::spawn_blocking(move || BlobHash::of(&bytes) == hash);
+    checked.await.map_err(io::Error::other)
+}
+
 fn path(hash: &BlobHash) -> StorePath {
     let name = hash.to_string();
     // 256 folders keep directories small.
@@ -130,6 +156,8 @@ impl Blobs {
             memory: Arc::new(memory),
             watched: Arc::default(),
             trees: Arc::default(),
+            making: Arc::new(Semaphore::new(MAX_MAKING)),
+            upkeep: Arc::default(),
         })
     }
 
@@ -214,32 +242,80 @@ impl Blobs {
         }
     }
 
+    /// What was found damaged, and what became of it.
+    pub(crate) fn upkeep(&self) -> &Upkeep {
+        &self.upkeep
+    }
+
     /// A whole blob.
     ///
     /// # Errors
-    /// `NotFound`, or what the store says.
+    /// `NotFound`, `InvalidData` if the disk gives other bytes back, or what the store says.
     pub(crate) async fn get(&self, hash: &BlobHash) -> io::Result<bytes::Bytes> {
         if let Some(bytes) = self.in_memory(hash) {
             return Ok(bytes);
         }
+        let bytes = self.read(hash).await?;
+        if is_blob(hash, &bytes).await? { Ok(bytes) } else { self.read_again(hash).await }
+    }
+
+    async fn read(&self, hash: &BlobHash) -> io::Result<bytes::Bytes> {
         let found = self.quick.get(&path(hash)).await.map_err(io_error)?;
         found.bytes().await.map_err(io_error)
+    }
+
+    /// Bytes that were read were not the blob's. If it is so again, the blob is put aside.
+    async fn read_again(&self, hash: &BlobHash) -> io::Result<bytes::Bytes> {
+        let bytes = self.read(hash).await?;
+        if is_blob(hash, &bytes).await? {
+            tracing::warn!(blob = %hash, "a blob was read wrong once, and right when it was read again");
+            return Ok(bytes);
+        }
+        {
+            let mut trees = lock(&self.trees);
+            if trees.by_hash.remove(hash).is_some() {
+                trees.order.retain(|kept| kept != hash);
+            }
+        }
+        let aside = StorePath::from(format!("{ASIDE}/{hash}"));
+        if let Err(error) = self.quick.rename(&path(hash), &aside).await {
+            tracing::error!(%error, blob = %hash, "a damaged blob could not be put aside");
+        }
+        self.upkeep.found(*hash);
+        Err(io::Error::new(io::ErrorKind::InvalidData, Damaged { blob: *hash }))
     }
 
     /// The tree of a blob.
     ///
     /// # Errors
-    /// `NotFound`, or what the store says.
+    /// `NotFound`, `InvalidData` if the disk gives other bytes back, or what the store says.
     pub(crate) async fn tree(&self, hash: &BlobHash) -> io::Result<Arc<[[u8; 32]]>> {
-        if let Some(tree) = lock(&self.trees).by_hash.get(hash) {
-            return Ok(Arc::clone(tree));
+        match self.whole_tree(hash).await? {
+            Ok((_, tree)) => Ok(tree.groups().into()),
+            Err(_) => Err(io::Error::other("it is too large to travel")),
+        }
+    }
+
+    /// The length of a blob and its tree, of bytes that are its own; the bytes if it is too large to have a tree.
+    async fn whole_tree(&self, hash: &BlobHash) -> io::Result<Result<(u64, Arc<Tree>), bytes::Bytes>> {
+        let known = || lock(&self.trees).by_hash.get(hash).map(|(bytes, tree)| (*bytes, Arc::clone(tree)));
+        if let Some(known) = known() {
+            return Ok(Ok(known));
+        }
+        let _making = self.making.acquire().await.map_err(io::Error::other)?;
+        // Whoever had the turn before may have made it.
+        if let Some(known) = known() {
+            return Ok(Ok(known));
         }
         let bytes = self.get(hash).await?;
+        let blob = BlobRef { hash: *hash, bytes: bytes.len() as u64 };
+        let of = bytes.clone();
         // A few milliseconds: not on a thread that serves others.
-        let made = tokio::task::spawn_blocking(move || potluck_mesh::tree::tree_of(&bytes)).await;
-        let tree: Arc<[[u8; 32]]> = made.map_err(io::Error::other)?.into();
+        let made = tokio::task::spawn_blocking(move || Tree::verified(blob, tree_of(&of))).await;
+        let Some(tree) = made.map_err(io::Error::other)? else { return Ok(Err(bytes)) };
+        let tree = Arc::new(tree);
         let mut trees = lock(&self.trees);
-        if trees.by_hash.insert(*hash, Arc::clone(&tree)).is_none() {
+        if trees.by_hash.insert(*hash, (blob.bytes, Arc::clone(&tree))).is_none() {
             trees.order.push_back(*hash);
         }
         if trees.order.len() > MAX_TREES
@@ -247,7 +323,15 @@ impl Blobs {
         {
             trees.by_hash.remove(&oldest);
         }
-        Ok(tree)
+        Ok(Ok((blob.bytes, tree)))
+    }
+
+    /// Reads a blob, if that was not done lately, and says whether it is whole.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub(crate) async fn check(&self, hash: &BlobHash) -> io::Result<()> {
+        self.whole_tree(hash).await.map(drop)
     }
 
     /// Counts from now on what is read, in parts, of these blobs: what volunteers fetch for a run.
@@ -284,7 +368,46 @@ impl Blobs {
                 Err(io::ErrorKind::UnexpectedEof.into())
             };
         }
-        self.quick.get_range(&path(hash), range).await.map_err(io_error)
+        let (bytes, tree) = match self.whole_tree(hash).await? {
+            Ok(known) => known,
+            Err(whole) => return part_of(&whole, range, 0),
+        };
+        if range.start > range.end || range.end > bytes {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        // Whole groups, for each is checked by itself.
+        let group = GROUP_BYTES as u64;
+        let first = range.start / group;
+        let groups = first * group..range.end.next_multiple_of(group).min(bytes);
+        let read = if groups.is_empty() {
+            bytes::Bytes::new()
+        } else {
+            match self.quick.get_range(&path(hash), groups.clone()).await {
+                Ok(read) => read,
+                Err(error @ object_store::Error::NotFound { .. }) => return Err(io_error(error)),
+                // The file may have become shorter than the blob: below it is read whole, or that fails too.
+                Err(_) => bytes::Bytes::new(),
+            }
+        };
+        let right =
+            (first as u32..).zip(read.chunks(GROUP_BYTES)).all(|(index, group)| tree.is_group(index, group));
+        if right && read.len() as u64 == groups.end.saturating_sub(groups.start) {
+            return part_of(&read, range, groups.start);
+        }
+        part_of(&self.read_again(hash).await?, range, 0)
+    }
+
+    /// Hashes of all blobs on disk.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub(crate) async fn all(&self) -> io::Result<Vec<BlobHash>> {
+        let mut all = Vec::new();
+        let mut listing = self.quick.list(None);
+        while let Some(object) = listing.try_next().await.map_err(io_error)? {
+            all.extend(hash_at(&object.location));
+        }
+        Ok(all)
     }
 
     /// Removes every blob that is not needed, and what writes left behind that a crash cut short.
@@ -295,14 +418,29 @@ impl Blobs {
         let mut removed = 0;
         let mut listing = self.quick.list(None);
         while let Some(object) = listing.try_next().await.map_err(io_error)? {
-            let name: String = object.location.parts().map(|part| part.as_ref().to_owned()).collect();
-            let keep = name.parse().is_ok_and(|hash| needed.contains(&hash));
-            if !keep {
+            let aside = object.location.parts().next().is_some_and(|part| part.as_ref() == ASIDE);
+            let keep = hash_at(&object.location).is_some_and(|hash| needed.contains(&hash));
+            if !keep && !aside {
                 self.quick.delete(&object.location).await.map_err(io_error)?;
                 removed += 1;
             }
         }
         Ok(removed)
+    }
+}
+
+/// The blob that lies at a path, if one does.
+fn hash_at(path: &StorePath) -> Option<BlobHash> {
+    let name: String = path.parts().map(|part| part.as_ref().to_owned()).collect();
+    name.parse().ok()
+}
+
+/// A part of what was read from an offset on.
+fn part_of(read: &bytes::Bytes, range: Range<u64>, offset: u64) -> io::Result<bytes::Bytes> {
+    let at = |position: u64| position.checked_sub(offset).and_then(|at| usize::try_from(at).ok());
+    match (at(range.start), at(range.end)) {
+        (Some(start), Some(end)) if start <= end && end <= read.len() => Ok(read.slice(start..end)),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }
 
@@ -339,5 +477,54 @@ mod tests {
         assert_eq!(blobs.memory.used.load(Ordering::Relaxed), 0);
         assert!(lock(&blobs.memory.panels).is_empty());
         assert!(blobs.has(&hashes[2]).await.unwrap());
+    }
+
+    fn on_disk(folder: &Path, hash: &BlobHash) -> std::path::PathBuf {
+        let name = hash.to_string();
+        folder.join(&name[..2]).join(&name[2..])
+    }
+
+    #[tokio::test]
+    async fn a_flipped_bit_is_noticed_however_the_blob_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let blobs = Blobs::with_memory(folder.path(), 0).unwrap();
+        let good: Vec<u8> = (0..5 * GROUP_BYTES as u32 + 7).map(|at| (at % 251) as u8).collect();
+        let hash = BlobHash::of(&good);
+        let end = good.len() as u64;
+        let mut found = 0;
+        for at in [0, 3 * GROUP_BYTES + 1, good.len() - 1] {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            for (way, tree_known) in [(0, false), (1, false), (2, false), (1, true)] {
+                blobs.put_durable(&hash, good.clone().into()).await.unwrap();
+                if tree_known {
+                    blobs.check(&hash).await.unwrap();
+                }
+                std::fs::write(on_disk(folder.path(), &hash), &bad).unwrap();
+                let error = match way {
+                    0 => blobs.get(&hash).await.unwrap_err(),
+                    1 => blobs.get_part(&hash, at as u64..at as u64 + 1).await.unwrap_err(),
+                    _ => blobs.tree(&hash).await.unwrap_err(),
+                };
+                assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+                found += 1;
+                assert_eq!(blobs.upkeep().counts().found, found);
+                // It is there no more, but for whoever wants to know.
+                assert_eq!(blobs.get(&hash).await.unwrap_err().kind(), io::ErrorKind::NotFound);
+                assert_eq!(std::fs::read(folder.path().join(ASIDE).join(hash.to_string())).unwrap(), bad);
+            }
+        }
+        // A shorter file too.
+        blobs.put_durable(&hash, good.clone().into()).await.unwrap();
+        blobs.check(&hash).await.unwrap();
+        std::fs::write(on_disk(folder.path(), &hash), &good[..good.len() - 1]).unwrap();
+        blobs.get_part(&hash, end - 10..end).await.unwrap_err();
+        blobs.put_durable(&hash, good.clone().into()).await.unwrap();
+        for range in [0..end, 0..0, 1..2, end - 1..end, GROUP_BYTES as u64..3 * GROUP_BYTES as u64 + 5] {
+            let part = blobs.get_part(&hash, range.clone()).await.unwrap();
+            assert_eq!(part, good[range.start as usize..range.end as usize]);
+        }
+        blobs.get_part(&hash, 0..end + 1).await.unwrap_err();
+        assert_eq!(blobs.keep_only(&HashSet::from([hash])).await.unwrap(), 0, "what lies aside stays");
     }
 }

@@ -84,6 +84,7 @@ async fn run(
                 Ok(None) | Err(_) => break,
             }
         }
+        let begins = std::time::Instant::now();
         let puts = batch.iter().map(async |item| {
             if item.result.len() <= MAX_SMALL_RESULT_BYTES {
                 return Ok(Some(Arc::clone(&item.result)));
@@ -99,10 +100,9 @@ async fn run(
             answers.push((ticket, put.as_ref().err().map(ToString::to_string)));
             good.extend(put.ok().map(|small| Accepted { tile, check_us, small }));
         }
-        let begins = tokio::time::Instant::now();
         let committed = db.accept(&log, &good, &sites).await;
-        let elapsed_us = begins.elapsed().as_micros() as u64;
-        tracing::debug!(results = good.len(), elapsed_us, "results are durable");
+        let durable = if committed.is_ok() { good.len() } else { 0 };
+        crate::metrics::committed(durable, answers.len() - durable, begins.elapsed());
         for (ticket, failure) in answers {
             let failure = failure.or_else(|| committed.as_ref().err().map(ToString::to_string));
             let input = match failure {

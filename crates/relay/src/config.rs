@@ -2,6 +2,7 @@
 
 use crate::embed::{EmbedConfig, EmbedMistake};
 use crate::turn::{TurnConfig, TurnConfigError};
+use crate::upkeep::UpkeepConfig;
 use potluck_ledger::{Policy, PolicyError, VerifierKey};
 use potluck_types::limits::MAX_SESSIONS;
 use serde::Deserialize;
@@ -32,6 +33,8 @@ pub struct Config {
     pub turn: Option<TurnConfig>,
     /// The widget on other sites.
     pub embeds: EmbedConfig,
+    /// How the relay looks after what it stores.
+    pub upkeep: UpkeepConfig,
 }
 
 impl Default for Config {
@@ -46,6 +49,7 @@ impl Default for Config {
             log: LogConfig::default(),
             turn: None,
             embeds: EmbedConfig::default(),
+            upkeep: UpkeepConfig::default(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Records in SQLite. Only what is here survives; leases and sessions do not need to.
 
+use crate::accepted::ACCEPTED_FILES;
 use crate::log::{Log, LogError, records};
 use crate::names;
 use crate::runs::store::RUN_BLOBS;
@@ -161,7 +162,12 @@ impl Db {
             .busy_timeout(std::time::Duration::from_secs(10));
         let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
         pool.execute(include_str!("schema.sql")).await?;
-        Ok(Self { pool, turn: Arc::default() })
+        Ok(Self::of(pool))
+    }
+
+    /// A database that is open.
+    pub(crate) fn of(pool: SqlitePool) -> Self {
+        Self { pool, turn: Arc::default() }
     }
 
     /// Begins a transaction that writes. It takes SQLite's write lock at once: one that reads first and then writes would fail
@@ -507,7 +513,7 @@ impl Db {
     pub(crate) async fn needed_blobs(&self) -> Result<std::collections::HashSet<BlobHash>, DbError> {
         let query = format!(
             "SELECT hash FROM panels WHERE job IN (SELECT id FROM jobs WHERE state = 'running')
-             UNION SELECT hash FROM accepted WHERE job IN (SELECT id FROM jobs WHERE state <> 'canceled')
+             UNION {ACCEPTED_FILES}
              UNION {RUN_BLOBS}"
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(query)).fetch_all(&self.pool).await?;

@@ -457,7 +457,7 @@ async fn cancel_job(State(app): Shared, headers: HeaderMap, id: Id) -> Answer<Jo
 /// The result, as `.npy`: f32 for f32, i32 for int8.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/result", params(("id" = String, Path)),
     responses((status = 200, body = RawFile, content_type = "application/octet-stream"), (status = 401, body = ApiError),
-        (status = 404, body = ApiError), (status = 409, body = ApiError)))]
+        (status = 404, body = ApiError), (status = 409, body = ApiError), (status = 500, body = ApiError)))]
 async fn get_result(State(app): Shared, headers: HeaderMap, id: Id) -> Result<Response, ApiError> {
     app.authorize(&headers)?;
     let row = find(&app, &parse_id(id)?).await?;
@@ -469,6 +469,9 @@ async fn get_result(State(app): Shared, headers: HeaderMap, id: Id) -> Result<Re
     }
     let tiles = app.db.accepted(&row.id).await?;
     let assembly = Assembly::new(row.shape, row.dtype, tiles, (app.blobs.clone(), app.db.clone()));
+    if let Err(error) = assembly.check().await {
+        return Err(damaged_result(&row.id, &error));
+    }
     let length = assembly.bytes();
     let stream = futures_util::stream::try_unfold(assembly, async |mut assembly| {
         Ok::<_, std::io::Error>(assembly.next().await?.map(|bytes| (bytes, assembly)))
@@ -479,6 +482,22 @@ async fn get_result(State(app): Shared, headers: HeaderMap, id: Id) -> Result<Re
         (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{}.npy\"", row.id)),
     ];
     Ok((headers, Body::from_stream(stream)).into_response())
+}
+
+/// A part of a result is damaged on disk, or gone. Nothing of it is handed out: nobody could tell the right rows.
+fn damaged_result(job: &JobId, error: &std::io::Error) -> ApiError {
+    use std::io::ErrorKind::{InvalidData, NotFound};
+    if !matches!(error.kind(), InvalidData | NotFound) {
+        return ApiError::internal(error);
+    }
+    tracing::error!(%error, %job, "a result is damaged");
+    ApiError::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "result_damaged",
+        "a part of the result is damaged on the relay's disk",
+        "ask again in a minute, when the relay may have taken it from a backup; else submit the job again. The relay's \
+         operator sees more with `potluck relay doctor`",
+    )
 }
 
 /// The volunteers' WebSocket; see PROTOCOL.md.
@@ -554,7 +573,18 @@ async fn health(State(app): Shared) -> Answer<Health> {
 /// Counters for Prometheus.
 #[utoipa::path(get, path = "/metrics", responses((status = 200, body = String, content_type = "text/plain")))]
 async fn get_metrics(State(app): Shared) -> Result<Response, ApiError> {
-    let text = metrics::text(&app.core.totals().await?, app.turn.totals());
+    let around = metrics::Around {
+        turn: app.turn.totals(),
+        blobs: app.blobs.upkeep().counts(),
+        log_entries: app
+            .log
+            .state(potluck_governance::State::next_index)
+            .await
+            .map_err(ApiError::internal)?,
+        log_published: app.log.published().borrow().head.size,
+        disk: crate::doctor::disk_bytes(&app.config.data),
+    };
+    let text = metrics::text(&app.core.totals().await?, &around);
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
 }
 

@@ -71,6 +71,11 @@ pub(crate) fn prepare(path: &Path) -> Result<Identity, StartError> {
     }
 }
 
+/// Reads a key that has to be there.
+pub(crate) fn read_file(path: &Path) -> io::Result<Identity> {
+    read(File::open(path)?)
+}
+
 fn read(file: File) -> io::Result<Identity> {
     let mut text = Zeroizing::new(String::new());
     file.take(MAX_FILE_BYTES).read_to_string(&mut text)?;

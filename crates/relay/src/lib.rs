@@ -3,6 +3,7 @@
 //! Where to look: `core.rs` owns the machine and carries its outputs out; `session.rs` is one volunteer's
 //! socket; `identity.rs` keeps the relay's own key; `checks.rs` and `commit.rs` verify and store off the async threads; `http.rs` is the API;
 //! `ingest.rs` turns `.npy` files into panels and `assemble.rs` turns tiles into a `.npy`; `runs` holds training runs;
+//! `backup` copies and restores a data folder; `upkeep` looks after blobs on disk; `doctor` checks a deployment;
 //! `embed` is the widget on other sites; `turn` is what volunteers reach each other with; `views` is what the pages about
 //! projects, results and the relay show.
 //!
@@ -12,12 +13,14 @@
 mod accepted;
 pub mod api;
 mod assemble;
+pub mod backup;
 mod blobs;
 mod checks;
 mod commit;
 mod config;
 mod core;
 mod db;
+pub mod doctor;
 pub mod embed;
 mod epochs;
 pub mod evals;
@@ -35,6 +38,7 @@ mod site;
 mod switches;
 mod token;
 mod turn;
+mod upkeep;
 mod uploads;
 pub mod views;
 
@@ -42,6 +46,7 @@ pub use config::{Config, ConfigError, LogConfig};
 pub use embed::EmbedConfig;
 pub use identity::Identity;
 pub use turn::{SharedSecret, TurnConfig, TurnConfigError, TurnServerConfig};
+pub use upkeep::UpkeepConfig;
 
 use crate::core::{Core, Surroundings};
 use db::Db;
@@ -91,6 +96,12 @@ pub enum StartError {
         /// Which folder.
         path: PathBuf,
     },
+    /// A backup was being restored there, and not all of it is.
+    #[error("a backup was being restored into {path}, and that was cut short")]
+    HalfRestored {
+        /// Which folder.
+        path: PathBuf,
+    },
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {cause}")]
     Listen {
@@ -136,6 +147,7 @@ pub struct Running {
     db: Db,
     publisher: Option<log::Publisher>,
     governor: JoinHandle<()>,
+    healer: JoinHandle<()>,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<io::Result<()>>,
     turn: Option<turn::Server>,
@@ -157,6 +169,7 @@ impl Running {
     /// Refuses volunteers politely, stores what is verified, ends.
     pub async fn shut_down(mut self) {
         self.governor.abort();
+        self.healer.abort();
         self.core.shut_down().await;
         if let Some(publisher) = self.publisher.take() {
             publisher.finish().await;
@@ -183,6 +196,9 @@ fn random<const N: usize>() -> Result<[u8; N], StartError> {
 /// Creates the folders and takes the lock.
 fn prepare_folders(data: &Path) -> Result<std::fs::File, StartError> {
     let failed = |cause| StartError::Data { path: data.to_owned(), cause };
+    if data.join(backup::RESTORING).exists() {
+        return Err(StartError::HalfRestored { path: data.to_owned() });
+    }
     for folder in ["matrices", "blobs", "datasets", "runs"] {
         std::fs::create_dir_all(data.join(folder)).map_err(failed)?;
     }
@@ -258,6 +274,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     };
     let (core, runs, evals) = core::start(machine, surroundings);
     let _ = core.input(Input::Switched(switches.switches())).await;
+    let (data, upkeep) = (config.data.clone(), config.upkeep.clone());
+    let healer = upkeep::Healer { db: db.clone(), blobs: blobs.clone(), data, config: upkeep };
+    let healer = tokio::spawn(healer.run());
     resume(&core, &db, &blobs, &config.data).await?;
     runs.resume(&core, &config.data).await?;
     let governor = runs::governor::start(runs.clone(), core.clone()).await;
@@ -310,6 +329,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         db,
         publisher: Some(publisher),
         governor,
+        healer,
         stop: Some(stop),
         server,
         turn: turn_server,

@@ -1,10 +1,16 @@
 //! Suites around a real relay without a browser: one program, for linking them one by one takes longer than running most.
 
+mod backup;
 mod bad_input;
 mod bad_runs;
 mod client;
+mod damage;
+mod doctor;
+#[cfg(target_os = "linux")]
+mod faults;
 mod governance;
 mod log;
+mod operator;
 mod poison;
 mod rebuild;
 mod runs;

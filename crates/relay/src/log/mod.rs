@@ -4,11 +4,12 @@
 //! published; `publish.rs` writes them into the tree's files and signs checkpoints; `files.rs` is where those lie;
 //! `cosign.rs` keeps what witnesses sign below them. `http.rs` serves all of it in the types of `api.rs`, `receipts.rs` with
 //! proofs; `effects.rs` appends what the log justifies, `forks.rs` that it was forked; `pages.rs` shows what follows from it;
-//! `limits.rs` bounds what one address may ask.
+//! `limits.rs` bounds what one address may ask; `copy.rs` copies a log while it goes on.
 //!
 //! Architecture invariant: an entry that stands for a record is durable exactly when the record is.
 
 pub(crate) mod api;
+pub(crate) mod copy;
 mod cosign;
 pub(crate) mod effects;
 mod files;
@@ -73,6 +74,14 @@ pub(crate) enum LogError {
 /// The name of a log that its operator has not named.
 pub(crate) fn origin(identity: &Identity) -> String {
     format!("potluck/{}", &identity.to_string()[..16])
+}
+
+/// The last entry that is durable. The database always has those that were published last.
+///
+/// # Errors
+/// What SQLite says.
+pub(crate) async fn last_entry(db: &Db) -> Result<Option<Vec<u8>>, DbError> {
+    store::last(db).await
 }
 
 /// The log of a relay.

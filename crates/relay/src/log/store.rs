@@ -31,6 +31,16 @@ pub(super) async fn insert(tx: &mut Writing, rows: &[Row]) -> Result<(), DbError
     Ok(())
 }
 
+/// The last entry that there is a row of.
+pub(super) async fn last(db: &Db) -> Result<Option<Vec<u8>>, DbError> {
+    let row = sqlx::query("SELECT entry FROM log_entries ORDER BY position DESC LIMIT 1")
+        .fetch_optional(&db.pool)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let texts: &[u8] = row.try_get(0)?;
+    Ok(texts.rsplit(|byte| *byte == SEPARATOR).next().map(<[u8]>::to_vec))
+}
+
 /// Whose work an entry is about: who gets a receipt for it.
 fn about(text: &[u8]) -> Option<VolunteerId> {
     let key = match Entry::decode(text).ok()?.body {

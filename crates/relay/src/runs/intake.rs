@@ -396,7 +396,12 @@ fn run_spec(id: JobId, new: &NewRun, draft: &Draft, host: &Host) -> Result<RunSp
 }
 
 /// Loads a data set, and stores the blocks that are missing.
-async fn load(db: &Db, blobs: &Blobs, data: &Path, id: &BlobHash) -> Result<Arc<DataSet>, ApiError> {
+pub(crate) async fn load(
+    db: &Db,
+    blobs: &Blobs,
+    data: &Path,
+    id: &BlobHash,
+) -> Result<Arc<DataSet>, ApiError> {
     let Some(row) = db.dataset(id).await? else {
         return Err(ApiError::new(
             StatusCode::NOT_FOUND,

@@ -1,6 +1,10 @@
-//! `potluck relay`: runs the relay in this process until it is asked to stop.
+//! `potluck relay`: runs the relay in this process until it is asked to stop; `backup.rs` and `doctor.rs` are for its data.
 
-use crate::args::RelayArgs;
+pub mod backup;
+pub mod doctor;
+pub mod json_log;
+
+use crate::args::{DataArgs, RelayArgs};
 use crate::error::CliError;
 use crate::stop::Stop;
 use potluck_relay::{Config, StartError};
@@ -14,6 +18,18 @@ const USUAL_CONFIG: &str = "potluck.toml";
 /// # Errors
 /// The file cannot be read or has mistakes.
 pub fn settings(args: &RelayArgs, folder: &Path) -> Result<Config, CliError> {
+    let mut config = settings_of(&args.data, folder)?;
+    if let Some(listen) = args.listen {
+        config.listen = listen;
+    }
+    Ok(config)
+}
+
+/// As [`settings`], of a relay that may not be this process.
+///
+/// # Errors
+/// The file cannot be read or has mistakes.
+pub fn settings_of(args: &DataArgs, folder: &Path) -> Result<Config, CliError> {
     let usual = folder.join(USUAL_CONFIG);
     let file = args.config.clone().or_else(|| usual.is_file().then_some(usual));
     let mut config = match &file {
@@ -25,9 +41,6 @@ pub fn settings(args: &RelayArgs, folder: &Path) -> Result<Config, CliError> {
     };
     if let Some(path) = &file {
         tracing::info!(path = %path.display(), "settings read");
-    }
-    if let Some(listen) = args.listen {
-        config.listen = listen;
     }
     if let Some(data) = &args.data {
         config.data.clone_from(data);
@@ -76,6 +89,7 @@ pub async fn run(args: &RelayArgs, stop: &Stop) -> Result<(), CliError> {
 fn not_started(error: &StartError) -> CliError {
     let hint = match error {
         StartError::Data { .. } => "name a folder that may be written with --data",
+        StartError::HalfRestored { .. } => "empty the folder and restore again with `potluck relay restore`",
         StartError::InUse { .. } => "stop the other relay, or name another folder with --data",
         StartError::Identity { .. } => "its file is relay.key in the data folder: 64 hexadecimal digits",
         StartError::Listen { .. } => "choose another address with --listen; port 0 takes a free one",
@@ -93,7 +107,8 @@ mod tests {
 
     fn args(listen: Option<&str>, config: Option<PathBuf>) -> RelayArgs {
         let listen = listen.map(|listen| listen.parse().unwrap());
-        RelayArgs { listen, data: None, config, json: false }
+        let data = DataArgs { data: None, config };
+        RelayArgs { listen, data, log_format: crate::args::LogFormat::Text, json: false, command: None }
     }
 
     #[test]

@@ -1,0 +1,151 @@
+//! What an operator of a relay gives on the command line.
+
+use clap::{Args, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// `potluck relay`
+#[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct RelayArgs {
+    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8787]
+    #[arg(long, env = "POTLUCK_LISTEN", value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// Where the data lies.
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// How the log on stderr is written
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// Print one line of JSON with `address` and `token_path` instead of text
+    #[arg(long)]
+    pub json: bool,
+    /// What to do with a relay's data instead.
+    #[command(subcommand)]
+    pub command: Option<RelayCommand>,
+}
+
+/// How a relay's log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people
+    Text,
+    /// An object of JSON a line
+    Json,
+}
+
+/// A relay's data folder: named, or by its settings.
+#[derive(Debug, Clone, Default, Args)]
+pub struct DataArgs {
+    /// Folder for jobs, blobs and tokens; made if it does not exist [default: potluck-data]
+    #[arg(long, env = "POTLUCK_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Settings file [default: potluck.toml, if the current folder has one]
+    #[arg(long, env = "POTLUCK_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// What else there is to do with a relay's data.
+#[derive(Debug, Clone, Subcommand)]
+pub enum RelayCommand {
+    /// Copy a relay's data, while it runs or not, so that it can go on from there
+    #[command(after_help = "Examples:
+  potluck relay backup --data /var/lib/potluck --to /mnt/backups/potluck --with-keys
+  potluck relay backup --to /mnt/backups/potluck --quick --keep 30
+
+What earlier backups have is not copied again. Every file is read back and compared by its hash, and the log against its \
+checkpoint. A backup that is cut short is none. Ends with exit code 1 if the relay's own disk holds something damaged: the \
+backup is made, and says what it lacks.
+
+Without --with-keys the relay's key, its tokens and the secrets of its epochs are not in it: keep a copy of relay.key \
+elsewhere, for without it nobody can go on with the log. All files are readable by their owner alone.")]
+    Backup(BackupArgs),
+    /// Fill an empty data folder from a backup
+    #[command(after_help = "Examples:
+  potluck relay restore --from /mnt/backups/potluck --data /var/lib/potluck
+  potluck relay restore --from /mnt/backups/potluck --data new --newer-log https://mirror.example.org
+  potluck relay restore --from /mnt/backups/potluck --data new --key relay.key
+
+A relay that goes on from a backup has forgotten what it accepted since. If its log had more entries by then, whoever saw \
+them finds that the log was forked, and trusts it no more. --newer-log compares with a copy of the log, such as a mirror's, an \
+auditor's or the old disk's, and refuses if entries would be forgotten (exit code 7).")]
+    Restore(RestoreArgs),
+    /// Check a deployment, and say what to fix
+    #[command(after_help = "Examples:
+  potluck relay doctor
+  potluck relay doctor --data /var/lib/potluck --deep --backups /mnt/backups/potluck
+  potluck relay doctor --relay https://relay.example.org
+  potluck relay doctor --json
+
+Ends with exit code 1 if something must be fixed.")]
+    Doctor(DoctorArgs),
+}
+
+/// `potluck relay backup`
+#[derive(Debug, Clone, Args)]
+pub struct BackupArgs {
+    /// The relay's data.
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Folder of backups; made if it does not exist
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// Copy the relay's key, its tokens and the secrets of its epochs too
+    #[arg(long)]
+    pub with_keys: bool,
+    /// Do not read again what earlier backups copied and checked
+    #[arg(long)]
+    pub quick: bool,
+    /// Backups to keep, this one included; older ones are removed
+    #[arg(long, value_name = "N", default_value_t = potluck_relay::backup::KEEP)]
+    pub keep: usize,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `potluck relay restore`
+#[derive(Debug, Clone, Args)]
+pub struct RestoreArgs {
+    /// Folder of backups
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+    /// Which of them, by its name [default: the newest]
+    #[arg(long, value_name = "NAME")]
+    pub backup: Option<String>,
+    /// The relay's data: an empty folder, or none.
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// The relay's key, if the backup was made without
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// A copy of the log, to see whether it went on after the backup: the address of a relay or mirror, or a folder
+    #[arg(long, value_name = "URL|DIR")]
+    pub newer_log: Option<String>,
+    /// Go on although entries that others saw would be forgotten
+    #[arg(long, requires = "newer_log")]
+    pub fork: bool,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `potluck relay doctor`
+#[derive(Debug, Clone, Args)]
+pub struct DoctorArgs {
+    /// The relay's data.
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Address at which others reach the relay, to check it from outside too
+    #[arg(long, value_name = "URL")]
+    pub relay: Option<String>,
+    /// Folder of its backups, to see how old the last one is
+    #[arg(long, value_name = "DIR")]
+    pub backups: Option<PathBuf>,
+    /// Read every blob and every file of the log, not a sample
+    #[arg(long)]
+    pub deep: bool,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
+}
