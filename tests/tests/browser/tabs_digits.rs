@@ -6,7 +6,7 @@ use potluck_burn::{Backend, BurnEngine, Digits};
 use potluck_cli::args::{PresetArg, RelayAddress, ReplayArgs, TabBackend, TokenArgs, TrainArgs};
 use potluck_cli::cdp::{Browser, Gpu, LaunchOptions, find_chromium};
 use potluck_cli::client::Client;
-use potluck_cli::run_file::digits;
+use potluck_cli::runs::digits;
 use potluck_cli::runs::{replay, submit};
 use potluck_cli::stop::Stop;
 use potluck_cli::tabs::{Lending, lend};

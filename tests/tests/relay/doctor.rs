@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 /// Results are files: the smaller ones of other products are rows of the database.
 const SHAPE: MatmulShape = MatmulShape { m: 1024, k: 64, n: 1024 };
 
+/// What is broken, what the doctor is to call it, and how it is done.
+type Break<'a> = (&'a str, &'a str, &'a dyn Fn(&Path));
+
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().flatten() {
@@ -63,7 +66,6 @@ fn a_sound_deployment_has_nothing_to_fix_and_broken_ones_are_named() {
     let gone = wrong(&data, &[&settings[..], &["--relay", &url]].concat());
     assert_eq!((gone.0, gone.1[0].0.as_str()), (1, "outside"), "{gone:?}");
 
-    type Break<'a> = (&'a str, &'a str, &'a dyn Fn(&Path));
     let blob = |data: &Path| -> PathBuf { files(&data.join("blobs"))[0].clone() };
     let log_file = |data: &Path, name: &str| -> PathBuf {
         files(&data.join("log")).into_iter().find(|path| path.to_str().unwrap().contains(name)).unwrap()

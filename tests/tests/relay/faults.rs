@@ -152,7 +152,7 @@ fn a_full_disk_loses_nothing_and_work_goes_on_when_there_is_room() {
     let fill = relay.own_data().join("fill");
     let mut file = std::fs::File::create(&fill).unwrap();
     let full = loop {
-        if let Err(error) = file.write_all(&[0; 1 << 16]) {
+        if let Err(error) = file.write_all(&vec![0; 1 << 16]) {
             break error;
         }
     };
