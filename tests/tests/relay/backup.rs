@@ -45,6 +45,10 @@ fn a_relay_goes_on_from_a_backup_that_was_made_in_the_middle_of_a_job() {
     let first = potluck(&line);
     assert_eq!(first.code, 0, "{first:?}");
     drop(volunteer);
+    // What it had delivered is judged and stored.
+    wait_until("nothing is under way", LIMIT, || {
+        ["leases", "result_bytes"].iter().all(|figure| relay.api.metric(figure) == 0)
+    });
     let then = accepted(&relay.api, &running);
     assert_eq!(relay.api.job(&running)["state"], "running", "the job is too small for this test");
     let ages = || -> Vec<_> {
