@@ -112,6 +112,7 @@ const SERIALIZING: &[&str] = &[
     "potluck-model",
     "potluck-web",
     "potluck-web-trust",
+    "potluck-fuzz",
     "potluck-tests",
     "xtask",
 ];
