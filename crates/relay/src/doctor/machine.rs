@@ -2,6 +2,7 @@
 
 use super::Finding;
 use crate::config::Config;
+use crate::files;
 use potluck_types::limits::MAX_SESSIONS;
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -12,8 +13,6 @@ use std::time::{Duration, Instant};
 const LEAST_FREE_BYTES: u64 = 1 << 30;
 /// With less of the disk free, one should look for more.
 const LOW_FREE_SHARE: f64 = 0.1;
-/// Files that may be open beside sockets: blobs, database, uploads, with room.
-const OTHER_FILES: u64 = 512;
 /// Each result waits for about two of these: a disk that takes longer makes everybody wait.
 const SLOW_SYNC: Duration = Duration::from_millis(100);
 /// Writes that are timed; the middle one counts.
@@ -21,25 +20,22 @@ const SYNCS: usize = 5;
 /// Bytes of each: a page of the database.
 const SYNC_BYTES: usize = 4096;
 
-/// Whether enough files can be open for as many sessions as there may be.
-pub(super) fn limits(found: &mut Vec<Finding>) {
-    #[cfg(unix)]
-    {
-        let needed = MAX_SESSIONS as u64 + OTHER_FILES;
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        match limit {
-            Some(limit) if limit < needed => found.push(Finding::warning(
-                "open files",
-                format!("{limit} may be open at once, and {MAX_SESSIONS} sessions need {needed}"),
-                format!(
-                    "`LimitNOFILE={}` in the systemd unit, or `ulimit -n`; this is the limit of this shell",
-                    2 * needed
-                ),
-            )),
-            _ => found
-                .push(Finding::good("open files", format!("{MAX_SESSIONS} sessions may be open at once"))),
-        }
-    }
+/// Whether enough files can be open for as many sessions as there may be. The relay raises its own limit as far as it may.
+pub(super) fn limits(config: &Config, found: &mut Vec<Finding>) {
+    let (wanted, room) = (config.max_sessions.min(MAX_SESSIONS), files::most_sessions());
+    found.push(match room {
+        Some(room) if room < wanted as u64 => Finding::warning(
+            "open files",
+            format!(
+                "so few may be open at once that {room} sessions find room, and {wanted} are to be served"
+            ),
+            format!(
+                "`LimitNOFILE={}` in the systemd unit, or `ulimit -n`; this is the limit of this shell",
+                files::files_for(wanted)
+            ),
+        ),
+        _ => Finding::good("open files", format!("{wanted} sessions may be open at once")),
+    });
 }
 
 /// File system, space, and whether what is synchronized is so, and how fast.

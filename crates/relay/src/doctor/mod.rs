@@ -107,7 +107,7 @@ pub async fn examine(config: &Config, options: &DoctorOptions) -> Examined {
     let data = &config.data;
     let mut found = Vec::new();
     settings(config, &mut found);
-    machine::limits(&mut found);
+    machine::limits(config, &mut found);
     let backups = options.backups.as_ref().or(config.upkeep.backups.as_ref());
     if !data.join("potluck.db").is_file() {
         if data.join(RESTORING).exists() {
