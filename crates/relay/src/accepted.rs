@@ -14,7 +14,10 @@ use std::sync::Arc;
 /// folder too; rows are with their transaction. The price is that the database grows by them.
 pub(crate) const MAX_SMALL_RESULT_BYTES: usize = 16 << 10;
 
-/// Accepted results of jobs that were not canceled, those that are files: a query for their hashes.
+/// Accepted results of jobs that were not canceled: a query for their hashes.
+pub(crate) const ACCEPTED: &str =
+    "SELECT hash FROM accepted WHERE job IN (SELECT id FROM jobs WHERE state <> 'canceled')";
+/// Those of them that are files.
 pub(crate) const ACCEPTED_FILES: &str = "SELECT hash FROM accepted
     WHERE job IN (SELECT id FROM jobs WHERE state <> 'canceled') AND NOT EXISTS
     (SELECT 1 FROM small_results WHERE small_results.job = accepted.job AND small_results.shard = accepted.shard)";

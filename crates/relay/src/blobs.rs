@@ -28,8 +28,9 @@ use tokio::sync::Semaphore;
 
 /// Bytes of panels in memory, all jobs together: both operands of a product of side 2,896.
 const MEMORY_BYTES: u64 = 64 << 20;
-/// Trees in memory: of the largest blobs, 8 MiB.
-const MAX_TREES: usize = 256;
+/// Bytes of trees in memory: those of 4,096 of the largest parameters, a hash for each group. A part of a blob whose tree is not here
+/// costs reading the whole blob.
+const MAX_TREE_BYTES: usize = 64 << 20;
 /// Trees that are made at once: each holds a whole blob in memory, of 32 MiB at most.
 const MAX_MAKING: usize = 4;
 /// Where blobs lie whose bytes are not theirs any more, for whoever wants to know what became of them.
@@ -44,6 +45,8 @@ pub(crate) struct Blobs {
     watched: Arc<Mutex<HashMap<JobId, Watched>>>,
     trees: Arc<Mutex<Trees>>,
     making: Arc<Semaphore>,
+    /// Taken by whoever puts a blob aside.
+    aside: Arc<tokio::sync::Mutex<()>>,
     upkeep: Arc<Upkeep>,
 }
 
@@ -52,6 +55,35 @@ pub(crate) struct Blobs {
 struct Trees {
     by_hash: HashMap<BlobHash, (u64, Arc<Tree>)>,
     order: VecDeque<BlobHash>,
+    bytes: usize,
+}
+
+impl Trees {
+    fn insert(&mut self, hash: BlobHash, bytes: u64, tree: Arc<Tree>) {
+        self.remove(&hash);
+        self.bytes += tree_bytes(&tree);
+        self.by_hash.insert(hash, (bytes, tree));
+        self.order.push_back(hash);
+        while self.bytes > MAX_TREE_BYTES
+            && let Some(oldest) = self.order.pop_front()
+        {
+            if let Some((_, tree)) = self.by_hash.remove(&oldest) {
+                self.bytes -= tree_bytes(&tree);
+            }
+        }
+    }
+
+    fn remove(&mut self, hash: &BlobHash) {
+        if let Some((_, tree)) = self.by_hash.remove(hash) {
+            self.bytes -= tree_bytes(&tree);
+            self.order.retain(|kept| kept != hash);
+        }
+    }
+}
+
+/// What a tree takes in memory: its groups, about as much above them, and its places in the tables.
+fn tree_bytes(tree: &Tree) -> usize {
+    2 * size_of_val(tree.groups()) + 256
 }
 
 /// Blobs of a run, and how many bytes of them were read in parts since they were last counted.
@@ -157,6 +189,7 @@ impl Blobs {
             watched: Arc::default(),
             trees: Arc::default(),
             making: Arc::new(Semaphore::new(MAX_MAKING)),
+            aside: Arc::default(),
             upkeep: Arc::default(),
         })
     }
@@ -266,17 +299,14 @@ impl Blobs {
 
     /// Bytes that were read were not the blob's. If it is so again, the blob is put aside.
     async fn read_again(&self, hash: &BlobHash) -> io::Result<bytes::Bytes> {
+        // One at a time: else one of two readers puts aside what was healed after the other did.
+        let _turn = self.aside.lock().await;
         let bytes = self.read(hash).await?;
         if is_blob(hash, &bytes).await? {
             tracing::warn!(blob = %hash, "a blob was read wrong once, and right when it was read again");
             return Ok(bytes);
         }
-        {
-            let mut trees = lock(&self.trees);
-            if trees.by_hash.remove(hash).is_some() {
-                trees.order.retain(|kept| kept != hash);
-            }
-        }
+        lock(&self.trees).remove(hash);
         let aside = StorePath::from(format!("{ASIDE}/{hash}"));
         if let Err(error) = self.quick.rename(&path(hash), &aside).await {
             tracing::error!(%error, blob = %hash, "a damaged blob could not be put aside");
@@ -314,15 +344,7 @@ impl Blobs {
         let made = tokio::task::spawn_blocking(move || Tree::verified(blob, tree_of(&of))).await;
         let Some(tree) = made.map_err(io::Error::other)? else { return Ok(Err(bytes)) };
         let tree = Arc::new(tree);
-        let mut trees = lock(&self.trees);
-        if trees.by_hash.insert(*hash, (blob.bytes, Arc::clone(&tree))).is_none() {
-            trees.order.push_back(*hash);
-        }
-        if trees.order.len() > MAX_TREES
-            && let Some(oldest) = trees.order.pop_front()
-        {
-            trees.by_hash.remove(&oldest);
-        }
+        lock(&self.trees).insert(*hash, blob.bytes, Arc::clone(&tree));
         Ok(Ok((blob.bytes, tree)))
     }
 

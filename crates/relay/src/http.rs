@@ -576,15 +576,14 @@ async fn get_metrics(State(app): Shared) -> Result<Response, ApiError> {
     let around = metrics::Around {
         turn: app.turn.totals(),
         blobs: app.blobs.upkeep().counts(),
-        log_entries: app
-            .log
-            .state(potluck_governance::State::next_index)
-            .await
-            .map_err(ApiError::internal)?,
+        log_entries: app.log.durable(),
         log_published: app.log.published().borrow().head.size,
         disk: crate::doctor::disk_bytes(&app.config.data),
     };
-    let text = metrics::text(&app.core.totals().await?, &around);
+    let totals = app.core.totals().await?;
+    // It asks the system, and counts thousands of open files.
+    let text = tokio::task::spawn_blocking(move || metrics::text(&totals, &around));
+    let text = text.await.map_err(ApiError::internal)?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
 }
 

@@ -127,6 +127,10 @@ async fn forward(
             waiting.push(next);
         }
         for outgoing in waiting {
+            // What is ready does not wait for a disk.
+            if !matches!(outgoing, Outgoing::Message(_)) && !flush(sink).await {
+                return false;
+            }
             let frame = match encode(&message_of(outgoing, blobs).await) {
                 Ok(frame) => Frame::Binary(frame.into()),
                 Err(error) => {
@@ -138,11 +142,16 @@ async fn forward(
                 return false;
             }
         }
-        if !matches!(tokio::time::timeout(WRITE_TIMEOUT, sink.flush()).await, Ok(Ok(()))) {
+        if !flush(sink).await {
             return false;
         }
     }
     true
+}
+
+/// Sends what was written; `false` if the peer is gone or does not read.
+async fn flush(sink: &mut SplitSink<WebSocket, Frame>) -> bool {
+    matches!(tokio::time::timeout(WRITE_TIMEOUT, sink.flush()).await, Ok(Ok(())))
 }
 
 /// What is to be sent, with the blob that it is about.

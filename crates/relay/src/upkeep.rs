@@ -158,6 +158,9 @@ impl Healer {
 
     /// Makes a blob again; where from, or nothing if that cannot be.
     async fn heal(&self, blob: BlobHash) -> io::Result<Option<&'static str>> {
+        if self.blobs.get(&blob).await.is_ok() {
+            return Ok(Some("what another one was made from"));
+        }
         if let Some(bytes) = self.copy_in_backup(blob).await {
             self.blobs.put_durable(&blob, bytes).await?;
             return Ok(Some("a backup"));

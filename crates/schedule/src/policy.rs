@@ -36,8 +36,9 @@ pub(crate) const MAX_DEADLINE: Duration = Duration::from_secs(600);
 pub(crate) const FASTER_AT_TAIL: f64 = 2.0;
 /// Leases of one shard at the tail: the first, and one copy.
 pub(crate) const MAX_COPIES: usize = 2;
-/// Leases that are looked at for one to copy, those that are due first: all who are idle ask, again and again.
-pub(crate) const MAX_LOOKS_AT_TAIL: usize = 64;
+/// Leases that are looked at for one to copy, those that are due first, in some tens of microseconds: all who are idle ask, again and
+/// again.
+pub(crate) const MAX_LOOKS_AT_TAIL: usize = 1024;
 
 /// Idle volunteers ask again after this time; new work is also announced by a picture.
 pub(crate) const IDLE_RETRY: Duration = Duration::from_secs(2);

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::Path;
 
 /// 256 units: enough for a backup in the middle of them.
-const LARGE: MatmulShape = MatmulShape { m: 4096, k: 256, n: 4096 };
+const LARGE: MatmulShape = MatmulShape { m: 4096, k: 512, n: 4096 };
 const SMALL: MatmulShape = MatmulShape { m: 256, k: 64, n: 256 };
 
 fn submit(api: &Api, known: &LowRank, shape: MatmulShape) -> String {

@@ -9,6 +9,7 @@ use crate::log::copy::SignedNote;
 use potluck_ledger::{LogFile, ReadFiles};
 use serde_json::json;
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -111,7 +112,10 @@ pub async fn restore(backup: &Backup, data: &Path, key: Option<&Path>) -> Result
     backup.check().await?;
     let marker = data.join(RESTORING);
     fs::write(&marker, format!("from the backup {}\n", backup.stamp)).map_err(file(&marker))?;
+    fs::File::open(&marker).and_then(|marker| marker.sync_all()).map_err(file(&marker))?;
+    sync_folder(data);
     let (mut files, mut total) = (0, 0);
+    let mut folders = BTreeSet::new();
     each_file(&backup.folder(), |kept| {
         let (from, to) = (backup.root.join(&kept.path), data.join(place(&kept.path, &backup.stamp)));
         copy(&from, &to).map_err(file(&to))?;
@@ -120,6 +124,7 @@ pub async fn restore(backup: &Backup, data: &Path, key: Option<&Path>) -> Result
             return Err(BackupError::Damaged { files: vec![kept.path] });
         }
         (files, total) = (files + 1, total + bytes);
+        folders.extend(to.ancestors().skip(1).take_while(|folder| *folder != data).map(Path::to_owned));
         Ok(())
     })?;
     let target = data.join(identity::FILE);
@@ -130,6 +135,8 @@ pub async fn restore(backup: &Backup, data: &Path, key: Option<&Path>) -> Result
     });
     let note = data.join(RESTORED);
     fs::write(&note, format!("{said}\n")).map_err(file(&note))?;
+    // Names last too, before the folder counts as restored.
+    folders.iter().for_each(|folder| sync_folder(folder));
     sync_folder(data);
     fs::remove_file(&marker).map_err(file(&marker))?;
     sync_folder(data);

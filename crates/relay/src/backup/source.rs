@@ -2,7 +2,7 @@
 
 use super::folder::create_private;
 use super::{BackupError, Span, file};
-use crate::accepted::ACCEPTED_FILES;
+use crate::accepted::{ACCEPTED, ACCEPTED_FILES};
 use crate::db::{Db, DbError, bytes};
 use crate::runs::store::RUN_BLOBS;
 use potluck_types::{BlobHash, JobId};
@@ -63,7 +63,12 @@ pub(crate) async fn quick_check(db: &Db) -> Result<Option<String>, DbError> {
 
 /// Hashes of blobs that a database names and that cannot be cut again from a matrix.
 pub(crate) async fn named_blobs(db: &Db) -> Result<Vec<BlobHash>, DbError> {
-    let query = format!("{ACCEPTED_FILES} UNION {RUN_BLOBS}");
+    // A database that an older relay wrote last has no rows for results.
+    let rows: Option<i64> = sqlx::query_scalar("SELECT 1 FROM sqlite_master WHERE name = 'small_results'")
+        .fetch_optional(&db.pool)
+        .await?;
+    let accepted = if rows.is_some() { ACCEPTED_FILES } else { ACCEPTED };
+    let query = format!("{accepted} UNION {RUN_BLOBS}");
     let rows = sqlx::query(sqlx::AssertSqlSafe(query)).fetch_all(&db.pool).await?;
     // A set: UNION ALL keeps doubles.
     let all = rows.iter().map(|row| bytes(row, 0).map(BlobHash)).collect::<Result<HashSet<_>, _>>()?;

@@ -1,6 +1,6 @@
 //! Copies of files, each read back and checked before the backup counts on it.
 
-use super::folder::{create_private, sync_folder};
+use super::folder::{POOL, create_private, sync_folder};
 use super::{BackupError, file, hash_of};
 use potluck_types::BlobHash;
 use std::collections::BTreeSet;
@@ -55,10 +55,20 @@ impl Writer {
         })
     }
 
+    fn stamp(&self) -> &str {
+        self.partial.strip_suffix(".partial").unwrap_or(&self.partial)
+    }
+
+    /// The place of a file of the pool beside those of this backup alone: what lies in the pool under its name is another one, and
+    /// earlier backups count on it.
+    fn beside(&self, path: &str) -> Option<String> {
+        let rest = path.strip_prefix(POOL)?.strip_prefix('/')?;
+        Some(format!("{}/{rest}", self.stamp()))
+    }
+
     /// Where a file lies until the backup is whole.
     fn target(&self, path: &str) -> PathBuf {
-        let stamp = self.partial.strip_suffix(".partial").unwrap_or(&self.partial);
-        match path.strip_prefix(stamp).and_then(|rest| rest.strip_prefix('/')) {
+        match path.strip_prefix(self.stamp()).and_then(|rest| rest.strip_prefix('/')) {
             Some(rest) => self.root.join(&self.partial).join(rest),
             None => self.root.join(path),
         }
@@ -72,7 +82,7 @@ impl Writer {
         path: &str,
         expected: Option<BlobHash>,
     ) -> Result<(), BackupError> {
-        let target = self.target(path);
+        let mut target = self.target(path);
         let named = expected.is_some();
         let expected = match expected {
             Some(expected) => expected,
@@ -87,6 +97,14 @@ impl Writer {
                 || hash_of(&target).is_ok_and(|(hash, _)| hash == expected)
             {
                 return self.list(&expected, there.len(), path);
+            }
+            // Which of the two is right cannot be told from a name that says nothing of the bytes: both stay.
+            if let Some(beside) = self.beside(path).filter(|_| !named) {
+                self.note(path, "its bytes are not those of earlier backups");
+                target = self.target(&beside);
+                let source = File::open(from).map_err(file(from))?;
+                let copied = self.copy(source, &target).map_err(file(&target))?;
+                return self.copied(&target, &beside, copied);
             }
         }
         let source = match File::open(from) {
@@ -113,6 +131,10 @@ impl Writer {
         if hash_of(&target).is_ok_and(|(hash, _)| hash == expected) {
             return self.list(&expected, bytes.len() as u64, path);
         }
+        // Another history of the log has this name in the pool.
+        let beside = if target.exists() { self.beside(path) } else { None };
+        let path = beside.as_deref().unwrap_or(path);
+        let target = self.target(path);
         let copied = self.copy(bytes, &target).map_err(file(&target))?;
         self.copied(&target, path, copied)
     }
@@ -183,6 +205,11 @@ impl Writer {
         if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) {
             return Err(file(from)(error));
         }
+        self.note(path, what);
+        Ok(())
+    }
+
+    fn note(&mut self, path: &str, what: &str) {
         let path = path.split_once('/').map_or(path, |(_, path)| path);
         let damaged = &mut self.counts.damaged;
         if damaged.len() < MAX_NAMED {
@@ -190,7 +217,6 @@ impl Writer {
         } else if damaged.len() == MAX_NAMED {
             damaged.push("and more".to_owned());
         }
-        Ok(())
     }
 
     /// Notes what is gone.
@@ -207,5 +233,41 @@ impl Writer {
             folder.parent().into_iter().for_each(sync_folder);
         }
         Ok(self.counts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_earlier_backups_count_on_is_not_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, set) = (folder.path().join("backups"), folder.path().join("set.tokens"));
+        let make = |stamp: &str, bytes: &[u8]| {
+            let partial = format!("{stamp}.partial");
+            let work = root.join(&partial);
+            create_private(&work).unwrap();
+            fs::write(&set, bytes).unwrap();
+            let mut writer = Writer::create(&root, &work.join("files"), false, partial).unwrap();
+            writer.keep_bytes("pool/log/tile/0/000", bytes).unwrap();
+            writer.keep(&set, "pool/datasets/set.tokens", None).unwrap();
+            let counts = writer.finish().unwrap();
+            fs::rename(&work, root.join(stamp)).unwrap();
+            counts.damaged
+        };
+        assert!(make("a", b"one").is_empty());
+        assert!(make("b", b"one").is_empty());
+        // Another history of the log, and a data set that is not what it was: which is right, names do not say.
+        let damaged = make("c", b"two");
+        assert!(damaged.len() == 1 && damaged[0].starts_with("datasets/set.tokens"), "{damaged:?}");
+        for name in ["log/tile/0/000", "datasets/set.tokens"] {
+            assert_eq!(fs::read(root.join("pool").join(name)).unwrap(), b"one");
+            assert_eq!(fs::read(root.join("c").join(name)).unwrap(), b"two");
+        }
+        let list = fs::read_to_string(root.join("c/files")).unwrap();
+        assert!(list.contains(" c/log/tile/0/000\n") && list.contains(" c/datasets/set.tokens\n"), "{list}");
+        let list = fs::read_to_string(root.join("b/files")).unwrap();
+        assert!(list.contains(" pool/log/tile/0/000\n"), "{list}");
     }
 }

@@ -40,6 +40,7 @@ use potluck_types::BlobHash;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Mutex, MutexGuard, Notify, watch};
 
 /// Why something could not be logged. Nothing of its batch was.
@@ -99,6 +100,8 @@ struct Inner {
     published: watch::Sender<Published>,
     /// Entries that are durable, for those who wait for one.
     appended: watch::Sender<u64>,
+    /// Entries that are durable, for those who must not wait.
+    durable: AtomicU64,
     /// The log, its witnesses, and how many of these it takes.
     policy: Policy,
     cosignatures: Mutex<Cosignatures>,
@@ -155,11 +158,14 @@ impl Log {
             written: Notify::new(),
             published: watch::Sender::new(published),
             appended: watch::Sender::new(0),
+            durable: AtomicU64::new(0),
             policy,
             unlogged_results: config.unlogged_results,
             cosignatures: Mutex::new(cosignatures),
         }));
-        log.0.sequencer.lock().await.state = log.0.derive().await?;
+        let state = log.0.derive().await?;
+        log.0.durable.store(state.next_index(), Ordering::Relaxed);
+        log.0.sequencer.lock().await.state = state;
         log.begin_if_new(origin).await?;
         Ok(log)
     }
@@ -252,6 +258,11 @@ impl Log {
     /// What is published.
     pub(crate) fn published(&self) -> watch::Receiver<Published> {
         self.0.published.subscribe()
+    }
+
+    /// Entries that are durable. Does not wait for those that become so.
+    pub(crate) fn durable(&self) -> u64 {
+        self.0.durable.load(Ordering::Relaxed)
     }
 
     /// Counts what becomes durable, for those who look at what follows from it.
@@ -366,6 +377,7 @@ impl Batch<'_> {
     /// The transaction is committed.
     pub(crate) fn settle(mut self) {
         self.settled = true;
+        self.log.durable.store(self.sequencer.state.next_index(), Ordering::Relaxed);
         if !self.rows.is_empty() {
             self.log.written.notify_one();
             self.log.appended.send_modify(|count| *count += 1);
