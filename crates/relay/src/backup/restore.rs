@@ -136,7 +136,9 @@ pub async fn restore(backup: &Backup, data: &Path, key: Option<&Path>) -> Result
     let note = data.join(RESTORED);
     fs::write(&note, format!("{said}\n")).map_err(file(&note))?;
     // Names last too, before the folder counts as restored.
-    folders.iter().for_each(|folder| sync_folder(folder));
+    for folder in &folders {
+        sync_folder(folder);
+    }
     sync_folder(data);
     fs::remove_file(&marker).map_err(file(&marker))?;
     sync_folder(data);
