@@ -67,22 +67,20 @@ pub(crate) fn all() -> Vec<Seed> {
     for path in ["checkpoint", "tile/0/000", "tile/1/x001/067.p/3", "tile/entries/x001/067.p/200"] {
         seeds.push(("log_path", path.replace('/', "-"), path.as_bytes().to_vec()));
     }
-    for (codec, (name, parameters)) in [
-        ("f32-encoded", 4),
-        ("f16-encoded", 2),
-        ("int8-encoded", 1),
-        ("int4-encoded", 1),
-        ("topk-encoded", 1),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        let encoded = bytes(&fs::read(crates.join(format!("train/vectors/v1/{name}.hex"))).unwrap());
-        // As many parameters as the bytes are of, where one can tell; the fuzzer finds the others.
-        let count = (encoded.len() / parameters) as u16;
+    let encoded = |name| bytes(&fs::read(crates.join(format!("train/vectors/v1/{name}.hex"))).unwrap());
+    // The same parameters in each encoding, but for the sparse one: two blocks and fifty.
+    let dense = (encoded("f32-encoded").len() / 4) as u16;
+    let encodings = [
+        ("f32-encoded", dense),
+        ("f16-encoded", dense),
+        ("int8-encoded", dense),
+        ("int4-encoded", dense),
+        ("topk-encoded", 2 * 4096 + 50),
+    ];
+    for (codec, (name, count)) in encodings.into_iter().enumerate() {
         let mut seed = vec![codec as u8];
         seed.extend(count.to_le_bytes());
-        seed.extend(encoded);
+        seed.extend(encoded(name));
         seeds.push(("update", name.to_owned(), seed));
     }
     let config = GptConfig::tiny(65);

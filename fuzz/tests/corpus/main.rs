@@ -12,12 +12,13 @@ use std::path::{Path, PathBuf};
 /// Changed copies of each file.
 const COPIES: u64 = 2000;
 /// Golden files that are refused, as they should be.
-const REFUSED: [(&str, &str); 9] = [
+const REFUSED: [(&str, &str); 10] = [
     ("block", "second"),
     ("eval_card", "none.json"),
     ("log_path", "checkpoint"),
     ("peers", "asks"),
     ("peers", "lies"),
+    ("run_request", "named.json"),
     ("signal", "candidate-tabs"),
     ("turn", "binding"),
     ("turn", "stranger"),

@@ -58,6 +58,7 @@ enum Part {
 
 /// Options of the benchmark of a relay.
 #[derive(Debug, Args)]
+#[group(id = "relay")]
 pub(crate) struct Options {
     /// One part of the measurements of a relay only.
     #[arg(long, value_enum, value_name = "NAME")]
