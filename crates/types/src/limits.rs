@@ -63,7 +63,7 @@ pub const SIGNAL_BURST_BYTES: u32 = 128 * KIB as u32;
 /// Bytes of signals per second that a session may send for long.
 pub const SIGNAL_BYTES_PER_SECOND: u32 = 4 * KIB as u32;
 
-/// Sessions that one relay serves at once: about 16 kB each while they are idle, 512 MB in all. Operators may set fewer, and
+/// Sessions that one relay serves at once: about 13 kB each while they are idle, 430 MB in all. Operators may set fewer, and
 /// the system's limit on open files may allow fewer.
 pub const MAX_SESSIONS: usize = 1 << 15;
 /// Workers of one round. Their tasks take at most 55 kB each (64 blocks with proofs): 14 MB.
