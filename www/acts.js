@@ -6,7 +6,7 @@ import { at, duration, fill, h, list } from "./page.js";
 import { fetchText, loadGovernance } from "./trust.js";
 
 /** Kinds of proposals that are about a document, whose hash they name. */
-const DOCUMENTS = ["roles", "constitution", "parameter"];
+const DOCUMENTS = ["roles", "constitution", "mirrors", "parameter"];
 /** What a vote is open for beyond the shortest discussion: the person reads the text before it is logged. */
 const MARGIN = 1.1;
 const REPLACE = "The key that this browser keeps will be gone for good. Put another one in its place?";
@@ -131,10 +131,18 @@ export class Acts {
     const byDocument = DOCUMENTS.includes(kind);
     at("p-document-field").hidden = !byDocument;
     at("p-document").required = byDocument;
-    at("p-body").required = !byDocument;
-    at("p-body").parentElement.hidden = byDocument;
+    // A mirror's hash is in the log, beside its name.
+    const named = byDocument || kind === "succession";
+    at("p-body").required = !named;
+    at("p-body").parentElement.hidden = named;
     at("p-example").textContent = kind === "parameter" ? 'For example {"name":"rounds","value":20}.' : "It begins as the one in use: change what is to change.";
-    at("p-document").value = byDocument && kind !== "parameter" ? JSON.stringify(this.#view[kind], null, 1) : "";
+    at("p-document").value = byDocument && kind !== "parameter" ? JSON.stringify(this.#inUse(kind), null, 1) : "";
+  }
+
+  /** The document of a kind that is in force. */
+  #inUse(kind) {
+    if (kind !== "mirrors") return this.#view[kind];
+    return { mirrors: this.#view.mirrors.map(({ name, url, key }) => ({ name, url, key })) };
   }
 
   async #proposal() {
@@ -144,6 +152,12 @@ export class Acts {
     if (DOCUMENTS.includes(kind)) {
       const { documentHash } = await loadGovernance();
       body = documentHash(kind, at("p-document").value);
+    }
+    if (kind === "succession" && !body) {
+      const name = at("p-subject").value.trim();
+      const mirror = this.#view.mirrors.find((mirror) => mirror.name === name);
+      if (!mirror) throw new Error(`the log lists no mirror called ${name}; it lists ${list(this.#view.mirrors.map((mirror) => mirror.name), "none")}`);
+      body = mirror.hash;
     }
     const opens = Date.now();
     return {

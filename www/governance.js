@@ -39,6 +39,7 @@ function overview(view) {
     : "Nobody is in office in this log yet: nothing can be proposed or promoted. Its operator names the people, once."));
   fill(at("past"), cards(past, "Nothing was decided yet."));
   people(view);
+  mirrors(view);
   stopped(view);
   rules(view.constitution);
   decisions(view);
@@ -87,6 +88,16 @@ function people({ roles, volunteers }) {
   fill(at("people"),
     rows.length ? table("Roles document", ["Name", "Role", "Key"], rows) : h("p", { class: "hint" }, "Nobody is in office yet."),
     h("p", { class: "hint" }, `${volunteers} volunteers have entries of their work. They may advise, and propose with seconds.`));
+}
+
+/** Who else holds the log, and who took it over. */
+function mirrors({ mirrors, successions }) {
+  fill(at("mirrors"),
+    mirrors.length
+      ? table("Mirrors", ["Name", "Address", "Key"], mirrors.map((one) => [one.name, one.url, code(one.key)]))
+      : h("p", { class: "hint" }, "No mirror is listed: nobody could go on with this log if its relay were lost."),
+    successions.map((one) => h("p", null, `${one.mirror.name} took the log over on `, moment(one.atMs),
+      ` (entry ${one.index}), from its first ${one.from.toLocaleString("en")} entries on.`)));
 }
 
 function stopped({ pauses, quarantine, incidents, founded }) {

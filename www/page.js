@@ -64,7 +64,7 @@ export const duration = (ms) => {
 
 export const KINDS = {
   parameter: "Parameter", run: "New run", data_set: "New data set", kernel: "Kernel or engine", promote: "Promotion",
-  roll_back: "Rollback", roles: "People", constitution: "Rules", appeal: "Appeal",
+  roll_back: "Rollback", roles: "People", constitution: "Rules", mirrors: "Mirrors", succession: "Succession", appeal: "Appeal",
 };
 
 export const OUTCOMES = {

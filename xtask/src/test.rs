@@ -65,12 +65,15 @@ pub(crate) fn run() -> bool {
     let mut ready = None;
     let mut has_go = false;
     stages.run("set-up", || {
-        ready = Some(setup::everything()?);
-        browser::firefox();
-        has_go = go::ready();
-        network::namespaces();
-        crate::data::corpus()?;
-        setup::npm::AXE.fetched()?;
+        let (set_up, go) = setup::everything_and(|| {
+            browser::firefox();
+            let go = go::ready();
+            network::namespaces();
+            crate::data::corpus()?;
+            setup::npm::AXE.fetched()?;
+            Ok(go)
+        })?;
+        (ready, has_go) = (Some(set_up), go);
         Ok(true)
     });
     let Some(ready) = ready else { return finish(&stages) };

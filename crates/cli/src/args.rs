@@ -10,7 +10,9 @@ pub use governance::{
     LogArgs, ModelsArgs, PromoteArgs, ProposeArgs, QuarantineArgs, RatifyArgs, RollbackArgs, SecondArgs,
     SignArgs, SignOffArgs, StopArgs, VoteArgs,
 };
-pub use operator::{BackupArgs, DataArgs, DoctorArgs, LogFormat, RelayArgs, RelayCommand, RestoreArgs};
+pub use operator::{
+    BackupArgs, DataArgs, DoctorArgs, LogFormat, MirrorArgs, RelayArgs, RelayCommand, RestoreArgs,
+};
 pub use train::{
     ExportArgs, GenerateArgs, ImportArgs, LogitsArgs, ModelArgs, ModelCommand, RebuildArgs, ReplayArgs,
     RunsArgs, TrainArgs, WatchArgs,

@@ -156,6 +156,7 @@ pub fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Tabs(args) => runtime.block_on(tabs::run(args, &stop)),
         Command::Relay(args) => match &args.command {
             None => runtime.block_on(relay::run(args, &stop)),
+            Some(RelayCommand::Mirror(args)) => runtime.block_on(relay::mirror(args, &stop)),
             Some(RelayCommand::Backup(args)) => runtime.block_on(relay::backup::make(args)),
             Some(RelayCommand::Restore(args)) => relay::backup::compare(args, public)
                 .and_then(|()| runtime.block_on(relay::backup::bring_back(args))),
@@ -203,6 +204,7 @@ pub fn wants_json(cli: &Cli) -> bool {
     match &cli.command {
         Command::Relay(args) => match &args.command {
             None => args.json,
+            Some(RelayCommand::Mirror(args)) => args.json,
             Some(RelayCommand::Backup(args)) => args.json,
             Some(RelayCommand::Restore(args)) => args.json,
             // Its findings are the answer, also where it fails.
@@ -262,11 +264,15 @@ pub fn wants_json(cli: &Cli) -> bool {
 
 /// Logs to stderr, so that stdout holds nothing but what was asked for.
 fn start_log(cli: &Cli) -> Result<(), CliError> {
-    let relay = match &cli.command {
-        Command::Relay(args) if args.command.is_none() => Some(args),
+    let format = match &cli.command {
+        Command::Relay(args) => match &args.command {
+            None => Some(args.log_format),
+            Some(RelayCommand::Mirror(args)) => Some(args.log_format),
+            _ => None,
+        },
         _ => None,
     };
-    let fallback = if relay.is_some() { RELAY_LOG } else { DEFAULT_LOG };
+    let fallback = if format.is_some() { RELAY_LOG } else { DEFAULT_LOG };
     let filter = cli.log.as_deref().filter(|filter| !filter.is_empty()).unwrap_or(fallback);
     let filter = EnvFilter::try_new(filter).map_err(|cause| CliError::Usage {
         message: format!("{filter:?} is no log filter: {cause}"),
@@ -277,7 +283,7 @@ fn start_log(cli: &Cli) -> Result<(), CliError> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     // A test that runs several commands in one process keeps the first one's log.
-    let _ = if relay.is_some_and(|args| args.log_format == LogFormat::Json) {
+    let _ = if format == Some(LogFormat::Json) {
         log.event_format(relay::json_log::JsonLines).try_init()
     } else {
         log.try_init()

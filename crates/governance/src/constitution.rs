@@ -95,6 +95,41 @@ pub struct Rules {
     pub constitution: Rule,
     /// An appeal: 2/3 of all stewards and auditors that had no part in what it is about.
     pub appeal: Rule,
+    /// The list of mirrors: 2/3 of all stewards. Left out where it is the default, as is the next: logs that began before
+    /// these rules stay as they are, byte for byte.
+    #[serde(default = "mirrors_rule", skip_serializing_if = "is_mirrors_rule")]
+    pub mirrors: Rule,
+    /// A mirror takes over: 2/3 of all stewards, and a short discussion, because tabs wait meanwhile.
+    #[serde(default = "succession_rule", skip_serializing_if = "is_succession_rule")]
+    pub succession: Rule,
+}
+
+const fn two_thirds(discussion_ms: u64) -> Rule {
+    Rule {
+        discussion_ms,
+        yes: Share::new(2, 3),
+        more: false,
+        of: Base::All,
+        quorum: Share::new(0, 1),
+        advice: false,
+    }
+}
+
+// These two stand in no text where they are as here: another value would change what such a text says.
+const fn mirrors_rule() -> Rule {
+    two_thirds(3 * DAY_MS)
+}
+
+const fn succession_rule() -> Rule {
+    two_thirds(DAY_MS)
+}
+
+fn is_mirrors_rule(rule: &Rule) -> bool {
+    *rule == mirrors_rule()
+}
+
+fn is_succession_rule(rule: &Rule) -> bool {
+    *rule == succession_rule()
 }
 
 /// What the machine asks of a candidate.
@@ -211,14 +246,6 @@ pub struct Constitution {
 
 impl Default for Constitution {
     fn default() -> Self {
-        let two_thirds = |discussion_ms| Rule {
-            discussion_ms,
-            yes: Share::new(2, 3),
-            more: false,
-            of: Base::All,
-            quorum: Share::new(0, 1),
-            advice: false,
-        };
         let three_to_one = Rule { yes: Share::new(3, 4), advice: true, ..two_thirds(7 * DAY_MS) };
         Self {
             rules: Rules {
@@ -238,6 +265,8 @@ impl Default for Constitution {
                 roles: three_to_one,
                 constitution: three_to_one,
                 appeal: two_thirds(3 * DAY_MS),
+                mirrors: mirrors_rule(),
+                succession: succession_rule(),
             },
             seconds: 5,
             advice_against: Share::new(2, 1),
@@ -338,7 +367,7 @@ impl Constitution {
 }
 
 impl Rules {
-    fn all(&self) -> [&Rule; 9] {
+    fn all(&self) -> [&Rule; 11] {
         [
             &self.parameter,
             &self.run,
@@ -349,10 +378,12 @@ impl Rules {
             &self.roles,
             &self.constitution,
             &self.appeal,
+            &self.mirrors,
+            &self.succession,
         ]
     }
 
-    fn all_mut(&mut self) -> [&mut Rule; 9] {
+    fn all_mut(&mut self) -> [&mut Rule; 11] {
         [
             &mut self.parameter,
             &mut self.run,
@@ -363,6 +394,8 @@ impl Rules {
             &mut self.roles,
             &mut self.constitution,
             &mut self.appeal,
+            &mut self.mirrors,
+            &mut self.succession,
         ]
     }
 }

@@ -20,10 +20,18 @@
 //! 6. Any steward, or two auditors, may pause at any time. A rollback leads to the version before, by the same votes.
 //!    Decisions can be appealed, and are then judged by those who had no part in them.
 //!
+//! # When a relay is lost
+//!
+//! Others run mirrors: relays that follow the log and serve it. Stewards list them ([`entry::NewMirrors`]). When the relay
+//! that signs the log dies, lies or is voted out, stewards vote on a listed mirror, and the mirror logs its
+//! [`entry::Succession`]: from that entry on its key signs. After the last checkpoint of the relay before it may take in
+//! what people sign, and nothing else: it has no right to log facts before it is appointed.
+//!
 //! # Where to look
 //!
 //! [`entry`]: what one leaf of the log says, as canonical JSON. [`statement`]: the signed texts. [`state`]: what follows.
-//! [`gate`]: what is asked of a candidate. [`model`]: what a model's page shows. [`check`]: reads a whole log and reports.
+//! [`gate`]: what is asked of a candidate. [`model`]: what a model's page shows. [`mirrors`]: who may follow a relay.
+//! [`check`]: reads a whole log and reports.
 //!
 //! # What the votes are counted against
 //!
@@ -51,6 +59,7 @@ mod hex;
 mod key;
 mod kinds;
 pub mod limits;
+pub mod mirrors;
 pub mod model;
 pub mod roles;
 pub mod state;
@@ -63,6 +72,7 @@ pub use constitution::Constitution;
 pub use ed25519_dalek::SigningKey;
 pub use entry::{Body, Entry};
 pub use key::{Key, ParseKeyError, Signature};
+pub use mirrors::{Mirror, Mirrors};
 pub use roles::Roles;
 pub use state::{Refused, State};
 pub use statement::Statement;

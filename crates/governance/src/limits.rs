@@ -29,6 +29,11 @@ pub const STEWARDS: std::ops::RangeInclusive<usize> = 3..=7;
 pub const MIN_AUDITORS: usize = 2;
 /// Auditors, and operators, at most.
 pub const MAX_ROLE: usize = 32;
+/// Mirrors that a log lists: at most 1,100 bytes each, 17,600 in one entry, and their urls in a page's
+/// Content-Security-Policy header, 4,096 bytes, within what servers take as a header.
+pub const MAX_MIRRORS: usize = 16;
+/// Longest url of a mirror, in bytes: the longest name in DNS has 253, and few are near that.
+pub const MAX_URL_BYTES: usize = 256;
 /// Parameters with bounds in a constitution.
 pub const MAX_PARAMETERS: usize = 64;
 /// Proposals that are open at a time: more than people can read. Of those without the seconds they need, each volunteer

@@ -22,7 +22,7 @@ struct Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step =
-        (0_u8..35, 0_u8..12, 0_u8..6, 0_u8..4, prop_oneof![3 => Just(0), 2 => 1_u16..300, 1 => Just(1000)])
+        (0_u8..37, 0_u8..12, 0_u8..6, 0_u8..4, prop_oneof![3 => Just(0), 2 => 1_u16..300, 1 => Just(1000)])
             .prop_map(|(what, who, a, b, wait_ms)| Step { what, who, a, b, wait_ms });
     proptest::collection::vec(step, 0..160)
 }
@@ -156,6 +156,23 @@ fn bodies(world: &mut World, proposals: &[BlobHash], step: &Step) -> Vec<Body> {
             all
         }
         34 => vec![world.promotion(about, latest).into()],
+        // A mirror is proposed, or the list; then whatever the last proposal is about takes effect.
+        35 => {
+            let to = mirror(61 + step.a % 2);
+            let propose = match step.b {
+                0..3 => world.proposal(ProposalKind::Succession, &to.name, to.hash()),
+                _ => world.proposal(ProposalKind::Mirrors, "two mirrors", mirrors().hash()),
+            };
+            vec![world.sign(1, propose).into()]
+        }
+        36 => {
+            let from = (world.log.len() as u64 + 1).saturating_sub(u64::from(step.b));
+            let mirror = key(61 + step.a % 2);
+            vec![
+                NewMirrors { proposal: latest, mirrors: mirrors().mirrors }.into(),
+                Succession { proposal: latest, mirror, from, root: hash(1) }.into(),
+            ]
+        }
         _ => vec![body(world, proposals, step)],
     }
 }
@@ -218,15 +235,17 @@ proptest! {
     }
 }
 
-/// A run under way, with a first candidate.
+/// Two mirrors, and a run under way with a first candidate.
 fn start() -> World {
     let mut world = World::new();
     world.credit(31..33);
+    let proposal = world.pass_votes(ProposalKind::Mirrors, "two mirrors", mirrors().hash());
+    world.log(NewMirrors { proposal, mirrors: mirrors().mirrors });
     world.candidate();
     world
 }
 
-/// The log of a model that was promoted twice, paused and rolled back.
+/// The log of a model that was promoted twice, paused and rolled back, and of a mirror that took over.
 fn long() -> World {
     let mut world = start();
     for round in [2, 5] {
@@ -245,6 +264,9 @@ fn long() -> World {
     world.say(2, Resume { pause });
     let proposal = world.pass(ProposalKind::RollBack, "small", parameters(2));
     world.log(Rollback { model: "small".to_owned(), to: parameters(2), proposal });
+    let from = world.log.len() as u64;
+    let proposal = world.pass_votes(ProposalKind::Succession, "Mirror 61", mirror(61).hash());
+    world.log(Succession { proposal, mirror: key(61), from, root: hash(1) });
     world
 }
 

@@ -5,11 +5,19 @@
 
 mod common;
 use common::*;
+use potluck_governance::constitution::Rules;
 use potluck_governance::entry::*;
 use potluck_governance::statement::*;
 use potluck_governance::*;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+
+/// As it was before there were mirrors: their two rules are the default, and stand in no text.
+fn older() -> Constitution {
+    let (usual, hasty) = (Constitution::default().rules, constitution());
+    let rules = Rules { mirrors: usual.mirrors, succession: usual.succession, ..hasty.rules };
+    Constitution { rules, ..hasty }
+}
 
 fn said() -> Vec<Said> {
     let (proposal, reason) = (hash(0x70), || "It says \"why\".\nTwice.".to_owned());
@@ -45,8 +53,8 @@ fn entries() -> Vec<Body> {
     let vote =
         Statement { origin: ORIGIN.to_owned(), seq: 7, at_ms: 1_700_000_000_000, said: said()[1].clone() };
     vec![
-        Genesis { origin: ORIGIN.to_owned(), constitution: constitution(), roles: roles() }.into(),
-        Founding { constitution: constitution(), roles: roles() }.into(),
+        Genesis { origin: ORIGIN.to_owned(), constitution: older(), roles: roles() }.into(),
+        Founding { constitution: older(), roles: roles() }.into(),
         EpochCommitted { incarnation: 3, commitment: commitment(&[7; 32]) }.into(),
         EpochOpened { incarnation: 3, secret: hash(7) }.into(),
         Job { job: JOB, name: "product".to_owned(), spec: hash(8), submitter: Some(key(40)) }.into(),
@@ -106,6 +114,8 @@ fn entries() -> Vec<Body> {
             detail: "two checkpoints".to_owned(),
         }
         .into(),
+        NewMirrors { proposal: hash(0x70), mirrors: mirrors().mirrors }.into(),
+        Succession { proposal: hash(0x70), mirror: key(61), from: 12, root: hash(0x74) }.into(),
     ]
 }
 
@@ -138,5 +148,7 @@ fn every_kind_has_its_golden_text() {
         kinds.insert(statement.said.kind());
     }
     assert_eq!(kinds, Said::KINDS.iter().copied().collect());
+    let rules = Amendment { proposal: hash(0x70), constitution: constitution() };
+    golden("entry-amendment-mirrors", &Entry::new(1_700_000_000_000, rules).encode().unwrap());
     golden("rotation", rotation_text(ORIGIN, &key(1), &key(50)).as_bytes());
 }

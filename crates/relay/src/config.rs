@@ -8,6 +8,7 @@ use potluck_types::limits::MAX_SESSIONS;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// An operator's settings.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -35,6 +36,9 @@ pub struct Config {
     pub embeds: EmbedConfig,
     /// How the relay looks after what it stores.
     pub upkeep: UpkeepConfig,
+    /// Another relay whose log this one mirrors: `potluck relay mirror` says so, no settings file can.
+    #[serde(skip)]
+    pub mirror: Option<MirrorConfig>,
 }
 
 impl Default for Config {
@@ -50,6 +54,35 @@ impl Default for Config {
             turn: None,
             embeds: EmbedConfig::default(),
             upkeep: UpkeepConfig::default(),
+            mirror: None,
+        }
+    }
+}
+
+/// What a mirror follows, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MirrorConfig {
+    /// Address of the relay.
+    pub of: String,
+    /// The key of its log, if it is known already: NAME+HASH+BASE64.
+    pub key: Option<String>,
+    /// Time between two looks.
+    pub every: Duration,
+    /// When the relay was not heard for so long, people may say here who goes on.
+    pub alone_after: Duration,
+    /// Not to listen to the relay any more: it lies, or was voted out.
+    pub alone: bool,
+}
+
+impl MirrorConfig {
+    /// How a mirror usually follows a relay.
+    pub fn of(url: &str) -> Self {
+        Self {
+            of: url.trim_end_matches('/').to_owned(),
+            key: None,
+            every: Duration::from_secs(1),
+            alone_after: Duration::from_mins(10),
+            alone: false,
         }
     }
 }

@@ -203,6 +203,21 @@ impl Db {
         Ok(incarnation as u32)
     }
 
+    /// Makes starts count from beyond a number: those of the relay that led the log before.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn raise_incarnation(&self, to: u32) -> Result<(), DbError> {
+        sqlx::query(
+            "INSERT INTO meta (name, value) VALUES ('incarnation', ?)
+             ON CONFLICT (name) DO UPDATE SET value = MAX(meta.value, excluded.value)",
+        )
+        .bind(i64::from(to))
+        .execute(&self.pool)
+        .await
+        .map(drop)
+    }
+
     /// Records a job with its panels. With an idempotency key that is known already, nothing is written and
     /// the job of that key is returned.
     ///

@@ -68,6 +68,8 @@ pub(crate) struct App {
     pub(crate) core: Core,
     pub(crate) db: Db,
     pub(crate) log: Log,
+    /// How it goes with following another relay, if it does.
+    pub(crate) mirror: Option<crate::mirror::Status>,
     pub(crate) blobs: Blobs,
     pub(crate) runs: Runs,
     pub(crate) evals: Evals,
@@ -184,12 +186,14 @@ pub(crate) type Answer<T> = Result<Json<T>, ApiError>;
         crate::log::effects::set_parameter,
         crate::log::effects::allow_kernel,
         crate::log::effects::approve_data_set,
+        crate::log::effects::list_mirrors,
         crate::log::forks::report,
         crate::log::pages::get_governance,
         crate::log::pages::list_models,
         crate::log::pages::get_model,
         crate::log::pages::list_proposals,
         crate::log::pages::get_proposal,
+        crate::mirror::http::get_mirrors,
         crate::embed::http::get_embedder,
         views::projects::list_projects,
         views::projects::get_project,
@@ -222,6 +226,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .merge(crate::evals::http::router())
         .merge(crate::log::http::router(&app))
         .merge(views::router(&app))
+        .merge(crate::mirror::http::router())
         .merge(crate::embed::http::router(&app))
         .fallback(site::serve)
         .with_state(app)
@@ -508,6 +513,11 @@ async fn volunteer(
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Response {
+    if !app.log.leads() {
+        let hint = "GET /api/v1/mirrors names the relay that leads";
+        let what = "this relay mirrors another one, and has no work";
+        return ApiError::new(StatusCode::MISDIRECTED_REQUEST, "mirror", what, hint).into_response();
+    }
     let address = seen_at(&app.config, peer, &headers);
     let session = SessionId(app.next_session.fetch_add(1, Ordering::Relaxed));
     upgrade

@@ -4,7 +4,7 @@
 //! socket; `identity.rs` keeps the relay's own key; `checks.rs` and `commit.rs` verify and store off the async threads; `http.rs` is the API;
 //! `ingest.rs` turns `.npy` files into panels and `assemble.rs` turns tiles into a `.npy`; `runs` holds training runs;
 //! `backup` copies and restores a data folder; `upkeep` looks after blobs on disk; `doctor` checks a deployment;
-//! `embed` is the widget on other sites; `turn` is what volunteers reach each other with; `views` is what the pages about
+//! `mirror` follows another relay, and takes over from it; `embed` is the widget on other sites; `turn` is what volunteers reach each other with; `views` is what the pages about
 //! projects, results and the relay show.
 //!
 //! Architecture invariant: no decision is made here. What to lease, to whom, and what counts is the machine's.
@@ -30,6 +30,7 @@ pub mod identity;
 mod ingest;
 mod log;
 mod metrics;
+pub mod mirror;
 mod names;
 pub mod npy;
 pub mod runs;
@@ -42,7 +43,7 @@ mod upkeep;
 mod uploads;
 pub mod views;
 
-pub use config::{Config, ConfigError, LogConfig};
+pub use config::{Config, ConfigError, LogConfig, MirrorConfig};
 pub use embed::EmbedConfig;
 pub use identity::Identity;
 pub use turn::{SharedSecret, TurnConfig, TurnConfigError, TurnServerConfig};
@@ -124,6 +125,14 @@ pub enum StartError {
     /// The database fails.
     #[error("the database fails: {0}")]
     Database(#[from] sqlx::Error),
+    /// Another relay's log cannot be mirrored.
+    #[error("the log of {of} cannot be mirrored: {cause}")]
+    Mirror {
+        /// Its address.
+        of: String,
+        /// Why.
+        cause: io::Error,
+    },
     /// The public log cannot be used.
     #[error("the public log cannot be used: {0}")]
     Log(String),
@@ -145,9 +154,11 @@ pub struct Running {
     pub identity: [u8; 32],
     core: Core,
     db: Db,
+    log: log::Log,
     publisher: Option<log::Publisher>,
     governor: JoinHandle<()>,
     healer: JoinHandle<()>,
+    follower: Option<JoinHandle<()>>,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<io::Result<()>>,
     turn: Option<turn::Server>,
@@ -166,10 +177,27 @@ impl Running {
         self.turn.as_ref().map(|turn| turn.address)
     }
 
+    /// Whether the relay leads its log, rather than mirrors another's.
+    pub fn leads(&self) -> bool {
+        self.log.leads()
+    }
+
+    /// Waits until a mirror has written down a step that the next start makes: then shut it down, and start it again with
+    /// the same settings. For ever, if it is none.
+    pub async fn step_made(&mut self) {
+        match &mut self.follower {
+            Some(follower) => drop(follower.await),
+            None => std::future::pending().await,
+        }
+    }
+
     /// Refuses volunteers politely, stores what is verified, ends.
     pub async fn shut_down(mut self) {
         self.governor.abort();
         self.healer.abort();
+        if let Some(follower) = &self.follower {
+            follower.abort();
+        }
         self.core.shut_down().await;
         if let Some(publisher) = self.publisher.take() {
             publisher.finish().await;
@@ -239,20 +267,30 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let db = Db::open(&data.join("potluck.db")).await?;
     let blobs = blobs::Blobs::open(&data.join("blobs")).map_err(failed)?;
     let secret = potluck_verify::Secret(random()?);
+    let place = place(&config).await?;
     let incarnation = db.next_incarnation(&potluck_verify::commitment(&secret)).await?;
     let removed =
         blobs.keep_only(&db.needed_blobs().await?).await.map_err(failed)? + db.forget_small_results().await?;
     tracing::info!(incarnation, removed_blobs = removed, identity = %identity, "relay starts");
 
     let (turn, turn_server) = turn::start(config.turn.as_ref()).await?;
-    let origin = config.log.origin.clone().unwrap_or_else(|| log::origin(&identity));
+    let own_origin = || config.log.origin.clone().unwrap_or_else(|| log::origin(&identity));
     let log_failed = |error: log::LogError| StartError::Log(error.to_string());
-    let log = log::Log::open(db.clone(), &data.join("log"), identity.seed(), &origin, &config.log)
+    let (origin, folder, stage) = match &place {
+        Some(place) => {
+            (place.origin.clone(), place.folder(&data).map_err(failed)?, place.stage().map_err(failed)?)
+        }
+        None => (own_origin(), data.join("log"), log::Stage::Leading(None)),
+    };
+    let log = log::Log::open(db.clone(), &folder, &identity, &origin, &config.log, stage)
         .await
         .map_err(log_failed)?;
     let epochs = data.join("epochs");
-    epochs::keep(&epochs, incarnation, &secret).map_err(failed)?;
-    log.catch_up(incarnation, &potluck_verify::commitment(&secret), &epochs).await.map_err(log_failed)?;
+    // Of a mirror nothing is drawn, and its numbers are not the log's.
+    if log.leads() {
+        epochs::keep(&epochs, incarnation, &secret).map_err(failed)?;
+        log.catch_up(incarnation, &potluck_verify::commitment(&secret), &epochs).await.map_err(log_failed)?;
+    }
     let publisher = log.publish();
     let embed = embed::Embed::prepare(&config).map_err(failed)?;
     let rules = potluck_schedule::Config::new(random()?, incarnation, identity.public());
@@ -277,18 +315,28 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let (data, upkeep) = (config.data.clone(), config.upkeep.clone());
     let healer = upkeep::Healer { db: db.clone(), blobs: blobs.clone(), data, config: upkeep };
     let healer = tokio::spawn(healer.run());
-    resume(&core, &db, &blobs, &config.data).await?;
-    runs.resume(&core, &config.data).await?;
+    // A mirror shows what there is, and deals nothing out.
+    if log.leads() {
+        resume(&core, &db, &blobs, &config.data).await?;
+        runs.resume(&core, &config.data).await?;
+    }
     let governor = runs::governor::start(runs.clone(), core.clone()).await;
 
     let listen = config.listen;
     let listener =
         TcpListener::bind(listen).await.map_err(|cause| StartError::Listen { address: listen, cause })?;
     let address = listener.local_addr().map_err(|cause| StartError::Listen { address: listen, cause })?;
+    let config_data = config.data.clone();
+    let follower = place.zip(config.mirror.clone()).filter(|_| !log.leads()).map(|(place, config)| {
+        let (own, data) = (potluck_governance::Key(identity.public()), config_data.clone());
+        let around = mirror::Around { own, data, db: db.clone(), log: log.clone(), blobs: blobs.clone() };
+        mirror::Follower::new(place, config, around)
+    });
     let app = http::App {
         core: core.clone(),
         db: db.clone(),
-        log,
+        log: log.clone(),
+        mirror: follower.as_ref().map(mirror::Follower::status),
         blobs,
         runs,
         evals,
@@ -313,7 +361,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         switches,
     };
     let app = Arc::new(app);
-    app.evals.resume(&app).await?;
+    if log.leads() {
+        app.evals.resume(&app).await?;
+    }
     let (stop, stopped) = oneshot::channel::<()>();
     let service = http::router(app).into_make_service_with_connect_info::<SocketAddr>();
     let server = axum::serve(listener, service).with_graceful_shutdown(async {
@@ -327,14 +377,43 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         identity: identity.public(),
         core,
         db,
+        log,
         publisher: Some(publisher),
         governor,
         healer,
+        follower: follower.map(|follower| tokio::spawn(follower.run())),
         stop: Some(stop),
         server,
         turn: turn_server,
         _lock: lock,
     })
+}
+
+/// What the relay mirrors, or mirrored until it was appointed.
+async fn place(config: &Config) -> Result<Option<mirror::Place>, StartError> {
+    let failed = |cause| StartError::Data { path: config.data.clone(), cause };
+    let found = mirror::Place::read(&config.data).map_err(failed)?;
+    let Some(mirror) = &config.mirror else {
+        return match found {
+            // It follows nobody, unless it is told whom.
+            Some(place) if place.step != mirror::Step::Leading => {
+                let what = format!("it holds a mirror: go on with `potluck relay mirror {}`", place.of);
+                Err(failed(io::Error::new(io::ErrorKind::InvalidInput, what)))
+            }
+            found => Ok(found),
+        };
+    };
+    let cannot = |cause| StartError::Mirror { of: mirror.of.clone(), cause };
+    let Some(place) = found else {
+        let source = mirror::Source::new(&mirror.of);
+        let begun = mirror::Place::begin(&config.data, &source, mirror.key.as_deref()).await;
+        return begun.map(Some).map_err(cannot);
+    };
+    if mirror.key.as_ref().is_some_and(|key| *key != place.key) {
+        let what = "its log was seen first with another key than the one that is given";
+        return Err(cannot(io::Error::new(io::ErrorKind::InvalidData, what)));
+    }
+    Ok(Some(place))
 }
 
 /// Hands the machine what was there before: volunteers' records, then the jobs that ran.

@@ -507,7 +507,7 @@ impl Closed {
 
 /// Round and number of parameters (u64 each), then parameters, momentum and error (f32 each), all little-endian, then
 /// the hash of it all.
-fn encode_state(outer: &Outer) -> Vec<u8> {
+pub(crate) fn encode_state(outer: &Outer) -> Vec<u8> {
     let parameters = outer.replica().parameters();
     let mut bytes = Vec::with_capacity(STATE_MAGIC.len() + 48 + 12 * parameters.len());
     bytes.extend(STATE_MAGIC);

@@ -3,7 +3,7 @@
 use crate::Problem;
 use potluck_governance::constitution::ParameterChange;
 use potluck_governance::statement::{self, Said, Statement};
-use potluck_governance::{Constitution, Key, Roles, Signature};
+use potluck_governance::{Constitution, Key, Mirrors, Roles, Signature};
 use potluck_types::BlobHash;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -73,7 +73,7 @@ pub fn check(text: &str, key: &str, signature: &str) -> Result<String, Problem> 
     Ok(BlobHash::of(text.as_bytes()).to_string())
 }
 
-/// What a proposal names as its body, for a document in JSON: `roles`, `constitution` or `parameter`.
+/// What a proposal names as its body, for a document in JSON: `roles`, `constitution`, `mirrors` or `parameter`.
 ///
 /// # Errors
 /// What is wrong with the document.
@@ -94,6 +94,11 @@ pub fn document_hash(kind: &str, document: &str) -> Result<String, Problem> {
             let constitution: Constitution = read(document)?;
             constitution.validate().map_err(|error| error.to_string())?;
             constitution.hash()
+        }
+        "mirrors" => {
+            let mirrors: Mirrors = read(document)?;
+            mirrors.validate().map_err(|error| error.to_string())?;
+            mirrors.hash()
         }
         "parameter" => read::<ParameterChange>(document)?.hash(),
         _ => return Err(format!("no proposal of kind {kind:?} is about a document")),
@@ -155,6 +160,10 @@ mod tests {
         let document = serde_json::to_string(&constitution).unwrap();
         assert_eq!(document_hash("constitution", &document).unwrap(), constitution.hash().to_string());
         assert!(document_hash("roles", r#"{"stewards":[],"auditors":[],"operators":[]}"#).is_err());
+        let mirrors = r#"{"mirrors":[{"name":"b","url":"https://b.example","key":"KEY"}]}"#
+            .replace("KEY", &"ab".repeat(32));
+        assert_eq!(document_hash("mirrors", &mirrors).unwrap().len(), 64);
+        assert!(document_hash("mirrors", &mirrors.replace("https", "ftp")).unwrap_err().contains("https"));
         assert!(document_hash("run", "{}").is_err());
         assert_eq!(document_hash("parameter", r#"{"name":"rounds","value":7}"#).unwrap().len(), 64);
     }

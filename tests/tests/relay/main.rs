@@ -10,6 +10,7 @@ mod doctor;
 mod faults;
 mod governance;
 mod log;
+mod mirror;
 mod operator;
 mod poison;
 mod rebuild;

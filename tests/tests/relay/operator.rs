@@ -38,6 +38,10 @@ pub(crate) struct Relay {
     data: PathBuf,
     process: Option<Process>,
     pub(crate) api: Api,
+    /// What it said when it was ready.
+    ready: Value,
+    /// Of a mirror: the relay, and after which silence people may speak.
+    of: Option<[String; 2]>,
     /// What starts it: the program itself, or another one that ends in it.
     launcher: Vec<String>,
     environment: Vec<(String, PathBuf)>,
@@ -50,14 +54,37 @@ impl Relay {
 
     /// Starts it by another program, in another environment.
     pub(crate) fn start_by(data: &Path, launcher: &[&str], environment: &[(&str, &Path)]) -> Self {
+        let mut relay = Self::new(data, launcher, environment);
+        relay.again();
+        relay
+    }
+
+    /// Starts one that mirrors another, and says after which silence people may speak there.
+    pub(crate) fn mirror(data: &Path, of: &str, alone_after: &str) -> Self {
+        let mut relay = Self::new(data, &[], &[]);
+        relay.of = Some([of.to_owned(), alone_after.to_owned()]);
+        relay.again();
+        relay
+    }
+
+    /// From its next start on it is no mirror, but a relay.
+    pub(crate) fn lead(&mut self) {
+        self.of = None;
+    }
+
+    /// The key with which it signs.
+    pub(crate) fn key(&self) -> &str {
+        self.ready["key"].as_str().unwrap()
+    }
+
+    fn new(data: &Path, launcher: &[&str], environment: &[(&str, &Path)]) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let api = Api::new(&format!("http://127.0.0.1:{port}"), "");
         let launcher = launcher.iter().map(|&word| word.to_owned()).collect();
         let environment =
             environment.iter().map(|&(name, path)| (name.to_owned(), path.to_owned())).collect();
-        let mut relay = Self { port, data: data.to_owned(), process: None, api, launcher, environment };
-        relay.again();
-        relay
+        let data = data.to_owned();
+        Self { port, data, process: None, api, ready: Value::Null, of: None, launcher, environment }
     }
 
     /// Starts it once more.
@@ -67,9 +94,11 @@ impl Relay {
         let words = [&self.launcher[..], &[program]].concat();
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).envs(self.environment.iter().cloned());
-        command
-            .args(["relay", "--json", "--log-format", "json", "--listen", &listen, "--data"])
-            .arg(&self.data);
+        command.arg("relay");
+        if let Some([of, alone_after]) = &self.of {
+            command.args(["mirror", of, "--every", "200ms", "--alone-after", alone_after]);
+        }
+        command.args(["--json", "--log-format", "json", "--listen", &listen, "--data"]).arg(&self.data);
         let process = Process::start("the relay", &mut command);
         let ready = process.wait_for(LIMIT, |line| serde_json::from_str::<Value>(line).ok());
         let token = std::fs::read_to_string(inside(&process, &self.data).join("token"));
@@ -77,6 +106,7 @@ impl Relay {
         if let Ok(token) = token {
             self.api = Api::new(ready["address"].as_str().unwrap(), &token);
         }
+        self.ready = ready;
         self.process = Some(process);
     }
 

@@ -9,8 +9,9 @@ pub(crate) mod npm;
 pub(crate) mod tools;
 pub(crate) mod wasm;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use std::path::PathBuf;
+use std::thread;
 
 /// The cache: `POTLUCK_CACHE`, else the user's cache folder.
 pub(crate) fn cache() -> Result<PathBuf> {
@@ -35,9 +36,21 @@ pub(crate) struct Ready {
 
 /// Sets up everything.
 pub(crate) fn everything() -> Result<Ready> {
+    everything_and(|| Ok(())).map(|(ready, ())| ready)
+}
+
+/// Sets up everything, and what `more` brings. Tools are compiled meanwhile: that takes processors, and what is brought takes
+/// the network and the disk.
+pub(crate) fn everything_and<T>(more: impl FnOnce() -> Result<T>) -> Result<(Ready, T)> {
     let wasm = wasm::toolchain()?;
-    let tools = tools::all()?;
-    let chromium = browser::chromium()?;
-    browser::software_vulkan();
-    Ok(Ready { wasm, tools, chromium })
+    thread::scope(|scope| {
+        let tools = scope.spawn(tools::all);
+        let brought = browser::chromium().and_then(|chromium| {
+            browser::software_vulkan();
+            Ok((chromium, more()?))
+        });
+        let tools = tools.join().map_err(|_| anyhow!("the tools could not be built"))??;
+        let (chromium, more) = brought?;
+        Ok((Ready { wasm, tools, chromium }, more))
+    })
 }

@@ -120,6 +120,10 @@ pub enum KindArg {
     Roles,
     /// A new constitution
     Constitution,
+    /// A new list of relays that mirror the log and may be appointed to go on with it
+    Mirrors,
+    /// A mirror of the list goes on with the log
+    Succession,
 }
 
 impl From<KindArg> for ProposalKind {
@@ -133,6 +137,8 @@ impl From<KindArg> for ProposalKind {
             KindArg::Rollback => Self::RollBack,
             KindArg::Roles => Self::Roles,
             KindArg::Constitution => Self::Constitution,
+            KindArg::Mirrors => Self::Mirrors,
+            KindArg::Succession => Self::Succession,
         }
     }
 }
@@ -143,7 +149,7 @@ pub struct ProposeArgs {
     /// What kind of thing
     #[arg(value_enum)]
     pub kind: KindArg,
-    /// The model, data set, kernel or parameter by name [default: what file or log name]
+    /// The model, data set, kernel, parameter or mirror by name [default: what file or log name]
     #[arg(value_name = "SUBJECT")]
     pub subject: Option<String>,
     /// What exactly, by its hash: a candidate's parameters, a kernel
@@ -155,7 +161,7 @@ pub struct ProposeArgs {
     /// What volunteers see as the run's name [default: the name of the corpus]
     #[arg(long, value_name = "TEXT", requires = "run")]
     pub name: Option<String>,
-    /// The new roles document or constitution, as JSON
+    /// The new roles document, constitution or list of mirrors, as JSON
     #[arg(long, value_name = "FILE", conflicts_with = "value")]
     pub file: Option<PathBuf>,
     /// The parameter's new value
@@ -453,7 +459,7 @@ fn hash_prefix(text: &str) -> Result<String, String> {
 }
 
 /// A span of time: a whole number and its unit.
-fn span(text: &str) -> Result<Duration, String> {
+pub(super) fn span(text: &str) -> Result<Duration, String> {
     let wrong = || "write a whole number and ms, s, m, h or d, such as 72h".to_owned();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at_checked(digits).ok_or_else(wrong)?;

@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// `potluck relay`
 #[derive(Debug, Clone, Args)]
@@ -79,6 +80,51 @@ auditor's or the old disk's, and refuses if entries would be forgotten (exit cod
 
 Ends with exit code 1 if something must be fixed.")]
     Doctor(DoctorArgs),
+    /// Mirror another relay: its log, its runs, its page; and go on with the work if people appoint this one
+    #[command(after_help = "Examples:
+  potluck relay mirror https://relay.example.org --data mirror --listen 0.0.0.0:8787
+  potluck relay mirror https://relay.example.org --key relay.example.org/log+1a2b3c4d+AX...
+  potluck relay mirror https://relay.example.org --data mirror --alone
+
+Every entry is checked before it is shown, and every blob by its hash. Volunteers find no work here, as long as the other \
+relay leads. People list a mirror with `potluck propose mirrors`; the line for that list is printed at a start.
+
+When the other relay was not heard for --alone-after, or with --alone at once, the mirror takes what people sign: a proposal \
+of kind succession, and votes on it. If it passes, this relay signs the log from there on and goes on with the runs from their \
+last closed rounds. If the other relay comes back before that, the draft is dropped and it is followed again.")]
+    Mirror(MirrorArgs),
+}
+
+/// `potluck relay mirror`
+#[derive(Debug, Clone, Args)]
+pub struct MirrorArgs {
+    /// Address of the relay
+    #[arg(value_name = "URL")]
+    pub of: String,
+    /// Its log's key, NAME+HASH+BASE64; without it, the one that is seen first
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
+    /// Time between two looks at it
+    #[arg(long, value_name = "TIME", value_parser = super::governance::span, default_value = "1s")]
+    pub every: Duration,
+    /// For how long it may not be heard before people can say here who goes on
+    #[arg(long, value_name = "TIME", value_parser = super::governance::span, default_value = "10m")]
+    pub alone_after: Duration,
+    /// Do not listen to it any more: it lies, or was voted out
+    #[arg(long)]
+    pub alone: bool,
+    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8787]
+    #[arg(long, env = "POTLUCK_LISTEN", value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// Where the mirror's data lies.
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// How the log on stderr is written
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// Print one line of JSON with `address`, `key` and `token_path` instead of text
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `potluck relay backup`

@@ -8,7 +8,7 @@ use crate::error::CliError;
 use potluck_governance::constitution::ParameterChange;
 use potluck_governance::state::ProposalState;
 use potluck_governance::statement::ProposalKind;
-use potluck_governance::{Constitution, Roles};
+use potluck_governance::{Constitution, Mirrors, Roles};
 use potluck_relay::api::Logged;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -79,6 +79,20 @@ pub fn command(args: &EnactArgs, client: &Client) -> Result<(), CliError> {
         ProposalKind::Constitution => {
             let new: Constitution = named(args.file.as_deref(), &found, "constitution", Constitution::hash)?;
             ("amendments", json!({ "proposal": proposal, "constitution": new }), "these rules hold")
+        }
+        ProposalKind::Mirrors => {
+            let new: Mirrors = named(args.file.as_deref(), &found, "list of mirrors", Mirrors::hash)?;
+            (
+                "mirrors",
+                json!({ "proposal": proposal, "mirrors": new.mirrors }),
+                "these relays mirror the log",
+            )
+        }
+        ProposalKind::Succession => {
+            return Err(CliError::Input {
+                message: "a mirror goes on with the log by itself, as soon as the vote on it is over".into(),
+                hint: "GET /api/v1/mirrors of the mirror says whether it leads".into(),
+            });
         }
         ProposalKind::Parameter => {
             let value = value(args.value, &found)?;

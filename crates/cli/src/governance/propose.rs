@@ -13,7 +13,7 @@ use crate::runs::submit::Prepared;
 use potluck_governance::constitution::{ParameterChange, Rules};
 use potluck_governance::limits::MAX_RATIONALE_BYTES;
 use potluck_governance::statement::Propose;
-use potluck_governance::{Constitution, Roles};
+use potluck_governance::{Constitution, Mirrors, Roles};
 use potluck_relay::runs::api::RunHash;
 use potluck_types::BlobHash;
 use serde::Serialize;
@@ -74,6 +74,8 @@ const fn discussion(rules: &Rules, kind: KindArg) -> u64 {
         KindArg::Rollback => rules.roll_back,
         KindArg::Roles => rules.roles,
         KindArg::Constitution => rules.constitution,
+        KindArg::Mirrors => rules.mirrors,
+        KindArg::Succession => rules.succession,
     }
     .discussion_ms
 }
@@ -129,6 +131,29 @@ fn proposed(args: &ProposeArgs, signer: &mut Signer<'_>, client: &Client) -> Res
             let new: Constitution = document(file(args)?, "constitution")?;
             new.validate().map_err(|error| refused(&error))?;
             Ok(of_document(args, "constitution", &new, new.hash()))
+        }
+        KindArg::Mirrors => {
+            let new: Mirrors = document(file(args)?, "list of mirrors")?;
+            new.validate().map_err(|error| refused(&error))?;
+            Ok(of_document(args, "mirrors", &new, new.hash()))
+        }
+        KindArg::Succession => {
+            let (name, mirrors) = (named()?, signer.log.state().mirrors());
+            let Some(mirror) = mirrors.iter().find(|mirror| mirror.name == name) else {
+                let names: Vec<&str> = mirrors.iter().map(|mirror| mirror.name.as_str()).collect();
+                return Err(CliError::Input {
+                    message: format!("the log lists no mirror called {name}"),
+                    hint: format!(
+                        "it lists: {}",
+                        if names.is_empty() { "none".into() } else { names.join(", ") }
+                    ),
+                });
+            };
+            let diff = Some(format!(
+                "{} at {} goes on with the log, signing with {}",
+                mirror.name, mirror.url, mirror.key
+            ));
+            Ok(Proposed { subject: name, body: mirror.hash(), diff })
         }
     }
 }

@@ -34,6 +34,9 @@ pub fn command(args: &LogArgs, client: &Client) -> Result<(), CliError> {
     println!("{}: {} entries", info.origin, state.next_index());
     people(state.roles());
     rules(state.constitution());
+    for mirror in state.mirrors() {
+        println!("mirror    {} {} {}", mirror.key, mirror.name, mirror.url);
+    }
     for proposal in &proposals {
         show(proposal, now_ms);
     }
@@ -71,6 +74,8 @@ fn rules(constitution: &potluck_governance::Constitution) {
         ("run, data set, kernel", rules.run),
         ("promotion, rollback", rules.promote),
         ("roles, constitution", rules.roles),
+        ("mirrors", rules.mirrors),
+        ("succession", rules.succession),
     ] {
         let (more, of) = (
             if rule.more { "more than " } else { "" },

@@ -2,14 +2,15 @@
 
 use super::known::{self, Known};
 use super::model;
+use super::signer::{self, Continuity, Opened, Standing};
 use super::source::{Reader, Source};
 use crate::args::AuditArgs;
 use crate::client::Client;
 use crate::error::CliError;
 use crate::progress::Progress;
 use crate::runs::derive::Blobs;
-use potluck_governance::Checker;
-use potluck_ledger::{Checkpoint, Note, SignedCheckpoint, VerifierKey, prove_consistency, root_at};
+use potluck_governance::{Checker, State};
+use potluck_ledger::{Checkpoint, Note, SignedCheckpoint};
 use serde_json::{Value, json};
 
 /// Entries between two looks at the progress.
@@ -33,19 +34,18 @@ pub fn command(args: &AuditArgs, open: impl Fn(&str) -> Result<Client, CliError>
     let mut report = Report { json: args.json, lines: Vec::new() };
 
     let note = source.checkpoint()?;
-    let origin = origin_of(&note)?;
-    let known = Known::read(&root, &origin)?;
-    let (key, trust) = believed_key(args.key.as_deref(), &known, &source)?;
-    let signed = SignedCheckpoint::open(&note, &origin, &key).map_err(|error| wrong("checkpoint", &error))?;
+    let remembered = |origin: &str| Known::read(&root, origin);
+    let (opened, known) = signer::open(&note, args.key.as_deref(), remembered, &source)?;
+    let Opened { origin, key, signed, trust, .. } = &opened;
     let head = signed.head();
     report.checked("signature", &format!("of {origin} over {} entries, by {trust}", head.size));
 
-    let checker = read_all(&source, &signed)?;
+    let checker = read_all(&source, signed)?;
     let found = checker.report();
     report.checked("tree", &format!("all {} entries and every hash above them lead to the root", head.size));
-    let goes_on = against_last(&known, &origin, &key, &signed, &source, &mut report)?;
+    let goes_on = against_last(&known, &opened, checker.state(), &source, &mut report)?;
     let named = checker.state().origin();
-    if named != origin {
+    if named != *origin {
         return Err(CliError::Record {
             what: format!("the checkpoint is of {origin}"),
             cause: format!("the first entry begins a log called {named:?}"),
@@ -57,7 +57,7 @@ pub fn command(args: &AuditArgs, open: impl Fn(&str) -> Result<Client, CliError>
             report.wrong("entries", &finding.to_string());
         }
         let first = found.errors.first().map(ToString::to_string).unwrap_or_default();
-        report.end(false, &origin, head.size);
+        report.end(false, origin, head.size);
         return Err(CliError::Record {
             what: format!("{} entries do not follow", found.error_count),
             cause: first,
@@ -65,23 +65,31 @@ pub fn command(args: &AuditArgs, open: impl Fn(&str) -> Result<Client, CliError>
     }
     report.checked("entries", &format!("each follows from those before: {}", kinds.join(", ")));
     report.checked("signatures", &format!("{} of people, with their votes counted again", found.signatures));
+    let standing = opened.standing(checker.state())?;
+    match signer::successions(checker.state(), signed, &source)? {
+        0 => {}
+        count => report.checked("succession", &format!("{count}, each from the tree that it names")),
+    }
+    if let Standing::Draft(name) = &standing {
+        report.open("draft", &format!("signed by the mirror {name}: it counts once people appoint it"));
+    }
     for unchecked in &found.unchecked {
         report.open("not checked", &unchecked.to_string());
     }
     // An older copy does not make this machine forget what it saw: a fork could hide behind it.
-    if goes_on {
-        known.remember(&key, &signed)?;
+    if goes_on && standing == Standing::Leads {
+        known.remember(key, signed)?;
     }
     if let Some(hash) = &args.model {
         let stopped = || relay.is_some_and(|relay| relay.stop().count() > 0);
         let checked = model::check(hash, (&source, &head), checker.state(), &blobs, &stopped, &mut report);
         if let Err(error) = checked {
             report.wrong("model", &error.to_string());
-            report.end(false, &origin, head.size);
+            report.end(false, origin, head.size);
             return Err(error);
         }
     }
-    report.end(true, &origin, head.size);
+    report.end(true, origin, head.size);
     Ok(())
 }
 
@@ -92,64 +100,31 @@ pub(super) fn origin_of(note: &[u8]) -> Result<String, CliError> {
     Ok(checkpoint.origin().to_owned())
 }
 
-/// The key that the person gave, or that was seen first, or that the log's holder names.
-pub(super) fn believed_key(
-    given: Option<&str>,
-    known: &Known,
-    source: &Source<'_>,
-) -> Result<(VerifierKey, &'static str), CliError> {
-    let (text, trust) = match (given, &known.key) {
-        (Some(given), _) => (given.to_owned(), "the key that you gave"),
-        (None, Some(seen)) => (seen.clone(), "the key that was seen first"),
-        (None, None) => (source.key()?, "the key that comes with it, seen for the first time"),
-    };
-    let key = text.parse::<VerifierKey>().map_err(|error| CliError::Usage {
-        message: format!("{text:?} is not a log's key: {error}"),
-        hint: "a key is written NAME+HASH+BASE64; GET /api/v1/log of the relay has it".into(),
-    })?;
-    Ok((key, trust))
-}
-
 /// The log has to go on from what was seen last; whether it does, or is an older copy.
 fn against_last(
     known: &Known,
-    origin: &str,
-    key: &VerifierKey,
-    signed: &SignedCheckpoint,
+    opened: &Opened,
+    state: &State,
     source: &Source<'_>,
     report: &mut Report,
 ) -> Result<bool, CliError> {
-    let Some(last) = &known.checkpoint else { return Ok(true) };
-    let last =
-        SignedCheckpoint::open(last, origin, key).map_err(|error| wrong("remembered checkpoint", &error))?;
-    let (old, new) = (last.head(), signed.head());
-    let mut reader = Reader { source, failed: None };
-    if new.size < old.size {
-        // An older copy of the same log is fine, and says so.
-        report.open(
-            "rolled back",
-            &format!("{} entries were seen before, and here are {}", old.size, new.size),
-        );
-        return Ok(false);
+    match opened.continuity(known, state, source)? {
+        Continuity::First => {}
+        Continuity::Shorter { seen, shown } => {
+            // An older copy of the same log is fine, and says so.
+            report.open("rolled back", &format!("{seen} entries were seen before, and here are {shown}"));
+            return Ok(false);
+        }
+        Continuity::Whole(seen) => {
+            report.checked("consistency", &format!("it goes on from the {seen} entries that were seen last"));
+        }
+        Continuity::Lost { kept, lost } => {
+            report.open(
+                "lost",
+                &format!("{lost} entries after the first {kept}, with the relay that was replaced"),
+            );
+        }
     }
-    if old.size == 0 {
-        return Ok(true);
-    }
-    let found = root_at(old.size, &new, &mut reader)
-        .map_err(|error| unreadable(reader.failed.take(), "consistency", &error))?;
-    if found.0 != old {
-        return Err(CliError::Record {
-            what: "the log was forked or rewritten".into(),
-            cause: format!(
-                "its first {} entries had the root {} when they were seen last, and have {} now; both are signed by {origin}",
-                old.size, old.root, found.0.root
-            ),
-        });
-    }
-    let mut reader = Reader { source, failed: None };
-    prove_consistency(&old, &new, &mut reader)
-        .map_err(|error| unreadable(reader.failed.take(), "consistency", &error))?;
-    report.checked("consistency", &format!("it goes on from the {} entries that were seen last", old.size));
     Ok(true)
 }
 

@@ -2,7 +2,7 @@
 //! later is found out.
 
 use crate::error::CliError;
-use potluck_ledger::{SignedCheckpoint, VerifierKey};
+use potluck_ledger::{SignedCheckpoint, TreeHead, VerifierKey};
 use std::path::{Path, PathBuf};
 
 /// What is remembered of one log.
@@ -28,6 +28,19 @@ impl Known {
         };
         let key = read("key")?.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned());
         Ok(Self { key, checkpoint: read("checkpoint")?, folder })
+    }
+
+    /// The tree of the last checkpoint that was checked, if there is one.
+    ///
+    /// # Errors
+    /// What is remembered is damaged.
+    pub(crate) fn head(&self, origin: &str) -> Result<Option<TreeHead>, CliError> {
+        let (Some(key), Some(note)) = (&self.key, &self.checkpoint) else { return Ok(None) };
+        let damaged = |cause: String| CliError::Record { what: "remembered checkpoint".into(), cause };
+        let key: VerifierKey = key.parse().map_err(|error| damaged(format!("{error}")))?;
+        let signed =
+            SignedCheckpoint::open(note, origin, &key).map_err(|error| damaged(error.to_string()))?;
+        Ok(Some(signed.head()))
     }
 
     /// Keeps evidence that the log was forked. Where it lies.

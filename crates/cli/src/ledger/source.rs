@@ -55,6 +55,14 @@ impl Source<'_> {
     }
 }
 
+impl Source<'_> {
+    /// Key and last checkpoint of the relay from which the log was taken over.
+    pub(super) fn predecessor(&self) -> Result<String, CliError> {
+        let bytes = self.bytes("predecessor", 2 * MAX_NOTE_BYTES as u64)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
 /// Reads files, and remembers why one could not be read.
 pub(crate) struct Reader<'a> {
     pub(crate) source: &'a Source<'a>,

@@ -4,10 +4,10 @@ pub mod backup;
 pub mod doctor;
 pub mod json_log;
 
-use crate::args::{DataArgs, RelayArgs};
+use crate::args::{DataArgs, MirrorArgs, RelayArgs};
 use crate::error::CliError;
 use crate::stop::Stop;
-use potluck_relay::{Config, StartError};
+use potluck_relay::{Config, MirrorConfig, Running, StartError};
 use std::path::{Path, PathBuf};
 
 /// The settings file that is used where none is named and the current folder has it.
@@ -53,37 +53,91 @@ pub fn settings_of(args: &DataArgs, folder: &Path) -> Result<Config, CliError> {
 /// # Errors
 /// The relay cannot start: address in use, data folder not usable.
 pub async fn run(args: &RelayArgs, stop: &Stop) -> Result<(), CliError> {
-    let config = settings(args, Path::new("."))?;
-    let running = potluck_relay::start(config).await.map_err(|error| not_started(&error))?;
+    serve(settings(args, Path::new("."))?, args.json, stop).await
+}
+
+/// Mirrors another relay until it is asked to stop, and leads the log if people appoint this one.
+///
+/// # Errors
+/// As [`run`]; the other relay does not answer the first time, or its log is not what it was.
+pub async fn mirror(args: &MirrorArgs, stop: &Stop) -> Result<(), CliError> {
+    let mut config = settings_of(&args.data, Path::new("."))?;
+    if let Some(listen) = args.listen {
+        config.listen = listen;
+    }
+    config.mirror = Some(MirrorConfig {
+        key: args.key.clone(),
+        every: args.every,
+        alone_after: args.alone_after,
+        alone: args.alone,
+        ..MirrorConfig::of(&args.of)
+    });
+    serve(config, args.json, stop).await
+}
+
+async fn serve(mut config: Config, json: bool, stop: &Stop) -> Result<(), CliError> {
+    let mut said = false;
+    loop {
+        let mut running = potluck_relay::start(config.clone()).await.map_err(|error| not_started(&error))?;
+        if !said {
+            say(&running, &config, json);
+            said = true;
+        }
+        // What it becomes next has to be found where it is now.
+        config.listen = running.address;
+        let asked = tokio::select! {
+            () = stop.requested(1) => true,
+            () = running.step_made() => false,
+        };
+        tracing::info!("shutting down");
+        tokio::select! {
+            () = running.shut_down() => {}
+            // What is accepted is durable already: a second signal costs some recomputing at most.
+            () = stop.requested(2) => return Err(CliError::Interrupted { job: None }),
+        }
+        if asked {
+            return Ok(());
+        }
+        tracing::info!("starting again, for what it is from now on");
+    }
+}
+
+/// Where the relay is, and what to do with it.
+fn say(running: &Running, config: &Config, json: bool) {
     // Tools that read the path may run in another folder.
-    let token_path: PathBuf =
-        running.token_path.canonicalize().unwrap_or_else(|_| running.token_path.clone());
-    let admin_token_path: PathBuf =
-        running.admin_token_path.canonicalize().unwrap_or_else(|_| running.admin_token_path.clone());
-    if args.json {
+    let whole = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+    let (token_path, admin_token_path) = (whole(&running.token_path), whole(&running.admin_token_path));
+    let key = potluck_governance::Key(running.identity);
+    if json {
         let said = serde_json::json!({
-            "address": running.url(), "token_path": token_path, "admin_token_path": admin_token_path,
+            "address": running.url(), "key": key.to_string(), "token_path": token_path,
+            "admin_token_path": admin_token_path,
         });
         println!("{said}");
-    } else {
-        println!("relay  {}", running.url());
-        println!("token  {}", token_path.display());
-        println!("admin  {}, for {}/operator.html", admin_token_path.display(), running.url());
-        eprintln!("open the address in a browser to lend the tab; submit with");
+        return;
+    }
+    println!("relay  {}", running.url());
+    if let (Some(mirror), false) = (&config.mirror, running.leads()) {
+        println!("mirror of {}", mirror.of);
+        println!("key    {key}");
         eprintln!(
-            "  potluck submit matmul A.npy B.npy --out C.npy --relay {} --token-file {}",
-            running.url(),
-            token_path.display()
+            "for the list of mirrors, which people agree on with `potluck propose mirrors --file FILE`:"
         );
-        eprintln!("Ctrl-C stops the relay; jobs go on when it is started again");
+        eprintln!(
+            "  {}",
+            serde_json::json!({ "name": "NAME", "url": "https://ADDRESS", "key": key.to_string() })
+        );
+        return;
     }
-    stop.requested(1).await;
-    tracing::info!("shutting down");
-    tokio::select! {
-        () = running.shut_down() => Ok(()),
-        // What is accepted is durable already: a second signal costs some recomputing at most.
-        () = stop.requested(2) => Err(CliError::Interrupted { job: None }),
-    }
+    println!("token  {}", token_path.display());
+    println!("admin  {}, for {}/operator.html", admin_token_path.display(), running.url());
+    eprintln!("open the address in a browser to lend the tab; submit with");
+    eprintln!(
+        "  potluck submit matmul A.npy B.npy --out C.npy --relay {} --token-file {}",
+        running.url(),
+        token_path.display()
+    );
+    eprintln!("Ctrl-C stops the relay; jobs go on when it is started again");
 }
 
 fn not_started(error: &StartError) -> CliError {
@@ -95,6 +149,7 @@ fn not_started(error: &StartError) -> CliError {
         StartError::Listen { .. } => "choose another address with --listen; port 0 takes a free one",
         StartError::Turn { .. } => "choose another `listen` under [turn] of the settings file, or remove it",
         StartError::TurnSettings(_) => "change [turn] of the settings file",
+        StartError::Mirror { .. } => "name the address of a relay that runs: https://relay.example.org",
         StartError::Database(_) => "check the disk's space; the data folder may be from a newer version",
         _ => "look at the log: --log debug",
     };

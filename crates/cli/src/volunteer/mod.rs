@@ -10,6 +10,7 @@ mod eval;
 mod kernel;
 mod key;
 mod link;
+mod moving;
 mod report;
 mod train;
 mod witness;
@@ -25,6 +26,7 @@ use crate::ledger::prove::{Witnesses, prove};
 use crate::stop::Stop;
 use kernel::KernelThread;
 use link::{Link, socket_address};
+use moving::Moving;
 use potluck_mesh::native::{EVENT_QUEUE, NativeLinks, NativeOptions, bind_addresses};
 use potluck_mesh::{LinkEvent, Links as _};
 use potluck_proto::{Backend, Membership, Preset};
@@ -110,6 +112,7 @@ pub async fn lend(
         Some(root) => Some(Watching::start(&lending.relay, root.clone(), &lending.key)?),
         None => None,
     };
+    let mut moving = moves(lending, &lending.relay)?;
     adapter.step(Event::Peers(lending.exchange.peers));
     if let Some(membership) = &lending.membership {
         adapter.step(Event::Membership(membership.clone()));
@@ -149,6 +152,14 @@ pub async fn lend(
                 adapter.hang_up().await;
                 return Err(error);
             }
+            url = found_by(&mut moving) => {
+                tracing::warn!(url, "another relay leads the log now: going there");
+                adapter.go_to(&url)?;
+                moving = moves(lending, &url)?;
+                if let Some(root) = &lending.remember {
+                    watching = Some(Watching::start(&url, root.clone(), &lending.key)?);
+                }
+            }
             event = adapter.answers.recv() => match event {
                 Some(event) => adapter.step(event),
                 None => return Err(CliError::Volunteer {
@@ -161,6 +172,19 @@ pub async fn lend(
             Some(event) = adapter.proofs.1.recv() => adapter.step(event),
             () = tokio::time::sleep(wait.min(STATUS_INTERVAL)) => adapter.step(Event::Tick),
         }
+    }
+}
+
+/// Looks for where to go when the relay is gone: only who remembers a log can tell another relay of it from somebody else's.
+fn moves(lending: &Lending, relay: &str) -> Result<Option<Moving>, CliError> {
+    lending.remember.clone().map(|root| Moving::start(relay, root)).transpose()
+}
+
+/// The relay that leads now; never, while that is the one at hand, or nobody looks.
+async fn found_by(moving: &mut Option<Moving>) -> String {
+    match moving {
+        Some(moving) => moving.found().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -265,6 +289,15 @@ impl Adapter {
             witnesses: lending.witnesses.clone(),
             stop: stop.clone(),
         })
+    }
+
+    /// Talks to another relay from now on. What was under way at the one before is given up.
+    fn go_to(&mut self, relay: &str) -> Result<(), CliError> {
+        self.address = socket_address(relay)?;
+        relay.clone_into(&mut self.relay);
+        self.link = None;
+        self.step(Event::Disconnected);
+        Ok(())
     }
 
     fn now(&self) -> At {

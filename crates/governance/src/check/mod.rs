@@ -80,6 +80,15 @@ pub enum Unchecked {
         /// The epoch.
         incarnation: u32,
     },
+    /// The tree of the log.
+    #[error(
+        "{count} successions: compare the root that each names with that of the log's tree at its size, and the \
+         signatures under the checkpoints since with the mirror's key"
+    )]
+    Successions {
+        /// How many.
+        count: usize,
+    },
     /// The people behind keys.
     #[error(
         "{people} people in the roles document: that they are different people, and who holds their keys"
@@ -185,6 +194,10 @@ impl Checker {
             )
         });
         unchecked.extend(self.state.unopened_epochs().map(|incarnation| Unchecked::Epoch { incarnation }));
+        let successions = self.state.successions().len();
+        if successions > 0 {
+            unchecked.push(Unchecked::Successions { count: successions });
+        }
         let roles = self.state.roles();
         let people = roles.stewards.len() + roles.auditors.len() + roles.operators.len();
         if people > 0 {

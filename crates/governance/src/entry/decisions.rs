@@ -5,7 +5,8 @@ use crate::canonical::{FormError, name, within};
 use crate::constitution::Constitution;
 use crate::key::{Key, Signature};
 use crate::kinds::Fields;
-use crate::limits::MAX_STATEMENT_BYTES;
+use crate::limits::{MAX_INTEGER, MAX_STATEMENT_BYTES};
+use crate::mirrors::{self, Mirror};
 use crate::roles::Roles;
 use potluck_types::BlobHash;
 
@@ -100,6 +101,33 @@ fields! {
         #[serde(with = "crate::canonical::signed")]
         value: i64,
     }
+    /// The list of mirrors was replaced.
+    NewMirrors {
+        /// The proposal that passed.
+        #[serde(with = "crate::hex")]
+        proposal: BlobHash,
+        /// The new list. The hash of it as a [`crate::mirrors::Mirrors`] is what the proposal named.
+        mirrors: Vec<Mirror>,
+    }
+    /// A listed mirror took over: checkpoints of the log that hold this entry are signed with the mirror's key.
+    ///
+    /// The state knows no checkpoints, so it takes `from` and `root` as they are said. Auditors compare them with the tree:
+    /// `root` has to be what its first `from` entries give.
+    Succession {
+        /// The proposal that passed.
+        #[serde(with = "crate::hex")]
+        proposal: BlobHash,
+        /// The mirror, by its key.
+        #[serde(with = "crate::hex")]
+        mirror: Key,
+        /// How many entries the log had under the last checkpoint of the relay before that this mirror holds. From there
+        /// up to this entry, there are only statements.
+        #[serde(with = "crate::canonical::int")]
+        from: u64,
+        /// Their Merkle root.
+        #[serde(with = "crate::hex")]
+        root: BlobHash,
+    }
 }
 
 /// Checks an origin: it stands in every signed text, where nothing may be escaped.
@@ -170,5 +198,18 @@ impl Fields for Amendment {
 impl Fields for ParameterSet {
     fn validate(&self) -> Result<(), FormError> {
         name("name", &self.name)
+    }
+}
+
+impl Fields for NewMirrors {
+    fn validate(&self) -> Result<(), FormError> {
+        mirrors::check(&self.mirrors)
+    }
+}
+
+impl Fields for Succession {
+    fn validate(&self) -> Result<(), FormError> {
+        // A log under a checkpoint has its first entry at least.
+        within("from", self.from, 1, MAX_INTEGER)
     }
 }

@@ -8,7 +8,8 @@ mod decisions;
 mod facts;
 
 pub use decisions::{
-    Amendment, Founding, Genesis, Kernel, NewRoles, ParameterSet, Promotion, Rollback, Signed,
+    Amendment, Founding, Genesis, Kernel, NewMirrors, NewRoles, ParameterSet, Promotion, Rollback, Signed,
+    Succession,
 };
 pub use facts::{
     Aggregate, AggregatedUpdate, Audit, AuditVerdict, Candidate, Card, Commits, DataSet, EpochCommitted,
@@ -71,6 +72,10 @@ kinds! {
         ParameterSet = "parameter",
         /// Something went wrong.
         Incident = "incident",
+        /// The list of mirrors changed.
+        NewMirrors = "mirrors",
+        /// A mirror took over.
+        Succession = "succession",
     }
 }
 

@@ -65,6 +65,15 @@ pub enum Missing {
         /// The proposal.
         proposal: BlobHash,
     },
+    /// A proposal older than the last succession.
+    #[error(
+        "proposal {proposal} was logged before the last succession: people voted on who follows another relay, so \
+         propose again"
+    )]
+    OtherRelay {
+        /// The proposal.
+        proposal: BlobHash,
+    },
     /// Seconds.
     #[error("the proposal has {have} of {need} seconds")]
     Seconds {

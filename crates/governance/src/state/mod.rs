@@ -2,7 +2,8 @@
 //!
 //! [`State::check`] says whether an entry may follow; [`State::apply`] takes it in. A refused entry changes nothing. Two
 //! replicas that read the same entries are equal. `facts.rs` examines and records what happened, `said.rs` and
-//! `heard.rs` what people signed, `effects.rs` what took effect; `people.rs`, `proposals.rs`, `pauses.rs` and `runs.rs` hold the parts.
+//! `heard.rs` what people signed, `effects.rs` what took effect, `relays.rs` who signs the log and who may follow;
+//! `people.rs`, `proposals.rs`, `pauses.rs` and `runs.rs` hold the parts.
 //!
 //! Results and jobs are kept as counts: their memory does not grow with the log, but with the keys and jobs in it.
 
@@ -13,6 +14,7 @@ mod pauses;
 mod people;
 mod proposals;
 mod refused;
+mod relays;
 mod runs;
 mod said;
 
@@ -21,11 +23,13 @@ pub use pauses::{Cause, Pause};
 pub use people::Credit;
 pub use proposals::{CastVote, Electorate, Outcome, ProposalState, Tally};
 pub use refused::Refused;
+pub use relays::SuccessionState;
 pub use runs::{Contribution, Cover, Round, RunState};
 
 use crate::constitution::Constitution;
 use crate::entry::{Body, Candidate, Card, DataSet, Entry, Incident, Kernel};
 use crate::key::Key;
+use crate::mirrors::Mirror;
 use crate::roles::Roles;
 use crate::statement::{ProposalKind, Scope, Statement, Target};
 use pauses::Pauses;
@@ -194,6 +198,10 @@ pub struct State {
     pauses: Pauses,
     quarantine: BTreeMap<Target, QuarantineState>,
     incidents: Vec<(u64, u64, Incident)>,
+    mirrors: Vec<Mirror>,
+    successions: Vec<SuccessionState>,
+    /// Index after the last entry that is no statement.
+    facts_end: u64,
 }
 
 impl Default for State {
@@ -226,6 +234,9 @@ impl State {
             pauses: Pauses::default(),
             quarantine: BTreeMap::new(),
             incidents: Vec::new(),
+            mirrors: Vec::new(),
+            successions: Vec::new(),
+            facts_end: 0,
         }
     }
 
@@ -254,9 +265,12 @@ impl State {
     }
 
     /// Passes over entries that are not taken in, so that those after them keep their indices. A log without its first
-    /// entry has none that could follow.
+    /// entry has none that could follow. What was passed over is not known to be a statement.
     pub(crate) fn skip_to(&mut self, index: u64) -> &mut Self {
-        self.next = self.next.max(index);
+        if index > self.next {
+            self.next = index;
+            self.facts_end = index;
+        }
         self
     }
 
@@ -292,6 +306,8 @@ impl State {
             Body::NewRoles(roles) => self.examine_roles(roles, now_ms)?,
             Body::Amendment(amendment) => self.examine_amendment(amendment, now_ms)?,
             Body::ParameterSet(parameter) => self.examine_parameter(parameter, now_ms)?,
+            Body::NewMirrors(mirrors) => self.examine_mirrors(mirrors, now_ms)?,
+            Body::Succession(succession) => self.examine_succession(succession, now_ms)?,
             fact => self.examine_fact(fact, now_ms)?,
         }
         Ok(None)
@@ -299,6 +315,9 @@ impl State {
 
     fn record(&mut self, index: u64, entry: &Entry, statement: Option<Statement>) {
         let now_ms = entry.at_ms;
+        if !matches!(entry.body, Body::Signed(_)) {
+            self.facts_end = index + 1;
+        }
         match &entry.body {
             Body::Genesis(genesis) => {
                 self.origin.clone_from(&genesis.origin);
@@ -323,6 +342,8 @@ impl State {
             Body::NewRoles(roles) => self.record_roles(index, now_ms, roles),
             Body::Amendment(amendment) => self.record_amendment(index, now_ms, amendment),
             Body::ParameterSet(parameter) => self.record_parameter(index, now_ms, parameter),
+            Body::NewMirrors(mirrors) => self.record_mirrors(index, now_ms, mirrors),
+            Body::Succession(succession) => self.record_succession(index, now_ms, succession),
             fact => self.record_fact(index, now_ms, fact),
         }
     }

@@ -157,6 +157,8 @@ pub(super) fn rule(constitution: &Constitution, kind: ProposalKind) -> Rule {
         ProposalKind::Roles => rules.roles,
         ProposalKind::Constitution => rules.constitution,
         ProposalKind::Appeal => rules.appeal,
+        ProposalKind::Mirrors => rules.mirrors,
+        ProposalKind::Succession => rules.succession,
     }
 }
 

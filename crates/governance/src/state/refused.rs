@@ -339,6 +339,27 @@ pub enum Refused {
         /// Time of the entry.
         now_ms: u64,
     },
+    /// A succession counts more entries than there are before it.
+    #[error(
+        "the succession counts from {from}, and is entry {index}: name a checkpoint of the log as it is before it"
+    )]
+    BeyondLog {
+        /// How many entries it counts.
+        from: u64,
+        /// Its index.
+        index: u64,
+    },
+    /// The relay that succeeds logged something that it had no right to.
+    #[error(
+        "entry {fact} is no statement, and the succession counts from {from}: between the last checkpoint of the \
+         relay before and a succession only statements may stand, so begin again from that checkpoint"
+    )]
+    NotOnlyStatements {
+        /// How many entries the last checkpoint of the relay before holds.
+        from: u64,
+        /// The last entry that is no statement.
+        fact: u64,
+    },
     /// The person has said this before.
     #[error("{name} has said so before: it counts once")]
     Said {

@@ -213,6 +213,7 @@ impl State {
                 let known = self.constitution.parameters.iter().any(|known| known.name == propose.subject);
                 (!known).then_some("the constitution has no such parameter: amend it first")
             }
+            ProposalKind::Succession => self.cannot_succeed(&propose.subject, propose.body),
             _ => None,
         };
         match problem {

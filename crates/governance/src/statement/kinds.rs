@@ -24,10 +24,12 @@ statements! {
     Propose {
         /// What kind of thing.
         proposal: ProposalKind,
-        /// The model, run, data set, kernel or parameter by name; for roles and constitution, what changes.
+        /// The model, run, data set, kernel, parameter or succeeding mirror by name; for roles, constitution and mirrors,
+        /// what changes.
         subject: String,
         /// What exactly: the hash of a candidate's parameters (promote, also the version to go back to), of a run's
-        /// request, a data set's manifest, a kernel, or a document (roles, constitution, parameter).
+        /// request, a data set's manifest, a kernel, a document (roles, constitution, parameter, mirrors), or a mirror as
+        /// it is listed (succession).
         #[serde(with = "crate::hex")]
         body: BlobHash,
         /// What changes, for people to read.

@@ -31,6 +31,10 @@ pub enum ProposalKind {
     /// That a decision was wrong. Opened by an appeal, never proposed. Upheld against the promotion of the version in
     /// use, it justifies the rollback; against anything else it is a public verdict on which others may act.
     Appeal,
+    /// A new list of mirrors.
+    Mirrors,
+    /// A listed mirror takes over from the relay that signs the log.
+    Succession,
 }
 
 impl ProposalKind {
@@ -46,6 +50,8 @@ impl ProposalKind {
             Self::Roles => "roles",
             Self::Constitution => "constitution",
             Self::Appeal => "appeal",
+            Self::Mirrors => "mirrors",
+            Self::Succession => "succession",
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use potluck_governance::constitution::Parameter;
 use potluck_governance::entry::*;
+use potluck_governance::mirrors::{Mirror, Mirrors};
 use potluck_governance::roles::Person;
 use potluck_governance::statement::*;
 use potluck_governance::*;
@@ -45,6 +46,16 @@ pub fn constitution() -> Constitution {
     constitution.parameters =
         vec![Parameter { name: "audit_rate_ppm".to_owned(), least: 10_000, most: 500_000, value: 50_000 }];
     constitution
+}
+
+/// A mirror that is run by somebody else, with this key.
+pub fn mirror(n: u8) -> Mirror {
+    Mirror { name: format!("Mirror {n}"), url: format!("https://m{n}.example:8443"), key: key(n) }
+}
+
+/// Mirrors 61 and 62.
+pub fn mirrors() -> Mirrors {
+    Mirrors { mirrors: vec![mirror(61), mirror(62)] }
 }
 
 /// A log under way.
@@ -139,6 +150,15 @@ impl World {
         self.vote(1, proposal, Ballot::Yes);
         self.vote(2, proposal, Ballot::Yes);
         self.say(11, Attest { subject: body, reproduces: true });
+        self.now += SECOND;
+        proposal
+    }
+
+    /// As [`World::pass`], without the auditor: the votes alone.
+    pub fn pass_votes(&mut self, kind: ProposalKind, subject: &str, body: BlobHash) -> BlobHash {
+        let proposal = self.propose(1, kind, subject, body);
+        self.vote(1, proposal, Ballot::Yes);
+        self.vote(2, proposal, Ballot::Yes);
         self.now += SECOND;
         proposal
     }

@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
-use potluck_governance::{Body, Constitution, Refused, Roles, entry, gate};
+use potluck_governance::{Body, Constitution, Mirror, Refused, Roles, entry, gate};
 use potluck_types::BlobHash;
 use serde::Deserialize;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/api/v1/log/parameters", post(set_parameter))
         .route("/api/v1/log/kernels", post(allow_kernel))
         .route("/api/v1/log/datasets", post(approve_data_set))
+        .route("/api/v1/log/mirrors", post(list_mirrors))
 }
 
 type Said<T> = Result<Json<T>, JsonRejection>;
@@ -108,6 +109,27 @@ pub(crate) async fn amend(
     let Enacted { proposal, document: constitution } = said(body)?;
     let proposal = hash("proposal", &proposal)?;
     append(&app, |_| Ok(entry::Amendment { proposal, constitution })).await
+}
+
+/// A list of mirrors that a proposal named by its hash.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewMirrorList {
+    proposal: String,
+    mirrors: Vec<Mirror>,
+}
+
+/// Put a new list of mirrors in force: `proposal`, and `mirrors`, each with `name`, `url` and `key`.
+#[utoipa::path(post, path = "/api/v1/log/mirrors", request_body = String,
+    responses((status = 201, body = Logged), (status = 400, body = ApiError), (status = 422, body = ApiError),
+        (status = 429, body = ApiError)))]
+pub(crate) async fn list_mirrors(
+    State(app): Shared,
+    body: Said<NewMirrorList>,
+) -> Result<Response, ApiError> {
+    let NewMirrorList { proposal, mirrors } = said(body)?;
+    let proposal = hash("proposal", &proposal)?;
+    append(&app, |_| Ok(entry::NewMirrors { proposal, mirrors })).await
 }
 
 /// Set a parameter of the constitution within its bounds.

@@ -11,11 +11,13 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 /// The latest checkpoint.
-pub(super) const CHECKPOINT: &str = "checkpoint";
+pub(crate) const CHECKPOINT: &str = "checkpoint";
 /// The key that signs it, for whoever has a copy and nothing else.
-pub(super) const KEY: &str = "key";
+pub(crate) const KEY: &str = "key";
 /// The last checkpoint that enough witnesses cosigned, with their signatures.
 pub(super) const COSIGNED: &str = "cosigned";
+/// Where another relay began the log: its key, an empty line, and its last checkpoint that is known here.
+pub(crate) const PREDECESSOR: &str = "predecessor";
 
 /// The files of a log.
 #[derive(Debug, Clone)]

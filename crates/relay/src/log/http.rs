@@ -61,6 +61,10 @@ impl From<LogError> for ApiError {
             LogError::Refused(_) => {
                 ("refused_by_log", "the message says what is missing or wrong", Vec::new())
             }
+            LogError::Mirror { since } => {
+                let code = StatusCode::MISDIRECTED_REQUEST;
+                return Self::new(code, "mirror", "this relay mirrors the log of another one", since);
+            }
             _ => return Self::internal(error),
         };
         let missing = missing.iter().map(ToString::to_string).collect();
@@ -95,7 +99,8 @@ pub(super) fn text(body: String) -> Response {
 }
 
 /// A file of the log in the layout of C2SP tlog-tiles: `checkpoint`, `tile/LEVEL/INDEX`, `tile/entries/INDEX`; and `key`,
-/// and `cosigned`: the last checkpoint that enough witnesses cosigned.
+/// and `cosigned`: the last checkpoint that enough witnesses cosigned. Where a relay took the log over, `predecessor` has the
+/// key of the one before, an empty line, and its last checkpoint.
 #[utoipa::path(get, path = "/log/{path}", params(("path" = String, Path)),
     responses((status = 200, body = RawFile, content_type = "application/octet-stream"), (status = 404, body = ApiError)))]
 pub(crate) async fn get_file(State(app): Shared, Path(path): Path<String>) -> Result<Response, ApiError> {
@@ -108,6 +113,10 @@ pub(crate) async fn get_file(State(app): Shared, Path(path): Path<String>) -> Re
         return best
             .map(|(_, note)| text(note))
             .ok_or_else(|| missing("no checkpoint is cosigned yet".into()));
+    }
+    if path == super::files::PREDECESSOR {
+        let found = app.log.0.files.get(&path).await.map_err(|error| file_error(error, &path))?;
+        return Ok(text(String::from_utf8_lossy(&found).into_owned()));
     }
     if path == super::files::KEY {
         return Ok(text(format!("{}\n", app.log.verifier())));

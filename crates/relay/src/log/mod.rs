@@ -4,7 +4,8 @@
 //! published; `publish.rs` writes them into the tree's files and signs checkpoints; `files.rs` is where those lie;
 //! `cosign.rs` keeps what witnesses sign below them. `http.rs` serves all of it in the types of `api.rs`, `receipts.rs` with
 //! proofs; `effects.rs` appends what the log justifies, `forks.rs` that it was forked; `pages.rs` shows what follows from it;
-//! `limits.rs` bounds what one address may ask; `copy.rs` copies a log while it goes on.
+//! `limits.rs` bounds what one address may ask; `copy.rs` copies a log while it goes on; `follow.rs` takes over a log that another
+//! relay signs.
 //!
 //! Architecture invariant: an entry that stands for a record is durable exactly when the record is.
 
@@ -13,6 +14,7 @@ pub(crate) mod copy;
 mod cosign;
 pub(crate) mod effects;
 mod files;
+mod follow;
 pub(crate) mod forks;
 pub(crate) mod http;
 pub(crate) mod limits;
@@ -23,6 +25,8 @@ pub(crate) mod records;
 pub(crate) mod shown;
 mod store;
 
+pub(crate) use files::{CHECKPOINT as CHECKPOINT_FILE, KEY as KEY_FILE, PREDECESSOR as PREDECESSOR_FILE};
+pub(crate) use follow::{Fetch, FollowError};
 pub(crate) use publish::{Published, Publisher};
 
 use crate::config::LogConfig;
@@ -34,7 +38,7 @@ use crate::identity::Identity;
 use crate::runs::manifest::{Manifest, unstated};
 use cosign::{Cosignatures, Who};
 use files::Files;
-use potluck_governance::{Body, Constitution, Entry, FormError, Refused, Roles, State, entry};
+use potluck_governance::{Body, Constitution, Entry, FormError, Key, Refused, Roles, State, entry};
 use potluck_ledger::{KeyError, KeyKind, Policy, PolicyError, SignerKey, TreeHead, VerifierKey};
 use potluck_types::BlobHash;
 use std::io;
@@ -67,9 +71,26 @@ pub(crate) enum LogError {
     /// Its name or key cannot be used.
     #[error("the log's name cannot be used: {0}")]
     Key(#[from] KeyError),
+    /// This relay does not lead the log.
+    #[error("this relay mirrors the log and adds nothing to it; {since}")]
+    Mirror {
+        /// What may be said, and where.
+        since: &'static str,
+    },
     /// Its witnesses cannot be used.
     #[error("the log's witnesses cannot be used: {0}")]
     Witnesses(#[from] PolicyError),
+}
+
+/// What a relay may add to the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Everything: it signs the log, which a relay with this key began if it was another.
+    Leading(Option<VerifierKey>),
+    /// Nothing: it follows the relay with this key.
+    Following(VerifierKey),
+    /// What people sign, after the last checkpoint of the relay with this key: they decide who goes on.
+    Draft(VerifierKey),
 }
 
 /// The name of a log that its operator has not named.
@@ -106,6 +127,7 @@ struct Inner {
     policy: Policy,
     cosignatures: Mutex<Cosignatures>,
     unlogged_results: bool,
+    stage: Stage,
 }
 
 /// Gives entries their order.
@@ -140,16 +162,24 @@ impl Log {
     pub(crate) async fn open(
         db: Db,
         folder: &Path,
-        seed: &[u8; 32],
+        identity: &Identity,
         origin: &str,
         config: &LogConfig,
+        stage: Stage,
     ) -> Result<Self, LogError> {
-        let key = SignerKey::from_seed(origin, KeyKind::Ed25519, seed)?;
-        let policy = config.policy(origin, key.verifier())?;
+        let key = SignerKey::from_seed(origin, KeyKind::Ed25519, identity.seed())?;
+        let signer = signer(&stage, &key).clone();
+        let policy = config.policy(origin, &signer)?;
         let files = Files::open(folder)?;
-        let published = publish::last(&files, &key).await?;
+        let published = match &stage {
+            Stage::Following(_) | Stage::Leading(None) => publish::last(&files, origin, &[&signer]).await?,
+            // Until its own first checkpoint, the last one is that of the relay before.
+            Stage::Draft(before) | Stage::Leading(Some(before)) => {
+                publish::last(&files, origin, &[&signer, before]).await?
+            }
+        };
         let cosignatures = Cosignatures::restore(&files, &policy, &published).await?;
-        files.put(files::KEY, format!("{}\n", key.verifier()).into_bytes()).await?;
+        files.put(files::KEY, format!("{signer}\n").into_bytes()).await?;
         let log = Self(Arc::new(Inner {
             sequencer: Mutex::default(),
             db,
@@ -161,13 +191,31 @@ impl Log {
             durable: AtomicU64::new(0),
             policy,
             unlogged_results: config.unlogged_results,
+            stage,
             cosignatures: Mutex::new(cosignatures),
         }));
         let state = log.0.derive().await?;
+        let appointed = state.signer().is_none_or(|signer| signer == Key(identity.public()));
         log.0.durable.store(state.next_index(), Ordering::Relaxed);
         log.0.sequencer.lock().await.state = state;
-        log.begin_if_new(origin).await?;
+        if log.leads() {
+            if !appointed {
+                let what = "people decided that another relay goes on with it";
+                return Err(LogError::Damaged(what.to_owned()));
+            }
+            log.begin_if_new(origin).await?;
+        }
         Ok(log)
+    }
+
+    /// Whether this relay signs the log, and may add to it.
+    pub(crate) fn leads(&self) -> bool {
+        matches!(self.0.stage, Stage::Leading(_))
+    }
+
+    /// What it may add.
+    pub(crate) fn stage(&self) -> &Stage {
+        &self.0.stage
     }
 
     /// The first entry: nobody is in office before an operator names the people.
@@ -301,7 +349,7 @@ impl Log {
 
     /// The key that signs checkpoints.
     pub(crate) fn verifier(&self) -> &VerifierKey {
-        self.0.key.verifier()
+        signer(&self.0.stage, &self.0.key)
     }
 
     /// Looks at what follows from the log.
@@ -354,6 +402,14 @@ impl Batch<'_> {
     /// What is no entry, or what the log does not allow. The batch is as it was.
     pub(crate) fn add(&mut self, body: impl Into<Body>) -> Result<u64, LogError> {
         let body = body.into();
+        let since = match (&self.log.stage, &body) {
+            (Stage::Leading(_), _) | (Stage::Draft(_), Body::Signed(_) | Body::Succession(_)) => None,
+            (Stage::Following(_), _) => Some("say it to the relay that leads: GET /api/v1/mirrors names it"),
+            (Stage::Draft(_), _) => Some("until a relay is appointed, only signed statements are taken"),
+        };
+        if let Some(since) = since {
+            return Err(LogError::Mirror { since });
+        }
         if self.log.unlogged_results && matches!(body, Body::ResultAccepted(_)) {
             return Ok(self.sequencer.state.next_index());
         }
@@ -407,6 +463,14 @@ impl Drop for Batch<'_> {
         if !self.settled && !self.rows.is_empty() {
             self.sequencer.stale = true;
         }
+    }
+}
+
+/// Whose key is below the checkpoints of this stage.
+fn signer<'a>(stage: &'a Stage, own: &'a SignerKey) -> &'a VerifierKey {
+    match stage {
+        Stage::Following(key) => key,
+        Stage::Draft(_) | Stage::Leading(_) => own.verifier(),
     }
 }
 

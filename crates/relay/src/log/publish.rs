@@ -3,7 +3,7 @@
 use super::files::{CHECKPOINT, Files};
 use super::{Inner, LogError};
 use potluck_ledger::{
-    Appender, Bundle, Checkpoint, LogFile, SignedCheckpoint, SignerKey, Tile, TreeHash, TreeHead,
+    Appender, Bundle, Checkpoint, LogFile, SignedCheckpoint, SignerKey, Tile, TreeHash, TreeHead, VerifierKey,
 };
 use std::collections::BTreeSet;
 use std::io;
@@ -41,8 +41,8 @@ impl Publisher {
     }
 }
 
-/// The last checkpoint in a folder; that of an empty tree if there is none.
-pub(super) async fn last(files: &Files, key: &SignerKey) -> Result<Published, LogError> {
+/// The last checkpoint in a folder, by one of these keys; that of an empty tree if there is none.
+pub(super) async fn last(files: &Files, origin: &str, keys: &[&VerifierKey]) -> Result<Published, LogError> {
     let note = match files.get(CHECKPOINT).await {
         Ok(note) => note,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -51,10 +51,17 @@ pub(super) async fn last(files: &Files, key: &SignerKey) -> Result<Published, Lo
         }
         Err(error) => return Err(error.into()),
     };
-    let origin = key.verifier().name();
-    let signed = SignedCheckpoint::open(&note, origin, key.verifier())
-        .map_err(|error| LogError::Damaged(format!("its checkpoint: {error}")))?;
-    Ok(Published { head: signed.head(), note: signed.note().to_string().into() })
+    let mut failed = None;
+    for key in keys {
+        match SignedCheckpoint::open(&note, origin, key) {
+            Ok(signed) => {
+                return Ok(Published { head: signed.head(), note: signed.note().to_string().into() });
+            }
+            Err(error) => failed = Some(error),
+        }
+    }
+    let cause = failed.map_or_else(|| "no key".to_owned(), |error| error.to_string());
+    Err(LogError::Damaged(format!("its checkpoint: {cause}")))
 }
 
 pub(super) fn start(log: Arc<Inner>) -> Publisher {
@@ -123,7 +130,7 @@ async fn catch_up(log: &Inner, appender: &mut Option<Appender>) -> Result<(), Lo
     }
 }
 
-async fn restore(log: &Inner) -> Result<Appender, LogError> {
+pub(super) async fn restore(log: &Inner) -> Result<Appender, LogError> {
     let head = log.published.borrow().head;
     let mut files = log.files.blocking(head.size);
     let restored = tokio::task::spawn_blocking(move || Appender::restore(&head, &mut files)).await;
@@ -140,7 +147,7 @@ fn sign(key: &SignerKey, head: TreeHead) -> Result<String, LogError> {
 }
 
 /// The partial files of a tree.
-fn edge(size: u64) -> BTreeSet<LogFile> {
+pub(super) fn edge(size: u64) -> BTreeSet<LogFile> {
     let tiles = Tile::right_edge(size).into_iter().map(LogFile::from);
     let bundle = size.checked_sub(1).and_then(|last| Bundle::containing(last, size)).map(LogFile::from);
     let is_partial = |file: &LogFile| match file {

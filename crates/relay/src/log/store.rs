@@ -100,6 +100,18 @@ impl Db {
         tx.commit().await
     }
 
+    /// Forgets entries from an index on: statements of a draft that came to nothing.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn forget_draft(&self, from: u64) -> Result<(), DbError> {
+        sqlx::query("DELETE FROM log_entries WHERE position >= ?")
+            .bind(from.cast_signed())
+            .execute(&self.pool)
+            .await
+            .map(drop)
+    }
+
     /// Indices of the entries about a volunteer, from one on.
     ///
     /// # Errors

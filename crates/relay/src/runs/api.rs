@@ -309,7 +309,7 @@ pub struct RoundInfo {
 }
 
 /// The record of a round that is done: enough to repeat it.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct RoundRecord {
     /// The round.
     pub round: u64,
@@ -328,7 +328,7 @@ pub struct RoundRecord {
 }
 
 /// A worker's update.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct UpdateRecord {
     /// The worker's number in the round.
     pub worker: u32,

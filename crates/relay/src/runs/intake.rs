@@ -34,12 +34,12 @@ const MAX_ROUNDS: u64 = 1 << 20;
 const MAX_RATE: f64 = 4.0;
 
 /// Where the tokens of a data set lie.
-fn dataset_path(data: &Path, id: &BlobHash) -> PathBuf {
+pub(crate) fn dataset_path(data: &Path, id: &BlobHash) -> PathBuf {
     data.join("datasets").join(format!("{id}.tokens"))
 }
 
 /// Where uploaded parameters lie.
-fn parameters_path(data: &Path, id: &BlobHash) -> PathBuf {
+pub(crate) fn parameters_path(data: &Path, id: &BlobHash) -> PathBuf {
     data.join("datasets").join(format!("{id}.f32"))
 }
 
@@ -59,7 +59,8 @@ impl From<HostError> for ApiError {
     }
 }
 
-fn tokens_of(bytes: &[u8], vocabulary: u32) -> Result<DataSet, ApiError> {
+/// Cuts a data set out of its tokens, as they are uploaded and kept.
+pub(crate) fn tokens_of(bytes: &[u8], vocabulary: u32) -> Result<DataSet, ApiError> {
     let tokens: Vec<u32> = if vocabulary <= 1 << 16 {
         if !bytes.len().is_multiple_of(2) {
             return Err(refused("bad_data", "half a token at the end", "each token has two bytes"));

@@ -1,7 +1,7 @@
 //! Training runs: what the machine asks for is carried out here, off the async threads.
 //!
 //! `intake.rs` takes data sets, parameters and runs in, and finds runs again after a restart; `http.rs` is their part of
-//! the API, in the types of `api.rs`; `allowed.rs` asks the log whether it takes a run; `sample.rs` shows what a model writes; `store.rs` has the records, `manifest.rs` what is said about data sets. `governor.rs`
+//! the API, in the types of `api.rs`; `allowed.rs` asks the log whether it takes a run; `sample.rs` shows what a model writes; `store.rs` has the records, `manifest.rs` what is said about data sets, `derive.rs` what its rounds derive from. `governor.rs`
 //! carries the log's pauses to the machine. What a round's tasks are, which updates are wrong and
 //! how the others are combined is decided in `potluck-rounds`, when rounds begin and end in `potluck-schedule`.
 //!
@@ -10,6 +10,7 @@
 
 mod allowed;
 pub mod api;
+pub(crate) mod derive;
 pub(crate) mod governor;
 pub(crate) mod http;
 pub(crate) mod intake;
@@ -37,7 +38,7 @@ use potluck_verify::ReplayError;
 use serde_json::json;
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use store::{ACCEPTED, RoundRow, RunState, UpdateRow};
@@ -493,26 +494,11 @@ impl Runs {
     }
 
     fn state_path(&self, run: JobId, round: u64) -> PathBuf {
-        self.0.folder.join(run.to_string()).join(format!("{round}.state"))
+        state_path(&self.0.folder, run, round)
     }
 
-    /// Writes the state before a round. It is on disk, under its name, when this returns.
     async fn write_state(&self, run: JobId, round: u64, state: Vec<u8>) -> io::Result<()> {
-        let path = self.state_path(run, round);
-        let written = tokio::task::spawn_blocking(move || {
-            let folder = path.parent().ok_or(io::ErrorKind::NotFound)?;
-            std::fs::create_dir_all(folder)?;
-            let mut file = tempfile::NamedTempFile::new_in(folder)?;
-            io::Write::write_all(&mut file, &state)?;
-            file.as_file().sync_all()?;
-            file.persist(&path)?;
-            // The name is durable when the folder is. Not every system can synchronize one.
-            if let Ok(folder) = std::fs::File::open(folder) {
-                let _ = folder.sync_all();
-            }
-            Ok::<_, io::Error>(())
-        });
-        written.await.map_err(io::Error::other)?
+        write_state(self.state_path(run, round), state).await
     }
 
     /// The state before a round that is closed is not needed any more.
@@ -521,6 +507,29 @@ impl Runs {
             tracing::debug!(%error, %run, "an old state stays");
         }
     }
+}
+
+/// Where the state before a round lies, in the folder of all runs.
+pub(crate) fn state_path(folder: &Path, run: JobId, round: u64) -> PathBuf {
+    folder.join(run.to_string()).join(format!("{round}.state"))
+}
+
+/// Writes the state before a round. It is on disk, under its name, when this returns.
+pub(crate) async fn write_state(path: PathBuf, state: Vec<u8>) -> io::Result<()> {
+    let written = tokio::task::spawn_blocking(move || {
+        let folder = path.parent().ok_or(io::ErrorKind::NotFound)?;
+        std::fs::create_dir_all(folder)?;
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        io::Write::write_all(&mut file, &state)?;
+        file.as_file().sync_all()?;
+        file.persist(&path)?;
+        // The name is durable when the folder is. Not every system can synchronize one.
+        if let Ok(folder) = std::fs::File::open(folder) {
+            let _ = folder.sync_all();
+        }
+        Ok::<_, io::Error>(())
+    });
+    written.await.map_err(io::Error::other)?
 }
 
 /// Why nobody knows whether an update is right.

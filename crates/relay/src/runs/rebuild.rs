@@ -1,17 +1,15 @@
 //! A run's parameters, made again without some of its updates: `potluck_rounds::rebuild`, on the relay's own records.
 
+use super::derive::closed_rounds;
 use super::intake::{beginning, data_of};
-use super::store::{ACCEPTED, RunRow};
+use super::store::RunRow;
 use crate::api::ApiError;
 use crate::http::App;
 use axum::http::StatusCode;
 use potluck_governance::statement::Target;
-use potluck_proto::TrainTask;
-use potluck_rounds::derive::Place;
-use potluck_rounds::{ClosedRound, Counted, DeriveError, Without, rebuild};
+use potluck_rounds::{Counted, DeriveError, Without, rebuild};
 use potluck_train::round::Batches;
 use potluck_types::{BlobHash, VolunteerId};
-use serde_json::Value;
 
 /// Why parameters cannot be made again.
 #[derive(Debug, thiserror::Error)]
@@ -42,35 +40,7 @@ pub(crate) async fn rebuilt(
     let (start, parameters) = beginning(&run.request, &app.config.data)?;
     let tokens = app.db.dataset(&start.train).await?.map_or(0, |row| row.tokens);
     let without = resolve(app, &start.train, tokens, targets).await?;
-    let mut rounds = Vec::new();
-    for row in app.db.rounds(&run.id, 0).await?.into_iter().filter(|row| row.round < after) {
-        let mut updates = Vec::new();
-        for update in app.db.updates(&run.id, row.round).await? {
-            if update.verdict != ACCEPTED {
-                continue;
-            }
-            let task: TrainTask = serde_json::from_str(&update.task).map_err(ApiError::internal)?;
-            let places = task.streak.iter().map(|past| Place { round: past.round, worker: past.worker });
-            updates.push(Counted {
-                worker: update.worker,
-                volunteer: update.volunteer,
-                update: update.result.hash,
-                weight_ppm: update.weight,
-                audited: update.audited,
-                streak: Some(places.collect()),
-            });
-        }
-        updates.sort_by_key(|update| update.worker);
-        rounds.push(ClosedRound {
-            round: row.round,
-            before: row.parameters,
-            after: row.next_parameters,
-            step: row.step.hash,
-            checkpoint: row.checkpoint.map(|checkpoint| checkpoint.hash),
-            restarted: row.combined.get("restarted").and_then(Value::as_bool).unwrap_or_default(),
-            updates,
-        });
-    }
+    let rounds = closed_rounds(&app.db, &run.id, after).await?;
     let (blobs, handle) = (app.blobs.clone(), tokio::runtime::Handle::current());
     let built = tokio::task::spawn_blocking(move || {
         let fetch = |_, counted: &Counted| {

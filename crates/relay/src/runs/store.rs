@@ -2,7 +2,7 @@
 
 use super::api::{NewRun, RoundInfo};
 use super::manifest::{Manifest, unstated};
-use crate::db::{Db, DbError, bytes, count_result, wall_ms};
+use crate::db::{Db, DbError, Writing, bytes, count_result, wall_ms};
 use crate::embed::store::{Counts, count as count_sites};
 use crate::log::{Log, LogError, records};
 use crate::names;
@@ -136,6 +136,83 @@ fn round_row(row: &SqliteRow) -> Result<RoundRow, DbError> {
         info: serde_json::from_str(row.try_get(7)?).map_err(decode_error)?,
         combined: serde_json::from_str(row.try_get(8)?).map_err(decode_error)?,
     })
+}
+
+/// Writes a run's row. `false` if there is one with its idempotency key.
+async fn insert_run(
+    tx: &mut Writing,
+    run: &RunRow,
+    key: Option<&str>,
+    created_ms: i64,
+) -> Result<bool, DbError> {
+    let request = serde_json::to_string(&run.request).map_err(decode_error)?;
+    let inserted = sqlx::query(
+        "INSERT INTO runs (id, name, state, reason, request, checkpoint, checkpoint_bytes, tokenizer,
+         idempotency_key, created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (idempotency_key) DO NOTHING",
+    )
+    .bind(&run.id.0[..])
+    .bind(&run.request.name)
+    .bind(run.state.name())
+    .bind(run.reason.as_deref())
+    .bind(request)
+    .bind(&run.checkpoint.hash.0[..])
+    .bind(run.checkpoint.bytes.cast_signed())
+    .bind(run.tokenizer.as_ref().map(|hash| &hash.0[..]))
+    .bind(key)
+    .bind(created_ms)
+    .execute(&mut **tx)
+    .await?;
+    Ok(inserted.rows_affected() > 0)
+}
+
+/// Writes a closed round's rows.
+async fn insert_round(
+    tx: &mut Writing,
+    run: &JobId,
+    round: &RoundRow,
+    updates: &[UpdateRow],
+) -> Result<(), DbError> {
+    sqlx::query(
+        "INSERT INTO rounds (run, round, parameters, next_parameters, step, step_bytes, checkpoint,
+         checkpoint_bytes, info, combined, closed_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(&run.0[..])
+    .bind(round.round.cast_signed())
+    .bind(&round.parameters.0[..])
+    .bind(&round.next_parameters.0[..])
+    .bind(&round.step.hash.0[..])
+    .bind(round.step.bytes.cast_signed())
+    .bind(round.checkpoint.as_ref().map(|blob| &blob.hash.0[..]))
+    .bind(round.checkpoint.map(|blob| blob.bytes.cast_signed()))
+    .bind(serde_json::to_string(&round.info).map_err(decode_error)?)
+    .bind(round.combined.to_string())
+    .bind(wall_ms())
+    .execute(&mut **tx)
+    .await?;
+    for (position, update) in updates.iter().enumerate() {
+        sqlx::query(
+            "INSERT INTO updates (run, round, position, worker, volunteer, backend, weight, audited, verdict,
+             hash, bytes, task) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(&run.0[..])
+        .bind(round.round.cast_signed())
+        .bind(position.cast_signed() as i64)
+        .bind(i64::from(update.worker))
+        .bind(&update.volunteer.0[..])
+        .bind(names::backend(update.backend))
+        .bind(i64::from(update.weight))
+        .bind(i64::from(update.audited))
+        .bind(&update.verdict)
+        .bind(&update.result.hash.0[..])
+        .bind(update.result.bytes.cast_signed())
+        .bind(&update.task)
+        .execute(&mut **tx)
+        .await?;
+        if update.verdict == ACCEPTED {
+            count_result(tx, &update.volunteer, 1, 0).await?;
+        }
+    }
+    Ok(())
 }
 
 impl Db {
@@ -299,24 +376,8 @@ impl Db {
         let data_sets = self.sources(&run.request).await?;
         let mut batch = log.begin().await?;
         let mut tx = self.begin().await?;
-        let request = serde_json::to_string(&run.request).map_err(decode_error)?;
-        let inserted = sqlx::query(
-            "INSERT INTO runs (id, name, state, reason, request, checkpoint, checkpoint_bytes, tokenizer,
-             idempotency_key, created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (idempotency_key) DO NOTHING",
-        )
-        .bind(&run.id.0[..])
-        .bind(&run.request.name)
-        .bind(run.state.name())
-        .bind(run.reason.as_deref())
-        .bind(request)
-        .bind(&run.checkpoint.hash.0[..])
-        .bind(run.checkpoint.bytes.cast_signed())
-        .bind(run.tokenizer.as_ref().map(|hash| &hash.0[..]))
-        .bind(key)
-        .bind(wall_ms())
-        .execute(&mut *tx)
-        .await?;
-        if let (0, Some(key)) = (inserted.rows_affected(), key) {
+        let inserted = insert_run(&mut tx, run, key, wall_ms()).await?;
+        if let (false, Some(key)) = (inserted, key) {
             tx.rollback().await?;
             return self.run_of_key(key).await?.ok_or(sqlx::Error::RowNotFound.into());
         }
@@ -426,46 +487,7 @@ impl Db {
     ) -> Result<(), LogError> {
         let mut batch = log.begin().await?;
         let mut tx = self.begin().await?;
-        sqlx::query(
-            "INSERT INTO rounds (run, round, parameters, next_parameters, step, step_bytes, checkpoint,
-             checkpoint_bytes, info, combined, closed_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(&run.0[..])
-        .bind(round.round.cast_signed())
-        .bind(&round.parameters.0[..])
-        .bind(&round.next_parameters.0[..])
-        .bind(&round.step.hash.0[..])
-        .bind(round.step.bytes.cast_signed())
-        .bind(round.checkpoint.as_ref().map(|blob| &blob.hash.0[..]))
-        .bind(round.checkpoint.map(|blob| blob.bytes.cast_signed()))
-        .bind(serde_json::to_string(&round.info).map_err(decode_error)?)
-        .bind(round.combined.to_string())
-        .bind(wall_ms())
-        .execute(&mut *tx)
-        .await?;
-        for (position, update) in updates.iter().enumerate() {
-            sqlx::query(
-                "INSERT INTO updates (run, round, position, worker, volunteer, backend, weight, audited, verdict,
-                 hash, bytes, task) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            )
-            .bind(&run.0[..])
-            .bind(round.round.cast_signed())
-            .bind(position.cast_signed() as i64)
-            .bind(i64::from(update.worker))
-            .bind(&update.volunteer.0[..])
-            .bind(names::backend(update.backend))
-            .bind(i64::from(update.weight))
-            .bind(i64::from(update.audited))
-            .bind(&update.verdict)
-            .bind(&update.result.hash.0[..])
-            .bind(update.result.bytes.cast_signed())
-            .bind(&update.task)
-            .execute(&mut *tx)
-            .await?;
-            if update.verdict == ACCEPTED {
-                count_result(&mut tx, &update.volunteer, 1, 0).await?;
-            }
-        }
+        insert_round(&mut tx, run, round, updates).await?;
         count_sites(&mut tx, sites).await?;
         for body in records::round(*run, round, updates) {
             batch.add(body)?;
@@ -474,6 +496,31 @@ impl Db {
         tx.commit().await?;
         batch.settle();
         Ok(())
+    }
+
+    /// Records a run of the relay that is followed: it stands in the log.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn copy_run(&self, run: &RunRow, created_ms: i64) -> Result<(), DbError> {
+        let mut tx = self.begin().await?;
+        insert_run(&mut tx, run, None, created_ms).await?;
+        tx.commit().await
+    }
+
+    /// Records a closed round of the relay that is followed: it stands in the log.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn copy_round(
+        &self,
+        run: &JobId,
+        round: &RoundRow,
+        updates: &[UpdateRow],
+    ) -> Result<(), DbError> {
+        let mut tx = self.begin().await?;
+        insert_round(&mut tx, run, round, updates).await?;
+        tx.commit().await
     }
 
     /// Closed rounds of a run from a number on, in order.

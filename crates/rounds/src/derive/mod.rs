@@ -28,7 +28,7 @@ pub use without::{MAX_LEFT_OUT, Without};
 
 use crate::combine::{Combined, Decoded, Memory};
 use crate::error::HostError;
-use crate::host::Terms;
+use crate::host::{Terms, encode_state};
 use crate::sizes;
 use potluck_train::codec::Codec;
 use potluck_train::outer::{Outer, OuterRule};
@@ -135,6 +135,11 @@ impl Derivation {
     /// Their hash, as rounds and candidates name it.
     pub fn hash(&self) -> BlobHash {
         self.outer.replica().hash()
+    }
+
+    /// The state that a relay resumes from at this round: see [`Host::state`](crate::Host::state).
+    pub fn state(&self) -> Vec<u8> {
+        encode_state(&self.outer)
     }
 
     /// Longest result that a worker of the run sends, in bytes.

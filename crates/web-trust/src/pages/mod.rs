@@ -9,9 +9,9 @@ pub use model::model;
 pub use proposal::proposal;
 
 use crate::reader::Verified;
-use potluck_governance::Key;
 use potluck_governance::roles::Person;
 use potluck_governance::state::{Cause, Outcome, Pause, ProposalState, State, Tally};
+use potluck_governance::{Constitution, Key, Mirror};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -122,13 +122,32 @@ pub fn overview(log: Verified<'_>, now_ms: u64) -> Value {
     json!({
         "origin": log.origin(), "size": log.head().size, "root": log.head().root.to_string(),
         "lastMs": state.now_ms(), "founded": !state.roles().is_nobody(), "roles": value(state.roles()),
-        "constitution": value(state.constitution()),
+        "constitution": constitution(state.constitution()),
+        "mirrors": state.mirrors().iter().map(mirror).collect::<Vec<_>>(),
+        "successions": state.successions().iter().map(|one| json!({
+            "index": one.index, "atMs": one.at_ms, "from": one.from, "mirror": mirror(&one.mirror),
+        })).collect::<Vec<_>>(),
         "proposals": proposals.into_iter().map(|found| summary(state, found, now_ms)).collect::<Vec<_>>(),
         "pauses": state.pauses().values().rev().map(|found| pause(state, found, now_ms)).collect::<Vec<_>>(),
         "models": models.collect::<Vec<_>>(), "decisions": decisions.collect::<Vec<_>>(),
         "quarantine": quarantine.collect::<Vec<_>>(), "incidents": incidents.collect::<Vec<_>>(),
         "dataSets": data_sets, "kernels": kernels, "volunteers": state.credits().len(),
         "runs": state.runs().len(), "jobs": state.jobs().len(), "report": report(log),
+    })
+}
+
+/// The rules, those among them that its text leaves out because they are the usual ones.
+fn constitution(rules: &Constitution) -> Value {
+    let mut shown = value(rules);
+    shown["rules"]["mirrors"] = value(rules.rules.mirrors);
+    shown["rules"]["succession"] = value(rules.rules.succession);
+    shown
+}
+
+/// A mirror, with the hash that a proposal for its succession names.
+fn mirror(mirror: &Mirror) -> Value {
+    json!({
+        "name": mirror.name, "url": mirror.url, "key": mirror.key.to_string(), "hash": mirror.hash().to_string(),
     })
 }
 

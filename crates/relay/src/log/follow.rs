@@ -1,0 +1,169 @@
+//! A log that another relay signs, taken over entry by entry: nothing of it counts before the whole of it has the root that is
+//! signed, begins with what was followed before, and follows from it.
+
+use super::files::CHECKPOINT;
+use super::publish::{edge, restore};
+use super::{Log, LogError, Published, Row};
+use potluck_governance::Entry;
+use potluck_ledger::{
+    AppendError, Bundle, CheckpointError, ForkEvidence, LogFile, SignedCheckpoint, TreeHead, VerifierKey,
+};
+use std::io;
+
+/// Bundles that are taken over at once: 16,384 entries of 350 bytes are 6 MB.
+const PIECE_BUNDLES: usize = 64;
+
+/// Why a log could not be followed further. What was followed before stands.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum FollowError {
+    /// It cannot be reached, or has not what it should have.
+    #[error("{0}")]
+    Source(io::Error),
+    /// The checkpoint is not one of this log.
+    #[error("its checkpoint: {0}")]
+    Checkpoint(#[from] CheckpointError),
+    /// It is smaller than it was.
+    #[error(
+        "its checkpoint has {found} entries, and it had {before}: it shows an older log, or lost entries"
+    )]
+    Older { before: u64, found: u64 },
+    /// It shows another history than before.
+    #[error("it was forked: entries that it had signed are others now")]
+    Forked(Box<ForkEvidence>),
+    /// Entries do not have the root that is signed.
+    #[error("its entries do not have the root that it signed: it is damaged, or was forked")]
+    Root,
+    /// Entries that are none.
+    #[error("its files are damaged: {0}")]
+    Damaged(String),
+    /// An entry that may not stand there.
+    #[error("entry {index} does not follow from those before it: {cause}")]
+    Entry { index: u64, cause: String },
+    /// Our own files or database.
+    #[error(transparent)]
+    Own(#[from] LogError),
+}
+
+impl FollowError {
+    /// Whether it shows that the other relay does not keep its log as it should, and not only that it is away.
+    pub(crate) fn is_breach(&self) -> bool {
+        matches!(self, Self::Older { .. } | Self::Forked(_) | Self::Root | Self::Entry { .. })
+    }
+}
+
+impl From<AppendError> for FollowError {
+    fn from(error: AppendError) -> Self {
+        Self::Damaged(error.to_string())
+    }
+}
+
+/// Gives the bytes of a log's files.
+pub(crate) trait Fetch {
+    /// A file in the layout of C2SP tlog-tiles.
+    async fn fetch(&self, file: LogFile) -> io::Result<Vec<u8>>;
+}
+
+impl Log {
+    /// Takes over what a signed checkpoint has beyond what is here: how many entries.
+    ///
+    /// # Errors
+    /// [`FollowError`]; the log is as it was.
+    pub(crate) async fn follow(
+        &self,
+        signer: &VerifierKey,
+        note: &[u8],
+        source: &impl Fetch,
+    ) -> Result<u64, FollowError> {
+        let before = self.0.published.borrow().clone();
+        let signed = SignedCheckpoint::open(note, signer.name(), signer)?;
+        let head = signed.head();
+        if head.size < before.head.size {
+            return Err(FollowError::Older { before: before.head.size, found: head.size });
+        }
+        if head.size == before.head.size {
+            if head.root == before.head.root {
+                return Ok(0);
+            }
+            let known = SignedCheckpoint::open(before.note.as_bytes(), signer.name(), signer)?;
+            let evidence = ForkEvidence::same_size(&known, &signed);
+            return Err(
+                evidence.map_or(FollowError::Root, |evidence| FollowError::Forked(Box::new(evidence)))
+            );
+        }
+        self.take_files(before.head, head, source).await?;
+        self.take_entries(before.head, head).await?;
+        let published = Published { head, note: signed.note().to_string().into() };
+        let own = |error: io::Error| FollowError::Own(error.into());
+        self.0.files.put(CHECKPOINT, published.note.as_bytes().to_vec()).await.map_err(own)?;
+        self.0.cosignatures.lock().await.published(&published)?;
+        self.0.published.send_replace(published);
+        self.0.durable.store(head.size, std::sync::atomic::Ordering::Relaxed);
+        self.0.appended.send_modify(|count| *count += 1);
+        for file in edge(before.head.size).difference(&edge(head.size)) {
+            self.0.files.remove(file).await.map_err(own)?;
+        }
+        Ok(head.size - before.head.size)
+    }
+
+    /// Fetches entries, and writes the files that they make. They lie beyond what is published: if they turn out wrong, the
+    /// next attempt writes over them.
+    async fn take_files(
+        &self,
+        before: TreeHead,
+        head: TreeHead,
+        source: &impl Fetch,
+    ) -> Result<(), FollowError> {
+        let mut appender = restore(&self.0).await?;
+        let mut index = before.size;
+        while index < head.size {
+            let mut texts = Vec::new();
+            for _ in 0..PIECE_BUNDLES {
+                let Some(bundle) = Bundle::containing(index, head.size) else { break };
+                let bytes = source.fetch(bundle.into()).await.map_err(FollowError::Source)?;
+                let entries = bundle
+                    .entries(&bytes)
+                    .map_err(|error| FollowError::Damaged(format!("{bundle}: {error}")))?;
+                let known = (index - bundle.first_entry()) as usize;
+                texts.extend(entries.iter().skip(known).map(|text| text.to_vec()));
+                index = bundle.first_entry() + u64::from(bundle.width());
+            }
+            for (file, bytes) in appender.append(&texts)?.files {
+                self.0
+                    .files
+                    .put(&file.to_string(), bytes)
+                    .await
+                    .map_err(|error| FollowError::Own(error.into()))?;
+            }
+        }
+        // The appender began with the root that was followed before: one history has both.
+        if appender.head() == head { Ok(()) } else { Err(FollowError::Root) }
+    }
+
+    /// Derives what follows from the entries that the files have now.
+    async fn take_entries(&self, before: TreeHead, head: TreeHead) -> Result<(), FollowError> {
+        let mut batch = self.begin().await?;
+        // Until all are taken in: an entry that does not follow leaves the state somewhere between.
+        batch.sequencer.stale = true;
+        let mut index = before.size;
+        while index < head.size {
+            let Some(bundle) = Bundle::containing(index, head.size) else { break };
+            let own = |error: io::Error| FollowError::Own(error.into());
+            let bytes = self.0.files.read(&bundle.into()).await.map_err(own)?;
+            let entries =
+                bundle.entries(&bytes).map_err(|error| FollowError::Damaged(format!("{bundle}: {error}")))?;
+            let mut rows = Vec::new();
+            for text in entries.iter().skip((index - bundle.first_entry()) as usize) {
+                let wrong = |cause: String| FollowError::Entry { index, cause };
+                let entry = Entry::decode(text).map_err(|error| wrong(error.to_string()))?;
+                batch.sequencer.state.apply(index, &entry).map_err(|error| wrong(error.to_string()))?;
+                rows.push(Row { index, text: text.to_vec() });
+                index += 1;
+            }
+            let indexed = self.0.db.index_receipts(&rows, before.size).await;
+            indexed.map_err(|error| FollowError::Own(error.into()))?;
+        }
+        batch.sequencer.stale = false;
+        Ok(())
+    }
+}
