@@ -23,6 +23,10 @@ const sheet = at("sheet");
 let session = null;
 /** Who looks at the relay's log: as long as the tab lends, and on after an alarm that is no proof yet. */
 let watch = null;
+/** Who looks for where to go when the relay is gone: as long as the tab lends. */
+let mirrors = null;
+/** The relay's address, if it is not that of the page any more. */
+let relay;
 /** Conditions that the person says to ignore. */
 let ignore = { hidden: false, onBattery: false, mobileData: false, anotherTab: false };
 /** What the engine said last. */
@@ -117,6 +121,7 @@ async function begin(event) {
   sheet.close("agreed");
   at("idle").hidden = true;
   at("running").hidden = false;
+  at("moved").hidden = relay === undefined;
   view.redraw();
   at("running-title").focus();
   const settings = {
@@ -132,18 +137,24 @@ async function begin(event) {
   if (await isSound(key)) lend(key, settings);
 }
 
-/** Looks at the relay's log before anything is computed for it, and from then on. */
-async function isSound(key) {
-  view.state("starting", "Checking the relay’s public log.");
+/** Looks at the log of the relay where the tab is now, in place of whoever looked before. */
+function watchLog(key) {
   watch?.end();
-  const mine = new witness.Watch({
+  watch = new witness.Watch({
     key,
+    base: relay ?? "",
     onLook: looked,
     onAlarm: alarmed,
     onUnchecked: (why) => unchecked(why, "for two minutes, while it gave work"),
     isWorking: () => last?.state === "running",
   });
-  watch = mine;
+  return watch;
+}
+
+/** Looks at the relay's log before anything is computed for it, and from then on. */
+async function isSound(key) {
+  view.state("starting", "Checking the relay’s public log.");
+  const mine = watchLog(key);
   const found = await mine.start();
   // Stopped meanwhile.
   if (watch !== mine || stopping) return false;
@@ -155,6 +166,29 @@ function lend(key, { cacheMb, ...settings }) {
   session = new Session({ key, log: witness.memory(), cacheMb, onView: hear, onEnd: end });
   session.start({ ...settings, conditions: around.conditions(), ignore, peers: !isOn("relay-only") });
   around.observe();
+  seek(session, key);
+}
+
+/** Looks for where to go when the relay is gone. */
+async function seek(mine, key) {
+  const { Mirrors } = await import("./mirrors.js");
+  if (session !== mine) return;
+  mirrors?.end();
+  mirrors = new Mirrors({ relay: relay ?? location.origin, onFound: (next) => move(next, key) });
+}
+
+/** The relay is gone, or was replaced: goes on with the one that people appointed, with what the person agreed to. */
+function move(next, key) {
+  if (!session || stopping) return;
+  witness.passOn(next);
+  relay = body.dataset.relay = next.url;
+  at("moved").hidden = false;
+  at("moved-text").textContent = `The relay that you began with is gone. In its public log people appointed ${next.name} at ${next.url}, and this tab works for that one now, with what you agreed to.`;
+  at("moved-lost").textContent = next.lost ? "Some entries of the log that this browser had seen were lost with it." : "";
+  at("live").textContent = at("moved-text").textContent;
+  watchLog(key).start();
+  session.moveTo(next);
+  seek(session, key);
 }
 
 /** What a look at the log came to. */
@@ -190,6 +224,8 @@ function unchecked(why, when) {
 function endWatch() {
   watch?.end();
   watch = null;
+  mirrors?.end();
+  mirrors = null;
 }
 
 const ALARMS = {

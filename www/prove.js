@@ -26,14 +26,14 @@ const WHAT = {
   },
 };
 
-async function look(kind, id, relay, remembered) {
+async function look(kind, id, relay, { key: remembered, base }) {
   const trust = await load();
-  const key = remembered ?? (await fetchText("/log/key")).trim();
+  const key = remembered ?? (await fetchText(`${base}/log/key`)).trim();
   if (publicKeyOf(key) !== relay) throw new Error("the log is not signed by the relay that this tab talks to");
   const receipts = new trust.Receipts(JSON.stringify({ log: key }));
   try {
     const { path, receipt, name } = WHAT[kind];
-    const proved = JSON.parse(receipts.verify(receipt(await fetchBytes(`/api/v1/log/${path}/${id}`))));
+    const proved = JSON.parse(receipts.verify(receipt(await fetchBytes(`${base}/api/v1/log/${path}/${id}`))));
     if (proved.kind !== kind || name(proved.entry) !== id) throw new Error(`the receipt is of another entry, a ${proved.kind}`);
   } finally {
     receipts.free();
@@ -42,13 +42,13 @@ async function look(kind, id, relay, remembered) {
 
 /**
  * Resolves once it is proven that the log has a run or a candidate; rejects with the reason if it is not, in some seconds.
- * `remembered` is the log's key, if this browser has seen it before.
+ * `log.key` is the log's key, if this browser has seen it before; `log.base` the relay's address.
  */
-export async function prove(kind, id, relay, remembered) {
+export async function prove(kind, id, relay, log) {
   const until = performance.now() + PATIENCE_MS;
   for (;;) {
     try {
-      return await look(kind, id, relay, remembered);
+      return await look(kind, id, relay, log);
     } catch (error) {
       if (performance.now() > until) throw error;
     }

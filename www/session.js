@@ -3,9 +3,12 @@
 import { startWorker } from "./workers.js";
 
 /** The version of the consent text on this page. Raise it with every change of what people agree to. */
-export const TEXT_VERSION = 7;
+export const TEXT_VERSION = 8;
 /** Time that the engine has to say goodbye to the relay; then the Worker is ended, whatever it does. */
 const GOODBYE_MS = 200;
+
+/** The address of a relay's socket. */
+const socketOf = (relay) => new URL("/api/v1/volunteer", relay.replace(/^http/, "ws")).href;
 
 export class Session {
   #worker;
@@ -33,7 +36,7 @@ export class Session {
       this.#end({ failed: event.message || "The engine could not be loaded. Check the connection and try again." });
     });
     this.#post({
-      url: new URL("/api/v1/volunteer", location.origin.replace(/^http/, "ws")).href,
+      url: socketOf(location.origin),
       origin,
       textVersion,
       key: key ?? undefined,
@@ -77,6 +80,11 @@ export class Session {
     if (this.#ended || this.#goodbye) return;
     this.#post({ kind: "stop" });
     this.#goodbye = setTimeout(() => this.#end({}), GOODBYE_MS);
+  }
+
+  /** Goes on at another relay, which signs the log with `key`: everything that it takes is loaded already. */
+  moveTo({ url, key }) {
+    this.#post({ move: { url: socketOf(url), key } });
   }
 
   /** Ends everything now. */

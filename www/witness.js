@@ -62,6 +62,9 @@ export function startAnew() {
 /** Nothing is remembered any more. An alarm stays: it is about the relay, not about the person. */
 export const forget = () => remove(MEMORY);
 
+/** Another relay goes on with the log: its key and checkpoint count from here on. */
+export const passOn = ({ key, checkpoint }) => write(MEMORY, { key, checkpoint });
+
 export class Watch {
   #witness = null;
   #timer;
@@ -69,11 +72,12 @@ export class Watch {
   #uncheckedSince = null;
 
   /**
-   * @param {{key: ?string, onLook: (found: object) => void, onAlarm: (alarm: object) => void,
-   *   onUnchecked: (why: string) => void, isWorking: () => boolean}} options
+   * @param {{key: ?string, base?: string, onLook: (found: object) => void, onAlarm: (alarm: object) => void,
+   *   onUnchecked: (why: string) => void, isWorking: () => boolean}} options `base` is the relay's address, if it is not
+   *   that of the page.
    */
   constructor(options) {
-    Object.assign(this, options);
+    Object.assign(this, { base: "" }, options);
   }
 
   /** Looks until the relay answers, and then again and again. Resolves with what the first answer came to: see `look`. */
@@ -136,7 +140,7 @@ export class Watch {
     let key = known?.key;
     if (!key) {
       try {
-        key = (await fetchText("/log/key")).trim();
+        key = (await fetchText(`${this.base}/log/key`)).trim();
       } catch (error) {
         if (error instanceof Refusal && error.status === 404) return { state: "none" };
         throw error;
@@ -154,7 +158,7 @@ export class Watch {
     const size = this.#witness.size();
     let answer;
     try {
-      answer = await fetchText(`/api/v1/log/since/${size}`);
+      answer = await fetchText(`${this.base}/api/v1/log/since/${size}`);
     } catch (error) {
       if (!(error instanceof Refusal) || error.status !== 404) throw error;
       // A log that has just begun has no checkpoint for a second.
@@ -168,7 +172,7 @@ export class Watch {
   /** The relay says that it has fewer entries than it signed: it has to show that. */
   async #shorter() {
     try {
-      const note = await fetchText("/log/checkpoint");
+      const note = await fetchText(`${this.base}/log/checkpoint`);
       if (this.#ended) return { verdict: "ended" };
       return JSON.parse(this.#witness.offerCheckpoint(note, Date.now() / 1000));
     } catch (error) {
@@ -180,7 +184,7 @@ export class Watch {
 
   /** A proof that fails proves nothing: the log's own files tell whether it forked. */
   async #prove({ files }) {
-    const read = await Promise.all(files.map((path) => fetchBytes(`/log/${path}`)));
+    const read = await Promise.all(files.map((path) => fetchBytes(`${this.base}/log/${path}`)));
     if (this.#ended) return { verdict: "ended" };
     return JSON.parse(this.#witness.prove(files, read));
   }
@@ -207,7 +211,7 @@ export class Watch {
 
   /** The checkpoint is not signed by the key that is remembered. */
   async #otherKey(key, why) {
-    const now = (await fetchText("/log/key")).trim();
+    const now = (await fetchText(`${this.base}/log/key`)).trim();
     if (now === key) return { state: "unchecked", why };
     const message = "the relay's log has another key than before: it is another log, or somebody else's";
     const evidence = `was ${key}\nis ${now}\n\n${this.#witness?.checkpoint() ?? ""}`;
@@ -220,7 +224,7 @@ export class Watch {
   }
 
   #tell(address, type, body) {
-    return fetchText(address, { method: "POST", headers: { "content-type": type }, body }).catch(() => {});
+    return fetchText(this.base + address, { method: "POST", headers: { "content-type": type }, body }).catch(() => {});
   }
 
   #raise(raised) {

@@ -12,8 +12,8 @@ let engine;
 let shared = false;
 /** Whether inputs may be kept in this browser. */
 let remember = false;
-/** The relay's log: `{key}`, if it keeps one. */
-let log = null;
+/** The relay's log: its `key`, if it keeps one, and the relay's address as `base`. */
+let log = { base: "" };
 
 self.addEventListener("message", ({ data }) => {
   if (engine) take(data);
@@ -58,7 +58,7 @@ function fetched(hash, bytes) {
 
 /** Called by the engine: has to know whether a run or a candidate stands in the public log. */
 function demand(kind, id, relay) {
-  prove(kind, id, relay, log?.key).then(
+  prove(kind, id, relay, log).then(
     () => engine.proven(kind, id),
     (error) => engine.proven(kind, id, String(error?.message ?? error)),
   );
@@ -67,12 +67,22 @@ function demand(kind, id, relay) {
 function take(message) {
   try {
     if (message.forget) remember = false;
+    else if (message.move) move(message.move);
     else if (message.link) engine.link(message.link);
     else engine.command(message);
   } catch (error) {
     fail(error);
   }
 }
+
+/** Another relay goes on with the log. */
+function move({ url, key }) {
+  log = { key, base: addressOf(url) };
+  engine.moveTo(url);
+}
+
+/** The relay's address, by that of its socket. */
+const addressOf = (url) => new URL(url.replace(/^ws/, "http")).origin;
 
 function fail(error) {
   self.postMessage({ failed: String(error?.message ?? error) });
@@ -86,7 +96,7 @@ try {
     self.addEventListener("message", () => resolve(early.shift()), { once: true });
   }));
   remember = settings.remember;
-  log = settings.log;
+  log = { ...settings.log, base: addressOf(settings.url) };
   delete settings.remember;
   delete settings.log;
   engine = new TabEngine(settings, (view) => self.postMessage({ view }), toPage, storage, demand, fetched);

@@ -12,6 +12,7 @@ mod run;
 mod setup;
 mod site;
 mod sizes;
+mod suites;
 mod test;
 mod tidy;
 

@@ -80,7 +80,7 @@ const FRAME: [&str; 4] = ["widget-guard.js", "widget.css", "widget.html", "widge
 /// The page for those who run a site, and what the widget's frame loads after consent beside what the donate page has.
 const FOR_SITES: [&str; 5] = ["embed-check.js", "embed-page.js", "embed.css", "embed.html", "widget-run.js"];
 /// What the donate page loads after consent.
-const AFTER_CONSENT: [&str; 2] = ["worker.js", "prove.js"];
+const AFTER_CONSENT: [&str; 3] = ["mirrors.js", "prove.js", "worker.js"];
 
 /// What a file belongs to.
 #[derive(Clone, Copy, PartialEq, Eq)]

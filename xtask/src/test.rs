@@ -4,8 +4,9 @@
 use crate::ahead::Ahead;
 use crate::run::{cargo, root, succeeds, target};
 use crate::setup::{self, Ready, browser, go, network, wasm};
-use crate::{npm, site, tidy};
+use crate::{npm, site, suites, tidy};
 use anyhow::Result;
+use std::ffi::OsString;
 use std::process::Command;
 use std::time::Instant;
 
@@ -81,20 +82,26 @@ pub(crate) fn run() -> bool {
     stages.run("npm package", npm::check);
     stages.run("format", || succeeds(cargo().args(["fmt", "--all", "--check"])));
     stages.run("tidy", || tidy::run(&root()));
-    stages.run("build of the native tests", || succeeds(native_tests(&ready, has_go).arg("--no-run")));
-    let [clippy, dependencies, wasm_lints, wasm_tests] = Ahead::start([
+    let mut suites = Vec::new();
+    stages.run("build of the native tests", || {
+        suites = suites::built(native_tests())?;
+        Ok(true)
+    });
+    let [clippy, examples, dependencies, wasm_lints, wasm_tests] = Ahead::start([
         vec![clippy()],
+        vec![examples()],
         vec![own("deny")],
         vec![lints(&ready)],
         IN_BROWSER.iter().map(|tests| kernel_tests(&ready, tests, &["--no-run"])).collect(),
     ]);
-    stages.run("native tests", || succeeds(&mut native_tests(&ready, has_go)));
+    stages.run("native tests", || suites::run(&suites, &environment(&ready, has_go)));
     stages.run("simulator, 2000 seeds", || {
         // As the tests built it.
         let simulator = target().join("debug").join(format!("potluck-sim{}", std::env::consts::EXE_SUFFIX));
         succeeds(Command::new(simulator).args(["--seeds", SEEDS]).current_dir(root()))
     });
     stages.run("clippy", || clippy.end());
+    stages.run("examples in documents", || examples.end());
     stages.run("dependencies", || dependencies.end());
     stages.run("lints for wasm32", || {
         if matches!(ready.wasm, wasm::Toolchain::Shim(_)) {
@@ -120,18 +127,29 @@ fn clippy() -> Command {
     clippy
 }
 
-fn native_tests(ready: &Ready, has_go: bool) -> Command {
+fn native_tests() -> Command {
     let mut test = cargo();
-    // Browsers share two cores with everything else: one suite after the other.
-    test.args(["test", "--workspace", "--no-fail-fast"]).env("CHROME", &ready.chromium);
-    test.env("POTLUCK_REQUIRE_NPM", "1");
+    test.args(["test", "--workspace"]);
+    test
+}
+
+/// The examples in the documents of libraries.
+fn examples() -> Command {
+    let mut test = cargo();
+    test.args(["test", "--quiet", "--workspace", "--doc"]);
+    test
+}
+
+/// What the native tests find in their environment.
+fn environment(ready: &Ready, has_go: bool) -> Vec<(&'static str, OsString)> {
+    let mut all = vec![("CHROME", ready.chromium.clone().into()), ("POTLUCK_REQUIRE_NPM", "1".into())];
     if has_go {
-        test.env("POTLUCK_REQUIRE_GO", "1");
+        all.push(("POTLUCK_REQUIRE_GO", "1".into()));
     }
     if std::env::var_os(PROPERTY_SEED).is_none() {
-        test.env(PROPERTY_SEED, "1");
+        all.push((PROPERTY_SEED, "1".into()));
     }
-    test
+    all
 }
 
 fn lints(ready: &Ready) -> Command {

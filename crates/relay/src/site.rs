@@ -1,5 +1,7 @@
 //! The site, embedded in the binary by `build.rs`, with what browsers need to be safe.
 
+use crate::http::Shared;
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
@@ -23,14 +25,32 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self' 'wa
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; \
      trusted-types potluck-worker";
 
-/// Serves a file of the site.
-pub(crate) async fn serve(uri: Uri, headers: HeaderMap) -> Response {
+/// Serves a file of the site. Its pages may also ask the mirrors that people agreed on: a tab goes there when this relay is gone.
+pub(crate) async fn serve(State(app): Shared, uri: Uri, headers: HeaderMap) -> Response {
     let path = match uri.path().trim_start_matches('/') {
         "" => "index.html",
         path if is_invitation(path) => "index.html",
         path => path,
     };
-    answer(path, secure(HeaderMap::new()), &headers)
+    let mut out = secure(HeaderMap::new());
+    let mirrors = app.log.mirror_addresses();
+    if !mirrors.is_empty() {
+        let policy = policy(&[("connect-src", Some(&format!("'self' {mirrors}")))]);
+        // Addresses in the log are a scheme, a host and a port.
+        if let Ok(policy) = HeaderValue::from_str(&policy) {
+            out.insert(header::CONTENT_SECURITY_POLICY, policy);
+        }
+    }
+    answer(path, out, &headers)
+}
+
+/// What is public and the same for everybody: pages of other relays may read it, when theirs is gone.
+pub(crate) async fn shared(mut answer: Response) -> Response {
+    let headers = answer.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    let name = header::HeaderName::from_static("cross-origin-resource-policy");
+    headers.insert(name, HeaderValue::from_static("cross-origin"));
+    answer
 }
 
 /// A file by its path.

@@ -3,7 +3,7 @@
 //! What is true of a log, `potluck-ledger` and `potluck-governance` decide; here their answers become JSON for pages.
 //! `witness.rs`: does this checkpoint follow from the last one; `receipt.rs`: does a file prove its entry. With the feature
 //! `governance`, for pages that people read: `reader.rs` reads a whole log, bundle by bundle, against a checkpoint;
-//! `pages`: what pages show of it; `statement.rs`: the texts that people sign. What JavaScript sees: `bindings`.
+//! `pages`: what pages show of it; `statement.rs`: the texts that people sign; `successor.rs`: whether another relay goes on with a log. What JavaScript sees: `bindings`.
 //!
 //! Architecture invariant: no clock, no network, no storage. JavaScript fetches, keeps and tells the time; nothing that
 //! it passes on needs to be right, since everything is checked against the log's key.
@@ -15,6 +15,8 @@ pub mod reader;
 pub mod receipt;
 #[cfg(feature = "governance")]
 pub mod statement;
+#[cfg(feature = "governance")]
+pub mod successor;
 pub mod witness;
 
 #[cfg(target_arch = "wasm32")]

@@ -353,6 +353,17 @@ impl TabEngine {
         Ok(())
     }
 
+    /// Talks to another relay from now on, with what the person agreed to. What was under way at the one before is given up.
+    #[wasm_bindgen(js_name = moveTo)]
+    pub fn move_to(&self, url: String) {
+        {
+            let mut inner = self.handle.0.borrow_mut();
+            inner.url = url;
+            inner.socket = None;
+        }
+        self.handle.feed(Event::Disconnected);
+    }
+
     /// The engine's code, compiled: the page makes its [`TabLinks`](crate::TabLinks) of it.
     pub fn module() -> JsValue {
         wasm_bindgen::module()

@@ -3,6 +3,7 @@
 mod cycle;
 mod firefox;
 mod model_page;
+mod moving;
 mod package;
 mod screens;
 mod states;

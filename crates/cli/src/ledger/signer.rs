@@ -150,14 +150,11 @@ impl Opened {
     ) -> Result<Option<u64>, CliError> {
         let before = known.key.as_ref().and_then(|key| key.parse::<VerifierKey>().ok());
         let Some(before) = before.filter(|before| *before != self.key) else { return Ok(None) };
-        let all = state.successions();
-        let after = all.iter().rposition(|one| one.mirror.key.0 == *before.public_key());
-        let next = after.map_or(0, |after| after + 1);
+        let passed_on = state.succession_after(potluck_governance::Key(*before.public_key()));
         // Only the last succession's predecessor is still told.
-        let Some(succession) = all.get(next).filter(|_| next + 1 == all.len()) else { return Ok(None) };
-        if succession.from >= seen {
-            return Ok(None);
-        }
+        let last = state.successions().last().map(|last| last.index);
+        let passed_on = passed_on.filter(|one| Some(one.index) == last && one.from < seen);
+        let Some(succession) = passed_on else { return Ok(None) };
         let text = source.predecessor()?;
         let note = text.split_once("\n\n").map_or("", |(_, note)| note);
         let signed = SignedCheckpoint::open(note.as_bytes(), &self.origin, &before)

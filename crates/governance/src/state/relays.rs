@@ -45,6 +45,13 @@ impl State {
         self.successions.last().map(|last| last.mirror.key)
     }
 
+    /// How the log passed on from the relay that signed with this key; none if that signs still. A key that no entry names is
+    /// that of the relay that began the log.
+    pub fn succession_after(&self, signer: Key) -> Option<&SuccessionState> {
+        let after = self.successions.iter().rposition(|one| one.mirror.key == signer);
+        self.successions.get(after.map_or(0, |after| after + 1))
+    }
+
     pub(super) fn examine_mirrors(&self, new: &NewMirrors, now_ms: u64) -> Result<(), Refused> {
         let document = Mirrors { mirrors: new.mirrors.clone() };
         self.justified(new.proposal, ProposalKind::Mirrors, document.hash(), now_ms)

@@ -164,6 +164,7 @@ impl Log {
             indexed.map_err(|error| FollowError::Own(error.into()))?;
         }
         batch.sequencer.stale = false;
+        self.0.note_mirrors(&batch.sequencer.state);
         Ok(())
     }
 }

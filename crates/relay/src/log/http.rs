@@ -6,10 +6,11 @@ use crate::api::{
     ApiError, Cosigned, LogInfo, Logged, NewCosignatures, NewStatement, RawFile, VolunteerWitness,
 };
 use crate::http::{App, Shared, bad};
+use crate::site;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -31,7 +32,8 @@ pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/api/v1/log/since/{size}", get(get_consistency))
         .merge(receipts::router())
         .merge(pages::router())
-        .route_layer(from_fn_with_state(Arc::clone(app), limits::reads));
+        .route_layer(from_fn_with_state(Arc::clone(app), limits::reads))
+        .route_layer(map_response(site::shared));
     let writes = Router::new()
         .route("/api/v1/log/statements", post(say).layer(limit()))
         .route("/api/v1/log/founding", post(found).layer(limit()))
@@ -42,6 +44,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
     Router::new()
         .route("/log/{*path}", get(get_file))
         .route("/api/v1/log", get(get_log))
+        .route_layer(map_response(site::shared))
         .merge(reads)
         .merge(writes)
 }

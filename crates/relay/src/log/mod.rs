@@ -38,13 +38,13 @@ use crate::identity::Identity;
 use crate::runs::manifest::{Manifest, unstated};
 use cosign::{Cosignatures, Who};
 use files::Files;
-use potluck_governance::{Body, Constitution, Entry, FormError, Key, Refused, Roles, State, entry};
+use potluck_governance::{Body, Constitution, Entry, FormError, Key, Mirror, Refused, Roles, State, entry};
 use potluck_ledger::{KeyError, KeyKind, Policy, PolicyError, SignerKey, TreeHead, VerifierKey};
 use potluck_types::BlobHash;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use tokio::sync::{Mutex, MutexGuard, Notify, watch};
 
 /// Why something could not be logged. Nothing of its batch was.
@@ -128,6 +128,8 @@ struct Inner {
     cosignatures: Mutex<Cosignatures>,
     unlogged_results: bool,
     stage: Stage,
+    /// Where the mirrors are that people agreed on, as a policy of pages names places to connect to.
+    mirror_addresses: std::sync::RwLock<Arc<str>>,
 }
 
 /// Gives entries their order.
@@ -144,6 +146,8 @@ pub(crate) struct Batch<'a> {
     log: &'a Inner,
     sequencer: MutexGuard<'a, Sequencer>,
     rows: Vec<Row>,
+    /// A new list of mirrors is among them.
+    mirrors: bool,
     settled: bool,
 }
 
@@ -192,11 +196,13 @@ impl Log {
             policy,
             unlogged_results: config.unlogged_results,
             stage,
+            mirror_addresses: std::sync::RwLock::new("".into()),
             cosignatures: Mutex::new(cosignatures),
         }));
         let state = log.0.derive().await?;
         let appointed = state.signer().is_none_or(|signer| signer == Key(identity.public()));
         log.0.durable.store(state.next_index(), Ordering::Relaxed);
+        log.0.note_mirrors(&state);
         log.0.sequencer.lock().await.state = state;
         if log.leads() {
             if !appointed {
@@ -211,6 +217,11 @@ impl Log {
     /// Whether this relay signs the log, and may add to it.
     pub(crate) fn leads(&self) -> bool {
         matches!(self.0.stage, Stage::Leading(_))
+    }
+
+    /// Where the mirrors are, as a policy of pages names places to connect to; empty if there is none.
+    pub(crate) fn mirror_addresses(&self) -> Arc<str> {
+        Arc::clone(&self.0.mirror_addresses.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What it may add.
@@ -289,7 +300,7 @@ impl Log {
         if sequencer.stale {
             *sequencer = Sequencer { state: self.0.derive().await?, stale: false };
         }
-        Ok(Batch { log: &self.0, sequencer, rows: Vec::new(), settled: false })
+        Ok(Batch { log: &self.0, sequencer, rows: Vec::new(), mirrors: false, settled: false })
     }
 
     /// Logs one entry for itself.
@@ -362,6 +373,17 @@ impl Log {
 }
 
 impl Inner {
+    /// Notes where mirrors are, so that nobody who is shown a page waits for the log.
+    fn note_mirrors(&self, state: &State) {
+        let address = |mirror: &Mirror| {
+            // Sockets have a scheme of their own: http becomes ws, https wss.
+            let socket = mirror.url.replacen("http", "ws", 1);
+            format!("{} {socket}", mirror.url)
+        };
+        let all = state.mirrors().iter().map(address).collect::<Vec<_>>().join(" ");
+        *self.mirror_addresses.write().unwrap_or_else(PoisonError::into_inner) = all.into();
+    }
+
     /// The state after all that is durable.
     async fn derive(&self) -> Result<State, LogError> {
         let mut state = State::new();
@@ -415,6 +437,7 @@ impl Batch<'_> {
         }
         let state = &mut self.sequencer.state;
         let at_ms = now_ms(state);
+        self.mirrors |= matches!(body, Body::NewMirrors(_));
         let entry = Entry::new(at_ms, body);
         let (index, text) = (state.next_index(), entry.encode()?);
         state.apply(index, &entry)?;
@@ -433,6 +456,9 @@ impl Batch<'_> {
     /// The transaction is committed.
     pub(crate) fn settle(mut self) {
         self.settled = true;
+        if self.mirrors {
+            self.log.note_mirrors(&self.sequencer.state);
+        }
         self.log.durable.store(self.sequencer.state.next_index(), Ordering::Relaxed);
         if !self.rows.is_empty() {
             self.log.written.notify_one();

@@ -2,7 +2,9 @@
 
 use crate::http::{Answer, App, Shared};
 use crate::log::Stage;
+use crate::site;
 use axum::extract::State;
+use axum::middleware::map_response;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
@@ -10,7 +12,7 @@ use std::sync::Arc;
 use utoipa::ToSchema;
 
 pub(crate) fn router() -> Router<Arc<App>> {
-    Router::new().route("/api/v1/mirrors", get(get_mirrors))
+    Router::new().route("/api/v1/mirrors", get(get_mirrors)).route_layer(map_response(site::shared))
 }
 
 /// Who mirrors the log, and what this relay is to it.

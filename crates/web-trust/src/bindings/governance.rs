@@ -2,6 +2,7 @@
 
 use super::{json, thrown};
 use crate::reader::Reader as PureReader;
+use crate::successor::{self, Remembered};
 use crate::{pages, statement};
 use potluck_governance::Key;
 use potluck_types::BlobHash;
@@ -45,6 +46,24 @@ impl Reader {
     /// It is no such file, or the entries are not those that the log signed.
     pub fn take(&mut self, bytes: &[u8], full: bool) -> Result<String, JsError> {
         json(&self.0.take(bytes, full).map_err(thrown)?)
+    }
+
+    /// Whether the log that was read, signed with `key`, goes on from one that is remembered, because people appointed its relay:
+    /// `{name, url, lost}`. For `since` and `predecessor` see `successor.rs`.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn taken(
+        &self,
+        key: &str,
+        known_key: &str,
+        known_note: &str,
+        since: &str,
+        predecessor: &str,
+    ) -> Result<String, JsError> {
+        let remembered = Remembered { key: known_key, note: known_note };
+        let log = self.0.read().map_err(thrown)?;
+        json(&successor::taken(log, key, remembered, since, predecessor).map_err(thrown)?)
     }
 
     /// People, rules, proposals, pauses, models. Times in milliseconds since 1970.
