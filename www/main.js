@@ -94,7 +94,7 @@ const prepare = () => preflight.show(chosenPreset(), at("choice").value);
 /** Says who runs the relay. */
 async function introduce() {
   try {
-    const answer = await fetch("/.well-known/potluck.json", { credentials: "omit" });
+    const answer = await fetch(`${relay ?? ""}/.well-known/potluck.json`, { credentials: "omit" });
     const { operator, contact, kernels } = await answer.json();
     at("operator").textContent = contact ? `${operator} (${contact}), who runs this relay.` : `${operator}, who runs this relay.`;
     at("kernels").textContent = format.list(kernels);
@@ -134,7 +134,22 @@ async function begin(event) {
   const key = identity.key();
   await around.claim();
   if (stopping) return end({});
+  const elsewhere = await leaderElsewhere();
+  if (stopping || elsewhere) return end(elsewhere ? { failed: elsewhere } : {});
   if (await isSound(key)) lend(key, settings);
+}
+
+/** Why nothing is lent here, if this relay mirrors another one. */
+async function leaderElsewhere() {
+  try {
+    const { stage, of } = await (await fetch(`${relay ?? ""}/api/v1/mirrors`, { credentials: "omit" })).json();
+    if (!stage || stage === "leading") return null;
+    return stage === "following"
+      ? `This relay mirrors another one, and has no work. Lend your tab at ${of}.`
+      : "The relay that this one mirrored is silent, and people may be deciding who goes on. Come back later.";
+  } catch {
+    return null;
+  }
 }
 
 /** Looks at the log of the relay where the tab is now, in place of whoever looked before. */
@@ -163,7 +178,7 @@ async function isSound(key) {
 }
 
 function lend(key, { cacheMb, ...settings }) {
-  session = new Session({ key, log: witness.memory(), cacheMb, onView: hear, onEnd: end });
+  session = new Session({ key, log: witness.memory(), relay, cacheMb, onView: hear, onEnd: end });
   session.start({ ...settings, conditions: around.conditions(), ignore, peers: !isOn("relay-only") });
   around.observe();
   seek(session, key);
@@ -174,7 +189,12 @@ async function seek(mine, key) {
   const { Mirrors } = await import("./mirrors.js");
   if (session !== mine) return;
   mirrors?.end();
-  mirrors = new Mirrors({ relay: relay ?? location.origin, onFound: (next) => move(next, key) });
+  mirrors = new Mirrors({
+    relay: relay ?? location.origin,
+    // Where the tab may not work, it may not look for work either.
+    mayAsk: () => last?.state !== "waiting" || !isHeld(),
+    onFound: (next) => move(next, key),
+  });
 }
 
 /** The relay is gone, or was replaced: goes on with the one that people appointed, with what the person agreed to. */
@@ -183,9 +203,8 @@ function move(next, key) {
   witness.passOn(next);
   relay = body.dataset.relay = next.url;
   at("moved").hidden = false;
-  at("moved-text").textContent = `The relay that you began with is gone. In its public log people appointed ${next.name} at ${next.url}, and this tab works for that one now, with what you agreed to.`;
+  at("moved-text").textContent = `The relay that you began with is gone, or was replaced. In its public log people appointed ${next.name} at ${next.url}, and this tab works for that one now, with what you agreed to.`;
   at("moved-lost").textContent = next.lost ? "Some entries of the log that this browser had seen were lost with it." : "";
-  at("live").textContent = at("moved-text").textContent;
   watchLog(key).start();
   session.moveTo(next);
   seek(session, key);
@@ -271,11 +290,16 @@ function hear(heard) {
   showOverride(heard.state);
 }
 
+/** Whether a condition stands in the way that the person did not say to ignore. */
+function isHeld() {
+  const now = around.conditions();
+  return Object.keys(ignore).some((name) => now[name] && !ignore[name]);
+}
+
 /** Offers to go on, where only a condition stands in the way. */
 function showOverride(state) {
   const now = around.conditions();
-  const blocked = Object.keys(ignore).some((name) => now[name] && !ignore[name]);
-  at("override").hidden = !(state === "waiting" && blocked);
+  at("override").hidden = !(state === "waiting" && isHeld());
   at("override").textContent = now.anotherTab ? "Lend here instead" : "Lend anyway";
 }
 

@@ -21,12 +21,12 @@ export class Session {
 
   /**
    * Starts the engine. Call it from a trusted click only.
-   * @param {{key: ?string, log: ?object, origin?: string, textVersion?: number, remember?: boolean,
+   * @param {{key: ?string, log: ?object, relay?: string, origin?: string, textVersion?: number, remember?: boolean,
    *   cacheMb?: number, onView: (view: object) => void, onFetched?: (file: {hash: string, bytes?: Uint8Array}) => void, onEnd: (why: {failed?: string, expired?: boolean}) => void}} options
-   *   `origin` is where the person agreed, `textVersion` to what, `remember` whether inputs are kept: as long as the name is;
+   *   `relay` is the relay's address, if it is not that of the page; `origin` is where the person agreed, `textVersion` to what, `remember` whether inputs are kept: as long as the name is;
    *   `cacheMb` how much memory inputs take that may be needed again.
    */
-  constructor({ key, log, origin = location.origin, textVersion = TEXT_VERSION, remember = true, cacheMb, onView, onFetched, onEnd }) {
+  constructor({ key, log, relay = location.origin, origin = location.origin, textVersion = TEXT_VERSION, remember = true, cacheMb, onView, onFetched, onEnd }) {
     this.onView = onView;
     this.onFetched = onFetched;
     this.onEnd = onEnd;
@@ -36,7 +36,7 @@ export class Session {
       this.#end({ failed: event.message || "The engine could not be loaded. Check the connection and try again." });
     });
     this.#post({
-      url: socketOf(location.origin),
+      url: socketOf(relay),
       origin,
       textVersion,
       key: key ?? undefined,

@@ -30,21 +30,26 @@ function read(name) {
 
 function write(name, value) {
   unwritten.set(name, value);
-  if (identity.wantsNoMemory()) return;
   try {
+    if (identity.wantsNoMemory()) throw new Error("not remembered");
     localStorage.setItem(name, JSON.stringify(value));
   } catch {
-    // Storage may be off or full: then it lasts as long as the page.
+    // Storage may be off or full, or not wanted: then it lasts as long as the page, and nothing older comes back in its place.
+    forgetStored(name);
   }
 }
 
-function remove(name) {
-  unwritten.delete(name);
+function forgetStored(name) {
   try {
     localStorage.removeItem(name);
   } catch {
     // Nothing was stored either.
   }
+}
+
+function remove(name) {
+  unwritten.delete(name);
+  forgetStored(name);
 }
 
 /** Why this browser does not work for this relay; `null` if it does. */
@@ -63,13 +68,15 @@ export function startAnew() {
 export const forget = () => remove(MEMORY);
 
 /** Another relay goes on with the log: its key and checkpoint count from here on. */
-export const passOn = ({ key, checkpoint }) => write(MEMORY, { key, checkpoint });
+export const passOn = ({ key, checkpoint, url }) => write(MEMORY, { key, checkpoint, relay: url });
 
 export class Watch {
   #witness = null;
   #timer;
   #ended = false;
   #uncheckedSince = null;
+  /** The key and checkpoint that this one goes by. */
+  #known = null;
 
   /**
    * @param {{key: ?string, base?: string, onLook: (found: object) => void, onAlarm: (alarm: object) => void,
@@ -135,8 +142,9 @@ export class Watch {
   }
 
   async #look() {
-    const known = memory();
     const trust = await load();
+    // Another tab may have gone to another relay of the log meanwhile: what this one knows stays what it goes by.
+    const known = this.#known ?? memory();
     let key = known?.key;
     if (!key) {
       try {
@@ -190,12 +198,15 @@ export class Watch {
   }
 
   async #conclude(key, verdict) {
+    const known = this.#known ?? memory();
     const { message } = verdict;
     const raised = (kind, evidence) => ({ state: "alarm", alarm: { kind, message, evidence, at: Date.now() } });
+    if (this.#ended) return { state: "ended" };
     switch (verdict.verdict) {
       case "accepted":
-        // Kept before the cosignature leaves.
-        write(MEMORY, { key, checkpoint: verdict.checkpoint });
+        this.#known = { ...known, key, checkpoint: verdict.checkpoint };
+        // Kept before the cosignature leaves; but not in place of what another tab knows of a relay that took over.
+        if ((memory()?.key ?? key) === key) write(MEMORY, this.#known);
         if (verdict.cosigned) this.#cosign(verdict.cosigned);
         return { state: "consistent", size: verdict.size };
       case "fork":
@@ -213,9 +224,27 @@ export class Watch {
   async #otherKey(key, why) {
     const now = (await fetchText(`${this.base}/log/key`)).trim();
     if (now === key) return { state: "unchecked", why };
+    const passed = await this.#passedOn();
+    if (passed) return passed;
     const message = "the relay's log has another key than before: it is another log, or somebody else's";
     const evidence = `was ${key}\nis ${now}\n\n${this.#witness?.checkpoint() ?? ""}`;
     return { state: "alarm", alarm: { kind: "key", message, evidence, at: Date.now() } };
+  }
+
+  /** Whether the log passed on to the relay at hand, or from it to another: no alarm then. */
+  async #passedOn() {
+    const { relay, ...known } = memory() ?? {};
+    try {
+      const { appointed } = await import("./mirrors.js");
+      const next = await appointed(this.base || location.origin, known);
+      passOn(next);
+      this.#witness?.free();
+      this.#known = this.#witness = null;
+      return { state: "silent", why: "another relay goes on with the log; it is looked at next" };
+    } catch {
+      // This one was replaced, as this browser saw before.
+      return relay ? { state: "unchecked", why: `people appointed the relay at ${relay} to go on with this log: lend there` } : null;
+    }
   }
 
   /** Tells the relay that this browser found the checkpoint to be the latest. Whether it wants to know is its own affair. */

@@ -120,8 +120,9 @@ const fn mirrors_rule() -> Rule {
     two_thirds(3 * DAY_MS)
 }
 
+/// Hours and not days: tabs that were lent wait meanwhile, and are lent for four hours as a rule.
 const fn succession_rule() -> Rule {
-    two_thirds(DAY_MS)
+    two_thirds(2 * HOUR_MS)
 }
 
 fn is_mirrors_rule(rule: &Rule) -> bool {

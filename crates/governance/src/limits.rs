@@ -29,11 +29,14 @@ pub const STEWARDS: std::ops::RangeInclusive<usize> = 3..=7;
 pub const MIN_AUDITORS: usize = 2;
 /// Auditors, and operators, at most.
 pub const MAX_ROLE: usize = 32;
-/// Mirrors that a log lists: at most 1,100 bytes each, 17,600 in one entry, and their urls in a page's
-/// Content-Security-Policy header, 4,096 bytes, within what servers take as a header.
+/// Mirrors that a log lists: each url stands twice in a page's Content-Security-Policy header, once for sockets: 4,096 bytes in
+/// all, within what proxies take as a header.
 pub const MAX_MIRRORS: usize = 16;
-/// Longest url of a mirror, in bytes: the longest name in DNS has 253, and few are near that.
-pub const MAX_URL_BYTES: usize = 256;
+/// Longest url of a mirror, in bytes.
+pub const MAX_URL_BYTES: usize = 128;
+/// For how long after its vote closed a mirror may take over, in milliseconds: a week. A vote from an outage that ended must not
+/// depose a relay that is well a year later.
+pub const MAX_SUCCESSION_DELAY_MS: u64 = 7 * 86_400_000;
 /// Parameters with bounds in a constitution.
 pub const MAX_PARAMETERS: usize = 64;
 /// Proposals that are open at a time: more than people can read. Of those without the seconds they need, each volunteer

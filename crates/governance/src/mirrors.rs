@@ -93,7 +93,7 @@ pub(crate) fn check(mirrors: &[Mirror]) -> Result<(), FormError> {
 pub fn check_url(url: &str) -> Result<(), FormError> {
     let wrong = |problem| Err(FormError::Text { field: "url", problem });
     if url.len() > MAX_URL_BYTES {
-        return wrong("it is too long: write at most 256 characters");
+        return wrong("it is too long: write at most 128 characters");
     }
     let Some((_, rest)) = scheme(url) else {
         return wrong("it does not begin with https:// or http://: write the scheme in small letters");

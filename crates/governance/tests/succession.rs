@@ -290,12 +290,12 @@ fn logs_from_before_there_were_mirrors_stay_as_they_are() {
     assert_eq!(state.constitution(), &old);
     let written = String::from_utf8(text.clone()).unwrap();
     assert!(!written.contains("succession"));
-    let rule = r#"{"discussion_ms":86400000,"yes":{"num":2,"den":3},"more":false,"of":"all","quorum":{"num":0,"den":1},"advice":false}"#;
+    let rule = r#"{"discussion_ms":7200000,"yes":{"num":2,"den":3},"more":false,"of":"all","quorum":{"num":0,"den":1},"advice":false}"#;
     let spelled = written.replace(r#"},"seconds":"#, &format!(r#","succession":{rule}}},"seconds":"#));
     assert_ne!(spelled, written);
     let wrong = Entry::decode(spelled.as_bytes());
     assert!(matches!(wrong, Err(FormError::NotCanonical { .. })), "{wrong:?}");
-    let spelled = spelled.replace("86400000", "86400001");
+    let spelled = spelled.replace("7200000", "7200001");
     let entry = Entry::decode(spelled.as_bytes()).unwrap();
     assert_eq!(entry.encode().unwrap(), spelled.as_bytes());
     // One that differs is written, and examined like the others.

@@ -208,6 +208,11 @@ impl Mesh {
         self.swarm.relay_missing(hash);
     }
 
+    /// The relay is another one, on this host.
+    pub fn moved(&mut self, relay_host: String) {
+        self.options.relay_host = relay_host;
+    }
+
     /// The relay's servers.
     pub fn settings(&mut self, settings: MeshSettings) {
         let host = &self.options.relay_host;

@@ -21,6 +21,7 @@ use axum::body::Body;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, State, WebSocketUpgrade};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
@@ -221,7 +222,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/healthz", get(health))
         .route("/metrics", get(get_metrics))
         .route("/api/v1/peers", get(get_peers))
-        .route("/.well-known/potluck.json", get(well_known))
+        .route("/.well-known/potluck.json", get(well_known).layer(map_response(site::shared)))
         .merge(runs::http::router())
         .merge(crate::evals::http::router())
         .merge(crate::log::http::router(&app))

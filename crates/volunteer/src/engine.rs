@@ -131,6 +131,7 @@ impl Engine {
             Event::Connected => self.connected(),
             Event::Frame(frame) => self.frame(&frame),
             Event::Disconnected => self.disconnected(),
+            Event::Moved { relay_host } => self.moved(relay_host),
             Event::KernelProgress { run, steps } => self.progressed(run, steps),
             Event::RunsOn { run, backend } => self.runs_on(run, backend),
             Event::KernelDone { run, result, busy, kept } => self.kernel_done(run, result, busy, kept),

@@ -155,6 +155,12 @@ pub enum Failure {
 /// What happened.
 #[derive(Debug, Clone)]
 pub enum Event {
+    /// Another relay goes on with the log: the adapter connects there from now on. What was under way at the one before is given
+    /// up; what the person agreed to stands.
+    Moved {
+        /// The relay's host: what `turn::PORT` in its mesh settings stands for.
+        relay_host: String,
+    },
     /// The person agreed, by a trusted click or by starting the command.
     Start {
         /// How much of the device.

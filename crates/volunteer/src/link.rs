@@ -119,6 +119,15 @@ impl Engine {
         self.link = Link::Down { failures: failures.saturating_add(1), retry_at: self.now + wait };
     }
 
+    /// Another relay is the one from now on. What was proven of the log at the one before has to be proven there.
+    pub(crate) fn moved(&mut self, relay_host: String) {
+        self.hang_up();
+        self.disconnected();
+        self.proofs.clear();
+        self.mesh.moved(relay_host);
+        self.link = Link::Down { failures: 0, retry_at: self.now };
+    }
+
     /// Exponential, and spread over half of its length, so that a restarted relay is not stormed.
     fn backoff(&self, failures: u32) -> Duration {
         let base = RECONNECT.0.saturating_mul(1 << failures.min(16)).min(MAX_RECONNECT.0);

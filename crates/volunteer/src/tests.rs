@@ -571,6 +571,30 @@ fn lost_connections_are_reopened_ever_more_slowly() {
 }
 
 #[test]
+fn at_another_relay_nothing_of_the_one_before_counts_but_what_the_person_agreed_to() {
+    let mut world = World::lending();
+    for _ in 0..8 {
+        world.event(Event::Disconnected);
+        world.now = world.engine.next_wake().unwrap();
+        world.event(Event::Tick);
+    }
+    world.event(Event::Disconnected);
+    assert!(world.engine.next_wake().unwrap().since(world.now).0 > 1_000, "it waits long by now");
+    world.others.clear();
+    world.event(Event::Moved { relay_host: "m.example".into() });
+    world.event(Event::Tick);
+    assert_eq!(world.others, ["connect"], "at once, and with no new consent");
+    // One that was refused for good is none that the other refuses.
+    let mut world = World::lending();
+    let message = "no".to_owned();
+    world.hear(Refusal { code: RefusalCode::Full, message, retry_after: Duration(0) });
+    world.others.clear();
+    world.event(Event::Moved { relay_host: "m.example".into() });
+    world.event(Event::Tick);
+    assert_eq!(world.others, ["connect"]);
+}
+
+#[test]
 fn refusals_are_obeyed() {
     let mut world = World::lending();
     let refusal =

@@ -5,8 +5,14 @@
 
 use crate::Problem;
 use potluck_governance::{Checker, State};
-use potluck_ledger::{Appender, Bundle, Checkpoint, SignedCheckpoint, TILE_WIDTH, TreeHead, VerifierKey};
+use potluck_ledger::{
+    AppendError, Appender, Bundle, Checkpoint, SignedCheckpoint, TILE_WIDTH, TreeHash, TreeHead, VerifierKey,
+};
 use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Sizes that a reader keeps roots of: what was seen last, and where a successor began.
+const MAX_MARKS: usize = 4;
 
 /// A file to fetch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -34,6 +40,8 @@ pub struct Reader {
     /// The tree of what was read.
     tree: Appender,
     checker: Checker,
+    /// Sizes at which the tree's root is kept, and the roots that are known.
+    marks: BTreeMap<u64, Option<TreeHash>>,
     broken: bool,
 }
 
@@ -45,7 +53,14 @@ impl Reader {
     pub fn new(key: &str) -> Result<Self, Problem> {
         let key = key.trim().parse().map_err(|error| format!("the log's key cannot be used: {error}"))?;
         let (tree, checker) = (Appender::new(), Checker::new());
-        Ok(Self { key, checkpoint: None, tree, checker, broken: false })
+        Ok(Self { key, checkpoint: None, tree, checker, marks: BTreeMap::new(), broken: false })
+    }
+
+    /// Has the root of the first `size` entries kept, for [`Verified::root_at`]. Before they are read.
+    pub fn mark(&mut self, size: u64) {
+        if size >= self.tree.head().size && self.marks.len() < MAX_MARKS {
+            self.marks.insert(size, None);
+        }
     }
 
     /// Takes the checkpoint up to which to read. A later one lets it go on.
@@ -91,12 +106,29 @@ impl Reader {
         let entries = file.entries(bytes).map_err(|error| format!("{file} is broken: {error}"))?;
         let known = (self.tree.head().size - bundle.first_entry()) as usize;
         let new = entries.get(known..usize::from(bundle.width())).unwrap_or_default();
-        self.tree.append(new).map_err(|error| format!("{file} is broken: {error}"))?;
+        self.append(new).map_err(|error| format!("{file} is broken: {error}"))?;
         for entry in new {
             self.checker.read(entry);
         }
         self.settle()?;
         Ok(Progress { read: self.tree.head().size, size: self.size() })
+    }
+
+    /// Lets the tree grow, and looks at it at each size that is marked.
+    fn append(&mut self, mut new: &[&[u8]]) -> Result<(), AppendError> {
+        loop {
+            let size = self.tree.head().size;
+            if let Some(root) = self.marks.get_mut(&size) {
+                *root = Some(self.tree.head().root);
+            }
+            if new.is_empty() {
+                return Ok(());
+            }
+            let next = self.marks.range(size + 1..).next().map_or(new.len() as u64, |(mark, _)| mark - size);
+            let (now, later) = new.split_at((next as usize).min(new.len()));
+            self.tree.append(now)?;
+            new = later;
+        }
     }
 
     /// Compares what was read with what the log signed, once all is read.
@@ -122,18 +154,35 @@ impl Reader {
         if self.broken || self.tree.head() != checkpoint.head() {
             return Err("the log is not read to its end".to_owned());
         }
-        Ok(Verified { checkpoint: checkpoint.checkpoint(), checker: &self.checker })
+        Ok(Verified {
+            key: &self.key,
+            checkpoint: checkpoint.checkpoint(),
+            checker: &self.checker,
+            marks: &self.marks,
+        })
     }
 }
 
 /// A log that was read to its end.
 #[derive(Debug, Clone, Copy)]
 pub struct Verified<'a> {
+    key: &'a VerifierKey,
     checkpoint: &'a Checkpoint,
     checker: &'a Checker,
+    marks: &'a BTreeMap<u64, Option<TreeHash>>,
 }
 
 impl<'a> Verified<'a> {
+    /// The key that signed it.
+    pub fn key(self) -> &'a VerifierKey {
+        self.key
+    }
+
+    /// The root of its first `size` entries, if that was marked before they were read.
+    pub fn root_at(self, size: u64) -> Option<TreeHash> {
+        self.marks.get(&size).copied().flatten()
+    }
+
     /// The checkpoint.
     pub fn head(self) -> TreeHead {
         self.checkpoint.head()

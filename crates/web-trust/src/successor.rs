@@ -1,8 +1,12 @@
 //! Whether a relay goes on with a log that this browser knows: people appointed it in there, and it kept what was seen.
+//!
+//! The whole log was read, so everything is looked up in one tree: the decision, the root that was seen last, and the root that
+//! the relay before had signed.
 
 use crate::Problem;
 use crate::reader::Verified;
-use potluck_ledger::{AddCheckpoint, SignedCheckpoint, VerifierKey, verify_consistency};
+use potluck_governance::Key;
+use potluck_ledger::{SignedCheckpoint, TreeHead, VerifierKey};
 use potluck_types::BlobHash;
 use serde::Serialize;
 
@@ -26,57 +30,53 @@ pub struct Remembered<'a> {
     pub note: &'a str,
 }
 
-/// Checks that the relay whose log was read with `key` took over the one that is remembered. `since`: its answer for
-/// `/api/v1/log/since/SIZE`, for the remembered size; `predecessor`: its `/log/predecessor`, which is needed if entries were lost.
+/// The two lines of `/log/predecessor`: key and last checkpoint of the relay before.
+fn note_of(predecessor: &str) -> &str {
+    predecessor.split_once("\n\n").map_or("", |(_, note)| note)
+}
+
+/// Entries of a tree that `/log/predecessor`, or a checkpoint, states; 0 if it states none. What to mark before a log is read.
+pub fn size_of(text: &str) -> u64 {
+    let note = if note_of(text).contains("\n\n") { note_of(text) } else { text };
+    note.lines().nth(1).and_then(|line| line.parse().ok()).unwrap_or(0)
+}
+
+/// Checks that the relay whose log was read took over the one that is remembered. `predecessor` is its `/log/predecessor`; the sizes of
+/// that and of what is remembered were marked.
 ///
 /// # Errors
 /// What does not hold.
-pub fn taken(
-    log: Verified<'_>,
-    key: &str,
-    remembered: Remembered<'_>,
-    since: &str,
-    predecessor: &str,
-) -> Result<Taken, Problem> {
-    let (key, before) = (parse(key)?, parse(remembered.key)?);
-    let old = open(remembered.note, &before, "what this browser remembers")?.head();
-    if old.size > 0 && before.name() != log.origin() {
-        return Err("this is another log".to_owned());
+pub fn taken(log: Verified<'_>, remembered: Remembered<'_>, predecessor: &str) -> Result<Taken, Problem> {
+    let before: VerifierKey =
+        remembered.key.trim().parse().map_err(|error| format!("the log's key cannot be used: {error}"))?;
+    let open = |note: &str, what: &str| -> Result<TreeHead, Problem> {
+        let signed = SignedCheckpoint::open(note.as_bytes(), log.origin(), &before);
+        signed.map(|signed| signed.head()).map_err(|error| format!("{what}: {error}"))
+    };
+    let old = open(remembered.note, "what this browser remembers is not of this log")?;
+    if log.checker().report().error_count > 0 {
+        return Err("entries of the log do not follow from those before them".to_owned());
     }
     let state = log.state();
     let last = state.successions().last().ok_or("no decision in the log lets another relay go on with it")?;
-    if last.mirror.key.0 != *key.public_key() {
+    if last.mirror.key.0 != *log.key().public_key() {
         return Err("people appointed another relay than the one that signs here".to_owned());
     }
-    let (name, url) = (last.mirror.name.clone(), last.mirror.url.clone());
-    let passed_on = state.succession_after(potluck_governance::Key(*before.public_key()));
-    let Some(passed_on) = passed_on.filter(|one| one.from < old.size) else {
-        let request =
-            AddCheckpoint::parse(since.as_bytes()).map_err(|error| format!("its proof: {error}"))?;
-        let new = SignedCheckpoint::from_note(request.note, log.origin(), &key)
-            .map_err(|error| format!("its checkpoint: {error}"))?;
-        if request.old_size != old.size {
-            return Err("its proof is for another size".to_owned());
+    let passed_on = state.succession_after(Key(*before.public_key()));
+    let passed_on = passed_on.ok_or("the relay that this browser knows leads the log still")?;
+    let holds = |head: &TreeHead| log.root_at(head.size) == Some(head.root);
+    // What a relay before that had signed is told no more: it has to be what was seen.
+    let lost = if passed_on.index == last.index {
+        let signed = open(note_of(predecessor), "the last checkpoint of the relay before")?;
+        if signed.size != passed_on.from || BlobHash(signed.root.0) != passed_on.root || !holds(&signed) {
+            return Err("it does not go on from what the relay before had signed".to_owned());
         }
-        verify_consistency(&old, &new.head(), &request.proof)
-            .map_err(|error| format!("it does not go on from what this browser saw: {error}"))?;
-        return Ok(Taken { name, url, lost: 0 });
+        old.size.saturating_sub(passed_on.from)
+    } else {
+        0
     };
-    let note = predecessor.split_once("\n\n").map_or("", |(_, note)| note);
-    let signed = open(note, &before, "the last checkpoint of the relay before")?.head();
-    if passed_on.index != last.index
-        || signed.size != passed_on.from
-        || BlobHash(signed.root.0) != passed_on.root
-    {
-        return Err("it does not show what the relay before had signed".to_owned());
+    if lost == 0 && (old.size > passed_on.from || !holds(&old)) {
+        return Err("it does not go on from what this browser saw".to_owned());
     }
-    Ok(Taken { name, url, lost: old.size - passed_on.from })
-}
-
-fn parse(key: &str) -> Result<VerifierKey, Problem> {
-    key.trim().parse().map_err(|error| format!("the log's key cannot be used: {error}"))
-}
-
-fn open(note: &str, key: &VerifierKey, what: &str) -> Result<SignedCheckpoint, Problem> {
-    SignedCheckpoint::open(note.as_bytes(), key.name(), key).map_err(|error| format!("{what}: {error}"))
+    Ok(Taken { name: last.mirror.name.clone(), url: last.mirror.url.clone(), lost })
 }

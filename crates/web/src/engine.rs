@@ -265,6 +265,11 @@ const MEMORY_SHARE: f64 = 16.0;
 /// Most memory of a task, whatever the device has: wasm can address eight times as much.
 const MAX_MEMORY_BYTES: u64 = 512 << 20;
 
+/// The host of a relay's address.
+fn host_of(url: &str) -> String {
+    web_sys::Url::new(url).map(|url| url.hostname()).unwrap_or_default()
+}
+
 /// Memory for one task: a share of what the browser says that the device has. Some say nothing, and none more than 8 GiB.
 fn memory_budget() -> u64 {
     let navigator = js_sys::Reflect::get(&js_sys::global(), &"navigator".into());
@@ -313,7 +318,7 @@ impl TabEngine {
             memory_bytes: memory_budget(),
             cache_bytes: cache_bytes.min(DEFAULT_CACHE_BYTES),
             jitter: u64::from_le_bytes(jitter),
-            relay_host: web_sys::Url::new(&settings.url).map(|url| url.hostname()).unwrap_or_default(),
+            relay_host: host_of(&settings.url),
             upload_bytes_per_s: None,
             demand_proof: true,
             seed: false,
@@ -356,12 +361,9 @@ impl TabEngine {
     /// Talks to another relay from now on, with what the person agreed to. What was under way at the one before is given up.
     #[wasm_bindgen(js_name = moveTo)]
     pub fn move_to(&self, url: String) {
-        {
-            let mut inner = self.handle.0.borrow_mut();
-            inner.url = url;
-            inner.socket = None;
-        }
-        self.handle.feed(Event::Disconnected);
+        let relay_host = host_of(&url);
+        self.handle.0.borrow_mut().url = url;
+        self.handle.feed(Event::Moved { relay_host });
     }
 
     /// The engine's code, compiled: the page makes its [`TabLinks`](crate::TabLinks) of it.

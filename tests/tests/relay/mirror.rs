@@ -2,8 +2,9 @@
 //! it; and it does not follow a relay that takes back what it said.
 
 use super::operator::{LIMIT, Relay, potluck};
+use potluck_proto::Preset;
 use potluck_tests::council::{Council, STEWARDS};
-use potluck_tests::promotion::{post, rules};
+use potluck_tests::promotion::{allowed_run, candidate, card, post, promoted, rules};
 use potluck_tests::runs::{SampleRun, done, record, rounds};
 use potluck_tests::{Volunteer, wait_until};
 use potluck_types::BlobHash;
@@ -58,10 +59,11 @@ fn a_mirror_goes_on_with_a_run_when_its_relay_is_destroyed_and_people_appoint_it
     let (status, run) = sample.create(&relay.api, "one");
     assert_eq!(status, 201);
     let seen_by = |name: u8| folder.path().join(format!("volunteer-{name}"));
-    let volunteers: Vec<_> =
-        (1..=2).map(|name| Volunteer::watching(&relay.api.url, name, &seen_by(name))).collect();
+    let [stays, leaves] = [1, 2].map(|name| Volunteer::watching(&relay.api.url, name, &seen_by(name)));
     let mirrored = || mirror.api.get(&format!("/api/v1/runs/{run}")).status == 200;
     wait_until("two rounds are mirrored", LIMIT, || mirrored() && rounds(&mirror.api, &run) >= 2);
+    // A round takes two: none is closed until another comes.
+    drop(leaves);
     let remember = folder.path().join("remember");
     let before = audit(&relay.api.url, &remember);
     assert_eq!(before.code, 0, "{before:?}");
@@ -106,9 +108,10 @@ fn a_mirror_goes_on_with_a_run_when_its_relay_is_destroyed_and_people_appoint_it
         "the run was done before anything happened to its relay: {closed}"
     );
 
-    // The volunteers find the way by themselves.
+    // Whoever lent to the first relay finds the way without help.
+    let comes = Volunteer::start(&mirror.api.url, 2, Preset::Full);
     done(&mirror.api, &run, LIMIT);
-    drop(volunteers);
+    drop([stays, comes]);
     // To the last bit what one relay would have come to.
     let expected = sample.expected(|_| (0..WORKERS).map(|worker| (worker, 1.0)).collect());
     for round in 0..ROUNDS {
@@ -126,6 +129,10 @@ fn a_mirror_goes_on_with_a_run_when_its_relay_is_destroyed_and_people_appoint_it
         let checks = after.json["checks"].as_array().unwrap();
         assert!(checks.iter().any(|check| check["what"] == "succession"), "{after:?}");
     }
+    // The model follows from the log, with nothing of the first relay there.
+    let model = &expected.hashes[ROUNDS as usize - 1];
+    let proven = potluck(&["audit", &mirror.api.url, "--model", model, "--json"]);
+    assert_eq!(proven.code, 0, "{proven:?}");
     let info = stage(&mirror);
     assert_eq!(info["successions"][0]["mirror"]["name"], "backup");
 
@@ -175,4 +182,38 @@ fn a_mirror_keeps_what_a_relay_said_when_that_takes_it_back() {
     let remember = folder.path().join("remember");
     let audit = audit(&mirror.api.url, &remember);
     assert_eq!(audit.code, 0, "{audit:?}");
+}
+
+#[test]
+fn a_promoted_model_outlives_its_relay() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut relay = Relay::start(&folder.path().join("first"));
+    let council = Council::new(env!("CARGO_BIN_EXE_command"), &relay.api);
+    council.found(&rules(DISCUSSION_MS));
+    let sample = SampleRun::new(2, [WORKERS; 2]);
+    let run = allowed_run(&council, &sample, "whale");
+    let volunteers: Vec<_> =
+        (1..=3).map(|name| Volunteer::start(&relay.api.url, name, Preset::Full)).collect();
+    done(&relay.api, &run, LIMIT);
+    let promoted_one = candidate(&relay.api, &run, 1);
+    let (card_hash, text) = card(&relay.api, &promoted_one, LIMIT, String::new);
+    drop(volunteers);
+    promoted(&council, "whale", &promoted_one, &card_hash);
+    let entries = relay.published(1);
+    let mirror = Relay::mirror(&folder.path().join("second"), &relay.api.url, "1h");
+    let path = format!("/api/v1/candidates/{promoted_one}");
+    wait_until("all is mirrored", LIMIT, || {
+        mirror.published(1) >= entries && mirror.api.get(&path).json()["card"] == *card_hash
+    });
+    relay.kill();
+    let blob = |hash: &str| mirror.api.get(&format!("/api/v1/blobs/{hash}")).body;
+    assert_eq!(BlobHash::of(&blob(&promoted_one)).to_string(), promoted_one);
+    assert_eq!(serde_json::from_slice::<Value>(&blob(&card_hash)).unwrap(), text);
+    assert_eq!(mirror.api.get(&format!("/api/v1/runs/{run}/tokenizer")).body, sample.tokenizer().as_bytes());
+    assert_eq!(mirror.api.get("/api/v1/models/whale").json()["current"], *promoted_one);
+    let remember = folder.path().join("remember");
+    let remember = remember.to_str().unwrap();
+    let line = ["audit", &mirror.api.url, "--model", &promoted_one, "--remember", remember, "--json"];
+    let proven = potluck(&line);
+    assert_eq!(proven.code, 0, "{proven:?}");
 }

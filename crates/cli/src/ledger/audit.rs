@@ -2,14 +2,14 @@
 
 use super::known::{self, Known};
 use super::model;
-use super::signer::{self, Continuity, Opened, Standing};
+use super::signer::{self, Continuity, Judged, Opened, Standing};
 use super::source::{Reader, Source};
 use crate::args::AuditArgs;
 use crate::client::Client;
 use crate::error::CliError;
 use crate::progress::Progress;
 use crate::runs::derive::Blobs;
-use potluck_governance::{Checker, State};
+use potluck_governance::Checker;
 use potluck_ledger::{Checkpoint, Note, SignedCheckpoint};
 use serde_json::{Value, json};
 
@@ -43,7 +43,6 @@ pub fn command(args: &AuditArgs, open: impl Fn(&str) -> Result<Client, CliError>
     let checker = read_all(&source, signed)?;
     let found = checker.report();
     report.checked("tree", &format!("all {} entries and every hash above them lead to the root", head.size));
-    let goes_on = against_last(&known, &opened, checker.state(), &source, &mut report)?;
     let named = checker.state().origin();
     if named != *origin {
         return Err(CliError::Record {
@@ -65,10 +64,10 @@ pub fn command(args: &AuditArgs, open: impl Fn(&str) -> Result<Client, CliError>
     }
     report.checked("entries", &format!("each follows from those before: {}", kinds.join(", ")));
     report.checked("signatures", &format!("{} of people, with their votes counted again", found.signatures));
-    let standing = opened.standing(checker.state())?;
-    match signer::successions(checker.state(), signed, &source)? {
-        0 => {}
-        count => report.checked("succession", &format!("{count}, each from the tree that it names")),
+    let Judged { standing, continuity, successions } = opened.judge(&known, checker.state(), &source)?;
+    let goes_on = against_last(continuity, &mut report);
+    if successions > 0 {
+        report.checked("succession", &format!("{successions}, each from the tree that it names"));
     }
     if let Standing::Draft(name) = &standing {
         report.open("draft", &format!("signed by the mirror {name}: it counts once people appoint it"));
@@ -100,32 +99,23 @@ pub(super) fn origin_of(note: &[u8]) -> Result<String, CliError> {
     Ok(checkpoint.origin().to_owned())
 }
 
-/// The log has to go on from what was seen last; whether it does, or is an older copy.
-fn against_last(
-    known: &Known,
-    opened: &Opened,
-    state: &State,
-    source: &Source<'_>,
-    report: &mut Report,
-) -> Result<bool, CliError> {
-    match opened.continuity(known, state, source)? {
+/// Whether the log goes on from what was seen last, or is an older copy.
+fn against_last(continuity: Continuity, report: &mut Report) -> bool {
+    match continuity {
         Continuity::First => {}
         Continuity::Shorter { seen, shown } => {
             // An older copy of the same log is fine, and says so.
             report.open("rolled back", &format!("{seen} entries were seen before, and here are {shown}"));
-            return Ok(false);
+            return false;
         }
         Continuity::Whole(seen) => {
             report.checked("consistency", &format!("it goes on from the {seen} entries that were seen last"));
         }
         Continuity::Lost { kept, lost } => {
-            report.open(
-                "lost",
-                &format!("{lost} entries after the first {kept}, with the relay that was replaced"),
-            );
+            report.open("lost", &format!("{lost} entries after the first {kept}, with the relay before"));
         }
     }
-    Ok(true)
+    true
 }
 
 pub(super) fn read_all(source: &Source<'_>, signed: &SignedCheckpoint) -> Result<Checker, CliError> {

@@ -6,6 +6,7 @@ use potluck_ledger::{SignedCheckpoint, TreeHead, VerifierKey};
 use std::path::{Path, PathBuf};
 
 /// What is remembered of one log.
+#[derive(Debug, Clone)]
 pub(crate) struct Known {
     folder: PathBuf,
     /// Its key, as it was when it was first seen.

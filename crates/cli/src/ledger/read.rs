@@ -2,7 +2,7 @@
 
 use super::audit::read_all;
 use super::known::{self, Known};
-use super::signer::{self, Continuity, Opened, Standing};
+use super::signer::{self, Continuity, Judged, Opened, Standing};
 use super::source::Source;
 use crate::client::Client;
 use crate::error::CliError;
@@ -14,6 +14,8 @@ pub(crate) struct ReadLog {
     checker: potluck_governance::Checker,
     /// Its name.
     pub(crate) origin: String,
+    /// Whether who signed it leads it; else it is a mirror's draft.
+    pub(crate) leads: bool,
 }
 
 impl ReadLog {
@@ -52,8 +54,9 @@ pub(crate) fn read(
             cause: format!("the first entry begins a log called {:?}", checker.state().origin()),
         });
     }
+    let Judged { standing, continuity, .. } = opened.judge(&known, checker.state(), &source)?;
     // Who signs by an older log may answer what was never asked.
-    match opened.continuity(&known, checker.state(), &source)? {
+    match continuity {
         Continuity::First | Continuity::Whole(_) => {}
         Continuity::Shorter { seen, shown } => {
             return Err(CliError::Record {
@@ -62,10 +65,11 @@ pub(crate) fn read(
             });
         }
         Continuity::Lost { kept, lost } => {
-            tracing::warn!(kept, lost, "entries were lost with the relay that was replaced");
+            tracing::warn!(kept, lost, "entries were lost with the relay before");
         }
     }
-    match opened.standing(checker.state())? {
+    let leads = standing == Standing::Leads;
+    match standing {
         Standing::Leads => known.remember(key, signed)?,
         Standing::Draft(name) => {
             tracing::warn!(
@@ -74,5 +78,5 @@ pub(crate) fn read(
             );
         }
     }
-    Ok(ReadLog { checker, origin: origin.clone() })
+    Ok(ReadLog { checker, origin: origin.clone(), leads })
 }

@@ -1,12 +1,15 @@
 //! Who signed a checkpoint, and why that is believed: the relay that was seen first, a relay that took the log over by a decision
 //! in it, or a mirror that may be about to.
+//!
+//! A log says by itself who signs it, so a log that somebody made up says so too. Another key than the one that is believed in
+//! counts only if that one signed where the other began, and if that is in the tree.
 
 use super::audit::{origin_of, unreadable, wrong};
 use super::known::Known;
 use super::source::{Reader, Source};
 use crate::error::CliError;
-use potluck_governance::State;
-use potluck_ledger::{SignedCheckpoint, VerifierKey, root_at};
+use potluck_governance::{Key, State};
+use potluck_ledger::{SignedCheckpoint, TreeHead, VerifierKey, root_at};
 use potluck_types::BlobHash;
 
 /// A checkpoint whose signature was checked; what its key is to the log, the log has to say.
@@ -15,8 +18,8 @@ pub(super) struct Opened {
     pub(super) key: VerifierKey,
     pub(super) signed: SignedCheckpoint,
     pub(super) trust: &'static str,
-    /// It is not the key that was to be expected.
-    other: bool,
+    /// The key that was given, or seen first.
+    believed: VerifierKey,
 }
 
 /// What the signer is to the log.
@@ -26,58 +29,6 @@ pub(super) enum Standing {
     Leads,
     /// It is a mirror of this name, which has begun a draft: whatever people say there counts once they appoint it.
     Draft(String),
-}
-
-/// Opens a checkpoint with the key that is believed in, or with the one that its holder names.
-///
-/// # Errors
-/// It is none, or signed by neither.
-pub(super) fn open(
-    note: &[u8],
-    given: Option<&str>,
-    known: impl FnOnce(&str) -> Result<Known, CliError>,
-    source: &Source<'_>,
-) -> Result<(Opened, Known), CliError> {
-    let origin = origin_of(note)?;
-    let known = known(&origin)?;
-    let (key, trust) = believed_key(given, &known, source)?;
-    let error = match SignedCheckpoint::open(note, &origin, &key) {
-        Ok(signed) => return Ok((Opened { origin, key, signed, trust, other: false }, known)),
-        Err(error) => error,
-    };
-    let named = source.key().ok().and_then(|text| text.parse::<VerifierKey>().ok());
-    let signed = named.and_then(|key| Some((SignedCheckpoint::open(note, &origin, &key).ok()?, key)));
-    let Some((signed, key)) = signed else { return Err(wrong("checkpoint", &error)) };
-    let trust = "a key that the log itself has to appoint";
-    Ok((Opened { origin, key, signed, trust, other: true }, known))
-}
-
-impl Opened {
-    /// Asks the log, once it is read, what its signer is.
-    ///
-    /// # Errors
-    /// Nobody: neither did it begin the log, nor does a decision name it.
-    pub(super) fn standing(&self, state: &State) -> Result<Standing, CliError> {
-        let is = |key: potluck_governance::Key| key.0 == *self.key.public_key();
-        let refused = |cause: &str| {
-            Err(CliError::Record {
-                what: format!("the checkpoint of {} is signed by {}", self.origin, self.key),
-                cause: cause.to_owned(),
-            })
-        };
-        match state.signer() {
-            Some(signer) if is(signer) => return Ok(Standing::Leads),
-            None if !self.other => return Ok(Standing::Leads),
-            _ => {}
-        }
-        if let Some(mirror) = state.mirrors().iter().find(|mirror| is(mirror.key)) {
-            return Ok(Standing::Draft(mirror.name.clone()));
-        }
-        if self.other {
-            return refused("this is not the key that was seen first, and no decision in the log names it");
-        }
-        refused("people decided in the log that another relay goes on with it")
-    }
 }
 
 /// How a log goes on from what was seen of it last.
@@ -103,73 +54,178 @@ pub(super) enum Continuity {
     },
 }
 
+/// Opens a checkpoint with the key that is believed in, or with the one that its holder names.
+///
+/// # Errors
+/// It is none, or signed by neither.
+pub(super) fn open(
+    note: &[u8],
+    given: Option<&str>,
+    known: impl FnOnce(&str) -> Result<Known, CliError>,
+    source: &Source<'_>,
+) -> Result<(Opened, Known), CliError> {
+    let origin = origin_of(note)?;
+    let known = known(&origin)?;
+    let (believed, trust) = believed_key(given, &known, source)?;
+    let opened = |key: VerifierKey, signed, trust| {
+        let believed = believed.clone();
+        (Opened { origin: origin.clone(), key, signed, trust, believed }, known.clone())
+    };
+    let error = match SignedCheckpoint::open(note, &origin, &believed) {
+        Ok(signed) => return Ok(opened(believed.clone(), signed, trust)),
+        Err(error) => error,
+    };
+    let named = source.key().ok().and_then(|text| text.parse::<VerifierKey>().ok());
+    let signed = named.and_then(|key| Some((SignedCheckpoint::open(note, &origin, &key).ok()?, key)));
+    let Some((signed, key)) = signed else { return Err(wrong("checkpoint", &error)) };
+    Ok(opened(key, signed, "a key that the log itself has to appoint"))
+}
+
+/// What a log that was read comes to: what its signer is to it, and how it goes on from what was seen.
+pub(super) struct Judged {
+    pub(super) standing: Standing,
+    pub(super) continuity: Continuity,
+    /// Times that another relay took the log over, each compared with the tree.
+    pub(super) successions: usize,
+}
+
 impl Opened {
-    /// Compares with what was seen last.
+    /// Judges the log, once it is read.
     ///
     /// # Errors
-    /// The log shows another history, or its files cannot be read.
-    pub(super) fn continuity(
+    /// Its signer is nobody to it, it shows another history than before, or files cannot be read.
+    pub(super) fn judge(
         &self,
         known: &Known,
         state: &State,
+        source: &Source<'_>,
+    ) -> Result<Judged, CliError> {
+        let successions = self.successions(state, source)?;
+        let (standing, begins) = self.standing(state, source)?;
+        let continuity = self.continuity(known, begins, source)?;
+        Ok(Judged { standing, continuity, successions })
+    }
+
+    /// What the signer is, and from which tree of the believed key on it signs, if it is another.
+    fn standing(&self, state: &State, source: &Source<'_>) -> Result<(Standing, Option<TreeHead>), CliError> {
+        let own = Key(*self.key.public_key());
+        let listed = state.mirrors().iter().find(|mirror| mirror.key == own);
+        let leads = state.signer() == Some(own);
+        if self.key == self.believed {
+            let standing = match (state.signer(), listed) {
+                _ if leads => Standing::Leads,
+                (_, Some(mirror)) => Standing::Draft(mirror.name.clone()),
+                (None, None) => Standing::Leads,
+                (Some(_), None) => {
+                    return Err(self.refused("people decided in the log that another relay goes on with it"));
+                }
+            };
+            return Ok((standing, None));
+        }
+        let believed = Key(*self.believed.public_key());
+        let standing = match listed {
+            _ if leads => Standing::Leads,
+            Some(mirror) => Standing::Draft(mirror.name.clone()),
+            None => {
+                return Err(self.refused(
+                    "this is not the key that was seen first, and no decision in the log names it",
+                ));
+            }
+        };
+        let passed_on = state.succession_after(believed);
+        let is_last = |index: u64| state.successions().last().is_some_and(|last| last.index == index);
+        let begins = match (&standing, passed_on) {
+            (Standing::Leads, Some(one)) if is_last(one.index) => {
+                let begins = self.predecessor(source)?;
+                if begins.size != one.from || BlobHash(begins.root.0) != one.root {
+                    return Err(self.refused("it began elsewhere than where the relay before had signed"));
+                }
+                begins
+            }
+            (Standing::Draft(_), None) => self.predecessor(source)?,
+            // What the relay before that had signed is told no more.
+            _ => {
+                return Err(self
+                    .refused("the log passed on more than once since: give --key of the relay that leads"));
+            }
+        };
+        let found = self.root_at(begins.size, source)?;
+        if found != begins {
+            return Err(self.refused("it does not go on from what the relay before had signed"));
+        }
+        Ok((standing, Some(begins)))
+    }
+
+    fn refused(&self, cause: &str) -> CliError {
+        CliError::Record {
+            what: format!("the checkpoint of {} is signed by {}", self.origin, self.key),
+            cause: cause.to_owned(),
+        }
+    }
+
+    /// The tree under the last checkpoint of the relay before, by the key that is believed in.
+    fn predecessor(&self, source: &Source<'_>) -> Result<TreeHead, CliError> {
+        let text = source.predecessor()?;
+        let note = text.split_once("\n\n").map_or("", |(_, note)| note);
+        let signed = SignedCheckpoint::open(note.as_bytes(), &self.origin, &self.believed);
+        signed
+            .map(|signed| signed.head())
+            .map_err(|error| wrong("last checkpoint of the relay before", &error))
+    }
+
+    /// The tree of the first entries.
+    fn root_at(&self, size: u64, source: &Source<'_>) -> Result<TreeHead, CliError> {
+        let head = self.signed.head();
+        if size > head.size {
+            return Err(self.refused("it has fewer entries than the relay before had signed"));
+        }
+        let mut reader = Reader { source, failed: None };
+        root_at(size, &head, &mut reader)
+            .map(|(found, _)| found)
+            .map_err(|error| unreadable(reader.failed.take(), "consistency", &error))
+    }
+
+    /// Compares with what was seen last. `begins`: from where on another key signs than the one that was believed.
+    fn continuity(
+        &self,
+        known: &Known,
+        begins: Option<TreeHead>,
         source: &Source<'_>,
     ) -> Result<Continuity, CliError> {
         let Some(old) = known.head(&self.origin)?.filter(|old| old.size > 0) else {
             return Ok(Continuity::First);
         };
         let new = self.signed.head();
-        if let Some(kept) = self.lost_after(known, state, old.size, source)? {
-            return Ok(Continuity::Lost { kept, lost: old.size - kept });
+        if let Some(begins) = begins.filter(|begins| begins.size < old.size) {
+            return Ok(Continuity::Lost { kept: begins.size, lost: old.size - begins.size });
         }
         if new.size < old.size {
             return Ok(Continuity::Shorter { seen: old.size, shown: new.size });
         }
-        let mut reader = Reader { source, failed: None };
-        let found = root_at(old.size, &new, &mut reader)
-            .map_err(|error| unreadable(reader.failed.take(), "consistency", &error))?;
-        if found.0 == old {
+        let found = self.root_at(old.size, source)?;
+        if found == old {
             return Ok(Continuity::Whole(old.size));
         }
         Err(CliError::Record {
             what: "the log was forked or rewritten".into(),
             cause: format!(
                 "its first {} entries had the root {} when they were seen last, and have {} now; both are signed by {}",
-                old.size, old.root, found.0.root, self.origin
+                old.size, old.root, found.root, self.origin
             ),
         })
     }
 
-    /// Where another relay took the log over before all that was seen had reached it: how many entries it had. The key that
-    /// was believed then has to have signed those too.
-    fn lost_after(
-        &self,
-        known: &Known,
-        state: &State,
-        seen: u64,
-        source: &Source<'_>,
-    ) -> Result<Option<u64>, CliError> {
-        let before = known.key.as_ref().and_then(|key| key.parse::<VerifierKey>().ok());
-        let Some(before) = before.filter(|before| *before != self.key) else { return Ok(None) };
-        let passed_on = state.succession_after(potluck_governance::Key(*before.public_key()));
-        // Only the last succession's predecessor is still told.
-        let last = state.successions().last().map(|last| last.index);
-        let passed_on = passed_on.filter(|one| Some(one.index) == last && one.from < seen);
-        let Some(succession) = passed_on else { return Ok(None) };
-        let text = source.predecessor()?;
-        let note = text.split_once("\n\n").map_or("", |(_, note)| note);
-        let signed = SignedCheckpoint::open(note.as_bytes(), &self.origin, &before)
-            .map_err(|error| wrong("last checkpoint of the relay before", &error))?;
-        let head = signed.head();
-        if head.size != succession.from || BlobHash(head.root.0) != succession.root {
-            return Err(CliError::Record {
-                what: format!(
-                    "entry {}, by which {} took the log over",
-                    succession.index, succession.mirror.name
-                ),
-                cause: "the last checkpoint of the relay before is of another tree".into(),
-            });
+    /// Compares what successions say that the relay before had signed with the tree: how many there were.
+    fn successions(&self, state: &State, source: &Source<'_>) -> Result<usize, CliError> {
+        for one in state.successions() {
+            if BlobHash(self.root_at(one.from, source)?.root.0) != one.root {
+                return Err(CliError::Record {
+                    what: format!("entry {}, by which {} took the log over", one.index, one.mirror.name),
+                    cause: format!("the first {} entries have another root than it says", one.from),
+                });
+            }
         }
-        Ok(Some(succession.from))
+        Ok(state.successions().len())
     }
 }
 
@@ -189,27 +245,4 @@ fn believed_key(
         hint: "a key is written NAME+HASH+BASE64; GET /api/v1/log of the relay has it".into(),
     })?;
     Ok((key, trust))
-}
-
-/// Compares what successions say that the relay before had signed with the tree: how many there were.
-///
-/// # Errors
-/// One says something else, or files cannot be read.
-pub(super) fn successions(
-    state: &State,
-    signed: &SignedCheckpoint,
-    source: &Source<'_>,
-) -> Result<usize, CliError> {
-    for one in state.successions() {
-        let mut reader = Reader { source, failed: None };
-        let (found, _) = root_at(one.from, &signed.head(), &mut reader)
-            .map_err(|error| unreadable(reader.failed.take(), "succession", &error))?;
-        if BlobHash(found.root.0) != one.root {
-            return Err(CliError::Record {
-                what: format!("entry {}, by which {} took the log over", one.index, one.mirror.name),
-                cause: format!("the first {} entries have another root than it says", one.from),
-            });
-        }
-    }
-    Ok(state.successions().len())
 }

@@ -295,8 +295,8 @@ impl Adapter {
     fn go_to(&mut self, relay: &str) -> Result<(), CliError> {
         self.address = socket_address(relay)?;
         relay.clone_into(&mut self.relay);
-        self.link = None;
-        self.step(Event::Disconnected);
+        let host = host_and_port(&base_address(relay)?).map(|(host, _)| host);
+        self.step(Event::Moved { relay_host: host.unwrap_or_default() });
         Ok(())
     }
 

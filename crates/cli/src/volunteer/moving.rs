@@ -107,7 +107,7 @@ fn leads(url: &str, listed: Option<&MirrorsInfo>, root: &Path, stop: &Stop) -> b
         .map(|client| client.with_patience(PATIENCE, PATIENCE))
         .and_then(|client| read(&client, None, Some(root)));
     match read {
-        Ok(log) => log.state().signer().is_some(),
+        Ok(log) => log.leads && log.state().successions().last().is_some_and(|last| last.mirror.url == url),
         Err(error) => {
             tracing::warn!(%error, url, "a mirror says that it leads, and its log does not show it");
             false

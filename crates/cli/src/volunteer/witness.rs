@@ -8,13 +8,14 @@
 use crate::client::Client;
 use crate::error::CliError;
 use crate::ledger::known::Known;
+use crate::ledger::read::read;
 use crate::ledger::source::{Reader, Source};
 use crate::runs::read_bytes;
 use crate::stop::Stop;
 use potluck_governance::{Key, witness_name, witness_seed, witness_text};
 use potluck_ledger::{
-    Accepted, AddCheckpoint, Checkpoint, ForkEvidence, KeyKind, MAX_REQUEST_BYTES, Note, SignerKey,
-    VerifierKey, Witness, WitnessError,
+    Accepted, AddCheckpoint, Checkpoint, ForkEvidence, KeyKind, MAX_REQUEST_BYTES, Note, SignedCheckpoint,
+    SignerKey, VerifierKey, Witness, WitnessError,
 };
 use potluck_relay::api::{Cosigned, Logged, NewCosignatures, VolunteerWitness};
 use potluck_types::VolunteerKey;
@@ -195,7 +196,13 @@ fn remember(client: &Client, root: &std::path::Path) -> Result<Memory, Trouble> 
     let claimed = Note::parse(&note).ok().and_then(|note| note.text().parse::<Checkpoint>().ok());
     let claimed = claimed.ok_or_else(|| Trouble::Doubt("its checkpoint is none".to_owned()))?;
     let origin = claimed.origin().to_owned();
-    let known = Known::read(root, &origin).map_err(Trouble::Own)?;
+    let mut known = Known::read(root, &origin).map_err(Trouble::Own)?;
+    let before = known.key.as_ref().and_then(|key| key.parse::<VerifierKey>().ok());
+    if before.is_some_and(|before| SignedCheckpoint::open(&note, &origin, &before).is_err()) {
+        // Another relay may have taken the log over: then the log shows that, and is remembered as its.
+        read(client, None, Some(root)).map_err(later)?;
+        known = Known::read(root, &origin).map_err(Trouble::Own)?;
+    }
     let text = match &known.key {
         Some(key) => key.clone(),
         None => source.key().map_err(later)?,

@@ -74,6 +74,12 @@ pub enum Missing {
         /// The proposal.
         proposal: BlobHash,
     },
+    /// A vote on a relay that closed long ago.
+    #[error("the vote of proposal {proposal} closed more than a week ago: propose again")]
+    OldVote {
+        /// The proposal.
+        proposal: BlobHash,
+    },
     /// Seconds.
     #[error("the proposal has {have} of {need} seconds")]
     Seconds {

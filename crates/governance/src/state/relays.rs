@@ -4,6 +4,7 @@ use super::{Refused, State};
 use crate::entry::{NewMirrors, Succession};
 use crate::gate::Missing;
 use crate::key::Key;
+use crate::limits::MAX_SUCCESSION_DELAY_MS;
 use crate::mirrors::{Mirror, Mirrors};
 use crate::statement::ProposalKind;
 use potluck_types::BlobHash;
@@ -93,8 +94,12 @@ impl State {
             .map_err(Refused::Unjustified)?;
         // Otherwise whoever won a vote once and did not take over could depose a later relay that nobody voted on.
         let since = self.successions.last().map_or(0, |last| last.index);
-        if self.proposals.get(&proposal).is_some_and(|found| found.index < since) {
+        let found = self.proposals.get(&proposal);
+        if found.is_some_and(|found| found.index < since) {
             return Err(Refused::Unjustified(Missing::OtherRelay { proposal }));
+        }
+        if found.is_some_and(|found| now_ms.saturating_sub(found.closes) > MAX_SUCCESSION_DELAY_MS) {
+            return Err(Refused::Unjustified(Missing::OldVote { proposal }));
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ pub(crate) use restore::{RESTORED, RESTORING};
 pub use restore::{Restored, restore};
 
 use crate::log;
+use crate::mirror;
 use folder::{FILES, Folder, MANIFEST, Manifest, POOL};
 use potluck_types::BlobHash;
 use source::Snapshot;
@@ -248,6 +249,7 @@ fn write(
             writer.keep(&path, &format!("{stamp}/{}", below.display()), None)?;
         }
     }
+    writer.keep_if_there(&data.join(mirror::FILE), &format!("{stamp}/{}", mirror::FILE))?;
     for name in TOKEN_HASHES {
         writer.keep_if_there(&data.join(name), &format!("{stamp}/{name}"))?;
     }

@@ -1,6 +1,6 @@
 //! Records of candidates and of the shards of their evals.
 
-use crate::db::{Db, DbError, bytes, count_result, wall_ms};
+use crate::db::{Db, DbError, Writing, bytes, count_result, wall_ms};
 use crate::embed::store::{by_site, count as count_sites};
 use crate::log::{Log, LogError, records};
 use potluck_governance::{Body, Key, entry};
@@ -136,7 +136,46 @@ fn shard(row: &SqliteRow) -> Result<ShardRow, DbError> {
     })
 }
 
+/// Writes a candidate's row, in place of an earlier one of the same parameters.
+async fn insert_candidate(tx: &mut Writing, row: &CandidateRow) -> Result<(), DbError> {
+    sqlx::query(
+        "INSERT INTO candidates (parameters, bytes, model, run, round, without, eval, incumbent, secret, hasty,
+         least_shards, state, reason, card, created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+         ON CONFLICT (parameters) DO UPDATE SET eval = excluded.eval, incumbent = excluded.incumbent,
+         secret = excluded.secret, hasty = excluded.hasty, least_shards = excluded.least_shards,
+         state = excluded.state, reason = excluded.reason, card = excluded.card",
+    )
+    .bind(&row.parameters.hash.0[..])
+    .bind(row.parameters.bytes.cast_signed())
+    .bind(&row.model)
+    .bind(&row.run.0[..])
+    .bind(row.round.cast_signed())
+    .bind(serde_json::to_string(&row.without).map_err(decode_error)?)
+    .bind(&row.eval.0[..])
+    .bind(row.incumbent.as_ref().map(|hash| &hash.0[..]))
+    .bind(&row.terms.secret[..])
+    .bind(i64::from(row.terms.hasty))
+    .bind(i64::from(row.terms.least_shards))
+    .bind(row.state.name())
+    .bind(row.reason.as_deref())
+    .bind(row.card.as_ref().map(|hash| &hash.0[..]))
+    .bind(wall_ms())
+    .execute(&mut **tx)
+    .await
+    .map(drop)
+}
+
 impl Db {
+    /// Records a candidate of the relay that is followed: it stands in the log.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub(crate) async fn copy_candidate(&self, row: &CandidateRow) -> Result<(), DbError> {
+        let mut tx = self.begin().await?;
+        insert_candidate(&mut tx, row).await?;
+        tx.commit().await
+    }
+
     /// Records the eval of a candidate with its shards, in place of an earlier one's outcome, and logs it. The blobs are durable
     /// already; what volunteers answered before stays.
     ///
@@ -154,28 +193,7 @@ impl Db {
             batch.add(entry)?;
         }
         let mut tx = self.begin().await?;
-        sqlx::query(
-            "INSERT INTO candidates (parameters, bytes, model, run, round, without, eval, incumbent, secret, hasty,
-             least_shards, state, created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-             ON CONFLICT (parameters) DO UPDATE SET eval = excluded.eval, incumbent = excluded.incumbent,
-             secret = excluded.secret, hasty = excluded.hasty, least_shards = excluded.least_shards,
-             state = excluded.state, reason = NULL, card = NULL",
-        )
-        .bind(&row.parameters.hash.0[..])
-        .bind(row.parameters.bytes.cast_signed())
-        .bind(&row.model)
-        .bind(&row.run.0[..])
-        .bind(row.round.cast_signed())
-        .bind(serde_json::to_string(&row.without).map_err(decode_error)?)
-        .bind(&row.eval.0[..])
-        .bind(row.incumbent.as_ref().map(|hash| &hash.0[..]))
-        .bind(&row.terms.secret[..])
-        .bind(i64::from(row.terms.hasty))
-        .bind(i64::from(row.terms.least_shards))
-        .bind(row.state.name())
-        .bind(wall_ms())
-        .execute(&mut *tx)
-        .await?;
+        insert_candidate(&mut tx, row).await?;
         for (position, (parameters, items)) in shards.iter().enumerate() {
             sqlx::query("INSERT INTO eval_shards (eval, shard, parameters, items) VALUES (?, ?, ?, ?)")
                 .bind(&row.eval.0[..])

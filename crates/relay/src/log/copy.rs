@@ -1,7 +1,7 @@
 //! A copy of a log's files as of one checkpoint, from a folder where they may change meanwhile; every hash is checked on the
 //! way, so that what is copied is a whole log.
 
-use super::files::{CHECKPOINT, COSIGNED, Files, KEY};
+use super::files::{CHECKPOINT, COSIGNED, Files, KEY, PREDECESSOR};
 use potluck_ledger::{
     Checkpoint, LogFile, Note, ReadFiles, SignedCheckpoint, TILE_WIDTH, TreeHash, TreeHead, VerifierKey,
 };
@@ -96,6 +96,10 @@ pub(crate) fn copy(
     let said = |name: &str, error: io::Error| format!("{name}: {error}");
     keep(KEY, false, format!("{key_text}\n").as_bytes()).map_err(|error| said(KEY, error))?;
     keep(CHECKPOINT, false, &note).map_err(|error| said(CHECKPOINT, error))?;
+    // Where it was taken over from another relay.
+    if let Ok(predecessor) = runtime.block_on(files.get(PREDECESSOR)) {
+        keep(PREDECESSOR, false, &predecessor).map_err(|error| said(PREDECESSOR, error))?;
+    }
     // One that is newer than the checkpoint is of no use there.
     if let Ok(cosigned) = runtime.block_on(files.get(COSIGNED))
         && SignedCheckpoint::open(&cosigned, &origin, &key)

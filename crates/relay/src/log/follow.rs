@@ -3,15 +3,17 @@
 
 use super::files::CHECKPOINT;
 use super::publish::{edge, restore};
-use super::{Log, LogError, Published, Row};
-use potluck_governance::Entry;
+use super::{Batch, Log, LogError, Published, Row};
+use potluck_governance::{Body, Entry, entry};
 use potluck_ledger::{
     AppendError, Bundle, CheckpointError, ForkEvidence, LogFile, SignedCheckpoint, TreeHead, VerifierKey,
 };
 use std::io;
 
-/// Bundles that are taken over at once: 16,384 entries of 350 bytes are 6 MB.
-const PIECE_BUNDLES: usize = 64;
+/// Bytes of entries that are taken over at once, and then written: a bundle more at most.
+const PIECE_BYTES: usize = 8 << 20;
+/// Bytes of entries that are taken over before the whole is compared with what is signed: twelve million entries of 350 bytes.
+const MAX_LOOK_BYTES: u64 = 4 << 30;
 
 /// Why a log could not be followed further. What was followed before stands.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +60,14 @@ impl From<AppendError> for FollowError {
     }
 }
 
+/// What closed rounds consist of.
+pub(crate) enum RoundEntry {
+    /// An update that counted.
+    Update(entry::UpdateAccepted),
+    /// The round was closed.
+    Closed(entry::Aggregate),
+}
+
 /// Gives the bytes of a log's files.
 pub(crate) trait Fetch {
     /// A file in the layout of C2SP tlog-tiles.
@@ -92,10 +102,14 @@ impl Log {
             );
         }
         self.take_files(before.head, head, source).await?;
-        self.take_entries(before.head, head).await?;
+        let mut batch = self.take_entries(before.head, head).await?;
         let published = Published { head, note: signed.note().to_string().into() };
         let own = |error: io::Error| FollowError::Own(error.into());
         self.0.files.put(CHECKPOINT, published.note.as_bytes().to_vec()).await.map_err(own)?;
+        // From here on the state is that of what is published.
+        batch.sequencer.stale = false;
+        self.0.note_mirrors(&batch.sequencer.state);
+        drop(batch);
         self.0.cosignatures.lock().await.published(&published)?;
         self.0.published.send_replace(published);
         self.0.durable.store(head.size, std::sync::atomic::Ordering::Relaxed);
@@ -115,18 +129,24 @@ impl Log {
         source: &impl Fetch,
     ) -> Result<(), FollowError> {
         let mut appender = restore(&self.0).await?;
-        let mut index = before.size;
+        let (mut index, mut total) = (before.size, 0);
         while index < head.size {
-            let mut texts = Vec::new();
-            for _ in 0..PIECE_BUNDLES {
+            let (mut texts, mut piece) = (Vec::new(), 0);
+            while piece < PIECE_BYTES {
                 let Some(bundle) = Bundle::containing(index, head.size) else { break };
                 let bytes = source.fetch(bundle.into()).await.map_err(FollowError::Source)?;
                 let entries = bundle
                     .entries(&bytes)
                     .map_err(|error| FollowError::Damaged(format!("{bundle}: {error}")))?;
+                piece += bytes.len();
                 let known = (index - bundle.first_entry()) as usize;
                 texts.extend(entries.iter().skip(known).map(|text| text.to_vec()));
                 index = bundle.first_entry() + u64::from(bundle.width());
+            }
+            total += piece as u64;
+            if total > MAX_LOOK_BYTES {
+                let what = format!("it has more than {MAX_LOOK_BYTES} bytes of new entries");
+                return Err(FollowError::Damaged(what));
             }
             for (file, bytes) in appender.append(&texts)?.files {
                 self.0
@@ -140,8 +160,9 @@ impl Log {
         if appender.head() == head { Ok(()) } else { Err(FollowError::Root) }
     }
 
-    /// Derives what follows from the entries that the files have now.
-    async fn take_entries(&self, before: TreeHead, head: TreeHead) -> Result<(), FollowError> {
+    /// Derives what follows from the entries that the files have now. The state is not that of what is published until that
+    /// is said.
+    async fn take_entries(&self, before: TreeHead, head: TreeHead) -> Result<Batch<'_>, FollowError> {
         let mut batch = self.begin().await?;
         // Until all are taken in: an entry that does not follow leaves the state somewhere between.
         batch.sequencer.stale = true;
@@ -163,8 +184,30 @@ impl Log {
             let indexed = self.0.db.index_receipts(&rows, before.size).await;
             indexed.map_err(|error| FollowError::Own(error.into()))?;
         }
-        batch.sequencer.stale = false;
-        self.0.note_mirrors(&batch.sequencer.state);
-        Ok(())
+        Ok(batch)
+    }
+
+    /// What closed rounds consist of, in entries from an index on that are published; and the index after them.
+    ///
+    /// # Errors
+    /// Files that cannot be read.
+    pub(crate) async fn rounds_from(&self, mut index: u64) -> Result<(Vec<RoundEntry>, u64), LogError> {
+        let head = self.0.published.borrow().head;
+        let mut found = Vec::new();
+        while index < head.size {
+            let Some(bundle) = Bundle::containing(index, head.size) else { break };
+            let bytes = self.0.files.read_of(bundle.into(), head.size).await?;
+            let damaged = |error: &dyn std::fmt::Display| LogError::Damaged(format!("{bundle}: {error}"));
+            let entries = bundle.entries(&bytes).map_err(|error| damaged(&error))?;
+            for text in entries.iter().skip((index - bundle.first_entry()) as usize) {
+                match Entry::decode(text).map_err(|error| damaged(&error))?.body {
+                    Body::UpdateAccepted(update) => found.push(RoundEntry::Update(update)),
+                    Body::Aggregate(aggregate) => found.push(RoundEntry::Closed(aggregate)),
+                    _ => {}
+                }
+                index += 1;
+            }
+        }
+        Ok((found, index))
     }
 }

@@ -31,9 +31,10 @@ pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
     let reads = Router::new()
         .route("/api/v1/log/since/{size}", get(get_consistency))
         .merge(receipts::router())
+        // What a tab asks that came from another relay of the log.
+        .route_layer(map_response(site::shared))
         .merge(pages::router())
-        .route_layer(from_fn_with_state(Arc::clone(app), limits::reads))
-        .route_layer(map_response(site::shared));
+        .route_layer(from_fn_with_state(Arc::clone(app), limits::reads));
     let writes = Router::new()
         .route("/api/v1/log/statements", post(say).layer(limit()))
         .route("/api/v1/log/founding", post(found).layer(limit()))
@@ -43,8 +44,8 @@ pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
         .route_layer(from_fn_with_state(Arc::clone(app), limits::writes));
     Router::new()
         .route("/log/{*path}", get(get_file))
-        .route("/api/v1/log", get(get_log))
         .route_layer(map_response(site::shared))
+        .route("/api/v1/log", get(get_log))
         .merge(reads)
         .merge(writes)
 }

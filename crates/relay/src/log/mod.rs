@@ -26,7 +26,7 @@ pub(crate) mod shown;
 mod store;
 
 pub(crate) use files::{CHECKPOINT as CHECKPOINT_FILE, KEY as KEY_FILE, PREDECESSOR as PREDECESSOR_FILE};
-pub(crate) use follow::{Fetch, FollowError};
+pub(crate) use follow::{Fetch, FollowError, RoundEntry};
 pub(crate) use publish::{Published, Publisher};
 
 use crate::config::LogConfig;
@@ -182,6 +182,9 @@ impl Log {
                 publish::last(&files, origin, &[&signer, before]).await?
             }
         };
+        if matches!(stage, Stage::Following(_)) {
+            db.forget_beyond(published.head.size).await?;
+        }
         let cosignatures = Cosignatures::restore(&files, &policy, &published).await?;
         files.put(files::KEY, format!("{signer}\n").into_bytes()).await?;
         let log = Self(Arc::new(Inner {

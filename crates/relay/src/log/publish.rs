@@ -66,6 +66,8 @@ pub(super) async fn last(files: &Files, origin: &str, keys: &[&VerifierKey]) -> 
 
 pub(super) fn start(log: Arc<Inner>) -> Publisher {
     let (stop, mut stopped) = oneshot::channel();
+    // What was durable when the relay was killed.
+    log.written.notify_one();
     let task = tokio::spawn(async move {
         let mut appender = None;
         loop {

@@ -100,16 +100,19 @@ impl Db {
         tx.commit().await
     }
 
-    /// Forgets entries from an index on: statements of a draft that came to nothing.
+    /// Forgets entries from an index on, and whose they are: a log that follows another has what that one signed, and nothing of a
+    /// draft that came to nothing.
     ///
     /// # Errors
     /// What SQLite says.
-    pub(crate) async fn forget_draft(&self, from: u64) -> Result<(), DbError> {
-        sqlx::query("DELETE FROM log_entries WHERE position >= ?")
-            .bind(from.cast_signed())
-            .execute(&self.pool)
-            .await
-            .map(drop)
+    pub(super) async fn forget_beyond(&self, size: u64) -> Result<(), DbError> {
+        let mut tx = self.begin().await?;
+        for query in
+            ["DELETE FROM log_entries WHERE position >= ?", "DELETE FROM log_receipts WHERE position >= ?"]
+        {
+            sqlx::query(query).bind(size.cast_signed()).execute(&mut *tx).await?;
+        }
+        tx.commit().await
     }
 
     /// Indices of the entries about a volunteer, from one on.

@@ -11,11 +11,20 @@ use crate::runs::{derive, state_path, write_state};
 use potluck_governance::state::Outcome;
 use potluck_governance::statement::ProposalKind;
 use potluck_governance::{Key, State, entry};
-use potluck_ledger::{MAX_NOTE_BYTES, SignedCheckpoint, TreeHead};
+use potluck_ledger::{
+    AddCheckpoint, MAX_NOTE_BYTES, MAX_REQUEST_BYTES, SignedCheckpoint, TreeHead, verify_consistency,
+};
 use potluck_types::BlobHash;
+use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+/// Longest look: the whole of a long log over a slow link.
+const LOOK_LIMIT: Duration = Duration::from_mins(30);
+/// Proofs of forks that are kept.
+const MAX_EVIDENCE: usize = 3;
 
 /// Follows a relay.
 #[derive(Debug)]
@@ -69,6 +78,11 @@ impl Follower {
     /// Follows until a step is written down that the next start makes.
     pub(crate) async fn run(mut self) {
         let mut last_heard = Instant::now();
+        // Ends with this.
+        let mut copying = JoinSet::new();
+        if self.place.step == Step::Following && !self.config.alone {
+            copying.spawn(copy_on(self.copier(), self.status.clone(), self.config.every));
+        }
         loop {
             let stepped = match self.place.step {
                 Step::Following => self.follow(&mut last_heard).await,
@@ -92,7 +106,10 @@ impl Follower {
         let looked = if self.config.alone {
             Err(FollowError::Source(io::Error::other("not listened to any more")))
         } else {
-            self.look().await
+            let late = || {
+                FollowError::Source(io::Error::new(io::ErrorKind::TimedOut, "it takes too long to answer"))
+            };
+            tokio::time::timeout(LOOK_LIMIT, self.look()).await.unwrap_or_else(|_| Err(late()))
         };
         match looked {
             Ok(entries) => {
@@ -100,21 +117,6 @@ impl Follower {
                 self.status.heard();
                 if entries > 0 {
                     tracing::debug!(entries, "log followed");
-                }
-                let copier = Copier {
-                    source: self.source.clone(),
-                    db: self.db.clone(),
-                    log: self.log.clone(),
-                    blobs: self.blobs.clone(),
-                    data: self.data.clone(),
-                };
-                match copier.catch_up().await {
-                    Ok(0) => {}
-                    Ok(rounds) => tracing::info!(rounds, "rounds copied"),
-                    Err(error) => {
-                        tracing::warn!(%error, "what the log names could not be copied; it is tried again");
-                        self.status.trouble(&error.to_string());
-                    }
                 }
                 return Ok(false);
             }
@@ -124,6 +126,7 @@ impl Follower {
                     self.keep_evidence(&evidence.to_string())?;
                 }
                 if error.is_breach() {
+                    self.place.breach = true;
                     tracing::error!(%error, of = self.config.of, "the relay does not keep its log as it should");
                 } else {
                     tracing::warn!(%error, of = self.config.of, "the relay is not heard");
@@ -140,9 +143,22 @@ impl Follower {
             ));
         }
         tracing::warn!(of = self.config.of, "people may say here who goes on with the log");
-        self.place.copy_log(&self.data)?;
+        let (place, data) = (self.place.clone(), self.data.clone());
+        tokio::task::spawn_blocking(move || place.copy_log(&data)).await.map_err(io::Error::other)??;
         self.step(Step::Draft)?;
         Ok(true)
+    }
+
+    fn copier(&self) -> Copier {
+        Copier {
+            rounds: HashMap::new(),
+            read: 0,
+            source: self.source.clone(),
+            db: self.db.clone(),
+            log: self.log.clone(),
+            blobs: self.blobs.clone(),
+            data: self.data.clone(),
+        }
     }
 
     async fn look(&self) -> Result<u64, FollowError> {
@@ -157,9 +173,8 @@ impl Follower {
         let from = self.followed().await?;
         let appointed = self.log.state(|state| state.signer() == Some(self.own)).await?;
         if !appointed {
-            if !self.config.alone && self.is_back(from).await? {
+            if !self.config.alone && !self.place.breach && self.is_back(from).await? {
                 tracing::warn!(of = self.config.of, "the relay is back: it is followed again");
-                self.db.forget_draft(from.size).await?;
                 self.step(Step::Following)?;
                 return Ok(true);
             }
@@ -179,17 +194,17 @@ impl Follower {
         Ok(found.head())
     }
 
-    /// Whether the relay answers again with a log that goes on from what was followed.
+    /// Whether the relay answers again, and proves that its log goes on from what was followed.
     async fn is_back(&self, from: TreeHead) -> Result<bool, Stuck> {
-        let Ok(note) = self.source.get("/log/checkpoint", MAX_NOTE_BYTES as u64).await else {
+        let path = format!("/api/v1/log/since/{}", from.size);
+        let Ok(answer) = self.source.get(&path, MAX_REQUEST_BYTES as u64).await else { return Ok(false) };
+        let Ok(AddCheckpoint { old_size, proof, note }) = AddCheckpoint::parse(&answer) else {
             return Ok(false);
         };
         let signer = self.place.signer()?;
-        let signed = SignedCheckpoint::open(&note, signer.name(), &signer);
-        Ok(signed.is_ok_and(|signed| {
-            let head = signed.head();
-            head.size > from.size || head == from
-        }))
+        let signed = SignedCheckpoint::from_note(note, signer.name(), &signer);
+        Ok(old_size == from.size
+            && signed.is_ok_and(|signed| verify_consistency(&from, &signed.head(), &proof).is_ok()))
     }
 
     /// Logs that this relay goes on, if people decided it. Whether they did.
@@ -222,18 +237,45 @@ impl Follower {
     }
 
     fn step(&mut self, step: Step) -> io::Result<()> {
-        self.place.step = step;
-        self.place.write(&self.data)
+        let place = Place { step, ..self.place.clone() };
+        place.write(&self.data)?;
+        self.place = place;
+        Ok(())
     }
 
+    /// Keeps evidence of a fork, as much as a person would look at.
     fn keep_evidence(&self, evidence: &str) -> io::Result<()> {
-        let name = BlobHash::of(evidence.as_bytes()).to_string();
-        let path = self.data.join(format!("fork-{}.txt", &name[..16]));
-        if !path.exists() {
-            std::fs::write(&path, evidence)?;
-            tracing::error!(path = %path.display(), "evidence of the fork is kept: POST it to /api/v1/log/forks of any relay");
+        for number in 1..=MAX_EVIDENCE {
+            let path = self.data.join(format!("fork-{number}.txt"));
+            match std::fs::read(&path) {
+                Ok(kept) if kept == evidence.as_bytes() => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Err(_) => {
+                    let mut file = tempfile::NamedTempFile::new_in(&self.data)?;
+                    io::Write::write_all(&mut file, evidence.as_bytes())?;
+                    file.persist(&path)?;
+                    tracing::error!(path = %path.display(), "evidence of the fork is kept: POST it to /api/v1/log/forks of any relay");
+                    return Ok(());
+                }
+            }
         }
         Ok(())
+    }
+}
+
+/// Copies what the log names, beside following it: what is large must not keep the mirror from looking.
+async fn copy_on(mut copier: Copier, status: Status, every: Duration) {
+    loop {
+        match copier.catch_up().await {
+            Ok(0) => {}
+            Ok(rounds) => tracing::info!(rounds, "rounds copied"),
+            Err(error) => {
+                tracing::warn!(%error, "what the log names could not be copied; it is tried again");
+                status.trouble(&error.to_string());
+            }
+        }
+        tokio::time::sleep(every).await;
     }
 }
 

@@ -2,11 +2,12 @@
 //! work if people appoint it.
 //!
 //! `source.rs` asks the other relay; `place.rs` remembers which it is, and how far this one is; `follower.rs` follows, waits and
-//! takes over; `runs.rs` copies runs; `http.rs` says who mirrors whom. What a mirror may add to the log is `log::Stage`'s.
+//! takes over; `runs.rs` copies runs, `candidates.rs` candidates; `http.rs` says who mirrors whom. What a mirror may add to the log is `log::Stage`'s.
 //!
 //! A step from following to a draft, and from there to leading, is written down and made at the next start: nothing has to
 //! change its mind while it runs. [`crate::Running::step_made`] says when to start again.
 
+mod candidates;
 mod follower;
 pub mod http;
 mod place;
@@ -14,7 +15,7 @@ mod runs;
 mod source;
 
 pub(crate) use follower::{Around, Follower};
-pub(crate) use place::{Place, Step};
+pub(crate) use place::{FILE, Place, Step};
 pub(crate) use source::Source;
 
 use std::sync::{Arc, Mutex, PoisonError};

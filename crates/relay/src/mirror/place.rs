@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// In the data folder of whoever is, or was, a mirror.
-const FILE: &str = "mirror.json";
+pub(crate) const FILE: &str = "mirror.json";
 /// Longest answer about a log: a note with its cosignatures, twice.
 const MAX_INFO_BYTES: u64 = 1 << 20;
 
@@ -37,6 +37,9 @@ pub(crate) struct Place {
     pub(crate) key: String,
     /// How far the mirror is.
     pub(crate) step: Step,
+    /// It did not keep its log as it should: it is not followed again by itself.
+    #[serde(default)]
+    pub(crate) breach: bool,
 }
 
 impl Place {
@@ -64,7 +67,13 @@ impl Place {
         let bytes = source.get("/api/v1/log", MAX_INFO_BYTES).await?;
         let info: LogInfo = serde_json::from_slice(&bytes)?;
         let key = key.unwrap_or(&info.key).trim().to_owned();
-        let place = Self { of: source.url().to_owned(), origin: info.origin, key, step: Step::Following };
+        let place = Self {
+            of: source.url().to_owned(),
+            origin: info.origin,
+            key,
+            step: Step::Following,
+            breach: false,
+        };
         if place.signer()?.name() != place.origin {
             let what = format!("its log is called {}, and the key is of another one", place.origin);
             return Err(io::Error::new(io::ErrorKind::InvalidData, what));
@@ -173,7 +182,8 @@ mod tests {
     fn a_step_that_was_cut_short_is_finished_at_the_next_start() {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path();
-        let place = |step| Place { of: String::new(), origin: "o".into(), key: "k".into(), step };
+        let place =
+            |step| Place { of: String::new(), origin: "o".into(), key: "k".into(), step, breach: false };
         assert_eq!(Place::read(data).unwrap(), None);
         std::fs::create_dir_all(data.join("log/tile")).unwrap();
         std::fs::write(data.join("log/tile/0"), "followed").unwrap();

@@ -4,18 +4,21 @@
 use super::source::Source;
 use crate::blobs::Blobs;
 use crate::db::{Db, DbError};
-use crate::log::{Log, LogError};
+use crate::log::{Log, LogError, RoundEntry};
 use crate::names;
-use crate::runs::api::{ManifestInfo, NewManifest, NewPart, NewRun, RoundRecord, RunInfo, UpdateRecord};
+use crate::runs::api::{
+    ManifestInfo, NewManifest, NewPart, NewRun, RoundInfo, RoundRecord, RunInfo, UpdateRecord,
+};
 use crate::runs::intake::{dataset_path, parameters_path, tokens_of};
 use crate::runs::manifest::Manifest;
-use crate::runs::store::{DataSetRow, RoundRow, RunRow, RunState, UpdateRow};
+use crate::runs::store::{ACCEPTED, DataSetRow, RoundRow, RunRow, RunState, UpdateRow};
 use potluck_governance::entry;
 use potluck_proto::BlobRef;
 use potluck_train::data::MAX_TOKENS;
 use potluck_train::gpt::MAX_PARAMETERS;
 use potluck_types::limits::{MAX_BLOB_BYTES, MAX_CHECKPOINT_BYTES};
 use potluck_types::{BlobHash, JobId};
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -43,13 +46,15 @@ pub(super) enum CopyError {
     Wrong { what: String, cause: String },
 }
 
-fn wrong(what: &str, cause: impl std::fmt::Display) -> CopyError {
+pub(super) fn wrong(what: &str, cause: impl std::fmt::Display) -> CopyError {
     CopyError::Wrong { what: what.to_owned(), cause: cause.to_string() }
 }
 
 /// What copies runs, and where to.
-#[derive(Debug, Clone)]
 pub(super) struct Copier {
+    /// What the log has of rounds that are not copied yet, and how far it was read.
+    pub(super) rounds: HashMap<(JobId, u64), LoggedRound>,
+    pub(super) read: u64,
     pub(super) source: Source,
     pub(super) db: Db,
     pub(super) log: Log,
@@ -57,39 +62,80 @@ pub(super) struct Copier {
     pub(super) data: PathBuf,
 }
 
+/// A round as the log has it.
+#[derive(Default)]
+pub(super) struct LoggedRound {
+    updates: Vec<entry::UpdateAccepted>,
+    closed: Option<entry::Aggregate>,
+}
+
 /// A run as the log has it.
 struct Logged {
     entry: entry::Run,
     at_ms: u64,
-    /// Closed rounds: number and hash of the parameters afterwards.
-    rounds: Vec<(u64, BlobHash)>,
+    /// Closed rounds.
+    rounds: Vec<u64>,
 }
 
 impl Copier {
-    /// Copies what the log names and is not here: how many rounds that were.
-    pub(super) async fn catch_up(&self) -> Result<u64, CopyError> {
+    /// Copies what the log names and is not here: how many rounds that were. What cannot be copied keeps nothing else from it.
+    ///
+    /// # Errors
+    /// The first that could not be copied.
+    pub(super) async fn catch_up(&mut self) -> Result<u64, CopyError> {
+        self.read_log().await?;
         let logged = self.log.state(|state| {
             let run = |run: &potluck_governance::state::RunState| Logged {
                 entry: run.entry.clone(),
                 at_ms: run.at_ms,
-                rounds: run.rounds.iter().map(|round| (round.round.into(), round.next_parameters)).collect(),
+                rounds: run.rounds.iter().map(|round| round.round.into()).collect(),
             };
             state.runs().values().map(run).collect::<Vec<_>>()
         });
-        let mut copied = 0;
+        let said: Vec<RunInfo> = self.json("/api/v1/runs", MAX_LIST_BYTES).await?;
+        let (mut copied, mut failed) = (0, None);
         for logged in logged.await? {
-            copied += self.run(&logged).await?;
+            let id = logged.entry.run.to_string();
+            match self.run(&logged, said.iter().find(|info| info.id == id)).await {
+                Ok(rounds) => copied += rounds,
+                Err(error) => drop(failed.get_or_insert(error)),
+            }
         }
-        Ok(copied)
+        if let Err(error) = self.candidates().await {
+            failed.get_or_insert(error);
+        }
+        failed.map_or(Ok(copied), Err)
     }
 
-    async fn json<T: serde::de::DeserializeOwned>(&self, path: &str, most: u64) -> Result<T, CopyError> {
+    /// Reads what the log has of rounds beyond what was read.
+    async fn read_log(&mut self) -> Result<(), CopyError> {
+        let (entries, read) = self.log.rounds_from(self.read).await?;
+        for entry in entries {
+            match entry {
+                RoundEntry::Update(update) => {
+                    self.rounds.entry((update.run, update.round)).or_default().updates.push(update);
+                }
+                RoundEntry::Closed(closed) => {
+                    let place = (closed.run, closed.round);
+                    self.rounds.entry(place).or_default().closed = Some(closed);
+                }
+            }
+        }
+        self.read = read;
+        Ok(())
+    }
+
+    pub(super) async fn json<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &str,
+        most: u64,
+    ) -> Result<T, CopyError> {
         let bytes = self.source.get(path, most).await?;
         serde_json::from_slice(&bytes).map_err(|error| wrong(path, error))
     }
 
     /// A blob that is stored here when this returns.
-    async fn blob(&self, hash: &BlobHash, most: usize) -> Result<BlobRef, CopyError> {
+    pub(super) async fn blob(&self, hash: &BlobHash, most: usize) -> Result<BlobRef, CopyError> {
         if let Some(bytes) = self.blobs.bytes_of(hash).await? {
             return Ok(BlobRef { hash: *hash, bytes });
         }
@@ -106,40 +152,43 @@ impl Copier {
         if found == *hash { Ok(bytes) } else { Err(wrong(path, format!("hashes to {found}"))) }
     }
 
-    async fn run(&self, logged: &Logged) -> Result<u64, CopyError> {
+    async fn run(&mut self, logged: &Logged, said: Option<&RunInfo>) -> Result<u64, CopyError> {
         let id = logged.entry.run;
         let known = match self.db.run(&id).await? {
             Some(known) => known,
             None => self.begin(logged).await?,
         };
-        if matches!(known.state, RunState::Done | RunState::Canceled) {
-            return Ok(0);
-        }
-        let missing = logged.rounds.iter().filter(|(round, _)| *round >= known.round);
-        let (mut copied, mut info) = (0, None::<RunInfo>);
-        for (round, after) in missing {
-            if info.is_none() {
-                info = Some(self.json(&format!("/api/v1/runs/{id}"), MAX_RUN_INFO_BYTES).await?);
+        // What was copied by an earlier start.
+        self.rounds.retain(|(run, round), _| *run != id || *round >= known.round);
+        let missing: Vec<u64> = logged.rounds.iter().copied().filter(|round| *round >= known.round).collect();
+        let mut copied = 0;
+        if !missing.is_empty() {
+            let info: RunInfo = self.json(&format!("/api/v1/runs/{id}"), MAX_RUN_INFO_BYTES).await?;
+            for round in missing {
+                self.round(id, round, &info.history).await?;
+                self.rounds.remove(&(id, round));
+                copied += 1;
             }
-            let history = info.as_ref().map(|info| &info.history[..]).unwrap_or_default();
-            self.round(id, *round, after, history).await?;
-            copied += 1;
         }
-        self.end(&known, logged).await?;
+        if let Some(said) = said {
+            self.state(&known, logged, said).await?;
+        }
         Ok(copied)
     }
 
-    /// The log does not say that a run was canceled: its relay does. Where it does not answer, the run is one that goes on.
-    async fn end(&self, known: &RunRow, logged: &Logged) -> Result<(), CopyError> {
-        let id = known.id;
-        let all = logged.rounds.last().is_some_and(|(last, _)| last + 1 >= known.request.rounds);
-        let info: RunInfo = self.json(&format!("/api/v1/runs/{id}"), MAX_RUN_INFO_BYTES).await?;
-        let state = match info.state.as_str() {
-            "canceled" => RunState::Canceled,
-            "done" if all => RunState::Done,
-            _ => return Ok(()),
+    /// Whether it goes on. The log does not say that a run was paused or canceled: its relay does, and that is no reason to let go
+    /// of it. It waits here, for whoever may let it go on.
+    async fn state(&self, known: &RunRow, logged: &Logged, said: &RunInfo) -> Result<(), CopyError> {
+        let all = logged.rounds.last().is_some_and(|last| last + 1 >= known.request.rounds);
+        let (state, reason) = match said.state.as_str() {
+            "done" if all => (RunState::Done, None),
+            "canceled" => (RunState::Paused, Some("the relay that was mirrored had canceled it".to_owned())),
+            "paused" => (RunState::Paused, said.reason.clone().or_else(|| Some("it was paused".to_owned()))),
+            _ => (RunState::Running, None),
         };
-        self.db.set_run_state(&id, state, info.reason.as_deref()).await?;
+        if (state, &reason) != (known.state, &known.reason) {
+            self.db.set_run_state(&known.id, state, reason.as_deref()).await?;
+        }
         Ok(())
     }
 
@@ -206,6 +255,9 @@ impl Copier {
             return Err(wrong(&path, "its blocks make another one"));
         }
         let row = DataSetRow { id, vocabulary, tokens: set.spec().tokens };
+        if !self.log.state(|state| state.data_sets().contains_key(&id.to_string())).await? {
+            return Err(wrong(&path, "the log does not name it"));
+        }
         let stated = self.stated(&row, said).await?;
         write(dataset_path(&self.data, &id), tokens).await?;
         self.db.add_dataset(&self.log, &row, set.names(), stated).await?;
@@ -237,55 +289,63 @@ impl Copier {
         Ok(logged.await?.then_some(manifest))
     }
 
-    async fn round(
-        &self,
-        run: JobId,
-        round: u64,
-        after: &BlobHash,
-        history: &[crate::runs::api::RoundInfo],
-    ) -> Result<(), CopyError> {
+    /// A round's record, as far as the log has it so: everything is compared before a byte is stored.
+    async fn round(&self, run: JobId, round: u64, history: &[RoundInfo]) -> Result<(), CopyError> {
         let path = format!("/api/v1/runs/{run}/rounds/{round}");
+        let logged = self.rounds.get(&(run, round));
+        let closed = logged.and_then(|logged| logged.closed.as_ref());
+        let (Some(logged), Some(closed)) = (logged, closed) else {
+            return Err(wrong(&path, "the log does not have it"));
+        };
         let record: RoundRecord = self.json(&path, MAX_RECORD_BYTES).await?;
-        let hash = |text: &str| text.parse::<BlobHash>().map_err(|error| wrong(&path, error));
-        if record.round != round || hash(&record.next_parameters_hash)? != *after {
-            return Err(wrong(&path, "it leads elsewhere than the log says"));
-        }
         let info = history.iter().find(|info| info.round == round);
         let info = info.ok_or_else(|| wrong(&path, "there are no figures of it yet"))?;
-        let checkpoint = record.checkpoint.as_deref().map(hash).transpose()?;
+        // What was refused counts for nothing, and is not kept.
+        let counted: Vec<UpdateRecord> =
+            record.updates.into_iter().filter(|update| update.verdict == ACCEPTED).collect();
+        let mut rows = Vec::new();
+        for update in &closed.updates {
+            let said = logged
+                .updates
+                .iter()
+                .find(|one| one.update == update.update && one.volunteer == update.volunteer);
+            let said = said.ok_or_else(|| wrong(&path, "the log does not have an update of it"))?;
+            let record = counted.iter().find(|one| {
+                one.result == said.update.to_string()
+                    && one.worker == said.worker
+                    && one.audited == said.audited
+            });
+            let record = record.ok_or_else(|| wrong(&path, "it lacks an update that the log has"))?;
+            let backend = names::parse_backend(&record.backend);
+            rows.push(UpdateRow {
+                worker: said.worker,
+                volunteer: potluck_types::VolunteerId(said.volunteer.0),
+                backend: backend.ok_or_else(|| wrong(&path, format!("no backend {}", record.backend)))?,
+                weight: update.weight_ppm,
+                audited: said.audited,
+                verdict: ACCEPTED.to_owned(),
+                result: BlobRef { hash: said.update, bytes: 0 },
+                task: record.task.to_string(),
+            });
+        }
+        for row in &mut rows {
+            row.result = self.blob(&row.result.hash, MAX_CHECKPOINT_BYTES).await?;
+        }
+        let checkpoint = match &closed.checkpoint {
+            Some(hash) => Some(self.blob(hash, MAX_CHECKPOINT_BYTES).await?),
+            None => None,
+        };
         let row = RoundRow {
             round,
-            parameters: hash(&record.parameters_hash)?,
-            next_parameters: *after,
-            step: self.blob(&hash(&record.step)?, MAX_CHECKPOINT_BYTES).await?,
-            checkpoint: match checkpoint {
-                Some(hash) => Some(self.blob(&hash, MAX_CHECKPOINT_BYTES).await?),
-                None => None,
-            },
+            parameters: closed.parameters,
+            next_parameters: closed.next_parameters,
+            step: self.blob(&closed.step, MAX_CHECKPOINT_BYTES).await?,
+            checkpoint,
             info: info.clone(),
             combined: record.combined,
         };
-        let mut updates = Vec::new();
-        for update in record.updates {
-            updates.push(self.update(&path, update).await?);
-        }
-        self.db.copy_round(&run, &row, &updates).await?;
+        self.db.copy_round(&run, &row, &rows).await?;
         Ok(())
-    }
-
-    async fn update(&self, path: &str, record: UpdateRecord) -> Result<UpdateRow, CopyError> {
-        let result = record.result.parse::<BlobHash>().map_err(|error| wrong(path, error))?;
-        let backend = names::parse_backend(&record.backend);
-        Ok(UpdateRow {
-            worker: record.worker,
-            volunteer: record.volunteer.parse().map_err(|error| wrong(path, error))?,
-            backend: backend.ok_or_else(|| wrong(path, format!("no backend {}", record.backend)))?,
-            weight: (record.weight * 1e6).round() as u32,
-            audited: record.audited,
-            verdict: record.verdict,
-            result: self.blob(&result, MAX_CHECKPOINT_BYTES).await?,
-            task: record.task.to_string(),
-        })
     }
 }
 

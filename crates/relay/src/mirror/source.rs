@@ -26,6 +26,7 @@ impl Source {
             .timeout_connect(Some(ANSWER_LIMIT))
             .timeout_recv_response(Some(ANSWER_LIMIT))
             .timeout_global(Some(WHOLE_LIMIT))
+            .max_redirects(0)
             .http_status_as_error(false)
             .user_agent(concat!("potluck-mirror/", env!("CARGO_PKG_VERSION")))
             .build();

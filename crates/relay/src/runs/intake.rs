@@ -3,7 +3,7 @@
 use super::api::{AggregationRules, Audit, AuditRates, DataSetInfo, NewRun, OuterRules, ParametersInfo};
 use super::manifest::{MAX_MANIFEST_BYTES, Manifest, NewManifest};
 use super::store::{DataSetRow, RunRow, RunState};
-use super::{Open, Runs, allowed, lock};
+use super::{Open, Runs, allowed, derive, lock};
 use crate::api::ApiError;
 use crate::blobs::Blobs;
 use crate::core::Core;
@@ -576,9 +576,19 @@ impl Runs {
             }
         }
         let expected = rounds.last().map(|round| round.next_parameters);
-        let state = tokio::fs::read(self.state_path(row.id, row.round)).await.map_err(|error| {
-            ApiError::internal(format!("the state before round {} cannot be read: {error}", row.round))
-        })?;
+        let unread = |error: &dyn std::fmt::Display| {
+            ApiError::internal(format!("the state before round {} cannot be had: {error}", row.round))
+        };
+        let state = match tokio::fs::read(self.state_path(row.id, row.round)).await {
+            // It was with the relay that led before.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let state = derive::state(&self.0.db, &self.0.blobs, data, row).await;
+                let state = state.map_err(|error| unread(&error))?;
+                self.write_state(row.id, row.round, state.clone()).await.map_err(ApiError::internal)?;
+                state
+            }
+            other => other.map_err(|error| unread(&error))?,
+        };
         let (terms, secret) = (draft.terms, self.0.secret);
         let host = tokio::task::spawn_blocking(move || {
             Host::resume(terms, &state, inputs, secret, checkpoint, steps)

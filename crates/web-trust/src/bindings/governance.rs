@@ -48,22 +48,19 @@ impl Reader {
         json(&self.0.take(bytes, full).map_err(thrown)?)
     }
 
-    /// Whether the log that was read, signed with `key`, goes on from one that is remembered, because people appointed its relay:
-    /// `{name, url, lost}`. For `since` and `predecessor` see `successor.rs`.
+    /// Has the root at the size that a checkpoint, or `/log/predecessor`, states kept for [`Self::taken`]. Before the log is read.
+    pub fn mark(&mut self, text: &str) {
+        self.0.mark(successor::size_of(text));
+    }
+
+    /// Whether the log that was read goes on from one that is remembered, because people appointed its relay:
+    /// `{name, url, lost}`.
     ///
     /// # Errors
     /// What does not hold.
-    pub fn taken(
-        &self,
-        key: &str,
-        known_key: &str,
-        known_note: &str,
-        since: &str,
-        predecessor: &str,
-    ) -> Result<String, JsError> {
-        let remembered = Remembered { key: known_key, note: known_note };
+    pub fn taken(&self, key: &str, note: &str, predecessor: &str) -> Result<String, JsError> {
         let log = self.0.read().map_err(thrown)?;
-        json(&successor::taken(log, key, remembered, since, predecessor).map_err(thrown)?)
+        json(&successor::taken(log, Remembered { key, note }, predecessor).map_err(thrown)?)
     }
 
     /// People, rules, proposals, pauses, models. Times in milliseconds since 1970.
