@@ -22,7 +22,7 @@ const ROUNDS: u64 = 24;
 /// The last round of the first version.
 const FIRST: u64 = 5;
 /// Time that a proposal is discussed.
-const DISCUSSION_MS: u64 = 2_000;
+const DISCUSSION_MS: u64 = 4_000;
 
 /// A relay of its own process.
 fn relay(folder: &Path) -> (Process, Api) {

@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// From the click on Stop until nothing is written any more.
 const STOP_LIMIT: Duration = Duration::from_millis(250);
 const ROUNDS: u64 = 10;
-const DISCUSSION_MS: u64 = 2_000;
+const DISCUSSION_MS: u64 = 4_000;
 const PROMPT: &str = "Call me Ishmael.";
 const TOKENS: u32 = 150;
 

@@ -20,7 +20,7 @@ const ROUNDS: u64 = 4;
 /// Time for anything here on two cores that have other things to do.
 const LIMIT: Duration = Duration::from_secs(240);
 /// Time to discuss anything, in milliseconds.
-const DISCUSSION_MS: u64 = 1_500;
+const DISCUSSION_MS: u64 = 4_000;
 const COMMAND: &str = env!("CARGO_BIN_EXE_command");
 
 /// A relay as a process of its own: it, its API and its key.

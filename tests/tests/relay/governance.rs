@@ -167,7 +167,7 @@ fn what_is_not_justified_is_refused_with_what_is_missing() {
     let relay = TestRelay::start();
     let api = &relay.api;
     let council = Council::new(PROGRAM, api);
-    let mut rules = rules(1_500);
+    let mut rules = rules(4_000);
     rules.parameters = vec![potluck_governance::constitution::Parameter {
         name: "max_workers".to_owned(),
         least: 1,

@@ -17,7 +17,7 @@ const ROUNDS: u64 = 6;
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Time to discuss anything, in milliseconds.
-const DISCUSSION_MS: u64 = 1_500;
+const DISCUSSION_MS: u64 = 4_000;
 
 fn stage(mirror: &Relay) -> Value {
     // It is away for a moment at each step.

@@ -15,9 +15,9 @@ use tokio::process::{Child, Command};
 /// Bytes of Chromium's own output that an error shows.
 const STDERR_TAIL_BYTES: u64 = 2000;
 /// Time that dropping a browser may take until its process is gone: a killed process is reaped within milliseconds.
-const KILL_TIMEOUT: Duration = Duration::from_secs(2);
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Attempts to remove the profile: helper processes may still write to it right after the kill.
-const REMOVE_ATTEMPTS: u32 = 20;
+const REMOVE_ATTEMPTS: u32 = 100;
 
 /// A running Chromium. Dropping it kills the process and removes its profile.
 pub struct Browser {

@@ -126,8 +126,20 @@ pub(crate) async fn get_file(State(app): Shared, Path(path): Path<String>) -> Re
         return Ok(text(format!("{}\n", app.log.verifier())));
     }
     let file: LogFile = path.parse().map_err(|_| missing(format!("{path:?} is no file of a log")))?;
-    let bytes =
-        app.log.0.files.read_of(file, now.head.size).await.map_err(|error| file_error(error, &path))?;
+    let mut size = now.head.size;
+    let bytes = loop {
+        match app.log.0.files.read_of(file, size).await {
+            Ok(bytes) => break bytes,
+            Err(error) => {
+                // It may have given way to a larger one between the look at the log's size and this.
+                let grown = published(&app).head.size;
+                if grown == size {
+                    return Err(file_error(error, &path));
+                }
+                size = grown;
+            }
+        }
+    };
     let headers = [(header::CONTENT_TYPE, "application/octet-stream"), (header::CACHE_CONTROL, FOREVER)];
     Ok((headers, bytes).into_response())
 }
