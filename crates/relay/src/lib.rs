@@ -125,6 +125,14 @@ pub enum StartError {
     /// The database fails.
     #[error("the database fails: {0}")]
     Database(#[from] sqlx::Error),
+    /// The data folder is a mirror's, and nobody said so.
+    #[error("the data folder {path} is that of a mirror of {of}")]
+    IsMirror {
+        /// Which folder.
+        path: PathBuf,
+        /// Address of the relay that it mirrors.
+        of: String,
+    },
     /// Another relay's log cannot be mirrored.
     #[error("the log of {of} cannot be mirrored: {cause}")]
     Mirror {
@@ -397,8 +405,7 @@ async fn place(config: &Config) -> Result<Option<mirror::Place>, StartError> {
         return match found {
             // It follows nobody, unless it is told whom.
             Some(place) if place.step != mirror::Step::Leading => {
-                let what = format!("it holds a mirror: go on with `potluck relay mirror {}`", place.of);
-                Err(failed(io::Error::new(io::ErrorKind::InvalidInput, what)))
+                Err(StartError::IsMirror { path: config.data.clone(), of: place.of })
             }
             found => Ok(found),
         };

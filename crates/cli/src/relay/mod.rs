@@ -149,6 +149,9 @@ fn not_started(error: &StartError) -> CliError {
         StartError::Listen { .. } => "choose another address with --listen; port 0 takes a free one",
         StartError::Turn { .. } => "choose another `listen` under [turn] of the settings file, or remove it",
         StartError::TurnSettings(_) => "change [turn] of the settings file",
+        StartError::IsMirror { .. } => {
+            "go on with `potluck relay mirror URL`, or name another folder with --data"
+        }
         StartError::Mirror { .. } => "name the address of a relay that runs: https://relay.example.org",
         StartError::Database(_) => "check the disk's space; the data folder may be from a newer version",
         _ => "look at the log: --log debug",

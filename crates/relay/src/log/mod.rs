@@ -71,6 +71,16 @@ pub(crate) enum LogError {
     /// Its name or key cannot be used.
     #[error("the log's name cannot be used: {0}")]
     Key(#[from] KeyError),
+    /// People appointed another relay.
+    #[error(
+        "people decided in the log that {name} at {url} goes on with it: leave this relay off, volunteers are there"
+    )]
+    Replaced {
+        /// What they call it.
+        name: String,
+        /// Where it is.
+        url: String,
+    },
     /// This relay does not lead the log.
     #[error("this relay mirrors the log and adds nothing to it; {since}")]
     Mirror {
@@ -203,14 +213,14 @@ impl Log {
             cosignatures: Mutex::new(cosignatures),
         }));
         let state = log.0.derive().await?;
-        let appointed = state.signer().is_none_or(|signer| signer == Key(identity.public()));
+        let another = state.successions().last().filter(|last| last.mirror.key != Key(identity.public()));
+        let replaced = another.map(|last| (last.mirror.name.clone(), last.mirror.url.clone()));
         log.0.durable.store(state.next_index(), Ordering::Relaxed);
         log.0.note_mirrors(&state);
         log.0.sequencer.lock().await.state = state;
         if log.leads() {
-            if !appointed {
-                let what = "people decided that another relay goes on with it";
-                return Err(LogError::Damaged(what.to_owned()));
+            if let Some((name, url)) = replaced {
+                return Err(LogError::Replaced { name, url });
             }
             log.begin_if_new(origin).await?;
         }
