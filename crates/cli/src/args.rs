@@ -11,7 +11,7 @@ pub use governance::{
     SignArgs, SignOffArgs, StopArgs, VoteArgs,
 };
 pub use operator::{
-    BackupArgs, DataArgs, DoctorArgs, LogFormat, MirrorArgs, RelayArgs, RelayCommand, RestoreArgs,
+    BackupArgs, DataArgs, DoctorArgs, LogFormat, MirrorArgs, RelayArgs, RelayCommand, RestoreArgs, ServeArgs,
 };
 pub use train::{
     ExportArgs, GenerateArgs, ImportArgs, LogitsArgs, ModelArgs, ModelCommand, RebuildArgs, ReplayArgs,

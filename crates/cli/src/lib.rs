@@ -203,8 +203,8 @@ fn people(command: &Command, open: impl Fn(&str) -> Result<Client, CliError>) ->
 pub fn wants_json(cli: &Cli) -> bool {
     match &cli.command {
         Command::Relay(args) => match &args.command {
-            None => args.json,
-            Some(RelayCommand::Mirror(args)) => args.json,
+            None => args.serve.json,
+            Some(RelayCommand::Mirror(args)) => args.serve.json,
             Some(RelayCommand::Backup(args)) => args.json,
             Some(RelayCommand::Restore(args)) => args.json,
             // Its findings are the answer, also where it fails.
@@ -266,8 +266,8 @@ pub fn wants_json(cli: &Cli) -> bool {
 fn start_log(cli: &Cli) -> Result<(), CliError> {
     let format = match &cli.command {
         Command::Relay(args) => match &args.command {
-            None => Some(args.log_format),
-            Some(RelayCommand::Mirror(args)) => Some(args.log_format),
+            None => Some(args.serve.log_format),
+            Some(RelayCommand::Mirror(args)) => Some(args.serve.log_format),
             _ => None,
         },
         _ => None,

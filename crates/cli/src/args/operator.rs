@@ -9,6 +9,17 @@ use std::time::Duration;
 #[derive(Debug, Clone, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct RelayArgs {
+    /// How it is served.
+    #[command(flatten)]
+    pub serve: ServeArgs,
+    /// What to do with a relay's data instead.
+    #[command(subcommand)]
+    pub command: Option<RelayCommand>,
+}
+
+/// How a relay or mirror is served.
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
     /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8787]
     #[arg(long, env = "POTLUCK_LISTEN", value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
@@ -18,12 +29,9 @@ pub struct RelayArgs {
     /// How the log on stderr is written
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
-    /// Print one line of JSON with `address` and `token_path` instead of text
+    /// Print one line of JSON with `address`, `key` and `token_path` instead of text
     #[arg(long)]
     pub json: bool,
-    /// What to do with a relay's data instead.
-    #[command(subcommand)]
-    pub command: Option<RelayCommand>,
 }
 
 /// How a relay's log is written.
@@ -113,18 +121,9 @@ pub struct MirrorArgs {
     /// Do not listen to it any more: it lies, or was voted out
     #[arg(long)]
     pub alone: bool,
-    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8787]
-    #[arg(long, env = "POTLUCK_LISTEN", value_name = "ADDR")]
-    pub listen: Option<SocketAddr>,
-    /// Where the mirror's data lies.
+    /// How it is served.
     #[command(flatten)]
-    pub data: DataArgs,
-    /// How the log on stderr is written
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    pub log_format: LogFormat,
-    /// Print one line of JSON with `address`, `key` and `token_path` instead of text
-    #[arg(long)]
-    pub json: bool,
+    pub serve: ServeArgs,
 }
 
 /// `potluck relay backup`

@@ -4,7 +4,7 @@ pub mod backup;
 pub mod doctor;
 pub mod json_log;
 
-use crate::args::{DataArgs, MirrorArgs, RelayArgs};
+use crate::args::{DataArgs, MirrorArgs, RelayArgs, ServeArgs};
 use crate::error::CliError;
 use crate::stop::Stop;
 use potluck_relay::{Config, MirrorConfig, Running, StartError};
@@ -17,7 +17,7 @@ const USUAL_CONFIG: &str = "potluck.toml";
 ///
 /// # Errors
 /// The file cannot be read or has mistakes.
-pub fn settings(args: &RelayArgs, folder: &Path) -> Result<Config, CliError> {
+pub fn settings(args: &ServeArgs, folder: &Path) -> Result<Config, CliError> {
     let mut config = settings_of(&args.data, folder)?;
     if let Some(listen) = args.listen {
         config.listen = listen;
@@ -53,7 +53,7 @@ pub fn settings_of(args: &DataArgs, folder: &Path) -> Result<Config, CliError> {
 /// # Errors
 /// The relay cannot start: address in use, data folder not usable.
 pub async fn run(args: &RelayArgs, stop: &Stop) -> Result<(), CliError> {
-    serve(settings(args, Path::new("."))?, args.json, stop).await
+    serve(settings(&args.serve, Path::new("."))?, args.serve.json, stop).await
 }
 
 /// Mirrors another relay until it is asked to stop, and leads the log if people appoint this one.
@@ -61,10 +61,7 @@ pub async fn run(args: &RelayArgs, stop: &Stop) -> Result<(), CliError> {
 /// # Errors
 /// As [`run`]; the other relay does not answer the first time, or its log is not what it was.
 pub async fn mirror(args: &MirrorArgs, stop: &Stop) -> Result<(), CliError> {
-    let mut config = settings_of(&args.data, Path::new("."))?;
-    if let Some(listen) = args.listen {
-        config.listen = listen;
-    }
+    let mut config = settings(&args.serve, Path::new("."))?;
     config.mirror = Some(MirrorConfig {
         key: args.key.clone(),
         every: args.every,
@@ -72,7 +69,7 @@ pub async fn mirror(args: &MirrorArgs, stop: &Stop) -> Result<(), CliError> {
         alone: args.alone,
         ..MirrorConfig::of(&args.of)
     });
-    serve(config, args.json, stop).await
+    serve(config, args.serve.json, stop).await
 }
 
 async fn serve(mut config: Config, json: bool, stop: &Stop) -> Result<(), CliError> {
@@ -163,10 +160,10 @@ fn not_started(error: &StartError) -> CliError {
 mod tests {
     use super::*;
 
-    fn args(listen: Option<&str>, config: Option<PathBuf>) -> RelayArgs {
+    fn args(listen: Option<&str>, config: Option<PathBuf>) -> ServeArgs {
         let listen = listen.map(|listen| listen.parse().unwrap());
         let data = DataArgs { data: None, config };
-        RelayArgs { listen, data, log_format: crate::args::LogFormat::Text, json: false, command: None }
+        ServeArgs { listen, data, log_format: crate::args::LogFormat::Text, json: false }
     }
 
     #[test]
