@@ -8,6 +8,8 @@ pub mod host;
 pub mod netns;
 pub mod node;
 pub mod npy;
+#[cfg(target_os = "linux")]
+pub mod postgres;
 pub mod process;
 pub mod promotion;
 pub mod runs;
@@ -19,7 +21,7 @@ use potluck_cli::ledger::prove::Witnesses;
 use potluck_cli::stop::Stop;
 use potluck_cli::volunteer::{Exchange, Lending, lend};
 use potluck_proto::{Membership, Preset};
-use potluck_relay::{Config, LogConfig, Running};
+use potluck_relay::{Config, LogConfig, Running, StoreUrl};
 use potluck_types::VolunteerKey;
 use potluck_volunteer::{Choice, Status};
 use serde_json::{Value, json};
@@ -238,6 +240,8 @@ pub struct TestRelay {
     pub api: Api,
     /// Its data folder.
     pub data: TempDir,
+    /// Where its records are, if not there.
+    store: Option<StoreUrl>,
 }
 
 impl TestRelay {
@@ -247,6 +251,14 @@ impl TestRelay {
     /// It does not start.
     pub fn start() -> Self {
         Self::start_with(LogConfig::default())
+    }
+
+    /// Starts a relay whose records are in its data folder, whichever store others of this process have.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn start_in_files() -> Self {
+        Self::start_configured(|config| config.store = None)
     }
 
     /// Starts a relay with settings of its log. They hold until it is restarted.
@@ -265,11 +277,13 @@ impl TestRelay {
         let data = tempfile::tempdir().expect("a temporary folder");
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
         let mut config = config(([127, 0, 0, 1], 0).into(), &data);
+        config.store = store();
         change(&mut config);
+        let store = config.store.clone();
         let running = runtime.block_on(potluck_relay::start(config)).expect("the relay starts");
         let token = std::fs::read_to_string(&running.token_path).expect("a token file");
         let api = Api::new(&running.url(), &token);
-        Self { running: Some(running), runtime, api, data }
+        Self { running: Some(running), runtime, api, data, store }
     }
 
     /// Stops the relay, and starts another one on its data and its address.
@@ -299,7 +313,7 @@ impl TestRelay {
     /// It does not start.
     pub fn restart_after(&mut self, meanwhile: impl FnOnce(&std::path::Path)) {
         let Some(running) = self.running.take() else { return };
-        let config = config(running.address, &self.data);
+        let config = Config { store: self.store.clone(), ..config(running.address, &self.data) };
         self.runtime.block_on(running.shut_down());
         meanwhile(self.data.path());
         let running = self.runtime.block_on(potluck_relay::start(config)).expect("the relay starts again");
@@ -315,6 +329,14 @@ impl TestRelay {
 fn config(listen: std::net::SocketAddr, data: &TempDir) -> Config {
     let data = data.path().to_owned();
     Config { listen, data, operator: "the tests".to_owned(), ..Config::default() }
+}
+
+/// Where the records of a test's relay are.
+fn store() -> Option<StoreUrl> {
+    #[cfg(target_os = "linux")]
+    return postgres::wanted();
+    #[cfg(not(target_os = "linux"))]
+    None
 }
 
 impl Drop for TestRelay {

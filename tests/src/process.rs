@@ -29,8 +29,14 @@ impl Process {
     /// It cannot be started.
     pub fn start(name: &str, command: &mut Command) -> Self {
         // Settings of the person who runs the tests are not theirs.
-        for variable in ["POTLUCK_RELAY", "POTLUCK_TOKEN", "POTLUCK_LISTEN", "POTLUCK_DATA", "POTLUCK_CONFIG"]
-        {
+        for variable in [
+            "POTLUCK_RELAY",
+            "POTLUCK_TOKEN",
+            "POTLUCK_LISTEN",
+            "POTLUCK_DATA",
+            "POTLUCK_CONFIG",
+            "POTLUCK_STORE",
+        ] {
             command.env_remove(variable);
         }
         let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

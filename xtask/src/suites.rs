@@ -12,6 +12,12 @@ use std::time::Instant;
 
 /// Has a lane of its own.
 const BROWSER: &str = "browser";
+/// Runs twice: once with its relays' records in files, once with them in PostgreSQL.
+const RELAY: &str = "relay";
+/// Says so to the second one.
+const STORE: (&str, &str) = ("POTLUCK_TEST_STORE", "postgres");
+/// Of its tests, those whose relays are programs of their own and have the same store both times.
+const ONCE: [&str; 6] = ["backup::", "doctor::", "faults::", "mirror::", "operator::", "store::"];
 
 /// A test program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +79,11 @@ fn programs(messages: &str) -> Vec<Suite> {
 ///
 /// # Errors
 /// A program cannot be run.
-pub(crate) fn run(suites: &[Suite], environment: &[(&str, std::ffi::OsString)]) -> Result<bool> {
+pub(crate) fn run(
+    suites: &[Suite],
+    environment: &[(&str, std::ffi::OsString)],
+    postgres: bool,
+) -> Result<bool> {
     let (beside, here): (Vec<_>, Vec<_>) = suites.iter().partition(|suite| suite.name == BROWSER);
     let command = |suite: &Suite| {
         let mut command = Command::new(&suite.program);
@@ -91,17 +101,23 @@ pub(crate) fn run(suites: &[Suite], environment: &[(&str, std::ffi::OsString)]) 
             beside.iter().map(output).collect::<Result<Vec<_>>>()
         });
         let mut failed = Vec::new();
-        for suite in &here {
-            println!(
-                "\n--- {} ({})",
-                suite.name,
-                suite.folder.strip_prefix(root()).unwrap_or(&suite.folder).display()
-            );
+        let mut run_here = |name: &str, suite: &Suite, mut command: Command| {
+            let folder = suite.folder.strip_prefix(root()).unwrap_or(&suite.folder);
+            println!("\n--- {name} ({})", folder.display());
             let began = Instant::now();
-            let status = command(suite).status().with_context(|| format!("cannot run {}", suite.name))?;
-            println!("--- {}: {:.1} s", suite.name, began.elapsed().as_secs_f64());
+            let status = command.status().with_context(|| format!("cannot run {name}"))?;
+            println!("--- {name}: {:.1} s", began.elapsed().as_secs_f64());
             if !status.success() {
-                failed.push(suite.name.clone());
+                failed.push(name.to_owned());
+            }
+            Ok::<_, anyhow::Error>(())
+        };
+        for suite in &here {
+            run_here(&suite.name, suite, command(suite))?;
+            if suite.name == RELAY && postgres {
+                let mut again = command(suite);
+                again.env(STORE.0, STORE.1).args(ONCE.iter().flat_map(|name| ["--skip", name]));
+                run_here("relay, on PostgreSQL", suite, again)?;
             }
         }
         println!("\n--- waiting for the suite in browsers");
@@ -152,10 +168,17 @@ mod tests {
             program: program.into(),
             folder: folder.path().to_owned(),
         };
-        let all = |suites: &[Suite]| run(suites, &[("POTLUCK_LANE", "1".into())]);
+        let all = |suites: &[Suite]| run(suites, &[("POTLUCK_LANE", "1".into())], true);
         assert!(all(&[suite("one", "true"), suite(BROWSER, "true")]).unwrap());
         assert!(!all(&[suite("one", "false"), suite(BROWSER, "true")]).unwrap());
         assert!(!all(&[suite("one", "true"), suite(BROWSER, "false")]).unwrap());
         assert!(all(&[suite("one", "no-such-program-anywhere")]).is_err());
+        // The second run of the same program, and nothing else, is told of the other store.
+        let twice = folder.path().join("twice");
+        std::fs::write(&twice, "#!/bin/sh\ntest -z \"$POTLUCK_TEST_STORE\"\n").unwrap();
+        std::fs::set_permissions(&twice, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let relay = [suite(RELAY, twice.to_str().unwrap())];
+        assert!(!all(&relay).unwrap());
+        assert!(run(&relay, &[], false).unwrap());
     }
 }

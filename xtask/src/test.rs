@@ -3,7 +3,7 @@
 
 use crate::ahead::Ahead;
 use crate::run::{cargo, root, succeeds, target};
-use crate::setup::{self, Ready, browser, go, network, wasm};
+use crate::setup::{self, Ready, browser, go, network, postgres, wasm};
 use crate::{npm, site, suites, tidy};
 use anyhow::Result;
 use std::ffi::OsString;
@@ -64,12 +64,13 @@ impl Stages {
 pub(crate) fn run() -> bool {
     let mut stages = Stages { results: Vec::new() };
     let mut ready = None;
-    let mut has_go = false;
+    let (mut has_go, mut has_postgres) = (false, false);
     stages.run("set-up", || {
         let (set_up, go) = setup::everything_and(|| {
             browser::firefox();
             let go = go::ready();
             network::namespaces();
+            has_postgres = postgres::server();
             crate::data::corpus()?;
             setup::npm::AXE.fetched()?;
             Ok(go)
@@ -94,7 +95,7 @@ pub(crate) fn run() -> bool {
         vec![lints(&ready)],
         IN_BROWSER.iter().map(|tests| kernel_tests(&ready, tests, &["--no-run"])).collect(),
     ]);
-    stages.run("native tests", || suites::run(&suites, &environment(&ready, has_go)));
+    stages.run("native tests", || suites::run(&suites, &environment(&ready, has_go), has_postgres));
     stages.run("simulator, 2000 seeds", || {
         // As the tests built it.
         let simulator = target().join("debug").join(format!("potluck-sim{}", std::env::consts::EXE_SUFFIX));

@@ -11,7 +11,8 @@ pub use governance::{
     SignArgs, SignOffArgs, StopArgs, VoteArgs,
 };
 pub use operator::{
-    BackupArgs, DataArgs, DoctorArgs, LogFormat, MirrorArgs, RelayArgs, RelayCommand, RestoreArgs, ServeArgs,
+    BackupArgs, DataArgs, DoctorArgs, LogFormat, MigrateArgs, MirrorArgs, RelayArgs, RelayCommand,
+    RestoreArgs, ServeArgs,
 };
 pub use train::{
     ExportArgs, GenerateArgs, ImportArgs, LogitsArgs, ModelArgs, ModelCommand, RebuildArgs, ReplayArgs,

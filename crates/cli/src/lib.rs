@@ -157,6 +157,7 @@ pub fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Relay(args) => match &args.command {
             None => runtime.block_on(relay::run(args, &stop)),
             Some(RelayCommand::Mirror(args)) => runtime.block_on(relay::mirror(args, &stop)),
+            Some(RelayCommand::Migrate(args)) => runtime.block_on(relay::migrate::command(args)),
             Some(RelayCommand::Backup(args)) => runtime.block_on(relay::backup::make(args)),
             Some(RelayCommand::Restore(args)) => relay::backup::compare(args, public)
                 .and_then(|()| runtime.block_on(relay::backup::bring_back(args))),
@@ -205,6 +206,7 @@ pub fn wants_json(cli: &Cli) -> bool {
         Command::Relay(args) => match &args.command {
             None => args.serve.json,
             Some(RelayCommand::Mirror(args)) => args.serve.json,
+            Some(RelayCommand::Migrate(args)) => args.json,
             Some(RelayCommand::Backup(args)) => args.json,
             Some(RelayCommand::Restore(args)) => args.json,
             // Its findings are the answer, also where it fails.

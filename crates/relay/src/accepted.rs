@@ -1,12 +1,12 @@
 //! How results become durable: a few statements for many of them, in one transaction with their entries of the log.
 
-use crate::db::{Db, DbError, Writing, wall_ms};
+use crate::db::{Db, DbError, Writing, places, wall_ms};
 use crate::embed::store::{Counts, count as count_sites};
 use crate::log::{Log, LogError, records};
 use crate::names;
 use potluck_schedule::AcceptedTile;
 use potluck_types::{JobId, VolunteerId};
-use sqlx::{QueryBuilder, Sqlite};
+use sqlx::AssertSqlSafe;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub(crate) const ACCEPTED_FILES: &str = "SELECT hash FROM accepted
     (SELECT 1 FROM small_results WHERE small_results.job = accepted.job AND small_results.shard = accepted.shard)";
 
 /// Rows of one statement. There are few such numbers, so that each statement is prepared once; 64 rows have 960 parameters, of
-/// the 32,766 that SQLite takes.
+/// the 32,766 that SQLite takes, and the 65,535 that PostgreSQL does.
 const ROWS: [usize; 3] = [64, 8, 1];
 
 /// A verified result, as the store takes it.
@@ -50,7 +50,7 @@ impl Db {
     /// Makes accepted tiles durable, all or none.
     ///
     /// # Errors
-    /// What SQLite or the log says; a tile that was accepted before among them.
+    /// What the database or the log says; a tile that was accepted before among them.
     pub(crate) async fn accept(
         &self,
         log: &Log,
@@ -79,14 +79,14 @@ impl Db {
     /// The bytes of a result that is no file; `None` if it is one.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn small_result(
         &self,
         job: &JobId,
         shard: u32,
     ) -> Result<Option<bytes::Bytes>, DbError> {
         let bytes: Option<Vec<u8>> =
-            sqlx::query_scalar("SELECT bytes FROM small_results WHERE job = ? AND shard = ?")
+            sqlx::query_scalar("SELECT bytes FROM small_results WHERE job = $1 AND shard = $2")
                 .bind(&job.0[..])
                 .bind(i64::from(shard))
                 .fetch_optional(&self.pool)
@@ -97,37 +97,42 @@ impl Db {
     /// Removes the bytes of results that nobody can ask for any more.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn forget_small_results(&self) -> Result<u64, DbError> {
         let query = "DELETE FROM small_results WHERE job IN (SELECT id FROM jobs WHERE state = 'canceled')";
-        Ok(sqlx::query(query).execute(&self.pool).await?.rows_affected())
+        let mut tx = self.begin().await?;
+        let removed = sqlx::query(query).execute(&mut *tx).await?.rows_affected();
+        tx.commit().await?;
+        Ok(removed)
     }
 }
 
-// OR FAIL: SQLite need not be able to take a statement back by itself, and copies no pages for that. Whoever fails here gives the
-// whole transaction up.
 async fn insert(tx: &mut Writing, results: &[Accepted]) -> Result<(), DbError> {
     let now = wall_ms();
     for part in parts(results) {
-        let mut insert = QueryBuilder::<Sqlite>::new(
-            "INSERT OR FAIL INTO accepted (job, shard, row_start, row_end, col_start, col_end, depth_start, depth_end,
-             hash, bytes, volunteer, backend, compute_ms, check_us, accepted_ms) ",
+        let text = format!(
+            "{} INTO accepted (job, shard, row_start, row_end, col_start, col_end, depth_start, depth_end, hash, bytes,
+             volunteer, backend, compute_ms, check_us, accepted_ms) VALUES {}",
+            tx.engine.insert_or_give_up(),
+            places(part.len(), 15)
         );
-        insert.push_values(part, |mut row, Accepted { tile, check_us, .. }| {
+        let mut insert = sqlx::query(AssertSqlSafe(text));
+        for Accepted { tile, check_us, .. } in part {
             let area = &tile.tile;
-            row.push_bind(&tile.job.0[..]).push_bind(i64::from(tile.shard));
+            insert = insert.bind(&tile.job.0[..]).bind(i64::from(tile.shard));
             for side in [&area.rows, &area.cols, &area.depth] {
-                row.push_bind(i64::from(side.start)).push_bind(i64::from(side.end));
+                insert = insert.bind(i64::from(side.start)).bind(i64::from(side.end));
             }
-            row.push_bind(&tile.result.hash.0[..])
-                .push_bind(tile.result.bytes.cast_signed())
-                .push_bind(&tile.volunteer.0[..])
-                .push_bind(names::backend(tile.backend))
-                .push_bind(i64::from(tile.compute_ms))
-                .push_bind(check_us.cast_signed())
-                .push_bind(now);
-        });
-        insert.build().execute(&mut **tx).await?;
+            insert = insert
+                .bind(&tile.result.hash.0[..])
+                .bind(tile.result.bytes.cast_signed())
+                .bind(&tile.volunteer.0[..])
+                .bind(names::backend(tile.backend))
+                .bind(i64::from(tile.compute_ms))
+                .bind(check_us.cast_signed())
+                .bind(now);
+        }
+        insert.execute(&mut **tx).await?;
     }
     Ok(())
 }
@@ -136,12 +141,14 @@ async fn insert_small(tx: &mut Writing, results: &[Accepted]) -> Result<(), DbEr
     let small: Vec<_> =
         results.iter().filter_map(|result| Some((&result.tile, result.small.as_ref()?))).collect();
     for part in parts(&small) {
-        let mut insert =
-            QueryBuilder::<Sqlite>::new("INSERT OR FAIL INTO small_results (job, shard, bytes) ");
-        insert.push_values(part, |mut row, (tile, bytes)| {
-            row.push_bind(&tile.job.0[..]).push_bind(i64::from(tile.shard)).push_bind(&bytes[..]);
-        });
-        insert.build().execute(&mut **tx).await?;
+        let insert = tx.engine.insert_or_give_up();
+        let text =
+            format!("{insert} INTO small_results (job, shard, bytes) VALUES {}", places(part.len(), 3));
+        let mut insert = sqlx::query(AssertSqlSafe(text));
+        for (tile, bytes) in part {
+            insert = insert.bind(&tile.job.0[..]).bind(i64::from(tile.shard)).bind(&bytes[..]);
+        }
+        insert.execute(&mut **tx).await?;
     }
     Ok(())
 }
@@ -149,12 +156,16 @@ async fn insert_small(tx: &mut Writing, results: &[Accepted]) -> Result<(), DbEr
 /// Adds accepted results to volunteers' records, each volunteer once.
 async fn count(tx: &mut Writing, counts: &[(VolunteerId, i64)]) -> Result<(), DbError> {
     for part in parts(counts) {
-        let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO volunteers (id, accepted, rejected) ");
-        insert.push_values(part, |mut row, (volunteer, accepted)| {
-            row.push_bind(&volunteer.0[..]).push_bind(*accepted).push_bind(0_i64);
-        });
-        insert.push(" ON CONFLICT (id) DO UPDATE SET accepted = volunteers.accepted + excluded.accepted");
-        insert.build().execute(&mut **tx).await?;
+        let text = format!(
+            "INSERT INTO volunteers (id, accepted, rejected) VALUES {}
+             ON CONFLICT (id) DO UPDATE SET accepted = volunteers.accepted + excluded.accepted",
+            places(part.len(), 3)
+        );
+        let mut insert = sqlx::query(AssertSqlSafe(text));
+        for (volunteer, accepted) in part {
+            insert = insert.bind(&volunteer.0[..]).bind(*accepted).bind(0_i64);
+        }
+        insert.execute(&mut **tx).await?;
     }
     Ok(())
 }

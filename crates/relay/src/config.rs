@@ -1,5 +1,6 @@
 //! `potluck.toml`: what an operator may set. Flags and environment variables come on top (crate `cli`).
 
+use crate::db::StoreUrl;
 use crate::embed::{EmbedConfig, EmbedMistake};
 use crate::turn::{TurnConfig, TurnConfigError};
 use crate::upkeep::UpkeepConfig;
@@ -18,6 +19,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Folder for database, blobs, token and the relay's key. Created if it is missing.
     pub data: PathBuf,
+    /// A database of PostgreSQL for the records, `postgres://USER@HOST/NAME`, instead of a file in `data`.
+    pub store: Option<StoreUrl>,
     /// Who runs the relay, as volunteers see it.
     pub operator: String,
     /// How to reach the operator.
@@ -46,6 +49,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8787)),
             data: PathBuf::from("potluck-data"),
+            store: None,
             operator: "somebody on this machine".to_owned(),
             contact: String::new(),
             behind_proxy: false,

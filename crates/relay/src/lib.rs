@@ -50,7 +50,8 @@ pub use turn::{SharedSecret, TurnConfig, TurnConfigError, TurnServerConfig};
 pub use upkeep::UpkeepConfig;
 
 use crate::core::{Core, Surroundings};
-use db::Db;
+use db::{Db, Records};
+pub use db::{MigrateError, StoreUrl, StoreUrlError, WhichStore, migrate};
 use ingest::Pair;
 use potluck_schedule::{Input, Relay as Machine};
 use potluck_types::limits::MAX_SESSIONS;
@@ -125,6 +126,15 @@ pub enum StartError {
     /// The database fails.
     #[error("the database fails: {0}")]
     Database(#[from] sqlx::Error),
+    /// The settings name another place for the records than the data folder does.
+    #[error(transparent)]
+    WhichStore(#[from] WhichStore),
+    /// Another relay writes to the store.
+    #[error("another relay uses the store {store}")]
+    StoreInUse {
+        /// Which one.
+        store: StoreUrl,
+    },
     /// The data folder is a mirror's, and nobody said so.
     #[error("the data folder {path} is that of a mirror of {of}")]
     IsMirror {
@@ -199,6 +209,12 @@ impl Running {
         }
     }
 
+    /// Waits until another relay took the store over: this one can write no more. For ever, if its records are in its folder.
+    pub fn taken_over(&self) -> impl Future<Output = ()> + use<> {
+        let db = self.db.clone();
+        async move { db.taken_over().await }
+    }
+
     /// Refuses volunteers politely, stores what is verified, ends.
     pub async fn shut_down(mut self) {
         self.governor.abort();
@@ -229,6 +245,17 @@ fn random<const N: usize>() -> Result<[u8; N], StartError> {
     Ok(bytes)
 }
 
+/// Keeps other relays off a data folder, for as long as the file is open.
+fn lock_folder(data: &Path) -> Result<std::fs::File, StartError> {
+    let failed = |cause| StartError::Data { path: data.to_owned(), cause };
+    let lock = std::fs::File::create(data.join("lock")).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StartError::InUse { path: data.to_owned() }),
+        Err(std::fs::TryLockError::Error(cause)) => Err(failed(cause)),
+    }
+}
+
 /// Creates the folders and takes the lock.
 fn prepare_folders(data: &Path) -> Result<std::fs::File, StartError> {
     let failed = |cause| StartError::Data { path: data.to_owned(), cause };
@@ -238,12 +265,7 @@ fn prepare_folders(data: &Path) -> Result<std::fs::File, StartError> {
     for folder in ["matrices", "blobs", "datasets", "runs"] {
         std::fs::create_dir_all(data.join(folder)).map_err(failed)?;
     }
-    let lock = std::fs::File::create(data.join("lock")).map_err(failed)?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(std::fs::TryLockError::WouldBlock) => return Err(StartError::InUse { path: data.to_owned() }),
-        Err(std::fs::TryLockError::Error(cause)) => return Err(failed(cause)),
-    }
+    let lock = lock_folder(data)?;
     // Uploads that a crash cut short.
     for folder in ["matrices", "datasets"] {
         for entry in std::fs::read_dir(data.join(folder)).map_err(failed)?.flatten() {
@@ -264,6 +286,7 @@ fn prepare_folders(data: &Path) -> Result<std::fs::File, StartError> {
 pub async fn start(config: Config) -> Result<Running, StartError> {
     let data = config.data.clone();
     let failed = |cause| StartError::Data { path: data.clone(), cause };
+    let records = Records::of(&data, config.store.as_ref())?;
     let lock = prepare_folders(&data)?;
     let token_path = data.join("token");
     let token =
@@ -272,7 +295,11 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let admin_token = token::prepare(token::Of::Admin, &admin_token_path, &data.join("admin-token.hash"))
         .map_err(failed)?;
     let identity = identity::prepare(&data.join(identity::FILE))?;
-    let db = Db::open(&data.join("potluck.db")).await?;
+    let db = match (records.open(&data).await?, &config.store) {
+        (Some(db), _) => db,
+        (None, Some(store)) => return Err(StartError::StoreInUse { store: store.clone() }),
+        (None, None) => return Err(StartError::InUse { path: data }),
+    };
     let blobs = blobs::Blobs::open(&data.join("blobs")).map_err(failed)?;
     let secret = potluck_verify::Secret(random()?);
     let place = place(&config).await?;

@@ -127,9 +127,9 @@ impl Db {
     /// What is off, kernels first.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn switched_off(&self) -> Result<Vec<SwitchedOff>, DbError> {
-        let rows = sqlx::query("SELECT kind, name, since_ms FROM switches ORDER BY kind, name LIMIT ?")
+        let rows = sqlx::query("SELECT kind, name, since_ms FROM switches ORDER BY kind, name LIMIT $1")
             .bind((MAX_OFF + MAX_TEAMS_OFF).cast_signed() as i64)
             .fetch_all(&self.pool)
             .await?;
@@ -149,15 +149,16 @@ impl Db {
     /// Switches something off or on.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn switch(&self, kind: SwitchKind, name: &str, off: bool) -> Result<(), DbError> {
         let change = if off {
-            "INSERT INTO switches (kind, name, since_ms) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+            "INSERT INTO switches (kind, name, since_ms) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
         } else {
-            "DELETE FROM switches WHERE kind = ? AND name = ?"
+            "DELETE FROM switches WHERE kind = $1 AND name = $2"
         };
         let change = sqlx::query(change).bind(kind.name()).bind(name);
-        if off { change.bind(wall_ms()) } else { change }.execute(&self.pool).await?;
-        Ok(())
+        let mut tx = self.begin().await?;
+        if off { change.bind(wall_ms()) } else { change }.execute(&mut *tx).await?;
+        tx.commit().await
     }
 }

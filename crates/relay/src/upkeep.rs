@@ -239,9 +239,9 @@ impl Db {
     /// Running jobs of which a blob is a panel.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     async fn jobs_of_panel(&self, blob: &BlobHash) -> Result<Vec<JobRow>, DbError> {
-        let rows = sqlx::query("SELECT DISTINCT job FROM panels WHERE hash = ?")
+        let rows = sqlx::query("SELECT DISTINCT job FROM panels WHERE hash = $1")
             .bind(&blob.0[..])
             .fetch_all(&self.pool)
             .await?;
@@ -255,9 +255,9 @@ impl Db {
     /// Data sets of which a blob is a block.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     async fn datasets_of_block(&self, blob: &BlobHash) -> Result<Vec<BlobHash>, DbError> {
-        let rows = sqlx::query("SELECT DISTINCT dataset FROM blocks WHERE hash = ?")
+        let rows = sqlx::query("SELECT DISTINCT dataset FROM blocks WHERE hash = $1")
             .bind(&blob.0[..])
             .fetch_all(&self.pool)
             .await?;

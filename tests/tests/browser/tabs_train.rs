@@ -24,12 +24,14 @@ const SAME: f64 = 0.02;
 /// What a tab does with its update once it is told to, in JavaScript: `before` and `after` are the parameters.
 const CHEATS: [(&str, &str); 5] = [
     ("scaled", "after.forEach((value, i) => { after[i] = before[i] + 3 * (value - before[i]); });"),
+    // To powers of two: where rounding alone makes replays differ, the relay allows more, and at most a twentieth. What bf16
+    // leaves out is less than that.
     (
         "rounded",
         "const coarse = new Float32Array(1), bits = new Uint32Array(coarse.buffer);
       after.forEach((value, i) => {
         coarse[0] = value - before[i];
-        bits[0] &= 0xffff0000;
+        bits[0] &= 0xff800000;
         after[i] = before[i] + coarse[0];
       });",
     ),
@@ -276,9 +278,10 @@ async fn cheats_are_found_out(browser: &Browser, api: &Api) {
     for round in 0..sample.rounds {
         let record = record(api, &id, round);
         refused.extend(updates(&record, false));
-        let of_tabs = updates(&record, true).iter().filter(|(_, backend, _)| backend == "webgpu").count();
-        assert!(of_tabs == 0 || round < armed, "a cheat counts in round {round}: {record}");
-        counted += of_tabs as u64;
+        let of_tabs: Vec<_> =
+            updates(&record, true).into_iter().filter(|(_, backend, _)| backend == "webgpu").collect();
+        assert!(of_tabs.is_empty() || round < armed, "a cheat counts in round {round}: {of_tabs:?}");
+        counted += of_tabs.len() as u64;
     }
     assert!(counted > 0, "the tabs were honest at first");
     let mut accepted = 0;

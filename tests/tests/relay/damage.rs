@@ -37,7 +37,11 @@ fn a_damaged_result_is_not_handed_out_and_comes_back_from_a_backup() {
     let folder = tempfile::tempdir().unwrap();
     let backups = folder.path().join("backups");
     let kept = backups.clone();
-    let relay = TestRelay::start_configured(|config| config.upkeep.backups = Some(kept));
+    let relay = TestRelay::start_configured(|config| {
+        config.upkeep.backups = Some(kept);
+        // `potluck relay backup` is not told of another store.
+        config.store = None;
+    });
     let known = LowRank::new(SHAPE, 1);
     let id = with_product(&relay, &known);
     let path = format!("/api/v1/jobs/{id}/result");

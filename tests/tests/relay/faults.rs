@@ -22,7 +22,7 @@ const STILL: Duration = Duration::from_secs(2);
 /// The relay gives open requests 5 seconds to end.
 const END_LIMIT: Duration = Duration::from_secs(20);
 
-struct Work {
+pub(super) struct Work {
     known: LowRank,
     id: String,
     volunteer: Volunteer,
@@ -30,7 +30,7 @@ struct Work {
 
 impl Work {
     /// A job of which a part is accepted.
-    fn begin(relay: &Relay, seed: u64) -> Self {
+    pub(super) fn begin(relay: &Relay, seed: u64) -> Self {
         let known = LowRank::new(SHAPE, seed);
         let (m, k, n) = (SHAPE.m as usize, SHAPE.k as usize, SHAPE.n as usize);
         let id = relay.api.submit(&f32_file(&[m, k], &known.a), &f32_file(&[k, n], &known.b), &json!({}));
@@ -40,12 +40,12 @@ impl Work {
         work
     }
 
-    fn accepted(&self, relay: &Relay) -> u64 {
+    pub(super) fn accepted(&self, relay: &Relay) -> u64 {
         relay.api.job(&self.id)["shards"].as_u64().unwrap()
     }
 
     /// The job ends, the product is right, each unit counts once, and the audit passes.
-    fn end(self, relay: &Relay, least: u64) {
+    pub(super) fn end(self, relay: &Relay, least: u64) {
         assert!(self.accepted(relay) >= least, "what was accepted is lost");
         let more = Volunteer::start(&relay.api.url, 2, Preset::Full);
         assert!(relay.api.result(&self.id, LIMIT).1 == self.known.c, "the product is wrong");
@@ -76,7 +76,7 @@ fn said(relay: &Relay, text: &str) {
     wait_until(text, LIMIT, || found().is_some());
 }
 
-fn signal(relay: &Relay, signal: Signal) {
+pub(super) fn signal(relay: &Relay, signal: Signal) {
     let pid = Pid::from_raw(relay.process().id().cast_signed()).unwrap();
     kill_process(pid, signal).unwrap();
 }

@@ -15,6 +15,8 @@ mod operator;
 mod poison;
 mod rebuild;
 mod runs;
+#[cfg(target_os = "linux")]
+mod store;
 mod train;
 mod views;
 mod witness;

@@ -6,6 +6,7 @@ pub(crate) mod browser;
 pub(crate) mod go;
 pub(crate) mod network;
 pub(crate) mod npm;
+pub(crate) mod postgres;
 pub(crate) mod tools;
 pub(crate) mod wasm;
 

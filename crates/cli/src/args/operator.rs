@@ -1,6 +1,7 @@
 //! What an operator of a relay gives on the command line.
 
 use clap::{Args, Subcommand};
+use potluck_relay::StoreUrl;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,12 +44,16 @@ pub enum LogFormat {
     Json,
 }
 
-/// A relay's data folder: named, or by its settings.
+/// A relay's data: named, or by its settings.
 #[derive(Debug, Clone, Default, Args)]
 pub struct DataArgs {
     /// Folder for jobs, blobs and tokens; made if it does not exist [default: potluck-data]
     #[arg(long, env = "POTLUCK_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// PostgreSQL database for the records, postgres://USER@HOST/NAME, instead of a file in the folder; a password is better
+    /// given by the environment variable, or by a `.pgpass` file
+    #[arg(long, env = "POTLUCK_STORE", value_name = "URL", hide_env_values = true)]
+    pub store: Option<StoreUrl>,
     /// Settings file [default: potluck.toml, if the current folder has one]
     #[arg(long, env = "POTLUCK_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -88,6 +93,14 @@ auditor's or the old disk's, and refuses if entries would be forgotten (exit cod
 
 Ends with exit code 1 if something must be fixed.")]
     Doctor(DoctorArgs),
+    /// Move a relay's records to PostgreSQL
+    #[command(after_help = "Examples:
+  createdb potluck
+  potluck relay migrate --data /var/lib/potluck --store postgres://potluck@localhost/potluck
+  potluck relay --data /var/lib/potluck --store postgres://potluck@localhost/potluck
+
+The relay has to be stopped, and the database empty. Every row is read back before the move counts; if anything fails, all is as it was. The file is kept as potluck.db.moved. Blobs, the log's files and the relay's key stay in the data folder. A backup of either kind is restored into a folder, and can be moved again.")]
+    Migrate(MigrateArgs),
     /// Mirror another relay: its log, its runs, its page; and go on with the work if people appoint this one
     #[command(after_help = "Examples:
   potluck relay mirror https://relay.example.org --data mirror --listen 0.0.0.0:8787
@@ -101,6 +114,17 @@ When the other relay was not heard for --alone-after, or with --alone at once, t
 of kind succession, and votes on it. If it passes, this relay signs the log from there on and goes on with the runs from their \
 last closed rounds. If the other relay comes back before that, the draft is dropped and it is followed again.")]
     Mirror(MirrorArgs),
+}
+
+/// `potluck relay migrate`
+#[derive(Debug, Clone, Args)]
+pub struct MigrateArgs {
+    /// The relay's data, and where its records go.
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `potluck relay mirror`

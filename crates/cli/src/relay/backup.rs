@@ -18,8 +18,10 @@ const MAX_SHOWN: usize = 20;
 /// # Errors
 /// There is none; or it lacks what the relay's own disk holds damaged.
 pub async fn make(args: &BackupArgs) -> Result<(), CliError> {
+    let config = settings_of(&args.data, Path::new("."))?;
     let options = BackupOptions {
-        data: settings_of(&args.data, Path::new("."))?.data,
+        data: config.data,
+        store: config.store,
         to: args.to.clone(),
         with_keys: args.with_keys,
         quick: args.quick,

@@ -3,6 +3,7 @@
 pub mod backup;
 pub mod doctor;
 pub mod json_log;
+pub mod migrate;
 
 use crate::args::{DataArgs, MirrorArgs, RelayArgs, ServeArgs};
 use crate::error::CliError;
@@ -45,6 +46,9 @@ pub fn settings_of(args: &DataArgs, folder: &Path) -> Result<Config, CliError> {
     if let Some(data) = &args.data {
         config.data.clone_from(data);
     }
+    if args.store.is_some() {
+        config.store.clone_from(&args.store);
+    }
     Ok(config)
 }
 
@@ -75,16 +79,21 @@ pub async fn mirror(args: &MirrorArgs, stop: &Stop) -> Result<(), CliError> {
 async fn serve(mut config: Config, json: bool, stop: &Stop) -> Result<(), CliError> {
     let mut said = false;
     loop {
-        let mut running = potluck_relay::start(config.clone()).await.map_err(|error| not_started(&error))?;
+        let mut running = potluck_relay::start(config.clone())
+            .await
+            .map_err(|error| not_started(&error, config.store.is_some()))?;
         if !said {
             say(&running, &config, json);
             said = true;
         }
         // What it becomes next has to be found where it is now.
         config.listen = running.address;
+        // Nothing more can be written: sessions are better off without a farewell than with waiting for one.
+        let taken_over = running.taken_over();
         let asked = tokio::select! {
             () = stop.requested(1) => true,
             () = running.step_made() => false,
+            () = taken_over => return Err(taken_over_by_another()),
         };
         tracing::info!("shutting down");
         tokio::select! {
@@ -137,7 +146,15 @@ fn say(running: &Running, config: &Config, json: bool) {
     eprintln!("Ctrl-C stops the relay; jobs go on when it is started again");
 }
 
-fn not_started(error: &StartError) -> CliError {
+fn taken_over_by_another() -> CliError {
+    CliError::Relay {
+        message: "another relay took the store over".to_owned(),
+        hint: "this one was not heard by the store for a while; start it again once the other one is stopped"
+            .to_owned(),
+    }
+}
+
+fn not_started(error: &StartError, store: bool) -> CliError {
     let hint = match error {
         StartError::Data { .. } => "name a folder that may be written with --data",
         StartError::HalfRestored { .. } => "empty the folder and restore again with `potluck relay restore`",
@@ -146,10 +163,15 @@ fn not_started(error: &StartError) -> CliError {
         StartError::Listen { .. } => "choose another address with --listen; port 0 takes a free one",
         StartError::Turn { .. } => "choose another `listen` under [turn] of the settings file, or remove it",
         StartError::TurnSettings(_) => "change [turn] of the settings file",
+        StartError::WhichStore(which) => which.hint(),
+        StartError::StoreInUse { .. } => "stop the other relay, or name another database with --store",
         StartError::IsMirror { .. } => {
             "go on with `potluck relay mirror URL`, or name another folder with --data"
         }
         StartError::Mirror { .. } => "name the address of a relay that runs: https://relay.example.org",
+        StartError::Database(_) if store => {
+            "start PostgreSQL, and check the user, the password and the name of the database in --store"
+        }
         StartError::Database(_) => "check the disk's space; the data folder may be from a newer version",
         _ => "look at the log: --log debug",
     };
@@ -162,7 +184,7 @@ mod tests {
 
     fn args(listen: Option<&str>, config: Option<PathBuf>) -> ServeArgs {
         let listen = listen.map(|listen| listen.parse().unwrap());
-        let data = DataArgs { data: None, config };
+        let data = DataArgs { data: None, store: None, config };
         ServeArgs { listen, data, log_format: crate::args::LogFormat::Text, json: false }
     }
 

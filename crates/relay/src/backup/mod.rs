@@ -17,6 +17,7 @@ pub use folder::{Backup, LogState, Made};
 pub(crate) use restore::{RESTORED, RESTORING};
 pub use restore::{Restored, restore};
 
+use crate::db::{CopyError, Records, StoreUrl, WhichStore};
 use crate::log;
 use crate::mirror;
 use folder::{FILES, Folder, MANIFEST, Manifest, POOL};
@@ -40,6 +41,8 @@ const TOKEN_HASHES: [&str; 2] = ["token.hash", "admin-token.hash"];
 pub struct BackupOptions {
     /// The relay's data folder.
     pub data: PathBuf,
+    /// Where its records are, if not in the folder.
+    pub store: Option<StoreUrl>,
     /// The folder of backups.
     pub to: PathBuf,
     /// Copies the relay's key, its tokens and the secrets of its epochs too.
@@ -68,6 +71,12 @@ pub enum BackupError {
         /// Which folder.
         path: PathBuf,
     },
+    /// The relay's records are elsewhere than was said.
+    #[error(transparent)]
+    Store(#[from] WhichStore),
+    /// The records cannot be copied.
+    #[error("the records cannot be copied: {0}")]
+    Records(String),
     /// One folder lies in the other.
     #[error("the backup {to} and the data {data} lie in each other")]
     Nested {
@@ -148,6 +157,15 @@ pub enum BackupError {
     },
 }
 
+impl From<CopyError> for BackupError {
+    fn from(error: CopyError) -> Self {
+        match error {
+            CopyError::Database(error) => Self::Database(error),
+            other => Self::Records(other.to_string()),
+        }
+    }
+}
+
 fn named(which: Option<&str>) -> String {
     which.map_or_else(String::new, |which| format!(" called {which}"))
 }
@@ -172,7 +190,8 @@ struct Span {
 /// [`BackupError`] says what; what was whole before is still whole.
 pub async fn backup(options: &BackupOptions) -> Result<Made, BackupError> {
     let data = options.data.clone();
-    if !data.join("potluck.db").is_file() {
+    let records = Records::of(&data, options.store.as_ref())?;
+    if !records.exist(&data) {
         return Err(BackupError::NoData { path: data });
     }
     let folder = Folder::prepare(&options.to, &data)?;
@@ -181,7 +200,7 @@ pub async fn backup(options: &BackupOptions) -> Result<Made, BackupError> {
         let states = source::copy_states(&data.join("runs"), &work.join("runs"))?;
         let note = log::copy::checkpoint(&data.join("log")).await.map_err(BackupError::Log)?;
         let copy = work.join("potluck.db");
-        source::copy_database(&data.join("potluck.db"), &copy).await?;
+        source::copy_database(&records, &copy).await?;
         let snapshot = source::open(&copy).await?;
         let size = note.as_ref().map_or(0, log::copy::SignedNote::size);
         if !(snapshot.log.first..=snapshot.log.entries).contains(&size) {

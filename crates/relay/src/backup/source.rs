@@ -3,18 +3,14 @@
 use super::folder::create_private;
 use super::{BackupError, Span, file};
 use crate::accepted::{ACCEPTED, ACCEPTED_FILES};
-use crate::db::{Db, DbError, bytes};
+use crate::db::{Db, DbError, Engine, Records, bytes, copy_all, create_file};
 use crate::runs::store::RUN_BLOBS;
 use potluck_types::{BlobHash, JobId};
 use sqlx::Row as _;
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-/// How long a copy waits for a lock of the database.
-const BUSY: Duration = Duration::from_secs(10);
 /// Folders below one another that are looked into.
 const MAX_DEPTH: usize = 16;
 
@@ -33,12 +29,22 @@ pub(super) struct Snapshot {
 }
 
 /// Copies a database that may be written to meanwhile: what is committed when this begins is in the copy.
-pub(super) async fn copy_database(from: &Path, to: &Path) -> Result<(), BackupError> {
-    let options = SqliteConnectOptions::new().filename(from).busy_timeout(BUSY);
-    let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
-    let copied = sqlx::query("VACUUM INTO ?").bind(to.display().to_string()).execute(&pool).await;
-    pool.close().await;
-    copied?;
+pub(super) async fn copy_database(from: &Records, to: &Path) -> Result<(), BackupError> {
+    match from {
+        Records::File(path) => {
+            let db = Db::open_existing(path, true).await?;
+            let copied = sqlx::query("VACUUM INTO $1").bind(to.display().to_string()).execute(&db.pool).await;
+            db.close().await;
+            copied?;
+        }
+        Records::Server(url) => {
+            let (db, copy) = (Db::look_at_server(url).await?, create_file(to).await?);
+            let copied = copy_all(&db, &copy, |_, _| {}).await;
+            db.close().await;
+            copy.close().await;
+            copied?;
+        }
+    }
     let private = || {
         let copy = std::fs::File::open(to)?;
         #[cfg(unix)]
@@ -48,14 +54,11 @@ pub(super) async fn copy_database(from: &Path, to: &Path) -> Result<(), BackupEr
     private().map_err(file(to))
 }
 
-/// Opens a database that nobody writes to.
-pub(crate) async fn read_only(path: &Path) -> Result<Db, DbError> {
-    let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(BUSY);
-    Ok(Db::of(SqlitePoolOptions::new().max_connections(1).connect_with(options).await?))
-}
-
-/// What SQLite finds wrong with a database: nothing, or the first lines.
+/// What the database finds wrong with itself: nothing, or the first lines. PostgreSQL looks after its own.
 pub(crate) async fn quick_check(db: &Db) -> Result<Option<String>, DbError> {
+    if db.engine == Engine::Postgres {
+        return Ok(None);
+    }
     let rows = sqlx::query("PRAGMA quick_check(3)").fetch_all(&db.pool).await?;
     let lines = rows.iter().map(|row| row.try_get::<String, _>(0)).collect::<Result<Vec<_>, _>>()?;
     Ok((lines != ["ok"]).then(|| lines.join("; ")))
@@ -64,10 +67,14 @@ pub(crate) async fn quick_check(db: &Db) -> Result<Option<String>, DbError> {
 /// Hashes of blobs that a database names and that cannot be cut again from a matrix.
 pub(crate) async fn named_blobs(db: &Db) -> Result<Vec<BlobHash>, DbError> {
     // A database that an older relay wrote last has no rows for results.
-    let rows: Option<i64> = sqlx::query_scalar("SELECT 1 FROM sqlite_master WHERE name = 'small_results'")
-        .fetch_optional(&db.pool)
-        .await?;
-    let accepted = if rows.is_some() { ACCEPTED_FILES } else { ACCEPTED };
+    let rows = match db.engine {
+        Engine::Sqlite => sqlx::query("SELECT 1 FROM sqlite_master WHERE name = 'small_results'")
+            .fetch_optional(&db.pool)
+            .await?
+            .is_some(),
+        Engine::Postgres => true,
+    };
+    let accepted = if rows { ACCEPTED_FILES } else { ACCEPTED };
     let query = format!("{accepted} UNION {RUN_BLOBS}");
     let rows = sqlx::query(sqlx::AssertSqlSafe(query)).fetch_all(&db.pool).await?;
     // A set: UNION ALL keeps doubles.
@@ -87,13 +94,13 @@ pub(crate) async fn log_span(db: &Db) -> Result<(u64, u64), DbError> {
     .await?;
     let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok((0, 0)) };
     let lines = last.try_get::<&[u8], _>(1)?.split(|byte| *byte == b'\n').count() as u64;
-    let position = |row: &sqlx::sqlite::SqliteRow| row.try_get::<i64, _>(0).map(i64::cast_unsigned);
+    let position = |row: &sqlx::any::AnyRow| row.try_get::<i64, _>(0).map(i64::cast_unsigned);
     Ok((position(first)?, position(last)? + lines))
 }
 
 /// Opens a copy of the database, checks it and reads what it names.
 pub(super) async fn open(copy: &Path) -> Result<Snapshot, BackupError> {
-    let db = read_only(copy).await?;
+    let db = Db::open_existing(copy, false).await?;
     if let Some(message) = quick_check(&db).await? {
         return Err(BackupError::DamagedDatabase { path: copy.to_owned(), message });
     }

@@ -7,11 +7,11 @@ mod machine;
 
 pub(crate) use machine::disk_bytes;
 
-use crate::backup::source::{log_span, named_blobs, quick_check, read_only};
+use crate::backup::source::{log_span, named_blobs, quick_check};
 use crate::backup::{Backup, RESTORED, RESTORING};
 use crate::blobs::ASIDE;
 use crate::config::Config;
-use crate::db::{Db, DbError, wall_ms};
+use crate::db::{Db, DbError, Engine, Records, wall_ms};
 use crate::log::copy;
 use crate::log::copy::SignedNote;
 use crate::{identity, log};
@@ -109,7 +109,14 @@ pub async fn examine(config: &Config, options: &DoctorOptions) -> Examined {
     settings(config, &mut found);
     machine::limits(config, &mut found);
     let backups = options.backups.as_ref().or(config.upkeep.backups.as_ref());
-    if !data.join("potluck.db").is_file() {
+    let place = match Records::of(data, config.store.as_ref()) {
+        Ok(place) => place,
+        Err(error) => {
+            found.push(Finding::wrong("database", error.to_string(), error.hint()));
+            return Examined { findings: found, runs: false };
+        }
+    };
+    if !place.exist(data) {
         if data.join(RESTORING).exists() {
             found.push(Finding::wrong(
                 "data",
@@ -138,7 +145,7 @@ pub async fn examine(config: &Config, options: &DoctorOptions) -> Examined {
     if !runs {
         machine::port(config, &mut found);
     }
-    match read_only(&data.join("potluck.db")).await {
+    match place.look().await {
         Ok(db) => {
             if let Err(error) = records(&db, data, options, &mut found).await {
                 found.push(Finding::wrong(
@@ -152,7 +159,10 @@ pub async fn examine(config: &Config, options: &DoctorOptions) -> Examined {
         Err(error) => found.push(Finding::wrong(
             "database",
             format!("it cannot be opened: {error}"),
-            "restore the last backup with `potluck relay restore`",
+            match place {
+                Records::File(_) => "restore the last backup with `potluck relay restore`",
+                Records::Server(_) => "start PostgreSQL, and check --store: the user, the password, the name",
+            },
         )),
     }
     if let Some(folder) = backups {
@@ -205,7 +215,13 @@ async fn records(
     found: &mut Vec<Finding>,
 ) -> Result<(), DbError> {
     match quick_check(db).await? {
-        None => found.push(Finding::good("database", "SQLite finds nothing wrong with it")),
+        None => found.push(Finding::good(
+            "database",
+            match db.engine {
+                Engine::Sqlite => "SQLite finds nothing wrong with it",
+                Engine::Postgres => "PostgreSQL answers, and has the tables",
+            },
+        )),
         Some(wrong) => {
             found.push(Finding::wrong(
                 "database",

@@ -23,8 +23,8 @@ pub(crate) fn by_site<'a>(sites: impl IntoIterator<Item = &'a Option<Arc<str>>>)
 pub(crate) async fn count(tx: &mut Writing, counts: &Counts) -> Result<(), DbError> {
     for (site, results) in counts {
         sqlx::query(
-            "INSERT INTO embedders (origin, accepted) SELECT ?1, ?2
-             WHERE (SELECT COUNT(*) FROM embedders) < ?3 OR EXISTS (SELECT 1 FROM embedders WHERE origin = ?1)
+            "INSERT INTO embedders (origin, accepted) SELECT CAST($1 AS TEXT), CAST($2 AS BIGINT)
+             WHERE (SELECT COUNT(*) FROM embedders) < $3 OR EXISTS (SELECT 1 FROM embedders WHERE origin = $1)
              ON CONFLICT (origin) DO UPDATE SET accepted = embedders.accepted + excluded.accepted",
         )
         .bind(&**site)
@@ -40,9 +40,9 @@ impl Db {
     /// Accepted results that came from a site.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn embedded(&self, site: &str) -> Result<u64, DbError> {
-        let row: Option<i64> = sqlx::query_scalar("SELECT accepted FROM embedders WHERE origin = ?")
+        let row: Option<i64> = sqlx::query_scalar("SELECT accepted FROM embedders WHERE origin = $1")
             .bind(site)
             .fetch_optional(&self.pool)
             .await?;
@@ -58,7 +58,7 @@ mod tests {
     async fn results_are_counted_by_site_and_no_more_sites_than_there_may_be() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("potluck.db");
-        let db = Db::open(&path).await.unwrap();
+        let db = crate::db::open_files(&path).await.unwrap();
         let add = async |site: &str, results| {
             let mut tx = db.begin().await.unwrap();
             count(&mut tx, &Counts::from([(site.into(), results)])).await.unwrap();
@@ -70,7 +70,7 @@ mod tests {
         assert_eq!(db.embedded("https://a.example").await.unwrap(), 5);
         assert_eq!(db.embedded("https://c.example").await.unwrap(), 0);
         sqlx::query(
-            "WITH RECURSIVE n (i) AS (SELECT 3 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+            "WITH RECURSIVE n (i) AS (SELECT 3 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
              INSERT INTO embedders SELECT 'https://' || i || '.example', 1 FROM n",
         )
         .bind(MAX_SITES)

@@ -9,7 +9,7 @@ use potluck_schedule::EvalAnswer;
 use potluck_types::limits::MAX_LISTED_JOBS;
 use potluck_types::{BlobHash, JobId, VolunteerId};
 use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
+use sqlx::any::AnyRow;
 
 /// How far a candidate's eval is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,12 +93,12 @@ fn decode_error(error: impl std::error::Error + Send + Sync + 'static) -> DbErro
     sqlx::Error::Decode(Box::new(error))
 }
 
-fn maybe(row: &SqliteRow, at: usize) -> Result<Option<BlobHash>, DbError> {
+fn maybe(row: &AnyRow, at: usize) -> Result<Option<BlobHash>, DbError> {
     let raw: Option<&[u8]> = row.try_get(at)?;
     raw.map(|_| bytes(row, at).map(BlobHash)).transpose()
 }
 
-fn candidate(row: &SqliteRow) -> Result<CandidateRow, DbError> {
+fn candidate(row: &AnyRow) -> Result<CandidateRow, DbError> {
     let state: &str = row.try_get(9)?;
     let number = |at: usize| row.try_get::<i64, _>(at).map(i64::cast_unsigned);
     Ok(CandidateRow {
@@ -123,7 +123,7 @@ fn candidate(row: &SqliteRow) -> Result<CandidateRow, DbError> {
     })
 }
 
-fn shard(row: &SqliteRow) -> Result<ShardRow, DbError> {
+fn shard(row: &AnyRow) -> Result<ShardRow, DbError> {
     let answers: Option<Vec<u8>> = row.try_get(2)?;
     let volunteers: Option<&str> = row.try_get(3)?;
     let names: Vec<String> =
@@ -140,7 +140,7 @@ fn shard(row: &SqliteRow) -> Result<ShardRow, DbError> {
 async fn insert_candidate(tx: &mut Writing, row: &CandidateRow) -> Result<(), DbError> {
     sqlx::query(
         "INSERT INTO candidates (parameters, bytes, model, run, round, without, eval, incumbent, secret, hasty,
-         least_shards, state, reason, card, created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+         least_shards, state, reason, card, created_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
          ON CONFLICT (parameters) DO UPDATE SET eval = excluded.eval, incumbent = excluded.incumbent,
          secret = excluded.secret, hasty = excluded.hasty, least_shards = excluded.least_shards,
          state = excluded.state, reason = excluded.reason, card = excluded.card",
@@ -169,7 +169,7 @@ impl Db {
     /// Records a candidate of the relay that is followed: it stands in the log.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn copy_candidate(&self, row: &CandidateRow) -> Result<(), DbError> {
         let mut tx = self.begin().await?;
         insert_candidate(&mut tx, row).await?;
@@ -180,7 +180,7 @@ impl Db {
     /// already; what volunteers answered before stays.
     ///
     /// # Errors
-    /// What the log does not allow, and what SQLite says.
+    /// What the log does not allow, and what the database says.
     pub(crate) async fn add_eval(
         &self,
         log: &Log,
@@ -195,7 +195,7 @@ impl Db {
         let mut tx = self.begin().await?;
         insert_candidate(&mut tx, row).await?;
         for (position, (parameters, items)) in shards.iter().enumerate() {
-            sqlx::query("INSERT INTO eval_shards (eval, shard, parameters, items) VALUES (?, ?, ?, ?)")
+            sqlx::query("INSERT INTO eval_shards (eval, shard, parameters, items) VALUES ($1, $2, $3, $4)")
                 .bind(&row.eval.0[..])
                 .bind(position.cast_signed() as i64)
                 .bind(&parameters.0[..])
@@ -212,9 +212,9 @@ impl Db {
     /// One candidate, by the hash of its parameters.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn candidate(&self, hash: &BlobHash) -> Result<Option<CandidateRow>, DbError> {
-        let query = format!("SELECT {COLUMNS} FROM candidates WHERE parameters = ?");
+        let query = format!("SELECT {COLUMNS} FROM candidates WHERE parameters = $1");
         let row =
             sqlx::query(sqlx::AssertSqlSafe(query)).bind(&hash.0[..]).fetch_optional(&self.pool).await?;
         row.map(|row| candidate(&row)).transpose()
@@ -223,9 +223,9 @@ impl Db {
     /// The newest candidates, newest first.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn candidates(&self) -> Result<Vec<CandidateRow>, DbError> {
-        let query = format!("SELECT {COLUMNS} FROM candidates ORDER BY created_ms DESC, parameters LIMIT ?");
+        let query = format!("SELECT {COLUMNS} FROM candidates ORDER BY created_ms DESC, parameters LIMIT $1");
         let rows = sqlx::query(sqlx::AssertSqlSafe(query))
             .bind(MAX_LISTED_JOBS.cast_signed() as i64)
             .fetch_all(&self.pool)
@@ -236,7 +236,7 @@ impl Db {
     /// Candidates whose evals are under way.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn open_candidates(&self) -> Result<Vec<CandidateRow>, DbError> {
         let query =
             format!("SELECT {COLUMNS} FROM candidates WHERE state = 'evaluating' ORDER BY created_ms");
@@ -247,10 +247,10 @@ impl Db {
     /// The shards of an eval, in order.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn eval_shards(&self, eval: &JobId) -> Result<Vec<ShardRow>, DbError> {
         let rows = sqlx::query(
-            "SELECT parameters, items, answers, volunteers FROM eval_shards WHERE eval = ? ORDER BY shard",
+            "SELECT parameters, items, answers, volunteers FROM eval_shards WHERE eval = $1 ORDER BY shard",
         )
         .bind(&eval.0[..])
         .fetch_all(&self.pool)
@@ -261,7 +261,7 @@ impl Db {
     /// Makes a shard's answers durable, with an entry of the log for each volunteer.
     ///
     /// # Errors
-    /// What the log or SQLite says.
+    /// What the log or the database says.
     pub(crate) async fn settle_shard(
         &self,
         log: &Log,
@@ -283,7 +283,7 @@ impl Db {
         }
         let names: Vec<String> = answers.iter().map(|answer| answer.volunteer.to_string()).collect();
         let mut tx = self.begin().await?;
-        sqlx::query("UPDATE eval_shards SET answers = ?, volunteers = ? WHERE eval = ? AND shard = ?")
+        sqlx::query("UPDATE eval_shards SET answers = $1, volunteers = $2 WHERE eval = $3 AND shard = $4")
             .bind(&first.result[..])
             .bind(serde_json::to_string(&names).map_err(decode_error)?)
             .bind(&eval.0[..])
@@ -303,13 +303,13 @@ impl Db {
     /// Records a candidate's eval card, and logs it. The card is durable already.
     ///
     /// # Errors
-    /// What the log or SQLite says.
+    /// What the log or the database says.
     pub(crate) async fn add_card(&self, log: &Log, card: entry::Card) -> Result<(), LogError> {
         let (candidate, hash) = (card.candidate, card.card);
         let mut batch = log.begin().await?;
         batch.add(card)?;
         let mut tx = self.begin().await?;
-        sqlx::query("UPDATE candidates SET state = 'done', card = ? WHERE parameters = ?")
+        sqlx::query("UPDATE candidates SET state = 'done', card = $1 WHERE parameters = $2")
             .bind(&hash.0[..])
             .bind(&candidate.0[..])
             .execute(&mut *tx)
@@ -323,14 +323,15 @@ impl Db {
     /// Records that no card can be made.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn fail_candidate(&self, candidate: &BlobHash, reason: &str) -> Result<(), DbError> {
-        sqlx::query("UPDATE candidates SET state = 'failed', reason = ? WHERE parameters = ?")
+        let mut tx = self.begin().await?;
+        sqlx::query("UPDATE candidates SET state = 'failed', reason = $1 WHERE parameters = $2")
             .bind(reason)
             .bind(&candidate.0[..])
-            .execute(&self.pool)
-            .await
-            .map(drop)
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await
     }
 }
 

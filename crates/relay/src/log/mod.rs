@@ -111,7 +111,7 @@ pub(crate) fn origin(identity: &Identity) -> String {
 /// The last entry that is durable. The database always has those that were published last.
 ///
 /// # Errors
-/// What SQLite says.
+/// What the database says.
 pub(crate) async fn last_entry(db: &Db) -> Result<Option<Vec<u8>>, DbError> {
     store::last(db).await
 }

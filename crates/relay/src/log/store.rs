@@ -4,16 +4,16 @@
 //! lie in one row. Whose they are is looked up once they are published, apart from that transaction.
 
 use super::Row;
-use crate::db::{Db, DbError, Writing};
+use crate::db::{Db, DbError, Writing, places};
 use potluck_governance::{Body, Entry};
 use potluck_types::VolunteerId;
-use sqlx::{QueryBuilder, Row as _, Sqlite};
+use sqlx::{AssertSqlSafe, Row as _};
 
 /// Entries of one row at most.
 const ROW_ENTRIES: usize = 256;
 /// Rows that are read at once: 4,096 entries of 350 bytes are 1.4 MB.
 const READ_ROWS: i64 = 16;
-/// Receipts of one statement: two parameters each, of the 32,766 that SQLite takes.
+/// Receipts of one statement: two parameters each, of the 32,766 that SQLite takes, and the 65,535 that PostgreSQL does.
 const STATEMENT_RECEIPTS: usize = 512;
 /// Between two entries of a row. Canonical JSON has none of it.
 const SEPARATOR: u8 = b'\n';
@@ -22,7 +22,7 @@ const SEPARATOR: u8 = b'\n';
 pub(super) async fn insert(tx: &mut Writing, rows: &[Row]) -> Result<(), DbError> {
     for rows in rows.chunks(ROW_ENTRIES) {
         let texts: Vec<&[u8]> = rows.iter().map(|row| &row.text[..]).collect();
-        sqlx::query("INSERT INTO log_entries (position, entry) VALUES (?, ?)")
+        sqlx::query("INSERT INTO log_entries (position, entry) VALUES ($1, $2)")
             .bind(rows[0].index.cast_signed())
             .bind(texts.join(&SEPARATOR))
             .execute(&mut **tx)
@@ -58,10 +58,10 @@ impl Db {
     /// Entries from an index on that wait to be published, in order: those of the next rows. A row is published whole.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(super) async fn log_rows(&self, from: u64) -> Result<Vec<Row>, DbError> {
         let rows = sqlx::query(
-            "SELECT position, entry FROM log_entries WHERE position >= ? ORDER BY position LIMIT ?",
+            "SELECT position, entry FROM log_entries WHERE position >= $1 ORDER BY position LIMIT $2",
         )
         .bind(from.cast_signed())
         .bind(READ_ROWS)
@@ -81,21 +81,24 @@ impl Db {
     /// below `published` are durable in the log's files, and are forgotten here.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(super) async fn index_receipts(&self, rows: &[Row], published: u64) -> Result<(), DbError> {
         let about: Vec<_> = rows.iter().filter_map(|row| Some((about(&row.text)?, row.index))).collect();
         let mut tx = self.begin().await?;
-        sqlx::query("DELETE FROM log_entries WHERE position < ?")
+        sqlx::query("DELETE FROM log_entries WHERE position < $1")
             .bind(published.cast_signed())
             .execute(&mut *tx)
             .await?;
         for about in about.chunks(STATEMENT_RECEIPTS) {
-            let mut insert = QueryBuilder::<Sqlite>::new("INSERT INTO log_receipts (volunteer, position) ");
-            insert.push_values(about, |mut row, (volunteer, index)| {
-                row.push_bind(&volunteer.0[..]).push_bind(index.cast_signed());
-            });
-            insert.push(" ON CONFLICT DO NOTHING");
-            insert.build().persistent(false).execute(&mut *tx).await?;
+            let places = places(about.len(), 2);
+            let text = format!(
+                "INSERT INTO log_receipts (volunteer, position) VALUES {places} ON CONFLICT DO NOTHING"
+            );
+            let mut insert = sqlx::query(AssertSqlSafe(text)).persistent(false);
+            for (volunteer, index) in about {
+                insert = insert.bind(&volunteer.0[..]).bind(index.cast_signed());
+            }
+            insert.execute(&mut *tx).await?;
         }
         tx.commit().await
     }
@@ -104,11 +107,11 @@ impl Db {
     /// draft that came to nothing.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(super) async fn forget_beyond(&self, size: u64) -> Result<(), DbError> {
         let mut tx = self.begin().await?;
         for query in
-            ["DELETE FROM log_entries WHERE position >= ?", "DELETE FROM log_receipts WHERE position >= ?"]
+            ["DELETE FROM log_entries WHERE position >= $1", "DELETE FROM log_receipts WHERE position >= $1"]
         {
             sqlx::query(query).bind(size.cast_signed()).execute(&mut *tx).await?;
         }
@@ -118,7 +121,7 @@ impl Db {
     /// Indices of the entries about a volunteer, from one on.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(super) async fn receipts_of(
         &self,
         volunteer: &VolunteerId,
@@ -126,7 +129,7 @@ impl Db {
         most: u32,
     ) -> Result<Vec<u64>, DbError> {
         let rows = sqlx::query(
-            "SELECT position FROM log_receipts WHERE volunteer = ? AND position >= ? ORDER BY position LIMIT ?",
+            "SELECT position FROM log_receipts WHERE volunteer = $1 AND position >= $2 ORDER BY position LIMIT $3",
         )
         .bind(&volunteer.0[..])
         .bind(from.cast_signed())
@@ -158,7 +161,7 @@ mod tests {
 
     async fn db() -> (tempfile::TempDir, Db) {
         let folder = tempfile::tempdir().unwrap();
-        let db = Db::open(&folder.path().join("potluck.db")).await.unwrap();
+        let db = crate::db::open_files(&folder.path().join("potluck.db")).await.unwrap();
         (folder, db)
     }
 

@@ -10,7 +10,7 @@ use potluck_proto::{Backend, BlobRef};
 use potluck_types::limits::MAX_LISTED_JOBS;
 use potluck_types::{BlobHash, JobId, VolunteerId};
 use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
+use sqlx::any::AnyRow;
 use utoipa::ToSchema;
 
 /// Whether a run goes on or how it ended.
@@ -100,16 +100,16 @@ fn decode_error(error: impl std::error::Error + Send + Sync + 'static) -> DbErro
     sqlx::Error::Decode(Box::new(error))
 }
 
-fn blob(row: &SqliteRow, hash: usize, length: usize) -> Result<BlobRef, DbError> {
+fn blob(row: &AnyRow, hash: usize, length: usize) -> Result<BlobRef, DbError> {
     Ok(BlobRef { hash: BlobHash(bytes(row, hash)?), bytes: row.try_get::<i64, _>(length)? as u64 })
 }
 
-fn maybe(row: &SqliteRow, at: usize) -> Result<Option<BlobHash>, DbError> {
+fn maybe(row: &AnyRow, at: usize) -> Result<Option<BlobHash>, DbError> {
     let raw: Option<&[u8]> = row.try_get(at)?;
     raw.map(|_| bytes(row, at).map(BlobHash)).transpose()
 }
 
-fn run_row(row: &SqliteRow) -> Result<RunRow, DbError> {
+fn run_row(row: &AnyRow) -> Result<RunRow, DbError> {
     let state: &str = row.try_get(1)?;
     Ok(RunRow {
         id: JobId(bytes(row, 0)?),
@@ -125,7 +125,7 @@ fn run_row(row: &SqliteRow) -> Result<RunRow, DbError> {
     })
 }
 
-fn round_row(row: &SqliteRow) -> Result<RoundRow, DbError> {
+fn round_row(row: &AnyRow) -> Result<RoundRow, DbError> {
     let checkpoint = maybe(row, 5)?.is_some().then(|| blob(row, 5, 6)).transpose()?;
     Ok(RoundRow {
         round: row.try_get::<i64, _>(0)? as u64,
@@ -148,7 +148,7 @@ async fn insert_run(
     let request = serde_json::to_string(&run.request).map_err(decode_error)?;
     let inserted = sqlx::query(
         "INSERT INTO runs (id, name, state, reason, request, checkpoint, checkpoint_bytes, tokenizer,
-         idempotency_key, created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (idempotency_key) DO NOTHING",
+         idempotency_key, created_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (idempotency_key) DO NOTHING",
     )
     .bind(&run.id.0[..])
     .bind(&run.request.name)
@@ -174,7 +174,7 @@ async fn insert_round(
 ) -> Result<(), DbError> {
     sqlx::query(
         "INSERT INTO rounds (run, round, parameters, next_parameters, step, step_bytes, checkpoint,
-         checkpoint_bytes, info, combined, closed_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         checkpoint_bytes, info, combined, closed_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     )
     .bind(&run.0[..])
     .bind(round.round.cast_signed())
@@ -192,7 +192,7 @@ async fn insert_round(
     for (position, update) in updates.iter().enumerate() {
         sqlx::query(
             "INSERT INTO updates (run, round, position, worker, volunteer, backend, weight, audited, verdict,
-             hash, bytes, task) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             hash, bytes, task) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         )
         .bind(&run.0[..])
         .bind(round.round.cast_signed())
@@ -221,7 +221,7 @@ impl Db {
     /// about it before, else what is.
     ///
     /// # Errors
-    /// What SQLite or the log says.
+    /// What the database or the log says.
     pub(crate) async fn add_dataset(
         &self,
         log: &Log,
@@ -232,7 +232,7 @@ impl Db {
         let mut batch = log.begin().await?;
         let logged = batch.state().data_sets().contains_key(&row.id.to_string());
         let mut tx = self.begin().await?;
-        let before = sqlx::query("SELECT text FROM manifests WHERE dataset = ?")
+        let before = sqlx::query("SELECT text FROM manifests WHERE dataset = $1")
             .bind(&row.id.0[..])
             .fetch_optional(&mut *tx)
             .await?;
@@ -252,13 +252,13 @@ impl Db {
             }
         }
         if let Some(manifest) = &manifest {
-            sqlx::query("INSERT INTO manifests (dataset, text) VALUES (?, ?) ON CONFLICT DO NOTHING")
+            sqlx::query("INSERT INTO manifests (dataset, text) VALUES ($1, $2) ON CONFLICT DO NOTHING")
                 .bind(&row.id.0[..])
                 .bind(manifest.text())
                 .execute(&mut *tx)
                 .await?;
         }
-        sqlx::query("INSERT INTO datasets (id, vocabulary, tokens, created_ms) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")
+        sqlx::query("INSERT INTO datasets (id, vocabulary, tokens, created_ms) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING")
             .bind(&row.id.0[..])
             .bind(i64::from(row.vocabulary))
             .bind(row.tokens.cast_signed())
@@ -267,7 +267,7 @@ impl Db {
             .await?;
         for (position, hash) in blocks.iter().enumerate() {
             sqlx::query(
-                "INSERT INTO blocks (dataset, position, hash) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                "INSERT INTO blocks (dataset, position, hash) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
             )
             .bind(&row.id.0[..])
             .bind(position.cast_signed() as i64)
@@ -284,9 +284,9 @@ impl Db {
     /// What is said about a data set, if anything is.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn manifest(&self, dataset: &BlobHash) -> Result<Option<Manifest>, DbError> {
-        let row = sqlx::query("SELECT text FROM manifests WHERE dataset = ?")
+        let row = sqlx::query("SELECT text FROM manifests WHERE dataset = $1")
             .bind(&dataset.0[..])
             .fetch_optional(&self.pool)
             .await?;
@@ -296,7 +296,7 @@ impl Db {
     /// Under which ids the data sets of a run stand in the log: their parts, or themselves. Each once.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn sources(&self, request: &NewRun) -> Result<Vec<String>, DbError> {
         let mut ids = vec![&request.train, &request.validation];
         ids.dedup();
@@ -314,7 +314,7 @@ impl Db {
     /// All data sets, with what is said about them.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn all_datasets(&self) -> Result<Vec<(DataSetRow, Option<Manifest>)>, DbError> {
         let rows = sqlx::query(
             "SELECT id, vocabulary, tokens, text FROM datasets LEFT JOIN manifests ON manifests.dataset = datasets.id
@@ -322,7 +322,7 @@ impl Db {
         )
         .fetch_all(&self.pool)
         .await?;
-        let number = |row: &SqliteRow, at: usize| row.try_get::<i64, _>(at);
+        let number = |row: &AnyRow, at: usize| row.try_get::<i64, _>(at);
         rows.iter()
             .map(|row| {
                 let (vocabulary, tokens) = (number(row, 1)? as u32, number(row, 2)? as u64);
@@ -336,9 +336,9 @@ impl Db {
     /// One data set.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn dataset(&self, id: &BlobHash) -> Result<Option<DataSetRow>, DbError> {
-        let row = sqlx::query("SELECT vocabulary, tokens FROM datasets WHERE id = ?")
+        let row = sqlx::query("SELECT vocabulary, tokens FROM datasets WHERE id = $1")
             .bind(&id.0[..])
             .fetch_optional(&self.pool)
             .await?;
@@ -352,9 +352,9 @@ impl Db {
     /// Names of a data set's blocks, in order; none of a data set that is not there.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn block_names(&self, dataset: &BlobHash) -> Result<Vec<BlobHash>, DbError> {
-        let rows = sqlx::query("SELECT hash FROM blocks WHERE dataset = ? ORDER BY position")
+        let rows = sqlx::query("SELECT hash FROM blocks WHERE dataset = $1 ORDER BY position")
             .bind(&dataset.0[..])
             .fetch_all(&self.pool)
             .await?;
@@ -365,7 +365,7 @@ impl Db {
     /// returned.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn add_run(
         &self,
         log: &Log,
@@ -391,9 +391,9 @@ impl Db {
     /// The run that was created under a key.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn run_of_key(&self, key: &str) -> Result<Option<JobId>, DbError> {
-        let row = sqlx::query("SELECT id FROM runs WHERE idempotency_key = ?")
+        let row = sqlx::query("SELECT id FROM runs WHERE idempotency_key = $1")
             .bind(key)
             .fetch_optional(&self.pool)
             .await?;
@@ -403,9 +403,9 @@ impl Db {
     /// One run.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn run(&self, id: &JobId) -> Result<Option<RunRow>, DbError> {
-        let row = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT {RUN_COLUMNS} FROM runs WHERE id = ?")))
+        let row = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT {RUN_COLUMNS} FROM runs WHERE id = $1")))
             .bind(&id.0[..])
             .fetch_optional(&self.pool)
             .await?;
@@ -415,9 +415,9 @@ impl Db {
     /// The newest runs, newest first.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn runs(&self) -> Result<Vec<RunRow>, DbError> {
-        let query = format!("SELECT {RUN_COLUMNS} FROM runs ORDER BY created_ms DESC, id LIMIT ?");
+        let query = format!("SELECT {RUN_COLUMNS} FROM runs ORDER BY created_ms DESC, id LIMIT $1");
         let rows = sqlx::query(sqlx::AssertSqlSafe(query))
             .bind(MAX_LISTED_JOBS.cast_signed() as i64)
             .fetch_all(&self.pool)
@@ -428,7 +428,7 @@ impl Db {
     /// Runs that go on, or could.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn open_runs(&self) -> Result<Vec<RunRow>, DbError> {
         let query = format!(
             "SELECT {RUN_COLUMNS} FROM runs WHERE state IN ('running', 'paused') ORDER BY created_ms, id"
@@ -440,7 +440,7 @@ impl Db {
     /// Records that a run pauses, goes on or ended. `false` if it had ended before.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn set_run_state(
         &self,
         id: &JobId,
@@ -448,35 +448,38 @@ impl Db {
         reason: Option<&str>,
     ) -> Result<bool, DbError> {
         let ended = matches!(state, RunState::Done | RunState::Canceled).then(wall_ms);
+        let mut tx = self.begin().await?;
         let done = sqlx::query(
-            "UPDATE runs SET state = ?, reason = ?, ended_ms = ? WHERE id = ? AND state IN ('running', 'paused')",
+            "UPDATE runs SET state = $1, reason = $2, ended_ms = $3 WHERE id = $4 AND state IN ('running', 'paused')",
         )
         .bind(state.name())
         .bind(reason)
         .bind(ended)
         .bind(&id.0[..])
-        .execute(&self.pool)
+        .execute(&mut *tx)
         .await?;
+        tx.commit().await?;
         Ok(done.rows_affected() > 0)
     }
 
     /// Records that a run pauses. The reason of one that pauses already stays.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn pause_run(&self, id: &JobId, reason: &str) -> Result<(), DbError> {
-        sqlx::query("UPDATE runs SET state = 'paused', reason = ? WHERE id = ? AND state = 'running'")
+        let mut tx = self.begin().await?;
+        sqlx::query("UPDATE runs SET state = 'paused', reason = $1 WHERE id = $2 AND state = 'running'")
             .bind(reason)
             .bind(&id.0[..])
-            .execute(&self.pool)
-            .await
-            .map(drop)
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await
     }
 
     /// Makes a closed round durable, with its updates, all or nothing.
     ///
     /// # Errors
-    /// What SQLite says; a round that was closed before among it.
+    /// What the database says; a round that was closed before among it.
     pub(crate) async fn close_round(
         &self,
         log: &Log,
@@ -501,7 +504,7 @@ impl Db {
     /// Records a run of the relay that is followed: it stands in the log.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn copy_run(&self, run: &RunRow, created_ms: i64) -> Result<(), DbError> {
         let mut tx = self.begin().await?;
         insert_run(&mut tx, run, None, created_ms).await?;
@@ -511,7 +514,7 @@ impl Db {
     /// Records a closed round of the relay that is followed: it stands in the log.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn copy_round(
         &self,
         run: &JobId,
@@ -526,11 +529,11 @@ impl Db {
     /// Closed rounds of a run from a number on, in order.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn rounds(&self, run: &JobId, from: u64) -> Result<Vec<RoundRow>, DbError> {
         let rows = sqlx::query(
             "SELECT round, parameters, next_parameters, step, step_bytes, checkpoint, checkpoint_bytes, info, combined
-             FROM rounds WHERE run = ? AND round >= ? ORDER BY round",
+             FROM rounds WHERE run = $1 AND round >= $2 ORDER BY round",
         )
         .bind(&run.0[..])
         .bind(from.cast_signed())
@@ -542,9 +545,9 @@ impl Db {
     /// The figures of a run's closed rounds, in order.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn history(&self, run: &JobId) -> Result<Vec<RoundInfo>, DbError> {
-        let rows = sqlx::query("SELECT info FROM rounds WHERE run = ? ORDER BY round")
+        let rows = sqlx::query("SELECT info FROM rounds WHERE run = $1 ORDER BY round")
             .bind(&run.0[..])
             .fetch_all(&self.pool)
             .await?;
@@ -554,11 +557,11 @@ impl Db {
     /// The updates of a closed round.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn updates(&self, run: &JobId, round: u64) -> Result<Vec<UpdateRow>, DbError> {
         let rows = sqlx::query(
             "SELECT worker, volunteer, backend, weight, audited, verdict, hash, bytes, task FROM updates
-             WHERE run = ? AND round = ? ORDER BY position",
+             WHERE run = $1 AND round = $2 ORDER BY position",
         )
         .bind(&run.0[..])
         .bind(round.cast_signed())
@@ -583,9 +586,11 @@ impl Db {
     /// Whether a blob belongs to a run: those are for everybody.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn is_public(&self, hash: &BlobHash) -> Result<bool, DbError> {
-        let query = format!("SELECT EXISTS (SELECT 1 FROM ({RUN_BLOBS}) WHERE hash = ?)");
+        let query = format!(
+            "SELECT CASE WHEN EXISTS (SELECT 1 FROM ({RUN_BLOBS}) AS every WHERE hash = $1) THEN 1 ELSE 0 END"
+        );
         let row = sqlx::query(sqlx::AssertSqlSafe(query)).bind(&hash.0[..]).fetch_one(&self.pool).await?;
         Ok(row.try_get::<i64, _>(0)? != 0)
     }

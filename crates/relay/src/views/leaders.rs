@@ -83,13 +83,13 @@ impl Db {
     /// Remembers what others may see of a volunteer, or that nothing is.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn remember(&self, volunteer: &VolunteerId, said: &Membership) -> Result<(), DbError> {
         let change = if said.is_hidden() {
-            sqlx::query("DELETE FROM memberships WHERE volunteer = ?").bind(&volunteer.0[..])
+            sqlx::query("DELETE FROM memberships WHERE volunteer = $1").bind(&volunteer.0[..])
         } else {
             sqlx::query(
-                "INSERT INTO memberships (volunteer, team, listed, said_ms) VALUES (?, ?, ?, ?) ON CONFLICT (volunteer)
+                "INSERT INTO memberships (volunteer, team, listed, said_ms) VALUES ($1, $2, $3, $4) ON CONFLICT (volunteer)
                  DO UPDATE SET team = excluded.team, listed = excluded.listed, said_ms = excluded.said_ms",
             )
             .bind(&volunteer.0[..])
@@ -97,30 +97,34 @@ impl Db {
             .bind(i64::from(said.listed))
             .bind(wall_ms())
         };
-        change.execute(&self.pool).await.map(drop)
+        let mut tx = self.begin().await?;
+        change.execute(&mut *tx).await?;
+        tx.commit().await
     }
 
     /// Removes what nobody has said for so long that it is not told any more.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     async fn forget_memberships(&self) -> Result<(), DbError> {
-        let old = sqlx::query("DELETE FROM memberships WHERE said_ms <= ?").bind(wall_ms() - REMEMBERED_MS);
-        old.execute(&self.pool).await.map(drop)
+        let old = sqlx::query("DELETE FROM memberships WHERE said_ms <= $1").bind(wall_ms() - REMEMBERED_MS);
+        let mut tx = self.begin().await?;
+        old.execute(&mut *tx).await?;
+        tx.commit().await
     }
 
     /// Teams and listed volunteers, as many as are told, and teams that may be switched off besides.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     async fn leaders(&self) -> Result<Leaders, DbError> {
         // Both are of the same moment.
-        let mut read = self.pool.begin().await?;
+        let mut read = self.read().await?;
         let since = wall_ms() - REMEMBERED_MS;
         let teams = sqlx::query(
-            "SELECT m.team AS name, COUNT(*) AS members, SUM(v.accepted) AS accepted
+            "SELECT m.team AS name, COUNT(*) AS members, CAST(SUM(v.accepted) AS BIGINT) AS accepted
              FROM memberships m JOIN volunteers v ON v.id = m.volunteer
-             WHERE m.team <> '' AND m.said_ms > ? GROUP BY m.team ORDER BY accepted DESC, name LIMIT ?",
+             WHERE m.team <> '' AND m.said_ms > $1 GROUP BY m.team ORDER BY accepted DESC, name LIMIT $2",
         )
         .bind(since)
         .bind((MAX_LEADERS + MAX_TEAMS_OFF).cast_signed() as i64)
@@ -128,13 +132,13 @@ impl Db {
         .await?;
         let volunteers = sqlx::query(
             "SELECT v.id, m.team, v.accepted FROM memberships m JOIN volunteers v ON v.id = m.volunteer
-             WHERE m.listed = 1 AND m.said_ms > ? AND v.accepted > 0 ORDER BY v.accepted DESC, v.id LIMIT ?",
+             WHERE m.listed = 1 AND m.said_ms > $1 AND v.accepted > 0 ORDER BY v.accepted DESC, v.id LIMIT $2",
         )
         .bind(since)
         .bind(MAX_LEADERS.cast_signed() as i64)
         .fetch_all(&mut *read)
         .await?;
-        let count = |row: &sqlx::sqlite::SqliteRow, name| row.try_get::<i64, _>(name).map(i64::cast_unsigned);
+        let count = |row: &sqlx::any::AnyRow, name| row.try_get::<i64, _>(name).map(i64::cast_unsigned);
         let team = |row| {
             Ok(Team {
                 name: row_text(row, "name")?,
@@ -156,6 +160,6 @@ impl Db {
     }
 }
 
-fn row_text(row: &sqlx::sqlite::SqliteRow, name: &str) -> Result<String, DbError> {
+fn row_text(row: &sqlx::any::AnyRow, name: &str) -> Result<String, DbError> {
     row.try_get(name)
 }

@@ -17,6 +17,7 @@ use sqlx::Row as _;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::store_size::DATABASE;
 pub(crate) use super::store_size::StoreSize;
 
 /// Reasons of refused results that are told apart.
@@ -64,7 +65,10 @@ pub(crate) async fn get_operator(State(app): Shared, headers: HeaderMap) -> Answ
         }
     }
     let (store, data) = (Arc::clone(&app.operator.store), app.config.data.clone());
-    let store = tokio::task::spawn_blocking(move || store.of(&data)).await.map_err(ApiError::internal)?;
+    let mut store = tokio::task::spawn_blocking(move || store.of(&data)).await.map_err(ApiError::internal)?;
+    if let Some(bytes) = app.db.bytes_on_server().await? {
+        store.iter_mut().filter(|part| part.part == DATABASE).for_each(|part| part.bytes = bytes);
+    }
     Ok(Json(OperatorView {
         uptime_s: app.operator.started.elapsed().as_secs(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -143,17 +147,16 @@ impl Db {
     /// Refused results by reason, and how many of them since a time.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     async fn rejects_by_reason(&self, since_ms: i64) -> Result<Vec<RejectCount>, DbError> {
         let rows = sqlx::query(
-            "SELECT reason, COUNT(*), SUM(rejected_ms >= ?) FROM rejected GROUP BY reason ORDER BY 2 DESC, 1 LIMIT ?",
+            "SELECT reason, COUNT(*), SUM(CASE WHEN rejected_ms >= $1 THEN 1 ELSE 0 END) FROM rejected GROUP BY reason ORDER BY 2 DESC, 1 LIMIT $2",
         )
         .bind(since_ms)
         .bind(MAX_REASONS)
         .fetch_all(&self.pool)
         .await?;
-        let number =
-            |row: &sqlx::sqlite::SqliteRow, at: usize| row.try_get::<i64, _>(at).map(i64::cast_unsigned);
+        let number = |row: &sqlx::any::AnyRow, at: usize| row.try_get::<i64, _>(at).map(i64::cast_unsigned);
         rows.iter()
             .map(|row| {
                 Ok(RejectCount { reason: row.try_get(0)?, count: number(row, 1)?, last_day: number(row, 2)? })
@@ -164,7 +167,7 @@ impl Db {
     /// How many evals are under way.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     async fn evals_under_way(&self) -> Result<u64, DbError> {
         let row = sqlx::query("SELECT COUNT(*) FROM candidates WHERE state = 'evaluating'")
             .fetch_one(&self.pool)

@@ -167,10 +167,10 @@ impl crate::db::Db {
     /// Loss on the validation data after a closed round.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     async fn validation_loss(&self, run: &JobId, round: u64) -> Result<Option<f64>, crate::db::DbError> {
         use sqlx::Row as _;
-        let row = sqlx::query("SELECT info FROM rounds WHERE run = ? AND round = ?")
+        let row = sqlx::query("SELECT info FROM rounds WHERE run = $1 AND round = $2")
             .bind(&run.0[..])
             .bind(round.cast_signed())
             .fetch_optional(&self.pool)
@@ -184,10 +184,10 @@ impl crate::db::Db {
     /// Shards of an eval that are settled, and all of them.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     async fn eval_shard_counts(&self, eval: &JobId) -> Result<[u64; 2], crate::db::DbError> {
         use sqlx::Row as _;
-        let row = sqlx::query("SELECT COUNT(answers), COUNT(*) FROM eval_shards WHERE eval = ?")
+        let row = sqlx::query("SELECT COUNT(answers), COUNT(*) FROM eval_shards WHERE eval = $1")
             .bind(&eval.0[..])
             .fetch_one(&self.pool)
             .await?;

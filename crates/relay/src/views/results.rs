@@ -110,13 +110,14 @@ impl Db {
     /// Who contributed to a run, and what was refused.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     async fn run_contributors(&self, run: &JobId) -> Result<RunContributors, DbError> {
         let rows = sqlx::query(
-            "SELECT volunteer, backend, SUM(verdict = ?), SUM(verdict <> ?), SUM(audited), SUM(bytes), SUM(weight)
-             FROM updates WHERE run = ? GROUP BY volunteer, backend ORDER BY 3 DESC, 1, 2 LIMIT ?",
+            "SELECT volunteer, backend, SUM(CASE WHEN verdict = $1 THEN 1 ELSE 0 END),
+             SUM(CASE WHEN verdict = $1 THEN 0 ELSE 1 END), CAST(SUM(audited) AS BIGINT), CAST(SUM(bytes) AS BIGINT),
+             CAST(SUM(weight) AS BIGINT)
+             FROM updates WHERE run = $2 GROUP BY volunteer, backend ORDER BY 3 DESC, 1, 2 LIMIT $3",
         )
-        .bind(ACCEPTED)
         .bind(ACCEPTED)
         .bind(&run.0[..])
         .bind(MAX_ROWS)
@@ -136,8 +137,8 @@ impl Db {
         });
         let contributors = contributors.collect::<Result<_, DbError>>()?;
         let rows = sqlx::query(
-            "SELECT verdict, COUNT(*) FROM updates WHERE run = ? AND verdict <> ? GROUP BY verdict
-             ORDER BY 2 DESC, 1 LIMIT ?",
+            "SELECT verdict, COUNT(*) FROM updates WHERE run = $1 AND verdict <> $2 GROUP BY verdict
+             ORDER BY 2 DESC, 1 LIMIT $3",
         )
         .bind(&run.0[..])
         .bind(ACCEPTED)
@@ -148,10 +149,12 @@ impl Db {
             Ok(Refusal { reason: row.try_get(0)?, count: row.try_get::<i64, _>(1)?.cast_unsigned() })
         });
         let refusals = refusals.collect::<Result<_, DbError>>()?;
-        let row = sqlx::query("SELECT COALESCE(SUM(audited), 0), COUNT(*) FROM updates WHERE run = ?")
-            .bind(&run.0[..])
-            .fetch_one(&self.pool)
-            .await?;
+        let row = sqlx::query(
+            "SELECT CAST(COALESCE(SUM(audited), 0) AS BIGINT), COUNT(*) FROM updates WHERE run = $1",
+        )
+        .bind(&run.0[..])
+        .fetch_one(&self.pool)
+        .await?;
         let number = |at: usize| row.try_get::<i64, _>(at).map(i64::cast_unsigned);
         Ok(RunContributors { contributors, refusals, audited: number(0)?, updates: number(1)? })
     }

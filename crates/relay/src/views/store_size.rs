@@ -13,8 +13,10 @@ const MAX_FILES: u64 = 1_000_000;
 const MAX_DEPTH: usize = 8;
 /// The folders, and what they are called.
 const FOLDERS: [&str; 5] = ["blobs", "matrices", "datasets", "runs", "log"];
+/// What the database is called.
+pub(super) const DATABASE: &str = "database";
 /// Files of the database.
-const DATABASE: [&str; 3] = ["potluck.db", "potluck.db-wal", "potluck.db-shm"];
+const DATABASE_FILES: [&str; 3] = ["potluck.db", "potluck.db-wal", "potluck.db-shm"];
 
 /// What was measured last.
 #[derive(Debug, Default)]
@@ -35,8 +37,8 @@ impl StoreSize {
 }
 
 fn measure(data: &Path) -> Vec<StorePart> {
-    let mut database = StorePart { part: "database".to_owned(), bytes: 0, files: 0, partial: false };
-    for name in DATABASE {
+    let mut database = StorePart { part: DATABASE.to_owned(), bytes: 0, files: 0, partial: false };
+    for name in DATABASE_FILES {
         if let Ok(meta) = data.join(name).metadata() {
             database.bytes += meta.len();
             database.files += 1;

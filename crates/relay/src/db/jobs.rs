@@ -1,5 +1,6 @@
-//! Records in SQLite. Only what is here survives; leases and sessions do not need to.
+//! Jobs of matrix products: what was asked for, accepted and refused; and the records of volunteers.
 
+use super::{Db, DbError, Writing, bytes, wall_ms};
 use crate::accepted::ACCEPTED_FILES;
 use crate::log::{Log, LogError, records};
 use crate::names;
@@ -8,26 +9,9 @@ use potluck_proto::{BlobRef, RejectReason};
 use potluck_schedule::{AcceptedTile, Grid, JobSpec, Record};
 use potluck_types::limits::MAX_LISTED_JOBS;
 use potluck_types::{BlobHash, DType, JobId, MatmulShape, Tile, VolunteerId};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
-};
-use sqlx::{Executor as _, Row as _, Sqlite, SqliteConnection, Transaction};
-use std::ops::{Deref, DerefMut};
-use std::path::Path;
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use sqlx::Row as _;
+use sqlx::any::AnyRow;
 use utoipa::ToSchema;
-
-/// The write-ahead log is copied into the database at so many pages: 32 MB. Copying synchronizes both, and pages that were
-/// written several times meanwhile are copied once.
-const CHECKPOINT_PAGES: u32 = 8000;
-/// Pages that a connection keeps in memory, in kB. What a commit of 512 results changes has to fit: else pages are written and read
-/// again before it ends.
-const CACHE_KB: u32 = 32_768;
-
-/// What the database says when it fails.
-pub(crate) type DbError = sqlx::Error;
 
 /// A job as it is recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,137 +76,12 @@ pub(crate) struct ContributorRow {
     pub(crate) compute_ms: i64,
 }
 
-/// The database.
-#[derive(Debug, Clone)]
-pub(crate) struct Db {
-    pub(crate) pool: SqlitePool,
-    turn: Arc<Mutex<()>>,
-}
-
-/// A transaction that writes, and its turn: SQLite lets one write at a time, and who finds it busy looks again after a pause that
-/// grows. Dropped, it is as if it had not been.
-#[derive(Debug)]
-pub(crate) struct Writing {
-    transaction: Transaction<'static, Sqlite>,
-    _turn: OwnedMutexGuard<()>,
-}
-
-impl Writing {
-    /// Returns when it is on disk.
-    ///
-    /// # Errors
-    /// What SQLite says; nothing of it is kept then.
-    pub(crate) async fn commit(self) -> Result<(), DbError> {
-        self.transaction.commit().await
-    }
-
-    /// Gives it up.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub(crate) async fn rollback(self) -> Result<(), DbError> {
-        self.transaction.rollback().await
-    }
-}
-
-impl Deref for Writing {
-    type Target = SqliteConnection;
-
-    fn deref(&self) -> &SqliteConnection {
-        &self.transaction
-    }
-}
-
-impl DerefMut for Writing {
-    fn deref_mut(&mut self) -> &mut SqliteConnection {
-        &mut self.transaction
-    }
-}
-
-/// Milliseconds since 1970.
-pub(crate) fn wall_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
-}
-
 impl Db {
-    /// Opens or creates the database.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub(crate) async fn open(path: &Path) -> Result<Self, DbError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // A commit is on disk before it is reported: nothing acknowledged is lost to a power cut.
-            .synchronous(SqliteSynchronous::Full)
-            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
-            .pragma("cache_size", format!("-{CACHE_KB}"))
-            .pragma("temp_store", "MEMORY")
-            .busy_timeout(std::time::Duration::from_secs(10));
-        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
-        pool.execute(include_str!("schema.sql")).await?;
-        Ok(Self::of(pool))
-    }
-
-    /// A database that is open.
-    pub(crate) fn of(pool: SqlitePool) -> Self {
-        Self { pool, turn: Arc::default() }
-    }
-
-    /// Begins a transaction that writes. It takes SQLite's write lock at once: one that reads first and then writes would fail
-    /// if another had been committed in between, and no waiting would help it.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub(crate) async fn begin(&self) -> Result<Writing, DbError> {
-        let turn = Arc::clone(&self.turn).lock_owned().await;
-        Ok(Writing { transaction: self.pool.begin_with("BEGIN IMMEDIATE").await?, _turn: turn })
-    }
-
-    /// Counts this start of the relay.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub(crate) async fn next_incarnation(&self, commitment: &[u8; 32]) -> Result<u32, DbError> {
-        let mut tx = self.begin().await?;
-        let row = sqlx::query(
-            "INSERT INTO meta (name, value) VALUES ('incarnation', 1)
-             ON CONFLICT (name) DO UPDATE SET value = meta.value + 1 RETURNING value",
-        )
-        .fetch_one(&mut *tx)
-        .await?;
-        let incarnation: i64 = row.try_get(0)?;
-        sqlx::query("INSERT INTO epochs (incarnation, commitment, started_ms) VALUES (?, ?, ?)")
-            .bind(incarnation)
-            .bind(&commitment[..])
-            .bind(wall_ms())
-            .execute(&mut *tx)
-            .await?;
-        tx.commit().await?;
-        Ok(incarnation as u32)
-    }
-
-    /// Makes starts count from beyond a number: those of the relay that led the log before.
-    ///
-    /// # Errors
-    /// What SQLite says.
-    pub(crate) async fn raise_incarnation(&self, to: u32) -> Result<(), DbError> {
-        sqlx::query(
-            "INSERT INTO meta (name, value) VALUES ('incarnation', ?)
-             ON CONFLICT (name) DO UPDATE SET value = MAX(meta.value, excluded.value)",
-        )
-        .bind(i64::from(to))
-        .execute(&self.pool)
-        .await
-        .map(drop)
-    }
-
     /// Records a job with its panels. With an idempotency key that is known already, nothing is written and
     /// the job of that key is returned.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn add_job(
         &self,
         log: &Log,
@@ -234,7 +93,7 @@ impl Db {
         let mut tx = self.begin().await?;
         let inserted = sqlx::query(
             "INSERT INTO jobs (id, name, state, dtype, m, k, n, a, b, transpose_b, idempotency_key, created_ms)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (idempotency_key) DO NOTHING",
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (idempotency_key) DO NOTHING",
         )
         .bind(&job.id.0[..])
         .bind(&job.name)
@@ -261,14 +120,16 @@ impl Db {
         batch.add(records::job(job))?;
         for (side, panels) in [(0_i64, &spec.a), (1, &spec.bt)] {
             for (position, panel) in panels.iter().enumerate() {
-                sqlx::query("INSERT INTO panels (job, side, position, hash, bytes) VALUES (?, ?, ?, ?, ?)")
-                    .bind(&job.id.0[..])
-                    .bind(side)
-                    .bind(position.cast_signed() as i64)
-                    .bind(&panel.hash.0[..])
-                    .bind(panel.bytes.cast_signed())
-                    .execute(&mut *tx)
-                    .await?;
+                sqlx::query(
+                    "INSERT INTO panels (job, side, position, hash, bytes) VALUES ($1, $2, $3, $4, $5)",
+                )
+                .bind(&job.id.0[..])
+                .bind(side)
+                .bind(position.cast_signed() as i64)
+                .bind(&panel.hash.0[..])
+                .bind(panel.bytes.cast_signed())
+                .execute(&mut *tx)
+                .await?;
             }
         }
         batch.write(&mut tx).await?;
@@ -280,9 +141,9 @@ impl Db {
     /// The job that was created under a key.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn job_of_key(&self, key: &str) -> Result<Option<JobId>, DbError> {
-        let row = sqlx::query("SELECT id FROM jobs WHERE idempotency_key = ?")
+        let row = sqlx::query("SELECT id FROM jobs WHERE idempotency_key = $1")
             .bind(key)
             .fetch_optional(&self.pool)
             .await?;
@@ -292,10 +153,10 @@ impl Db {
     /// One job.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn job(&self, id: &JobId) -> Result<Option<JobRow>, DbError> {
         let row = sqlx::query(
-            "SELECT id, name, state, dtype, m, k, n, a, b, transpose_b, created_ms, ended_ms FROM jobs WHERE id = ?",
+            "SELECT id, name, state, dtype, m, k, n, a, b, transpose_b, created_ms, ended_ms FROM jobs WHERE id = $1",
         )
         .bind(&id.0[..])
         .fetch_optional(&self.pool)
@@ -306,11 +167,11 @@ impl Db {
     /// The newest jobs, newest first.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn jobs(&self) -> Result<Vec<JobRow>, DbError> {
         let rows = sqlx::query(
             "SELECT id, name, state, dtype, m, k, n, a, b, transpose_b, created_ms, ended_ms FROM jobs
-             ORDER BY created_ms DESC, id LIMIT ?",
+             ORDER BY created_ms DESC, id LIMIT $1",
         )
         .bind(MAX_LISTED_JOBS.cast_signed() as i64)
         .fetch_all(&self.pool)
@@ -321,7 +182,7 @@ impl Db {
     /// All jobs, the oldest first.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn all_jobs(&self) -> Result<Vec<JobRow>, DbError> {
         let rows = sqlx::query(
             "SELECT id, name, state, dtype, m, k, n, a, b, transpose_b, created_ms, ended_ms FROM jobs
@@ -335,7 +196,7 @@ impl Db {
     /// Jobs that run.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn running(&self) -> Result<Vec<JobRow>, DbError> {
         let rows = sqlx::query(
             "SELECT id, name, state, dtype, m, k, n, a, b, transpose_b, created_ms, ended_ms FROM jobs
@@ -349,9 +210,9 @@ impl Db {
     /// A job's panels: of A, of B transposed.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn panels(&self, id: &JobId) -> Result<[Vec<BlobRef>; 2], DbError> {
-        let rows = sqlx::query("SELECT side, hash, bytes FROM panels WHERE job = ? ORDER BY side, position")
+        let rows = sqlx::query("SELECT side, hash, bytes FROM panels WHERE job = $1 ORDER BY side, position")
             .bind(&id.0[..])
             .fetch_all(&self.pool)
             .await?;
@@ -368,7 +229,7 @@ impl Db {
     /// closed.
     ///
     /// # Errors
-    /// What SQLite or the log says.
+    /// What the database or the log says.
     pub(crate) async fn reject(
         &self,
         log: &Log,
@@ -383,7 +244,7 @@ impl Db {
         }
         let mut tx = self.begin().await?;
         sqlx::query(
-            "INSERT INTO rejected (job, shard, volunteer, backend, reason, rejected_ms) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO rejected (job, shard, volunteer, backend, reason, rejected_ms) VALUES ($1, $2, $3, $4, $5, $6)",
         )
         .bind(&job.0[..])
         .bind(i64::from(shard))
@@ -403,11 +264,11 @@ impl Db {
     /// A job's accepted tiles.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn accepted(&self, id: &JobId) -> Result<Vec<AcceptedTile>, DbError> {
         let rows = sqlx::query(
             "SELECT shard, row_start, row_end, col_start, col_end, depth_start, depth_end, hash, bytes, volunteer,
-             backend, compute_ms FROM accepted WHERE job = ? ORDER BY depth_start, row_start, col_start",
+             backend, compute_ms FROM accepted WHERE job = $1 ORDER BY depth_start, row_start, col_start",
         )
         .bind(&id.0[..])
         .fetch_all(&self.pool)
@@ -439,25 +300,29 @@ impl Db {
     /// Records that a job ended. `false` if it did not run any more.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn end_job(&self, id: &JobId, state: JobState) -> Result<bool, DbError> {
-        let done = sqlx::query("UPDATE jobs SET state = ?, ended_ms = ? WHERE id = ? AND state = 'running'")
-            .bind(state.name())
-            .bind(wall_ms())
-            .bind(&id.0[..])
-            .execute(&self.pool)
-            .await?;
+        let mut tx = self.begin().await?;
+        let done =
+            sqlx::query("UPDATE jobs SET state = $1, ended_ms = $2 WHERE id = $3 AND state = 'running'")
+                .bind(state.name())
+                .bind(wall_ms())
+                .bind(&id.0[..])
+                .execute(&mut *tx)
+                .await?;
+        tx.commit().await?;
         Ok(done.rows_affected() > 0)
     }
 
     /// Who contributed to a job, most first.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn contributors(&self, id: &JobId) -> Result<Vec<ContributorRow>, DbError> {
         let rows = sqlx::query(
-            "SELECT volunteer, backend, COUNT(*), SUM((row_end - row_start) * (col_end - col_start)), SUM(compute_ms)
-             FROM accepted WHERE job = ? GROUP BY volunteer, backend ORDER BY 3 DESC, 1 LIMIT 1000",
+            "SELECT volunteer, backend, COUNT(*), CAST(SUM((row_end - row_start) * (col_end - col_start)) AS BIGINT),
+             CAST(SUM(compute_ms) AS BIGINT)
+             FROM accepted WHERE job = $1 GROUP BY volunteer, backend ORDER BY 3 DESC, 1 LIMIT 1000",
         )
         .bind(&id.0[..])
         .fetch_all(&self.pool)
@@ -478,10 +343,10 @@ impl Db {
     /// Rejected results of a job: volunteer, reason, how many.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn rejections(&self, id: &JobId) -> Result<Vec<(VolunteerId, String, i64)>, DbError> {
         let rows = sqlx::query(
-            "SELECT volunteer, reason, COUNT(*) FROM rejected WHERE job = ? GROUP BY volunteer, reason
+            "SELECT volunteer, reason, COUNT(*) FROM rejected WHERE job = $1 GROUP BY volunteer, reason
              ORDER BY 3 DESC, 1 LIMIT 1000",
         )
         .bind(&id.0[..])
@@ -493,22 +358,24 @@ impl Db {
     /// Accepted shards of a job, and the time that checking them took, in microseconds.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn check_cost(&self, id: &JobId) -> Result<(i64, i64), DbError> {
-        let row = sqlx::query("SELECT COUNT(*), COALESCE(SUM(check_us), 0) FROM accepted WHERE job = ?")
-            .bind(&id.0[..])
-            .fetch_one(&self.pool)
-            .await?;
+        let row = sqlx::query(
+            "SELECT COUNT(*), CAST(COALESCE(SUM(check_us), 0) AS BIGINT) FROM accepted WHERE job = $1",
+        )
+        .bind(&id.0[..])
+        .fetch_one(&self.pool)
+        .await?;
         Ok((row.try_get(0)?, row.try_get(1)?))
     }
 
     /// Records of volunteers, those with rejections first.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn volunteers(&self, most: usize) -> Result<Vec<(VolunteerId, Record)>, DbError> {
         let rows = sqlx::query(
-            "SELECT id, accepted, rejected FROM volunteers ORDER BY rejected DESC, accepted DESC LIMIT ?",
+            "SELECT id, accepted, rejected FROM volunteers ORDER BY rejected DESC, accepted DESC LIMIT $1",
         )
         .bind(most.cast_signed() as i64)
         .fetch_all(&self.pool)
@@ -524,7 +391,7 @@ impl Db {
     /// Hashes of blobs that running or finished jobs need, or runs; all others may go.
     ///
     /// # Errors
-    /// What SQLite says.
+    /// What the database says.
     pub(crate) async fn needed_blobs(&self) -> Result<std::collections::HashSet<BlobHash>, DbError> {
         let query = format!(
             "SELECT hash FROM panels WHERE job IN (SELECT id FROM jobs WHERE state = 'running')
@@ -533,11 +400,6 @@ impl Db {
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(query)).fetch_all(&self.pool).await?;
         rows.iter().map(|row| bytes(row, 0).map(BlobHash)).collect()
-    }
-
-    /// Closes the database after what is under way.
-    pub(crate) async fn close(&self) {
-        self.pool.close().await;
     }
 }
 
@@ -549,7 +411,7 @@ pub(crate) async fn count_result(
     rejected: i64,
 ) -> Result<(), DbError> {
     sqlx::query(
-        "INSERT INTO volunteers (id, accepted, rejected) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET
+        "INSERT INTO volunteers (id, accepted, rejected) VALUES ($1, $2, $3) ON CONFLICT (id) DO UPDATE SET
          accepted = volunteers.accepted + excluded.accepted, rejected = volunteers.rejected + excluded.rejected",
     )
     .bind(&volunteer.0[..])
@@ -576,13 +438,7 @@ pub(crate) fn job_digest(job: &JobRow) -> BlobHash {
     BlobHash::of(text.as_bytes())
 }
 
-pub(crate) fn bytes<const N: usize>(row: &SqliteRow, at: usize) -> Result<[u8; N], DbError> {
-    let raw: &[u8] = row.try_get(at)?;
-    raw.try_into()
-        .map_err(|_| sqlx::Error::Decode(format!("column {at} has {} bytes, not {N}", raw.len()).into()))
-}
-
-fn job_row(row: &SqliteRow) -> Result<JobRow, DbError> {
+fn job_row(row: &AnyRow) -> Result<JobRow, DbError> {
     let number = |at: usize| row.try_get::<i64, _>(at).map(|n| n as u32);
     let state = match row.try_get(2)? {
         "running" => JobState::Running,
@@ -608,29 +464,5 @@ impl JobRow {
     /// The job as the state machine knows it.
     pub(crate) fn spec(&self, grid: Grid, [a, bt]: [Vec<BlobRef>; 2]) -> JobSpec {
         JobSpec { id: self.id, name: self.name.clone(), dtype: self.dtype, grid, a, bt }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    #[tokio::test]
-    async fn who_reads_before_it_writes_is_not_refused_because_somebody_wrote_meanwhile() {
-        let folder = tempfile::tempdir().unwrap();
-        let db = Db::open(&folder.path().join("potluck.db")).await.unwrap();
-        let mut tx = db.begin().await.unwrap();
-        sqlx::query("SELECT value FROM meta").fetch_all(&mut *tx).await.unwrap();
-        let other = db.clone();
-        let other = tokio::spawn(async move { other.next_incarnation(&[1; 32]).await });
-        // Time enough for the other one to be done, if it need not wait.
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        sqlx::query("INSERT INTO meta (name, value) VALUES ('incarnation', 7)")
-            .execute(&mut *tx)
-            .await
-            .unwrap();
-        tx.commit().await.unwrap();
-        assert_eq!(other.await.unwrap().unwrap(), 8);
     }
 }

@@ -1,0 +1,142 @@
+//! The right to write to a database that other relays can reach too. One relay at a time has it.
+//!
+//! Two things together: an advisory lock of PostgreSQL, which ends with the connection that took it, so that whoever dies makes
+//! room; and the number of this lock's holder, which each transaction that writes holds against the one in the database. A relay
+//! that was stopped, or cut off, for so long that another one took over finds a higher number there, and nothing of it is
+//! written.
+
+use super::{DbError, Engine};
+use sqlx::any::AnyConnectOptions;
+use sqlx::{
+    Any, AnyConnection, AnyPool, ConnectOptions as _, Connection as _, Executor as _, Row as _,
+    SqlSafeStr as _, Transaction,
+};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+
+/// The lock, among others in the same database: "potluck" in ASCII.
+const LOCK: i64 = 0x0070_6f74_6c75_636b;
+/// Time between two looks at whether the connection with the lock lives.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A right to write.
+#[derive(Debug)]
+pub(crate) struct Fence {
+    term: i64,
+    lost: watch::Receiver<bool>,
+    keeper: Mutex<Option<JoinHandle<()>>>,
+    connection: Arc<Mutex<Option<AnyConnection>>>,
+}
+
+/// Another relay writes to the database now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("another relay took the store over")]
+pub(crate) struct TakenOver;
+
+/// Takes the lock; `false` if another one has it.
+async fn lock(connection: &mut AnyConnection) -> Result<bool, DbError> {
+    let taken: bool =
+        sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(LOCK).fetch_one(connection).await?;
+    Ok(taken)
+}
+
+impl Fence {
+    /// Takes the right to write, and makes the tables that the database lacks. `None` if another relay has it.
+    pub(super) async fn take(options: &AnyConnectOptions, pool: &AnyPool) -> Result<Option<Self>, DbError> {
+        let mut connection = options.connect().await?;
+        if !lock(&mut connection).await? {
+            return Ok(None);
+        }
+        pool.execute(sqlx::AssertSqlSafe(Engine::Postgres.schema()).into_sql_str()).await?;
+        let term: i64 = sqlx::query_scalar(
+            "INSERT INTO meta (name, value) VALUES ('term', 1)
+             ON CONFLICT (name) DO UPDATE SET value = meta.value + 1 RETURNING value",
+        )
+        .fetch_one(&mut connection)
+        .await?;
+        let connection = Arc::new(Mutex::new(Some(connection)));
+        let (say, lost) = watch::channel(false);
+        let keeper = keep(options.clone(), Arc::clone(&connection), term, say);
+        Ok(Some(Self { term, lost, keeper: Mutex::new(Some(tokio::spawn(keeper))), connection }))
+    }
+
+    /// Lets a transaction write, and returns its number: fails if another relay took over. Until it ends, none can.
+    pub(super) async fn pass(&self, transaction: &mut Transaction<'static, Any>) -> Result<String, DbError> {
+        let row = sqlx::query(
+            "SELECT value, CAST(pg_current_xact_id() AS TEXT) FROM meta WHERE name = 'term' FOR SHARE",
+        )
+        .fetch_one(&mut **transaction)
+        .await?;
+        if row.try_get::<i64, _>(0)? != self.term {
+            return Err(DbError::Configuration(Box::new(TakenOver)));
+        }
+        row.try_get(1)
+    }
+
+    /// Waits until another relay took over.
+    pub(super) async fn lost(&self) {
+        let mut lost = self.lost.clone();
+        // A keeper that is gone was released.
+        if lost.wait_for(|lost| *lost).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Makes room for another relay.
+    pub(super) async fn release(&self) {
+        if let Some(keeper) = self.keeper.lock().await.take() {
+            keeper.abort();
+        }
+        if let Some(connection) = self.connection.lock().await.take() {
+            let _ = connection.close().await;
+        }
+    }
+}
+
+/// Keeps the lock: the server may restart, and connections break.
+async fn keep(
+    options: AnyConnectOptions,
+    held: Arc<Mutex<Option<AnyConnection>>>,
+    term: i64,
+    say: watch::Sender<bool>,
+) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let mut held = held.lock().await;
+        if let Some(connection) = held.as_mut() {
+            if connection.ping().await.is_ok() {
+                continue;
+            }
+            tracing::warn!("the connection to the store broke");
+            *held = None;
+        }
+        match again(&options, term).await {
+            Ok(Some(connection)) => {
+                tracing::info!("the store is there again, and nobody took it over");
+                *held = Some(connection);
+            }
+            Ok(None) => {
+                tracing::error!("another relay took the store over: this one ends");
+                let _ = say.send(true);
+                return;
+            }
+            Err(error) => tracing::warn!(%error, "the store cannot be reached"),
+        }
+    }
+}
+
+/// Takes the lock once more; `None` if another relay had it meanwhile.
+async fn again(options: &AnyConnectOptions, term: i64) -> Result<Option<AnyConnection>, DbError> {
+    let mut connection = options.connect().await?;
+    let locked = lock(&mut connection).await?;
+    let found: i64 =
+        sqlx::query_scalar("SELECT value FROM meta WHERE name = 'term'").fetch_one(&mut connection).await?;
+    match (found == term, locked) {
+        (true, true) => Ok(Some(connection)),
+        // Our own connection, which the server does not know to be broken yet, or a relay that is about to raise the number.
+        (true, false) => Err(DbError::Configuration("somebody else holds the lock".into())),
+        (false, _) => Ok(None),
+    }
+}

@@ -1,0 +1,185 @@
+//! Records in PostgreSQL: a relay moves there and back, the server dies in mid-work, and of two relays one writes. The whole
+//! suite of this program runs on PostgreSQL as well (`cargo xtask test` does that); what is here needs a server to itself.
+
+use super::faults::{Work, signal};
+use super::operator::{LIMIT, Relay, potluck};
+use potluck_proto::Preset;
+use potluck_tests::postgres::{Postgres, is_installed};
+use potluck_tests::runs::{SampleRun, done, info, rounds};
+use potluck_tests::{Volunteer, wait_until};
+use rustix::process::Signal;
+use serde_json::json;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long the server is gone.
+const GONE: Duration = Duration::from_secs(2);
+/// A relay notices within this that another one took over.
+const NOTICE: Duration = Duration::from_secs(30);
+
+/// Says that there is nothing to test with.
+fn missing() -> bool {
+    let missing = !is_installed();
+    if missing {
+        eprintln!("skipped: PostgreSQL is not installed");
+    }
+    missing
+}
+
+fn on(data: &Path, store: &str) -> Relay {
+    Relay::start_by(data, &["env", &format!("POTLUCK_STORE={store}")], &[])
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+fn audited(relay: &Relay, remember: &Path) {
+    let audit = potluck(&["audit", &relay.api.url, "--remember", remember.to_str().unwrap(), "--json"]);
+    assert_eq!(audit.code, 0, "{audit:?}");
+}
+
+#[test]
+fn a_relay_moves_to_postgresql_in_mid_run_and_comes_back_from_a_backup() {
+    if missing() {
+        return;
+    }
+    let server = Postgres::start();
+    drop(server.database());
+    let store = server.last_url();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (data, backups, back, remember) =
+        (path("data"), path("backups"), path("back"), folder.path().join("seen"));
+    let relay = Relay::start(Path::new(&data));
+    let sample = SampleRun::new(6, [1, 1]);
+    let (_, run) = sample.create(&relay.api, "moving");
+    let volunteer = Volunteer::start(&relay.api.url, 1, Preset::Full);
+    wait_until("a round is closed", LIMIT, || rounds(&relay.api, &run) >= 1);
+    drop(volunteer);
+    audited(&relay, &remember);
+    let line = ["relay", "migrate", "--data", &data, "--store", &store, "--json"];
+    let early = potluck(&line);
+    assert!(early.code != 0 && early.errors.contains("another relay uses"), "it runs: {early:?}");
+    let before = info(&relay.api, &run);
+    drop(relay);
+    let moved = potluck(&line);
+    assert!(moved.code == 0 && moved.json["rows"].as_u64().unwrap() > 20, "{moved:?}");
+    assert!(potluck(&line).errors.contains("moved before"));
+
+    // Without the store it is not started over.
+    let refused = potluck(&["relay", "--data", &data, "--listen", "127.0.0.1:0"]);
+    assert!(refused.code != 0 && refused.errors.contains("--store"), "{refused:?}");
+    let mut relay = on(Path::new(&data), &store);
+    let after = info(&relay.api, &run);
+    assert_eq!((&after["history"], &after["round"]), (&before["history"], &before["round"]));
+    // Nobody else writes there.
+    let second = path("second");
+    let refused = potluck(&["relay", "--data", &second, "--store", &store, "--listen", "127.0.0.1:0"]);
+    assert!(refused.code != 0 && refused.errors.contains("another relay uses the store"), "{refused:?}");
+    assert_eq!(server.ask("test_0", "SELECT value FROM meta WHERE name = 'term'").unwrap(), "2");
+    let doctor = potluck(&["relay", "doctor", "--data", &data, "--store", &store, "--json"]);
+    let database = doctor.json["findings"].as_array().unwrap().iter().find(|one| one["what"] == "database");
+    assert!(database.is_some_and(|one| one["level"] == "good"), "{doctor:?}");
+
+    let line =
+        ["relay", "backup", "--data", &data, "--store", &store, "--to", &backups, "--json", "--with-keys"];
+    let made = potluck(&line);
+    assert_eq!(made.code, 0, "{made:?}");
+    // Killed, it lets go of the store at once.
+    relay.kill();
+    relay.again();
+    let volunteer = Volunteer::start(&relay.api.url, 2, Preset::Full);
+    done(&relay.api, &run, LIMIT);
+    drop(volunteer);
+    audited(&relay, &remember);
+    drop(relay);
+
+    // The backup is one of a folder, whatever the records were in.
+    let restored = potluck(&["relay", "restore", "--from", &backups, "--data", &back, "--json"]);
+    assert_eq!(restored.code, 0, "{restored:?}");
+    let relay = Relay::start(Path::new(&back));
+    assert_eq!(info(&relay.api, &run)["round"], before["round"]);
+    let volunteer = Volunteer::start(&relay.api.url, 3, Preset::Full);
+    done(&relay.api, &run, LIMIT);
+    drop(volunteer);
+    audited(&relay, &folder.path().join("somebody else"));
+    // And it can move again, but not over what is there.
+    drop(relay);
+    let line = ["relay", "migrate", "--data", &back, "--store", &store, "--json"];
+    assert!(potluck(&line).errors.contains("holds records already"));
+    drop(server.database());
+    let moved = potluck(&["relay", "migrate", "--data", &back, "--store", &server.last_url(), "--json"]);
+    assert_eq!(moved.code, 0, "{moved:?}");
+}
+
+#[test]
+fn a_database_that_dies_in_mid_work_loses_nothing() {
+    if missing() {
+        return;
+    }
+    let mut server = Postgres::start();
+    drop(server.database());
+    let folder = tempfile::tempdir().unwrap();
+    let relay = on(&folder.path().join("data"), &server.last_url());
+    let (_, run) = SampleRun::new(4, [1, 1]).create(&relay.api, "beside it");
+    let work = Work::begin(&relay, 11);
+    for _ in 0..3 {
+        let then = work.accepted(&relay);
+        server.kill();
+        // What is tested is time that passes, not a moment that comes.
+        std::thread::sleep(GONE);
+        server.again();
+        wait_until("work goes on", LIMIT, || work.accepted(&relay) > then);
+    }
+    assert!(relay.process().ended().is_none(), "it waited");
+    let then = work.accepted(&relay);
+    work.end(&relay, then);
+    let volunteer = Volunteer::start(&relay.api.url, 3, Preset::Full);
+    if info(&relay.api, &run)["state"] == "paused" {
+        let resumed = relay.api.send("POST", &format!("/api/v1/runs/{run}/resume"), &[], &[]);
+        assert_eq!(resumed.status, 200, "{}", resumed.json());
+    }
+    done(&relay.api, &run, LIMIT);
+    drop(volunteer);
+    audited(&relay, &folder.path().join("seen"));
+}
+
+#[test]
+fn a_relay_that_was_away_while_another_took_over_writes_nothing_more() {
+    if missing() {
+        return;
+    }
+    let server = Postgres::start();
+    drop(server.database());
+    let (folder, store) = (tempfile::tempdir().unwrap(), server.last_url());
+    let (data, other) = (folder.path().join("data"), folder.path().join("other"));
+    let first = on(&data, &store);
+    let work = Work::begin(&first, 21);
+    signal(&first, Signal::STOP);
+    // As a server does with a connection whose other end is gone.
+    let ends = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                WHERE datname = 'test_0' AND pid <> pg_backend_pid()";
+    assert!(server.ask("test_0", ends).unwrap().parse::<u32>().unwrap() > 0);
+    copy(&data, &other);
+    let second = on(&other, &store);
+    let then = work.accepted(&second);
+    signal(&first, Signal::CONT);
+    wait_until("the first one ends", NOTICE, || first.process().ended().is_some());
+    assert!(!first.process().ended().unwrap().success());
+    let said = first.process().story();
+    assert!(said.contains("another relay took the store over"), "{said}");
+    work.end(&second, then);
+    assert_eq!(second.api.get("/healthz").status, 200);
+    let job = json!(second.api.get("/api/v1/log").json()["entries"]);
+    assert!(job.as_u64().unwrap() > then, "{job}");
+}
