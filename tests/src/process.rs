@@ -12,6 +12,17 @@ use crate::POLL;
 /// Lines of each stream that are kept; the oldest leave first.
 const MAX_LINES: usize = 1000;
 
+/// Variables by which a person sets what the command does.
+pub const SETTINGS: [&str; 7] = [
+    "POTLUCK_RELAY",
+    "POTLUCK_TOKEN",
+    "POTLUCK_LISTEN",
+    "POTLUCK_DATA",
+    "POTLUCK_CONFIG",
+    "POTLUCK_STORE",
+    "POTLUCK_BLOBS",
+];
+
 type Lines = Arc<Mutex<VecDeque<String>>>;
 
 /// A running program. Dropping it kills it.
@@ -29,14 +40,7 @@ impl Process {
     /// It cannot be started.
     pub fn start(name: &str, command: &mut Command) -> Self {
         // Settings of the person who runs the tests are not theirs.
-        for variable in [
-            "POTLUCK_RELAY",
-            "POTLUCK_TOKEN",
-            "POTLUCK_LISTEN",
-            "POTLUCK_DATA",
-            "POTLUCK_CONFIG",
-            "POTLUCK_STORE",
-        ] {
+        for variable in SETTINGS {
             command.env_remove(variable);
         }
         let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

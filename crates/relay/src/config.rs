@@ -1,5 +1,6 @@
 //! `potluck.toml`: what an operator may set. Flags and environment variables come on top (crate `cli`).
 
+use crate::blobs::BlobsUrl;
 use crate::db::StoreUrl;
 use crate::embed::{EmbedConfig, EmbedMistake};
 use crate::turn::{TurnConfig, TurnConfigError};
@@ -21,6 +22,8 @@ pub struct Config {
     pub data: PathBuf,
     /// A database of PostgreSQL for the records, `postgres://USER@HOST/NAME`, instead of a file in `data`.
     pub store: Option<StoreUrl>,
+    /// A place in a bucket for the blobs, `s3://BUCKET/FOLDER`, instead of a folder in `data`.
+    pub blobs: Option<BlobsUrl>,
     /// Who runs the relay, as volunteers see it.
     pub operator: String,
     /// How to reach the operator.
@@ -50,6 +53,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 8787)),
             data: PathBuf::from("potluck-data"),
             store: None,
+            blobs: None,
             operator: "somebody on this machine".to_owned(),
             contact: String::new(),
             behind_proxy: false,

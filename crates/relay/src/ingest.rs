@@ -420,7 +420,7 @@ mod tests {
 
     fn bench() -> Bench {
         let folder = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(folder.path()).unwrap();
+        let blobs = Blobs::look(&crate::blobs::BlobPlace::Folder(folder.path().to_owned())).unwrap();
         Bench { folder, blobs, runtime: tokio::runtime::Builder::new_current_thread().build().unwrap() }
     }
 

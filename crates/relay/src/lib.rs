@@ -50,8 +50,10 @@ pub use turn::{SharedSecret, TurnConfig, TurnConfigError, TurnServerConfig};
 pub use upkeep::UpkeepConfig;
 
 use crate::core::{Core, Surroundings};
+use blobs::BlobPlace;
+pub use blobs::{BlobsUrl, BlobsUrlError};
 use db::{Db, Records};
-pub use db::{MigrateError, StoreUrl, StoreUrlError, WhichStore, migrate};
+pub use db::{MigrateError, Migrated, StoreUrl, StoreUrlError, WhichStore, migrate};
 use ingest::Pair;
 use potluck_schedule::{Input, Relay as Machine};
 use potluck_types::limits::MAX_SESSIONS;
@@ -126,7 +128,15 @@ pub enum StartError {
     /// The database fails.
     #[error("the database fails: {0}")]
     Database(#[from] sqlx::Error),
-    /// The settings name another place for the records than the data folder does.
+    /// The place for the blobs cannot be used.
+    #[error("the place for blobs {place} cannot be used: {cause}")]
+    Blobs {
+        /// Which one.
+        place: BlobsUrl,
+        /// Why.
+        cause: io::Error,
+    },
+    /// The settings name another place for records or blobs than the data folder does.
     #[error(transparent)]
     WhichStore(#[from] WhichStore),
     /// Another relay writes to the store.
@@ -287,6 +297,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let data = config.data.clone();
     let failed = |cause| StartError::Data { path: data.clone(), cause };
     let records = Records::of(&data, config.store.as_ref())?;
+    BlobPlace::of(&data, config.blobs.as_ref())?;
     let lock = prepare_folders(&data)?;
     let token_path = data.join("token");
     let token =
@@ -300,7 +311,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         (None, Some(store)) => return Err(StartError::StoreInUse { store: store.clone() }),
         (None, None) => return Err(StartError::InUse { path: data }),
     };
-    let blobs = blobs::Blobs::open(&data.join("blobs")).map_err(failed)?;
+    let blobs = open_blobs(&config, &identity).await?;
     let secret = potluck_verify::Secret(random()?);
     let place = place(&config).await?;
     let incarnation = db.next_incarnation(&potluck_verify::commitment(&secret)).await?;
@@ -422,6 +433,22 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         turn: turn_server,
         _lock: lock,
     })
+}
+
+/// Opens where the blobs are, and says in the data folder that they are there.
+async fn open_blobs(config: &Config, identity: &Identity) -> Result<blobs::Blobs, StartError> {
+    let data = &config.data;
+    let failed = |cause| StartError::Data { path: data.clone(), cause };
+    let place = BlobPlace::of(data, config.blobs.as_ref())?;
+    let opened = blobs::Blobs::open(&place, &identity.to_string()).await;
+    match place {
+        BlobPlace::Folder(_) => opened.map_err(failed),
+        BlobPlace::Bucket(url) => {
+            let opened = opened.map_err(|cause| StartError::Blobs { place: url.clone(), cause })?;
+            blobs::mark(data, &url).map_err(failed)?;
+            Ok(opened)
+        }
+    }
 }
 
 /// What the relay mirrors, or mirrored until it was appointed.

@@ -1,6 +1,6 @@
 //! What the suites about operating a relay share: the relay and the command as processes of their own.
 
-use potluck_tests::process::Process;
+use potluck_tests::process::{Process, SETTINGS};
 use potluck_tests::{Api, wait_until};
 use serde_json::Value;
 use std::net::TcpListener;
@@ -21,11 +21,16 @@ pub(crate) struct Done {
 
 /// Runs a command to its end.
 pub(crate) fn potluck(line: &[&str]) -> Done {
+    potluck_with(line, &[])
+}
+
+/// Runs a command to its end, in another environment.
+pub(crate) fn potluck_with(line: &[&str], environment: &[(&str, String)]) -> Done {
     let mut command = Command::new(env!("CARGO_BIN_EXE_command"));
-    for variable in ["POTLUCK_RELAY", "POTLUCK_TOKEN", "POTLUCK_LISTEN", "POTLUCK_DATA", "POTLUCK_CONFIG"] {
+    for variable in SETTINGS {
         command.env_remove(variable);
     }
-    let output = command.args(line).output().unwrap();
+    let output = command.envs(environment.iter().cloned()).args(line).output().unwrap();
     let out = String::from_utf8(output.stdout).unwrap();
     let json = out.lines().find_map(|line| serde_json::from_str(line).ok()).unwrap_or_default();
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();

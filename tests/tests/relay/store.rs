@@ -1,9 +1,10 @@
-//! Records in PostgreSQL: a relay moves there and back, the server dies in mid-work, and of two relays one writes. The whole
+//! Records in PostgreSQL and blobs in a bucket: a relay moves there and back, a server dies in mid-work, and of two relays one writes. The whole
 //! suite of this program runs on PostgreSQL as well (`cargo xtask test` does that); what is here needs a server to itself.
 
 use super::faults::{Work, signal};
-use super::operator::{LIMIT, Relay, potluck};
+use super::operator::{LIMIT, Relay, files, flip, potluck, potluck_with};
 use potluck_proto::Preset;
+use potluck_tests::bucket::Bucket;
 use potluck_tests::postgres::{Postgres, is_installed};
 use potluck_tests::runs::{SampleRun, done, info, rounds};
 use potluck_tests::{Volunteer, wait_until};
@@ -182,4 +183,81 @@ fn a_relay_that_was_away_while_another_took_over_writes_nothing_more() {
     assert_eq!(second.api.get("/healthz").status, 200);
     let job = json!(second.api.get("/api/v1/log").json()["entries"]);
     assert!(job.as_u64().unwrap() > then, "{job}");
+}
+
+#[test]
+fn blobs_move_to_a_bucket_in_mid_run_and_its_loss_is_waited_for() {
+    let mut bucket = Bucket::start();
+    let environment = bucket.environment();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (data, backups, remember) = (path("data"), path("backups"), folder.path().join("seen"));
+    let relay = Relay::start(Path::new(&data));
+    let sample = SampleRun::new(6, [1, 1]);
+    let (_, run) = sample.create(&relay.api, "moving");
+    let volunteer = Volunteer::start(&relay.api.url, 1, Preset::Full);
+    wait_until("a round is closed", LIMIT, || rounds(&relay.api, &run) >= 1);
+    drop(volunteer);
+    drop(relay);
+    let place = Bucket::place("one");
+    let line = ["relay", "migrate", "--data", &data, "--blobs", &place, "--json"];
+    let wrong = [&environment[..3], &[("AWS_SECRET_ACCESS_KEY", "guessed".to_owned())]].concat();
+    let refused = potluck_with(&line, &wrong);
+    assert!(refused.code != 0 && refused.errors.contains("AWS_SECRET_ACCESS_KEY"), "{refused:?}");
+    let moved = potluck_with(&line, &environment);
+    assert!(moved.code == 0 && moved.json["blobs"].as_u64().unwrap() > 5, "{moved:?}");
+    assert!(!Path::new(&data).join("blobs").exists());
+
+    let refused = potluck(&["relay", "--data", &data, "--listen", "127.0.0.1:0"]);
+    assert!(refused.code != 0 && refused.errors.contains("--blobs"), "{refused:?}");
+    let words: Vec<_> = environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let words = [words, vec![format!("POTLUCK_BLOBS={place}")]].concat();
+    let launcher: Vec<_> = ["env"].into_iter().chain(words.iter().map(String::as_str)).collect();
+    // Another relay does not get the place: each removes what it does not need.
+    let other = path("other");
+    let line = ["relay", "--data", &other, "--listen", "127.0.0.1:0", "--blobs", &place];
+    let refused = potluck_with(&line, &environment);
+    assert!(refused.code != 0 && refused.errors.contains("this is"), "{refused:?}");
+
+    let relay = Relay::start_by(Path::new(&data), &launcher, &[]);
+    // Its results are larger than those that are rows.
+    let work = Work::begin(&relay, 31);
+    let then = work.accepted(&relay);
+    bucket.stop();
+    // What is tested is time that passes, not a moment that comes.
+    std::thread::sleep(GONE);
+    bucket.again();
+    wait_until("work goes on", LIMIT, || work.accepted(&relay) > then);
+    work.end(&relay, then);
+    let volunteer = Volunteer::start(&relay.api.url, 3, Preset::Full);
+    if info(&relay.api, &run)["state"] == "paused" {
+        let resumed = relay.api.send("POST", &format!("/api/v1/runs/{run}/resume"), &[], &[]);
+        assert_eq!(resumed.status, 200, "{}", resumed.json());
+    }
+    done(&relay.api, &run, LIMIT);
+    drop(volunteer);
+    audited(&relay, &remember);
+    assert!(files(&Path::new(&data).join("blobs")).is_empty(), "nothing came into the folder");
+
+    // A backup has the blobs too, and what the service gives back wrong is found.
+    let line =
+        ["relay", "backup", "--data", &data, "--blobs", &place, "--to", &backups, "--json", "--with-keys"];
+    let made = potluck_with(&line, &environment);
+    assert_eq!(made.code, 0, "{made:?}");
+    drop(relay);
+    let restored = potluck(&["relay", "restore", "--from", &backups, "--data", &path("back"), "--json"]);
+    assert_eq!(restored.code, 0, "{restored:?}");
+    let doctor = |data: &str, more: &[&str]| {
+        let line = [&["relay", "doctor", "--data", data, "--deep", "--json"], more].concat();
+        let found = potluck_with(&line, &environment).json["findings"].clone();
+        let blobs = found.as_array().unwrap().iter().find(|one| one["what"] == "blobs").unwrap().clone();
+        (blobs["level"].as_str().unwrap().to_owned(), blobs["text"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(doctor(&path("back"), &[]).0, "good");
+    assert_eq!(doctor(&data, &["--blobs", &place]).0, "good");
+    // In a folder of two letters, as blobs are.
+    let stored = files(&bucket.folder("one"));
+    flip(stored.iter().find(|path| path.parent().unwrap().file_name().unwrap().len() == 2).unwrap());
+    let (level, text) = doctor(&data, &["--blobs", &place]);
+    assert!(level == "wrong" && text.contains("damaged"), "{text}");
 }

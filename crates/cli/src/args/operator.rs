@@ -1,7 +1,7 @@
 //! What an operator of a relay gives on the command line.
 
 use clap::{Args, Subcommand};
-use potluck_relay::StoreUrl;
+use potluck_relay::{BlobsUrl, StoreUrl};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -54,6 +54,10 @@ pub struct DataArgs {
     /// given by the environment variable, or by a `.pgpass` file
     #[arg(long, env = "POTLUCK_STORE", value_name = "URL", hide_env_values = true)]
     pub store: Option<StoreUrl>,
+    /// Place in an S3 bucket for the blobs, s3://BUCKET/FOLDER, instead of a folder; AWS_ENDPOINT_URL, AWS_REGION and
+    /// AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY say where it is and how to get in
+    #[arg(long, env = "POTLUCK_BLOBS", value_name = "URL")]
+    pub blobs: Option<BlobsUrl>,
     /// Settings file [default: potluck.toml, if the current folder has one]
     #[arg(long, env = "POTLUCK_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -93,13 +97,17 @@ auditor's or the old disk's, and refuses if entries would be forgotten (exit cod
 
 Ends with exit code 1 if something must be fixed.")]
     Doctor(DoctorArgs),
-    /// Move a relay's records to PostgreSQL
+    /// Move a relay's records to PostgreSQL, or its blobs to a bucket
     #[command(after_help = "Examples:
   createdb potluck
   potluck relay migrate --data /var/lib/potluck --store postgres://potluck@localhost/potluck
   potluck relay --data /var/lib/potluck --store postgres://potluck@localhost/potluck
+  potluck relay migrate --data /var/lib/potluck --blobs s3://potluck/blobs
 
-The relay has to be stopped, and the database empty. Every row is read back before the move counts; if anything fails, all is as it was. The file is kept as potluck.db.moved. Blobs, the log's files and the relay's key stay in the data folder. A backup of either kind is restored into a folder, and can be moved again.")]
+The relay has to be stopped, the database empty, and the place in the bucket no other relay's. Every row and every blob is read \
+back before the move counts; what fails stays where it was. What moved is kept as potluck.db.moved and blobs.moved. Matrices, \
+data sets, states of runs, the log's files and the relay's key stay in the data folder. A backup is restored into a folder, and \
+can be moved again.")]
     Migrate(MigrateArgs),
     /// Mirror another relay: its log, its runs, its page; and go on with the work if people appoint this one
     #[command(after_help = "Examples:

@@ -22,6 +22,7 @@ pub async fn make(args: &BackupArgs) -> Result<(), CliError> {
     let options = BackupOptions {
         data: config.data,
         store: config.store,
+        blobs: config.blobs,
         to: args.to.clone(),
         with_keys: args.with_keys,
         quick: args.quick,

@@ -49,6 +49,9 @@ pub fn settings_of(args: &DataArgs, folder: &Path) -> Result<Config, CliError> {
     if args.store.is_some() {
         config.store.clone_from(&args.store);
     }
+    if args.blobs.is_some() {
+        config.blobs.clone_from(&args.blobs);
+    }
     Ok(config)
 }
 
@@ -165,6 +168,9 @@ fn not_started(error: &StartError, store: bool) -> CliError {
         StartError::TurnSettings(_) => "change [turn] of the settings file",
         StartError::WhichStore(which) => which.hint(),
         StartError::StoreInUse { .. } => "stop the other relay, or name another database with --store",
+        StartError::Blobs { .. } => {
+            "check AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, and that the bucket exists"
+        }
         StartError::IsMirror { .. } => {
             "go on with `potluck relay mirror URL`, or name another folder with --data"
         }
@@ -184,7 +190,7 @@ mod tests {
 
     fn args(listen: Option<&str>, config: Option<PathBuf>) -> ServeArgs {
         let listen = listen.map(|listen| listen.parse().unwrap());
-        let data = DataArgs { data: None, store: None, config };
+        let data = DataArgs { config, ..DataArgs::default() };
         ServeArgs { listen, data, log_format: crate::args::LogFormat::Text, json: false }
     }
 

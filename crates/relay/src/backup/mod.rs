@@ -17,6 +17,7 @@ pub use folder::{Backup, LogState, Made};
 pub(crate) use restore::{RESTORED, RESTORING};
 pub use restore::{Restored, restore};
 
+use crate::blobs::{BlobPlace, Blobs, BlobsUrl};
 use crate::db::{CopyError, Records, StoreUrl, WhichStore};
 use crate::log;
 use crate::mirror;
@@ -43,6 +44,8 @@ pub struct BackupOptions {
     pub data: PathBuf,
     /// Where its records are, if not in the folder.
     pub store: Option<StoreUrl>,
+    /// Where its blobs are, if not in the folder.
+    pub blobs: Option<BlobsUrl>,
     /// The folder of backups.
     pub to: PathBuf,
     /// Copies the relay's key, its tokens and the secrets of its epochs too.
@@ -191,6 +194,7 @@ struct Span {
 pub async fn backup(options: &BackupOptions) -> Result<Made, BackupError> {
     let data = options.data.clone();
     let records = Records::of(&data, options.store.as_ref())?;
+    BlobPlace::of(&data, options.blobs.as_ref())?;
     if !records.exist(&data) {
         return Err(BackupError::NoData { path: data });
     }
@@ -234,10 +238,16 @@ fn write(
     let stamp = folder.stamp_of(work);
     let mut writer =
         Writer::create(folder.root(), &work.join(FILES), options.quick, folder.partial_of(work))?;
+    let place = BlobPlace::of(data, options.blobs.as_ref())?;
+    let bucket = Blobs::look(&place).map_err(file(data))?;
     for hash in &snapshot.blobs {
         let name = hash.to_string();
-        let path = format!("blobs/{}/{}", &name[..2], &name[2..]);
-        writer.keep(&data.join(&path), &format!("{POOL}/{path}"), Some(*hash))?;
+        let path = format!("{}/{}", &name[..2], &name[2..]);
+        let target = format!("{POOL}/blobs/{path}");
+        match &place {
+            BlobPlace::Folder(folder) => writer.keep(&folder.join(&path), &target, Some(*hash))?,
+            BlobPlace::Bucket(_) => writer.keep_blob(hash, &target, || runtime.block_on(bucket.get(hash)))?,
+        }
     }
     writer.gone(gone);
     for (hash, needed) in &snapshot.matrices {

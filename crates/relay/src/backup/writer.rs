@@ -120,6 +120,28 @@ impl Writer {
         self.copied(&target, path, copied)
     }
 
+    /// Keeps a copy of a blob that is fetched from elsewhere, if no earlier backup has it. One that is gone or damaged is noted.
+    pub(super) fn keep_blob(
+        &mut self,
+        hash: &BlobHash,
+        path: &str,
+        fetch: impl FnOnce() -> io::Result<bytes::Bytes>,
+    ) -> Result<(), BackupError> {
+        let target = self.target(path);
+        if let Ok(there) = fs::metadata(&target)
+            && (self.quick || hash_of(&target).is_ok_and(|(found, _)| found == *hash))
+        {
+            return self.list(hash, there.len(), path);
+        }
+        match fetch() {
+            Ok(bytes) => {
+                let copied = self.copy(&bytes[..], &target).map_err(file(&target))?;
+                self.copied(&target, path, copied)
+            }
+            Err(error) => self.damaged(path, &error.to_string(), Path::new(path), error),
+        }
+    }
+
     /// As [`Self::keep`]; a file that is not there is not needed.
     pub(super) fn keep_if_there(&mut self, from: &Path, path: &str) -> Result<(), BackupError> {
         if from.is_file() { self.keep(from, path, None) } else { Ok(()) }

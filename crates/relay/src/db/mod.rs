@@ -20,9 +20,9 @@ pub(crate) use engine::{Engine, create_file, open_files};
 pub use engine::{StoreUrl, StoreUrlError};
 pub(crate) use fence::Fence;
 pub(crate) use jobs::{JobRow, JobState, count_result, job_digest};
-pub use migrate::{MigrateError, migrate};
-pub(crate) use place::Records;
+pub use migrate::{MigrateError, Migrated, migrate};
 pub use place::WhichStore;
+pub(crate) use place::{Marker, Records};
 pub(crate) use tables::{CopyError, copy_all};
 
 use sqlx::any::AnyRow;

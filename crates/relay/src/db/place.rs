@@ -1,16 +1,17 @@
 //! Where a relay's records are: in its data folder, or in a server of PostgreSQL that its settings name.
 //!
-//! A folder whose records are in a server says so in a file, without a password. Started without that server, the relay would
-//! find no records there, begin anew, and accept twice what it accepted before.
+//! A folder whose records are in a server says so in a file, without a password: a [`Marker`]. Started without that server, the
+//! relay would find no records there, begin anew, and accept twice what it accepted before.
 
 use super::{Db, DbError, StoreUrl, open_files};
+use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// The records, in the data folder.
 const FILE: &str = "potluck.db";
 /// Says that they are in a server, and in which.
-const MARKER: &str = "store";
+const MARKER: Marker = Marker { what: "records", file: "store" };
 /// What becomes of the file when its records move.
 const MOVED: &str = "potluck.db.moved";
 
@@ -28,27 +29,66 @@ pub(crate) enum Records {
 #[non_exhaustive]
 pub enum WhichStore {
     /// They are in a server.
-    #[error("the records of {data} are in {store}")]
+    #[error("the {what} of {data} are in {store}")]
     Elsewhere {
+        /// Records or blobs.
+        what: &'static str,
         /// The data folder.
         data: PathBuf,
         /// The server, without a password.
         store: String,
     },
     /// They are in the folder.
-    #[error("the records of {data} are in its potluck.db, and not in the store that is named")]
+    #[error("the {what} of {data} are in that folder, and not in the store that is named")]
     Here {
+        /// Records or blobs.
+        what: &'static str,
         /// The data folder.
         data: PathBuf,
     },
 }
 
+/// A file in a data folder that says in which store something of it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Marker {
+    pub(crate) what: &'static str,
+    pub(crate) file: &'static str,
+}
+
+impl Marker {
+    /// Whether the settings, which name a store or do not, agree with the folder, where things may lie `here`.
+    pub(crate) fn agrees(
+        self,
+        data: &Path,
+        named: bool,
+        here: impl FnOnce() -> bool,
+    ) -> Result<(), WhichStore> {
+        let (what, data_folder) = (self.what, data.to_owned());
+        match (named, std::fs::read_to_string(data.join(self.file)).ok()) {
+            (false, Some(store)) => {
+                let store = store.trim().to_owned();
+                Err(WhichStore::Elsewhere { what, data: data_folder, store })
+            }
+            (true, None) if here() => Err(WhichStore::Here { what, data: data_folder }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Says it. It is on disk when this returns.
+    pub(crate) fn write(self, data: &Path, store: &impl Display) -> io::Result<()> {
+        crate::token::write_private(&data.join(self.file), &store.to_string())
+    }
+}
+
 impl WhichStore {
     /// What to do.
-    pub const fn hint(&self) -> &'static str {
+    pub fn hint(&self) -> &'static str {
         match self {
+            Self::Elsewhere { what, .. } if *what == "blobs" => {
+                "name it with --blobs, POTLUCK_BLOBS, or `blobs` in the settings file"
+            }
             Self::Elsewhere { .. } => "name it with --store, POTLUCK_STORE, or `store` in the settings file",
-            Self::Here { .. } => "move them there with `potluck relay migrate`, or leave --store out",
+            Self::Here { .. } => "move them there with `potluck relay migrate`, or do not name the store",
         }
     }
 }
@@ -59,23 +99,16 @@ impl Records {
     /// # Errors
     /// The two do not agree.
     pub(crate) fn of(data: &Path, store: Option<&StoreUrl>) -> Result<Self, WhichStore> {
-        let marker = std::fs::read_to_string(data.join(MARKER)).ok();
         let file = data.join(FILE);
-        match (store, marker) {
-            (None, Some(marker)) => {
-                Err(WhichStore::Elsewhere { data: data.to_owned(), store: marker.trim().to_owned() })
-            }
-            (None, None) => Ok(Self::File(file)),
-            (Some(_), None) if file.exists() => Err(WhichStore::Here { data: data.to_owned() }),
-            (Some(store), _) => Ok(Self::Server(store.clone())),
-        }
+        MARKER.agrees(data, store.is_some(), || file.exists())?;
+        Ok(store.map_or(Self::File(file), |store| Self::Server(store.clone())))
     }
 
     /// Whether there are any.
     pub(crate) fn exist(&self, data: &Path) -> bool {
         match self {
             Self::File(path) => path.is_file(),
-            Self::Server(_) => data.join(MARKER).is_file(),
+            Self::Server(_) => data.join(MARKER.file).is_file(),
         }
     }
 
@@ -110,7 +143,7 @@ impl Records {
 
 /// Says in the folder where its records are. It is on disk when this returns.
 pub(super) fn mark(data: &Path, url: &StoreUrl) -> io::Result<()> {
-    crate::token::write_private(&data.join(MARKER), &format!("{url}\n"))
+    MARKER.write(data, url)
 }
 
 /// The file's records are elsewhere from now on: it is kept under another name.

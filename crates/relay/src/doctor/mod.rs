@@ -9,7 +9,7 @@ pub(crate) use machine::disk_bytes;
 
 use crate::backup::source::{log_span, named_blobs, quick_check};
 use crate::backup::{Backup, RESTORED, RESTORING};
-use crate::blobs::ASIDE;
+use crate::blobs::{ASIDE, BlobPlace, Blobs};
 use crate::config::Config;
 use crate::db::{Db, DbError, Engine, Records, wall_ms};
 use crate::log::copy;
@@ -18,10 +18,14 @@ use crate::{identity, log};
 use potluck_governance::Entry;
 use potluck_ledger::Appender;
 use potluck_types::BlobHash;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 /// Blobs that are read unless all are: spread over their hashes, which are spread over everything.
+/// What to do about a place for blobs that does not answer.
+const S3_HINT: &str =
+    "check the folder, or the bucket: that it exists, AWS_ENDPOINT_URL, AWS_REGION, and the access key";
 const SAMPLE: usize = 64;
 /// Blobs that are named in a finding.
 const MAX_NAMED: usize = 5;
@@ -109,10 +113,12 @@ pub async fn examine(config: &Config, options: &DoctorOptions) -> Examined {
     settings(config, &mut found);
     machine::limits(config, &mut found);
     let backups = options.backups.as_ref().or(config.upkeep.backups.as_ref());
-    let place = match Records::of(data, config.store.as_ref()) {
-        Ok(place) => place,
+    let places = Records::of(data, config.store.as_ref())
+        .and_then(|records| Ok((records, BlobPlace::of(data, config.blobs.as_ref())?)));
+    let (place, blob_place) = match places {
+        Ok(places) => places,
         Err(error) => {
-            found.push(Finding::wrong("database", error.to_string(), error.hint()));
+            found.push(Finding::wrong("data", error.to_string(), error.hint()));
             return Examined { findings: found, runs: false };
         }
     };
@@ -147,7 +153,7 @@ pub async fn examine(config: &Config, options: &DoctorOptions) -> Examined {
     }
     match place.look().await {
         Ok(db) => {
-            if let Err(error) = records(&db, data, options, &mut found).await {
+            if let Err(error) = records(&db, data, &blob_place, options, &mut found).await {
                 found.push(Finding::wrong(
                     "database",
                     format!("it cannot be read: {error}"),
@@ -211,6 +217,7 @@ fn settings(config: &Config, found: &mut Vec<Finding>) {
 async fn records(
     db: &Db,
     data: &Path,
+    blob_place: &BlobPlace,
     options: &DoctorOptions,
     found: &mut Vec<Finding>,
 ) -> Result<(), DbError> {
@@ -231,30 +238,35 @@ async fn records(
             return Ok(());
         }
     }
-    blobs(db, data, options.deep, found).await?;
+    blobs(db, blob_place, options.deep, found).await?;
     clock(db, found).await?;
     whole_log(db, data, options.deep, found).await
 }
 
-async fn blobs(db: &Db, data: &Path, deep: bool, found: &mut Vec<Finding>) -> Result<(), DbError> {
+async fn blobs(db: &Db, place: &BlobPlace, deep: bool, found: &mut Vec<Finding>) -> Result<(), DbError> {
     let all = named_blobs(db).await?;
-    let folder = data.join("blobs");
-    let place = |hash: &BlobHash| {
-        let name = hash.to_string();
-        folder.join(&name[..2]).join(&name[2..])
+    let store = match Blobs::look(place) {
+        Ok(store) => store,
+        Err(error) => {
+            found.push(Finding::wrong("blobs", format!("they cannot be opened: {error}"), S3_HINT));
+            return Ok(());
+        }
     };
-    let gone: Vec<_> = all.iter().filter(|hash| !place(hash).is_file()).collect();
+    let there: HashSet<_> = match store.all().await {
+        Ok(there) => there.into_iter().collect(),
+        Err(error) => {
+            found.push(Finding::wrong("blobs", format!("they cannot be listed: {error}"), S3_HINT));
+            return Ok(());
+        }
+    };
+    let gone: Vec<_> = all.iter().filter(|hash| !there.contains(hash)).collect();
     let step = if deep { 1 } else { all.len().div_ceil(SAMPLE).max(1) };
     let mut read = 0;
     let mut damaged = Vec::new();
-    for hash in all.iter().step_by(step) {
-        let path = place(hash);
-        if !path.is_file() {
-            continue;
-        }
+    for hash in all.iter().step_by(step).filter(|hash| there.contains(hash)) {
         read += 1;
         // What cannot be read is as good as damaged.
-        if std::fs::read(path).map_or(true, |bytes| BlobHash::of(&bytes) != *hash) {
+        if store.is_right(hash).await != Some(true) {
             damaged.push(hash);
         }
     }
@@ -284,6 +296,7 @@ async fn blobs(db: &Db, data: &Path, deep: bool, found: &mut Vec<Finding>) -> Re
             format!("{} are there, {read} were read and are right; {how}", all.len()),
         ));
     }
+    let BlobPlace::Folder(folder) = place else { return Ok(()) };
     let aside = std::fs::read_dir(folder.join(ASIDE)).map_or(0, Iterator::count);
     if aside > 0 {
         found.push(Finding::warning(

@@ -17,8 +17,8 @@ use sqlx::Row as _;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::store_size::DATABASE;
 pub(crate) use super::store_size::StoreSize;
+use super::store_size::{BLOBS, DATABASE};
 
 /// Reasons of refused results that are told apart.
 const MAX_REASONS: i64 = 100;
@@ -68,6 +68,9 @@ pub(crate) async fn get_operator(State(app): Shared, headers: HeaderMap) -> Answ
     let mut store = tokio::task::spawn_blocking(move || store.of(&data)).await.map_err(ApiError::internal)?;
     if let Some(bytes) = app.db.bytes_on_server().await? {
         store.iter_mut().filter(|part| part.part == DATABASE).for_each(|part| part.bytes = bytes);
+    }
+    if app.config.blobs.is_some() {
+        store.iter_mut().filter(|part| part.part == BLOBS).for_each(|part| part.partial = true);
     }
     Ok(Json(OperatorView {
         uptime_s: app.operator.started.elapsed().as_secs(),

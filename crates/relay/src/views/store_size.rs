@@ -12,7 +12,9 @@ const MAX_FILES: u64 = 1_000_000;
 /// Folders below a part: blobs and the log lie up to five deep.
 const MAX_DEPTH: usize = 8;
 /// The folders, and what they are called.
-const FOLDERS: [&str; 5] = ["blobs", "matrices", "datasets", "runs", "log"];
+const FOLDERS: [&str; 5] = [BLOBS, "matrices", "datasets", "runs", "log"];
+/// What the blobs are called, of which a bucket may have more.
+pub(super) const BLOBS: &str = "blobs";
 /// What the database is called.
 pub(super) const DATABASE: &str = "database";
 /// Files of the database.

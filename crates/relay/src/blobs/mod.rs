@@ -1,4 +1,4 @@
-//! Blobs by hash, through `object_store`: a folder here, a bucket elsewhere.
+//! Blobs by hash, through `object_store`: a folder here, a bucket elsewhere (`place.rs`).
 //!
 //! Results are synchronized to disk before they are acknowledged. Panels are not: they can be cut again from
 //! the uploaded matrix. While there is room they stay in memory, for as long as their job runs: on disk they would
@@ -9,6 +9,12 @@
 //!
 //! Architecture invariant: no byte leaves here that is not the blob's.
 
+mod place;
+mod recent;
+
+pub(crate) use place::{BlobPlace, mark, put_aside};
+pub use place::{BlobsUrl, BlobsUrlError};
+
 use crate::upkeep::{Damaged, Upkeep};
 use futures_util::TryStreamExt as _;
 use object_store::local::LocalFileSystem;
@@ -18,6 +24,7 @@ use potluck_mesh::tree::{Tree, tree_of};
 use potluck_proto::BlobRef;
 use potluck_types::limits::GROUP_BYTES;
 use potluck_types::{BlobHash, JobId};
+use recent::Recent;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::ops::Range;
@@ -48,6 +55,8 @@ pub(crate) struct Blobs {
     /// Taken by whoever puts a blob aside.
     aside: Arc<tokio::sync::Mutex<()>>,
     upkeep: Arc<Upkeep>,
+    /// What was read of a bucket lately; none where it is as near as this.
+    recent: Option<Arc<Recent>>,
 }
 
 /// Trees of blobs that were asked for lately, the oldest first.
@@ -170,28 +179,55 @@ pub(crate) fn io_error(error: object_store::Error) -> io::Error {
 }
 
 impl Blobs {
-    /// Opens a folder, which must exist.
+    /// Opens where a relay's blobs are. A folder must exist; a place in a bucket is the relay's from now on.
     ///
     /// # Errors
-    /// What the file system says.
-    pub(crate) fn open(folder: &Path) -> io::Result<Self> {
-        Self::with_memory(folder, MEMORY_BYTES)
+    /// What the file system or the service says; a place that is another relay's.
+    pub(crate) async fn open(place: &BlobPlace, relay: &str) -> io::Result<Self> {
+        let blobs = Self::look(place)?;
+        if let BlobPlace::Bucket(url) = place {
+            place::take(&place::bucket(url)?, relay).await?;
+        }
+        Ok(blobs)
+    }
+
+    /// Opens where blobs are, to look at them.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(crate) fn look(place: &BlobPlace) -> io::Result<Self> {
+        match place {
+            BlobPlace::Folder(folder) => Self::with_memory(folder, MEMORY_BYTES),
+            BlobPlace::Bucket(url) => {
+                let bucket: Arc<dyn ObjectStore> = Arc::new(place::bucket(url)?);
+                // What is acknowledged is durable there.
+                Ok(Self {
+                    recent: Some(Arc::default()),
+                    ..Self::of(Arc::clone(&bucket), bucket, MEMORY_BYTES)
+                })
+            }
+        }
     }
 
     fn with_memory(folder: &Path, most: u64) -> io::Result<Self> {
         let store = || LocalFileSystem::new_with_prefix(folder).map_err(io_error);
+        Ok(Self::of(Arc::new(store()?.with_fsync(true)), Arc::new(store()?), most))
+    }
+
+    fn of(durable: Arc<dyn ObjectStore>, quick: Arc<dyn ObjectStore>, most: u64) -> Self {
         let memory =
             Memory { panels: Mutex::default(), jobs: Mutex::default(), used: AtomicU64::new(0), most };
-        Ok(Self {
-            durable: Arc::new(store()?.with_fsync(true)),
-            quick: Arc::new(store()?),
+        Self {
+            durable,
+            quick,
             memory: Arc::new(memory),
             watched: Arc::default(),
             trees: Arc::default(),
             making: Arc::new(Semaphore::new(MAX_MAKING)),
             aside: Arc::default(),
             upkeep: Arc::default(),
-        })
+            recent: None,
+        }
     }
 
     /// Keeps a blob that can be made again: in memory while the answer is held, or on disk if there is no room.
@@ -288,8 +324,23 @@ impl Blobs {
         if let Some(bytes) = self.in_memory(hash) {
             return Ok(bytes);
         }
+        if let Some(bytes) = self.recent.as_ref().and_then(|recent| recent.get(hash)) {
+            return Ok(bytes);
+        }
         let bytes = self.read(hash).await?;
-        if is_blob(hash, &bytes).await? { Ok(bytes) } else { self.read_again(hash).await }
+        if !is_blob(hash, &bytes).await? {
+            return self.read_again(hash).await;
+        }
+        if let Some(recent) = &self.recent {
+            recent.keep(hash, &bytes);
+        }
+        Ok(bytes)
+    }
+
+    /// Whether the bytes that are stored as a blob are its own; `None` if they cannot be read. Nothing is put aside.
+    pub(crate) async fn is_right(&self, hash: &BlobHash) -> Option<bool> {
+        let bytes = self.read(hash).await.ok()?;
+        is_blob(hash, &bytes).await.ok()
     }
 
     async fn read(&self, hash: &BlobHash) -> io::Result<bytes::Bytes> {
@@ -397,6 +448,10 @@ impl Blobs {
         if range.start > range.end || range.end > bytes {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        // Whoever asks for a part asks for the next one too, and a bucket takes as long for either as for all of it.
+        if self.recent.is_some() {
+            return part_of(&self.get(hash).await?, range, 0);
+        }
         // Whole groups, for each is checked by itself.
         let group = GROUP_BYTES as u64;
         let first = range.start / group;
@@ -419,7 +474,7 @@ impl Blobs {
         part_of(&self.read_again(hash).await?, range, 0)
     }
 
-    /// Hashes of all blobs on disk.
+    /// Hashes of all blobs that are stored.
     ///
     /// # Errors
     /// What the store says.
@@ -442,7 +497,7 @@ impl Blobs {
         while let Some(object) = listing.try_next().await.map_err(io_error)? {
             let aside = object.location.parts().next().is_some_and(|part| part.as_ref() == ASIDE);
             let keep = hash_at(&object.location).is_some_and(|hash| needed.contains(&hash));
-            if !keep && !aside {
+            if !keep && !aside && !place::is_owner(&object.location) {
                 self.quick.delete(&object.location).await.map_err(io_error)?;
                 removed += 1;
             }
