@@ -304,6 +304,21 @@ impl Host {
         run(Command::new("tc").args(args.split(' ')), "").unwrap_or_else(|error| panic!("{error}"));
     }
 
+    /// Loses so many of a hundred packets, each way, by chance.
+    ///
+    /// # Panics
+    /// The lab is gone, or the kernel cannot draw.
+    pub fn loses(&self, percent: u8) {
+        let lost = format!("numgen random mod 100 < {percent} drop");
+        let rules = format!(
+            "table ip line {{
+                chain arriving {{ type filter hook input priority filter; iifname {UPLINK} {lost}; }}
+                chain leaving {{ type filter hook output priority filter; oifname {UPLINK} {lost}; }}
+            }}"
+        );
+        run(&mut inside(&self.space, "nft", &["-f", "-"]), &rules).unwrap_or_else(|error| panic!("{error}"));
+    }
+
     /// What went over its cable so far.
     ///
     /// # Panics

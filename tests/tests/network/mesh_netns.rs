@@ -66,13 +66,13 @@ struct Metrics {
     turned: u64,
 }
 
-fn potluck(host: &Host, args: &[&str]) -> std::process::Command {
+pub(super) fn potluck(host: &Host, args: &[&str]) -> std::process::Command {
     let mut command = host.command(env!("CARGO_BIN_EXE_command"));
     command.args(args);
     command
 }
 
-struct Relay {
+pub(super) struct Relay {
     host: Host,
     api: Api,
     process: Process,
@@ -80,7 +80,7 @@ struct Relay {
 }
 
 impl Relay {
-    fn start(host: Host, turn: bool) -> Self {
+    pub(super) fn start(host: Host, turn: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let [config, data] = ["potluck.toml", "data"].map(|name| folder.path().join(name));
         let listen = format!("{}:{PORT}", host.address());
@@ -98,25 +98,39 @@ impl Relay {
         Self { host, api, process, _data: folder }
     }
 
+    pub(super) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    pub(super) fn url(&self) -> &str {
+        &self.api.url
+    }
+
     /// Asks the relay something from its own host.
-    fn ask<T: Send>(&self, ask: impl FnOnce(&Api) -> T + Send) -> T {
+    pub(super) fn ask<T: Send>(&self, ask: impl FnOnce(&Api) -> T + Send) -> T {
         self.host.within(|| ask(&self.api))
     }
 }
 
-fn volunteer(host: &Host, relay: &Relay, folder: &Path, name: &str, peers: bool) -> Process {
+/// A volunteer that waits for work.
+pub(super) fn volunteer(host: &Host, relay: &str, folder: &Path, name: &str, peers: bool) -> Process {
+    let process = lending(host, relay, folder, name, peers);
+    process.wait_for(START_LIMIT, |line| {
+        (serde_json::from_str::<Value>(line).ok()?["reason"] == "no_work").then_some(())
+    });
+    process
+}
+
+/// A volunteer, whatever it does.
+pub(super) fn lending(host: &Host, relay: &str, folder: &Path, name: &str, peers: bool) -> Process {
     let key = folder.join(name);
-    let args = ["volunteer", "--json", "--backend", "cpu", "--relay", &relay.api.url, "--key"];
+    let args = ["volunteer", "--json", "--backend", "cpu", "--relay", relay, "--key"];
     let mut command = potluck(host, &args);
     command.arg(key);
     if !peers {
         command.arg("--relay-only");
     }
-    let process = Process::start(name, &mut command);
-    process.wait_for(START_LIMIT, |line| {
-        (serde_json::from_str::<Value>(line).ok()?["reason"] == "no_work").then_some(())
-    });
-    process
+    Process::start(name, &mut command)
 }
 
 /// Whether a volunteer says that its link works.
@@ -131,7 +145,8 @@ fn run(case: &Case) -> Option<Outcome> {
     let relay = Relay::start(lab.host("relay", Net::Public), case.turn);
     let hosts = [0, 1].map(|one| lab.host(["first", "second"][one], case.volunteers[one]));
     let names = ["first", "second"];
-    let volunteers = [0, 1].map(|one| volunteer(&hosts[one], &relay, keys.path(), names[one], case.peers));
+    let volunteers =
+        [0, 1].map(|one| volunteer(&hosts[one], relay.url(), keys.path(), names[one], case.peers));
     let udp = !case.volunteers.contains(&Net::UdpBlocked);
     let direct = !case.volunteers.contains(&Net::SymmetricNat);
     if case.peers && udp && (direct || case.turn) {

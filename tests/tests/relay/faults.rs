@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// 144 units: it is under way for some seconds.
 const SHAPE: MatmulShape = MatmulShape { m: 3072, k: 256, n: 3072 };
 /// How long the relay stands still.
-const STILL: Duration = Duration::from_secs(2);
+const STILL: Duration = Duration::from_secs(30);
 /// The relay gives open requests 5 seconds to end.
 const END_LIMIT: Duration = Duration::from_secs(20);
 
