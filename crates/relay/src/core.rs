@@ -4,7 +4,7 @@
 use crate::blobs::Blobs;
 use crate::checks::Checker;
 use crate::commit::{Committer, ToCommit};
-use crate::db::{Db, JobState, wall_ms};
+use crate::db::{Db, DbError, JobState, wall_ms};
 use crate::evals::Evals;
 use crate::log::Log;
 use crate::names;
@@ -23,10 +23,14 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// Inputs that may wait for the machine: senders wait beyond that.
 const MAX_QUEUED_INPUTS: usize = 1024;
+
+/// Between two attempts to record that a job ended.
+const RECORD_AGAIN: Duration = Duration::from_secs(1);
 
 /// Commands that are taken from the queue at once.
 const TAKEN_TOGETHER: usize = 64;
@@ -381,10 +385,19 @@ impl Task {
                 self.blobs.release(&job);
                 let (db, changed) = (self.db.clone(), self.changed.clone());
                 tokio::spawn(async move {
-                    // If this fails, the job is complete again after the next start: its tiles are durable.
-                    match db.end_job(&job, JobState::Done).await {
-                        Ok(_) => tracing::info!(%job, "job done"),
-                        Err(error) => tracing::error!(%error, %job, "the end of a job could not be recorded"),
+                    // All tiles are durable, and the job seems to run until this is. The store may be away for a while; if
+                    // the relay ends before, the job is complete again after the next start.
+                    loop {
+                        match db.end_job(&job, JobState::Done).await {
+                            Ok(_) => tracing::info!(%job, "job done"),
+                            Err(DbError::PoolClosed) => {}
+                            Err(error) => {
+                                tracing::error!(%error, %job, "the end of a job could not be recorded: it is tried again");
+                                tokio::time::sleep(RECORD_AGAIN).await;
+                                continue;
+                            }
+                        }
+                        break;
                     }
                     changed.send_modify(|count| *count += 1);
                 });

@@ -21,11 +21,11 @@ const DELAY: Duration = Duration::from_millis(500);
 /// Chunks that are on their way at once, each way and connection.
 const ON_THE_WAY: usize = 1024;
 /// A lost packet is sent again after 200 ms and longer each time: some kilobytes a second.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(480);
 /// A session that says nothing is given up within this.
 const SILENCE_LIMIT: Duration = Duration::from_secs(150);
-/// Inputs of 64 kB each, one unit: what a bad line carries in a minute.
-const SMALL: MatmulShape = MatmulShape { m: 256, k: 64, n: 256 };
+/// Inputs and result of 16 kB each: what a bad line carries in half a minute.
+const SMALL: MatmulShape = MatmulShape { m: 64, k: 64, n: 64 };
 /// 64 units: two volunteers are under way for some seconds.
 const LARGE: MatmulShape = MatmulShape { m: 2048, k: 1024, n: 2048 };
 

@@ -1,6 +1,6 @@
 //! Deployments that are broken in one way each, and what the doctor says of them.
 
-use super::operator::{LIMIT, Relay, files, flip, potluck};
+use super::operator::{LIMIT, Relay, copy, files, flip, potluck};
 use potluck_proto::Preset;
 use potluck_tests::Volunteer;
 use potluck_tests::npy::{LowRank, f32_file};
@@ -14,18 +14,6 @@ const SHAPE: MatmulShape = MatmulShape { m: 1024, k: 64, n: 1024 };
 
 /// What is broken, what the doctor is to call it, and how it is done.
 type Break<'a> = (&'a str, &'a str, &'a dyn Fn(&Path));
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().flatten() {
-        let (path, target) = (entry.path(), to.join(entry.file_name()));
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            fs::copy(&path, &target).unwrap();
-        }
-    }
-}
 
 /// What is wrong, each with its text and what to do. A test's folder may lie anywhere, so that disks are left aside.
 fn wrong(data: &Path, more: &[&str]) -> (i32, Vec<(String, String)>) {

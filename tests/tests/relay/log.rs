@@ -1,6 +1,7 @@
 //! The public log of a relay at work: it holds what was accepted, refused and trained, its audit passes with the relay gone
 //! and fails at any changed byte, receipts are checked offline, and a relay that goes on from an old backup is found out.
 
+use super::operator::copy;
 use clap::Parser as _;
 use potluck_cli::args::Cli;
 use potluck_proto::Preset;
@@ -38,18 +39,6 @@ fn potluck(line: &[&str]) -> Result<(), String> {
 
 fn audit(source: &str, remember: &Path) -> Result<(), String> {
     potluck(&["audit", source, "--remember", remember.to_str().unwrap(), "--json"])
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().flatten() {
-        let (path, target) = (entry.path(), to.join(entry.file_name()));
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            std::fs::copy(&path, &target).unwrap();
-        }
-    }
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {

@@ -1,6 +1,7 @@
 //! A run on a real relay, derived again from its public log: bit by bit, also with the relay gone; a changed byte is named;
 //! and made again without a volunteer it is what an aggregation of the others by hand gives.
 
+use super::operator::copy;
 use clap::Parser as _;
 use potluck_cli::args::Cli;
 use potluck_proto::Preset;
@@ -42,18 +43,6 @@ fn published(api: &Api, rounds: u64) {
     wait_until("the log is published", LIMIT, || {
         api.get("/api/v1/log").json()["entries"].as_u64() >= Some(least)
     });
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().flatten() {
-        let (path, target) = (entry.path(), to.join(entry.file_name()));
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            std::fs::copy(&path, &target).unwrap();
-        }
-    }
 }
 
 /// The run's parameters from the updates of all volunteers but one, by the parts of the aggregation alone.

@@ -2,7 +2,7 @@
 //! suite of this program runs on PostgreSQL as well (`cargo xtask test` does that); what is here needs a server to itself.
 
 use super::faults::{Work, signal};
-use super::operator::{LIMIT, Relay, files, flip, potluck, potluck_with};
+use super::operator::{LIMIT, Relay, copy, files, flip, potluck, potluck_with};
 use potluck_proto::Preset;
 use potluck_tests::bucket::Bucket;
 use potluck_tests::postgres::{Postgres, is_installed};
@@ -10,7 +10,6 @@ use potluck_tests::runs::{SampleRun, done, info, rounds};
 use potluck_tests::{Volunteer, wait_until};
 use rustix::process::Signal;
 use serde_json::json;
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -32,16 +31,15 @@ fn on(data: &Path, store: &str) -> Relay {
     Relay::start_by(data, &["env", &format!("POTLUCK_STORE={store}")], &[])
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().flatten() {
-        let (path, target) = (entry.path(), to.join(entry.file_name()));
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            fs::copy(&path, &target).unwrap();
-        }
+/// A run ends, which may have paused because a round could not be stored.
+fn goes_on(relay: &Relay, run: &str) {
+    let volunteer = Volunteer::start(&relay.api.url, 3, Preset::Full);
+    if info(&relay.api, run)["state"] == "paused" {
+        let resumed = relay.api.send("POST", &format!("/api/v1/runs/{run}/resume"), &[], &[]);
+        assert_eq!(resumed.status, 200, "{}", resumed.json());
     }
+    done(&relay.api, run, LIMIT);
+    drop(volunteer);
 }
 
 fn audited(relay: &Relay, remember: &Path) {
@@ -145,13 +143,7 @@ fn a_database_that_dies_in_mid_work_loses_nothing() {
     assert!(relay.process().ended().is_none(), "it waited");
     let then = work.accepted(&relay);
     work.end(&relay, then);
-    let volunteer = Volunteer::start(&relay.api.url, 3, Preset::Full);
-    if info(&relay.api, &run)["state"] == "paused" {
-        let resumed = relay.api.send("POST", &format!("/api/v1/runs/{run}/resume"), &[], &[]);
-        assert_eq!(resumed.status, 200, "{}", resumed.json());
-    }
-    done(&relay.api, &run, LIMIT);
-    drop(volunteer);
+    goes_on(&relay, &run);
     audited(&relay, &folder.path().join("seen"));
 }
 
@@ -229,13 +221,7 @@ fn blobs_move_to_a_bucket_in_mid_run_and_its_loss_is_waited_for() {
     bucket.again();
     wait_until("work goes on", LIMIT, || work.accepted(&relay) > then);
     work.end(&relay, then);
-    let volunteer = Volunteer::start(&relay.api.url, 3, Preset::Full);
-    if info(&relay.api, &run)["state"] == "paused" {
-        let resumed = relay.api.send("POST", &format!("/api/v1/runs/{run}/resume"), &[], &[]);
-        assert_eq!(resumed.status, 200, "{}", resumed.json());
-    }
-    done(&relay.api, &run, LIMIT);
-    drop(volunteer);
+    goes_on(&relay, &run);
     audited(&relay, &remember);
     assert!(files(&Path::new(&data).join("blobs")).is_empty(), "nothing came into the folder");
 

@@ -1,6 +1,7 @@
 //! Witnesses of a relay's log: cosignatures appear below checkpoints and in receipts, and a relay whose key signed two
 //! histories is found out, says so in its own log, and gets no more work done.
 
+use super::operator::copy;
 use potluck_cli::error::{CliError, Exit};
 use potluck_ledger::{
     AddCheckpoint, Checkpoint, ForkEvidence, KeyKind, Note, SignedCheckpoint, SignerKey, TreeHash, TreeHead,
@@ -57,18 +58,6 @@ fn post(api: &Api, path: &str, body: &Value) -> Answer {
 
 fn report(api: &Api, evidence: &str) -> Answer {
     api.with_authorization(None).send("POST", "/api/v1/log/forks", &[], evidence.as_bytes())
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().flatten() {
-        let (path, target) = (entry.path(), to.join(entry.file_name()));
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            std::fs::copy(&path, &target).unwrap();
-        }
-    }
 }
 
 /// The key with which a relay signs its log.

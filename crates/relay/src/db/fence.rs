@@ -12,7 +12,7 @@ use sqlx::{
     SqlSafeStr as _, Transaction,
 };
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
@@ -20,6 +20,9 @@ use tokio::task::JoinHandle;
 const LOCK: i64 = 0x0070_6f74_6c75_636b;
 /// Time between two looks at whether the connection with the lock lives.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// A server notices within this that a relay that was killed is gone.
+const ROOM: Duration = Duration::from_secs(5);
 
 /// A right to write.
 #[derive(Debug)]
@@ -46,8 +49,12 @@ impl Fence {
     /// Takes the right to write, and makes the tables that the database lacks. `None` if another relay has it.
     pub(super) async fn take(options: &AnyConnectOptions, pool: &AnyPool) -> Result<Option<Self>, DbError> {
         let mut connection = options.connect().await?;
-        if !lock(&mut connection).await? {
-            return Ok(None);
+        let begun = Instant::now();
+        while !lock(&mut connection).await? {
+            if begun.elapsed() > ROOM {
+                return Ok(None);
+            }
+            tokio::time::sleep(ROOM / 20).await;
         }
         pool.execute(sqlx::AssertSqlSafe(Engine::Postgres.schema()).into_sql_str()).await?;
         let term: i64 = sqlx::query_scalar(
@@ -89,7 +96,9 @@ impl Fence {
         if let Some(keeper) = self.keeper.lock().await.take() {
             keeper.abort();
         }
-        if let Some(connection) = self.connection.lock().await.take() {
+        if let Some(mut connection) = self.connection.lock().await.take() {
+            // Answered, which the end of a connection is not: whoever starts next finds it free.
+            let _ = sqlx::query("SELECT pg_advisory_unlock($1)").bind(LOCK).execute(&mut connection).await;
             let _ = connection.close().await;
         }
     }
