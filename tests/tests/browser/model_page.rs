@@ -47,6 +47,11 @@ const STOP_SOON: &str = "new MutationObserver(() => {
     if (window.clicked && state === 'ready') window.ended ??= performance.now();
 }).observe(document.body, { attributes: true }); delete document.body.dataset.written; null";
 
+/// A machine that is busy with other tests may take longer to make a link than a model waits for one.
+const TRIES: u32 = 3;
+/// What a page received is shown within this.
+const COUNTED: Duration = Duration::from_secs(5);
+
 /// A slow device: a Worker that rests for long after each slice of its work.
 const SLOW: &str = "(() => {
     const post = MessagePort.prototype.postMessage;
@@ -199,10 +204,20 @@ async fn from_other_tabs(browser: &Browser, address: &str, fetched: &str, bytes:
     until(&one, &format!("document.body.dataset.fromRelay === '{bytes}'")).await;
     forget(&one).await;
 
-    let other = offered(browser, address, "").await;
-    other.click("#load-peers").await.unwrap();
-    in_state(&other, "ready").await;
-    until(&other, &format!("Number(document.body.dataset.fromPeers) > {bytes} / 2")).await;
+    let most = format!("Number(document.body.dataset.fromPeers) > {bytes} / 2");
+    let mut tries = TRIES;
+    let other = loop {
+        let other = offered(browser, address, "").await;
+        other.click("#load-peers").await.unwrap();
+        in_state(&other, "ready").await;
+        tries -= 1;
+        if other.wait_for(&most, COUNTED).await.is_ok() || tries == 0 {
+            break other;
+        }
+        forget(&other).await;
+        other.close().await.unwrap();
+    };
+    until(&other, &most).await;
     for tab in [&one, &other] {
         assert!(!tab.evaluate::<bool>(fetched).await.unwrap(), "all came over the session and its links");
     }
