@@ -26,6 +26,7 @@ use potluck_relay::{Config, LogConfig, Running, StoreUrl};
 use potluck_types::VolunteerKey;
 use potluck_volunteer::{Choice, Status};
 use serde_json::{Value, json};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -51,6 +52,22 @@ pub fn has_page(api: &Api) -> bool {
         eprintln!("skipped: the relay has no page; `cargo xtask site` builds it");
     }
     built
+}
+
+/// Copies a folder with all that is in it.
+///
+/// # Panics
+/// Something of it cannot be read or written.
+pub fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder to copy");
+    for entry in std::fs::read_dir(from).expect("a folder to copy").flatten() {
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).expect("a folder to copy");
+        }
+    }
 }
 
 /// Looks at a condition until it holds.

@@ -1,7 +1,7 @@
 //! `potluck.toml`: what an operator may set. Flags and environment variables come on top (crate `cli`).
 
 use crate::blobs::BlobsUrl;
-use crate::db::StoreUrl;
+use crate::db::{StoreUrl, StoreUrlError};
 use crate::embed::{EmbedConfig, EmbedMistake};
 use crate::turn::{TurnConfig, TurnConfigError};
 use crate::upkeep::UpkeepConfig;
@@ -154,6 +154,14 @@ pub enum ConfigError {
         /// What is wrong.
         mistake: TurnConfigError,
     },
+    /// `store` is no address.
+    #[error("{path}: {mistake}")]
+    Store {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        mistake: StoreUrlError,
+    },
     /// `[embeds]` cannot be used.
     #[error("{path}: {mistake}")]
     Embeds {
@@ -176,6 +184,8 @@ impl Config {
             .map_err(|error| ConfigError::Parse { path: path.to_owned(), message: error.to_string() })?;
         let checked = config.turn.as_ref().map_or(Ok(()), TurnConfig::check);
         checked.map_err(|mistake| ConfigError::Turn { path: path.to_owned(), mistake })?;
+        let checked = config.store.as_ref().map_or(Ok(()), StoreUrl::check);
+        checked.map_err(|mistake| ConfigError::Store { path: path.to_owned(), mistake })?;
         let checked = config.embeds.check();
         checked.map_err(|mistake| ConfigError::Embeds { path: path.to_owned(), mistake })?;
         Ok(config)
@@ -200,6 +210,8 @@ mod tests {
         let error = parse("lisen = \"0.0.0.0:80\"").unwrap_err();
         assert!(error.contains("lisen") && error.contains("line 1"), "{error}");
         assert!(parse("listen = 80").unwrap_err().contains("line 1"));
+        let error = parse("store = \"postgress://potluck:hush@localhost/p\"").unwrap_err();
+        assert!(error.contains("postgres://") && !error.contains("hush"), "{error}");
     }
 
     #[test]

@@ -50,10 +50,10 @@ pub use turn::{SharedSecret, TurnConfig, TurnConfigError, TurnServerConfig};
 pub use upkeep::UpkeepConfig;
 
 use crate::core::{Core, Surroundings};
-use blobs::BlobPlace;
+use blobs::{BlobPlace, Claim};
 pub use blobs::{BlobsUrl, BlobsUrlError};
 use db::{Db, Records};
-pub use db::{MigrateError, Migrated, StoreUrl, StoreUrlError, WhichStore, migrate};
+pub use db::{MigrateError, StoreUrl, StoreUrlError, WhichStore, migrate_blobs, migrate_records};
 use ingest::Pair;
 use potluck_schedule::{Input, Relay as Machine};
 use potluck_types::limits::MAX_SESSIONS;
@@ -68,6 +68,8 @@ use tokio::task::JoinHandle;
 
 /// Records of volunteers that are taken over at start: as many as the machine keeps.
 const MAX_KNOWN_VOLUNTEERS: usize = 16 * MAX_SESSIONS;
+/// A store may take this long to answer at shutdown, each time that it has to.
+const STORE_GRACE: std::time::Duration = std::time::Duration::from_secs(15);
 /// Open requests may take this long to end at shutdown.
 const SHUTDOWN_GRACE: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -139,6 +141,9 @@ pub enum StartError {
     /// The settings name another place for records or blobs than the data folder does.
     #[error(transparent)]
     WhichStore(#[from] WhichStore),
+    /// The settings name something as a store that is none.
+    #[error(transparent)]
+    StoreUrl(#[from] StoreUrlError),
     /// Another relay writes to the store.
     #[error("another relay uses the store {store}")]
     StoreInUse {
@@ -232,9 +237,12 @@ impl Running {
         if let Some(follower) = &self.follower {
             follower.abort();
         }
-        self.core.shut_down().await;
+        // Whatever a store or a bucket that is away keeps waiting is leased, or published, at the next start.
+        if tokio::time::timeout(STORE_GRACE, self.core.shut_down()).await.is_err() {
+            tracing::warn!("the store is away: what was not durable yet is computed again");
+        }
         if let Some(publisher) = self.publisher.take() {
-            publisher.finish().await;
+            drop(tokio::time::timeout(STORE_GRACE, publisher.finish()).await);
         }
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());
@@ -245,7 +253,7 @@ impl Running {
         if let Some(turn) = self.turn.take() {
             turn.stop().await;
         }
-        self.db.close().await;
+        drop(tokio::time::timeout(STORE_GRACE, self.db.close()).await);
     }
 }
 
@@ -258,6 +266,9 @@ fn random<const N: usize>() -> Result<[u8; N], StartError> {
 /// Keeps other relays off a data folder, for as long as the file is open.
 fn lock_folder(data: &Path) -> Result<std::fs::File, StartError> {
     let failed = |cause| StartError::Data { path: data.to_owned(), cause };
+    if data.join(backup::RESTORING).exists() {
+        return Err(StartError::HalfRestored { path: data.to_owned() });
+    }
     let lock = std::fs::File::create(data.join("lock")).map_err(failed)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
@@ -269,9 +280,6 @@ fn lock_folder(data: &Path) -> Result<std::fs::File, StartError> {
 /// Creates the folders and takes the lock.
 fn prepare_folders(data: &Path) -> Result<std::fs::File, StartError> {
     let failed = |cause| StartError::Data { path: data.to_owned(), cause };
-    if data.join(backup::RESTORING).exists() {
-        return Err(StartError::HalfRestored { path: data.to_owned() });
-    }
     for folder in ["matrices", "blobs", "datasets", "runs"] {
         std::fs::create_dir_all(data.join(folder)).map_err(failed)?;
     }
@@ -296,9 +304,10 @@ fn prepare_folders(data: &Path) -> Result<std::fs::File, StartError> {
 pub async fn start(config: Config) -> Result<Running, StartError> {
     let data = config.data.clone();
     let failed = |cause| StartError::Data { path: data.clone(), cause };
-    let records = Records::of(&data, config.store.as_ref())?;
-    BlobPlace::of(&data, config.blobs.as_ref())?;
     let lock = prepare_folders(&data)?;
+    // What is where is asked once nobody else can change it.
+    let records = Records::of(&data, config.store.as_ref())?;
+    let blob_place = BlobPlace::of(&data, config.blobs.as_ref())?;
     let token_path = data.join("token");
     let token =
         token::prepare(token::Of::Submitter, &token_path, &data.join("token.hash")).map_err(failed)?;
@@ -306,18 +315,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let admin_token = token::prepare(token::Of::Admin, &admin_token_path, &data.join("admin-token.hash"))
         .map_err(failed)?;
     let identity = identity::prepare(&data.join(identity::FILE))?;
-    let db = match (records.open(&data).await?, &config.store) {
-        (Some(db), _) => db,
-        (None, Some(store)) => return Err(StartError::StoreInUse { store: store.clone() }),
-        (None, None) => return Err(StartError::InUse { path: data }),
-    };
-    let blobs = open_blobs(&config, &identity).await?;
+    let db = records.open(&data).await?;
     let secret = potluck_verify::Secret(random()?);
     let place = place(&config).await?;
     let incarnation = db.next_incarnation(&potluck_verify::commitment(&secret)).await?;
-    let removed =
-        blobs.keep_only(&db.needed_blobs().await?).await.map_err(failed)? + db.forget_small_results().await?;
-    tracing::info!(incarnation, removed_blobs = removed, identity = %identity, "relay starts");
+    let claim = Claim { relay: identity.to_string(), start: incarnation, moving: false };
+    let blobs = open_blobs(&data, blob_place, &claim).await?;
+    tracing::info!(incarnation, identity = %identity, "relay starts");
 
     let (turn, turn_server) = turn::start(config.turn.as_ref()).await?;
     let own_origin = || config.log.origin.clone().unwrap_or_else(|| log::origin(&identity));
@@ -336,6 +340,13 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     if log.leads() {
         epochs::keep(&epochs, incarnation, &secret).map_err(failed)?;
         log.catch_up(incarnation, &potluck_verify::commitment(&secret), &epochs).await.map_err(log_failed)?;
+    }
+    // Not before the log has found that these records are its own: of others nothing would be needed. At a first start there is
+    // nothing that could be removed.
+    if incarnation > 1 {
+        let removed = blobs.keep_only(&db.needed_blobs().await?).await.map_err(failed)?
+            + db.forget_small_results().await?;
+        tracing::info!(removed_blobs = removed, "what nobody needs is removed");
     }
     let publisher = log.publish();
     let embed = embed::Embed::prepare(&config).map_err(failed)?;
@@ -436,11 +447,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
 }
 
 /// Opens where the blobs are, and says in the data folder that they are there.
-async fn open_blobs(config: &Config, identity: &Identity) -> Result<blobs::Blobs, StartError> {
-    let data = &config.data;
-    let failed = |cause| StartError::Data { path: data.clone(), cause };
-    let place = BlobPlace::of(data, config.blobs.as_ref())?;
-    let opened = blobs::Blobs::open(&place, &identity.to_string()).await;
+async fn open_blobs(data: &Path, place: BlobPlace, claim: &Claim) -> Result<blobs::Blobs, StartError> {
+    let failed = |cause| StartError::Data { path: data.to_owned(), cause };
+    let opened = blobs::Blobs::open(&place, claim).await;
     match place {
         BlobPlace::Folder(_) => opened.map_err(failed),
         BlobPlace::Bucket(url) => {

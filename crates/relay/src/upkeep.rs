@@ -225,7 +225,7 @@ impl Healer {
             });
             for blob in all {
                 // One that is damaged says so itself; one that is gone was not needed any more.
-                let bytes = self.blobs.get(&blob).await.map_or(0, |bytes| bytes.len() as u64);
+                let bytes = self.blobs.stored(&blob).await.map_or(0, |bytes| bytes.len() as u64);
                 self.blobs.upkeep().searched_bytes.fetch_add(bytes, Ordering::Relaxed);
                 let pause = Duration::from_secs_f64(bytes as f64 / rate as f64);
                 tokio::time::sleep(pause.max(LEAST_PAUSE)).await;

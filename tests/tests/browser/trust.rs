@@ -10,7 +10,7 @@ use potluck_ledger::{ForkEvidence, VerifierKey};
 use potluck_proto::Preset;
 use potluck_tests::npy::{LowRank, f32_file};
 use potluck_tests::screen::keep;
-use potluck_tests::{Api, TestRelay, Volunteer, alone, wait_until};
+use potluck_tests::{Api, TestRelay, Volunteer, alone, copy, wait_until};
 use potluck_types::MatmulShape;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -75,18 +75,6 @@ async fn until(tab: &Tab, condition: &str) {
 async fn remembered(tab: &Tab, size: u64) {
     until(tab, &format!("Number(document.body.dataset.logSize ?? 0) >= {size}")).await;
     assert_eq!(data(tab, "log").await, "consistent");
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().flatten() {
-        let (path, target) = (entry.path(), to.join(entry.file_name()));
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            std::fs::copy(&path, &target).unwrap();
-        }
-    }
 }
 
 /// Puts an older copy of a relay's data in their place.

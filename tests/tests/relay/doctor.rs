@@ -1,9 +1,9 @@
 //! Deployments that are broken in one way each, and what the doctor says of them.
 
-use super::operator::{LIMIT, Relay, copy, files, flip, potluck};
+use super::operator::{LIMIT, Relay, files, flip, potluck};
 use potluck_proto::Preset;
-use potluck_tests::Volunteer;
 use potluck_tests::npy::{LowRank, f32_file};
+use potluck_tests::{Volunteer, copy};
 use potluck_types::MatmulShape;
 use serde_json::{Value, json};
 use std::fs;

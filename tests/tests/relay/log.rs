@@ -1,13 +1,12 @@
 //! The public log of a relay at work: it holds what was accepted, refused and trained, its audit passes with the relay gone
 //! and fails at any changed byte, receipts are checked offline, and a relay that goes on from an old backup is found out.
 
-use super::operator::copy;
 use clap::Parser as _;
 use potluck_cli::args::Cli;
 use potluck_proto::Preset;
 use potluck_tests::npy::{LowRank, f32_file};
 use potluck_tests::runs::{SampleRun, info};
-use potluck_tests::{Api, TestRelay, Volunteer, wait_until};
+use potluck_tests::{Api, TestRelay, Volunteer, copy, wait_until};
 use potluck_types::MatmulShape;
 use proptest::prelude::*;
 use serde_json::{Value, json};

@@ -1,12 +1,11 @@
 //! A run on a real relay, derived again from its public log: bit by bit, also with the relay gone; a changed byte is named;
 //! and made again without a volunteer it is what an aggregation of the others by hand gives.
 
-use super::operator::copy;
 use clap::Parser as _;
 use potluck_cli::args::Cli;
 use potluck_proto::Preset;
 use potluck_tests::runs::{SampleRun, done, record, rounds};
-use potluck_tests::{Api, TestRelay, Volunteer, wait_until};
+use potluck_tests::{Api, TestRelay, Volunteer, copy, wait_until};
 use potluck_train::codec::Codec;
 use potluck_train::gpt::{GptConfig, init};
 use potluck_train::outer::{Outer, OuterParams, OuterRule};

@@ -2,19 +2,24 @@
 //! suite of this program runs on PostgreSQL as well (`cargo xtask test` does that); what is here needs a server to itself.
 
 use super::faults::{Work, signal};
-use super::operator::{LIMIT, Relay, copy, files, flip, potluck, potluck_with};
+use super::operator::{LIMIT, Relay, files, flip, potluck, potluck_with};
 use potluck_proto::Preset;
 use potluck_tests::bucket::Bucket;
 use potluck_tests::postgres::{Postgres, is_installed};
 use potluck_tests::runs::{SampleRun, done, info, rounds};
-use potluck_tests::{Volunteer, wait_until};
+use potluck_tests::{Volunteer, copy, wait_until};
 use rustix::process::Signal;
 use serde_json::json;
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 /// How long the server is gone.
 const GONE: Duration = Duration::from_secs(2);
+/// So is the bucket: longer than a few attempts take.
+const BUCKET_GONE: Duration = Duration::from_secs(10);
+/// A relay that is told to end does so within this, store or no store.
+const END_LIMIT: Duration = Duration::from_secs(80);
 /// A relay notices within this that another one took over.
 const NOTICE: Duration = Duration::from_secs(30);
 
@@ -73,11 +78,18 @@ fn a_relay_moves_to_postgresql_in_mid_run_and_comes_back_from_a_backup() {
     drop(relay);
     let moved = potluck(&line);
     assert!(moved.code == 0 && moved.json["rows"].as_u64().unwrap() > 20, "{moved:?}");
-    assert!(potluck(&line).errors.contains("moved before"));
+    let again = potluck(&line);
+    assert!(again.code == 0 && again.json["rows"].is_null(), "{again:?}");
 
     // Without the store it is not started over.
     let refused = potluck(&["relay", "--data", &data, "--listen", "127.0.0.1:0"]);
     assert!(refused.code != 0 && refused.errors.contains("--store"), "{refused:?}");
+    // Nor with another one, which would be taken for a relay that has nothing.
+    drop(server.database());
+    let line = ["relay", "--data", &data, "--store", &server.last_url(), "--listen", "127.0.0.1:0"];
+    let refused = potluck(&line);
+    assert!(refused.code != 0 && refused.errors.contains("and not in postgres://"), "{refused:?}");
+    assert_eq!(server.ask("test_1", "SELECT count(*) FROM pg_tables WHERE tablename = 'meta'").unwrap(), "0");
     let mut relay = on(Path::new(&data), &store);
     let after = info(&relay.api, &run);
     assert_eq!((&after["history"], &after["round"]), (&before["history"], &before["round"]));
@@ -145,6 +157,10 @@ fn a_database_that_dies_in_mid_work_loses_nothing() {
     work.end(&relay, then);
     goes_on(&relay, &run);
     audited(&relay, &folder.path().join("seen"));
+    // Nobody waits for it for ever.
+    server.kill();
+    signal(&relay, Signal::TERM);
+    relay.process().succeeds(END_LIMIT);
 }
 
 #[test]
@@ -210,14 +226,34 @@ fn blobs_move_to_a_bucket_in_mid_run_and_its_loss_is_waited_for() {
     let line = ["relay", "--data", &other, "--listen", "127.0.0.1:0", "--blobs", &place];
     let refused = potluck_with(&line, &environment);
     assert!(refused.code != 0 && refused.errors.contains("this is"), "{refused:?}");
+    // Nor does anybody get one that holds something else, or this relay another one.
+    let photo = bucket.folder("photos").join("cat.jpg");
+    fs::create_dir_all(photo.parent().unwrap()).unwrap();
+    fs::write(&photo, "a cat").unwrap();
+    let photos = Bucket::place("photos");
+    let line = ["relay", "--data", &other, "--listen", "127.0.0.1:0", "--blobs", &photos];
+    let refused = potluck_with(&line, &environment);
+    assert!(refused.code != 0 && refused.errors.contains("it is not empty"), "{refused:?}");
+    let line = ["relay", "--data", &data, "--listen", "127.0.0.1:0", "--blobs", &photos];
+    let refused = potluck_with(&line, &environment);
+    assert!(refused.code != 0 && refused.errors.contains("and not in s3://"), "{refused:?}");
+    // What others put beside the blobs stays.
+    let beside = bucket.folder("one").join("notes.txt");
+    fs::write(&beside, "ours").unwrap();
+    let older = folder.path().join("older");
+    copy(Path::new(&data), &older);
 
     let relay = Relay::start_by(Path::new(&data), &launcher, &[]);
+    assert!(photo.is_file() && beside.is_file());
+    let line = ["relay", "--data", older.to_str().unwrap(), "--listen", "127.0.0.1:0", "--blobs", &place];
+    let refused = potluck_with(&line, &environment);
+    assert!(refused.code != 0 && refused.errors.contains("an older copy"), "{refused:?}");
     // Its results are larger than those that are rows.
     let work = Work::begin(&relay, 31);
     let then = work.accepted(&relay);
     bucket.stop();
     // What is tested is time that passes, not a moment that comes.
-    std::thread::sleep(GONE);
+    std::thread::sleep(BUCKET_GONE);
     bucket.again();
     wait_until("work goes on", LIMIT, || work.accepted(&relay) > then);
     work.end(&relay, then);

@@ -1,7 +1,6 @@
 //! Witnesses of a relay's log: cosignatures appear below checkpoints and in receipts, and a relay whose key signed two
 //! histories is found out, says so in its own log, and gets no more work done.
 
-use super::operator::copy;
 use potluck_cli::error::{CliError, Exit};
 use potluck_ledger::{
     AddCheckpoint, Checkpoint, ForkEvidence, KeyKind, Note, SignedCheckpoint, SignerKey, TreeHash, TreeHead,
@@ -11,7 +10,7 @@ use potluck_proto::Preset;
 use potluck_relay::LogConfig;
 use potluck_tests::council::Council;
 use potluck_tests::npy::{LowRank, f32_file};
-use potluck_tests::{Answer, Api, TestRelay, Volunteer, wait_until};
+use potluck_tests::{Answer, Api, TestRelay, Volunteer, copy, wait_until};
 use potluck_types::{MatmulShape, VolunteerKey};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};

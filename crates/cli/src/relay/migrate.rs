@@ -4,7 +4,7 @@ use super::settings_of;
 use crate::args::MigrateArgs;
 use crate::error::CliError;
 use crate::progress::Progress;
-use potluck_relay::{MigrateError, migrate};
+use potluck_relay::{MigrateError, migrate_blobs, migrate_records};
 use serde_json::json;
 use std::path::Path;
 
@@ -22,40 +22,52 @@ pub async fn command(args: &MigrateArgs) -> Result<(), CliError> {
                 .to_owned(),
         });
     }
-    let mut shown: Option<(&str, Progress)> = None;
-    let moved = migrate(&config.data, store, blobs, |what, done, total| {
-        if shown.as_ref().is_none_or(|(before, _)| *before != what) {
-            shown = Some((what, Progress::parts(what, total)));
-        }
-        if let Some((_, progress)) = &shown {
+    let told = |what: &'static str| {
+        let mut shown = None;
+        move |done: u64, total: u64| {
+            let progress = shown.get_or_insert_with(|| Progress::parts(what, total));
             progress.set(done, &format!("{done} of {total}"));
         }
-    })
-    .await
-    .map_err(|error| failed(&error))?;
-    drop(shown);
-    if args.json {
-        let [store, blobs] = [store.map(ToString::to_string), blobs.map(ToString::to_string)];
-        let (rows, copied) = (moved.rows, moved.blobs);
-        println!(
-            "{}",
-            json!({ "data": config.data, "store": store, "rows": rows, "place": blobs, "blobs": copied })
-        );
-        return Ok(());
+    };
+    // Each part is told as soon as it is done: the other one may fail.
+    if let Some(place) = blobs {
+        let copied =
+            migrate_blobs(&config.data, place, store, told("blobs")).await.map_err(|error| failed(&error))?;
+        if args.json {
+            println!("{}", json!({ "data": config.data, "place": place.to_string(), "blobs": copied }));
+        } else {
+            match copied {
+                Some(copied) => println!("blobs    {place}: {copied}, each read back; kept as blobs.moved"),
+                None => println!("blobs    {place}: they moved before"),
+            }
+        }
     }
-    if let (Some(rows), Some(store)) = (moved.rows, store) {
-        println!("records  {store}: {rows} rows, each read back; kept as potluck.db.moved");
+    if let Some(store) = store {
+        let rows =
+            migrate_records(&config.data, store, told("records")).await.map_err(|error| failed(&error))?;
+        if args.json {
+            println!("{}", json!({ "data": config.data, "store": store.to_string(), "rows": rows }));
+        } else {
+            match rows {
+                Some(rows) => {
+                    println!("records  {store}: {rows} rows, each read back; kept as potluck.db.moved");
+                }
+                None => println!("records  {store}: they moved before"),
+            }
+        }
     }
-    if let (Some(copied), Some(place)) = (moved.blobs, blobs) {
-        println!("blobs    {place}: {copied}, each read back; kept as blobs.moved");
+    if !args.json {
+        println!("data     {}: the log, runs, matrices and the key stay there", config.data.display());
+        eprintln!("start the relay with the same settings, and check with `potluck audit`");
     }
-    println!("data     {}: the log, runs, matrices and the key stay there", config.data.display());
-    eprintln!("start the relay with the same settings, and check with `potluck audit`");
     Ok(())
 }
 
 fn failed(error: &MigrateError) -> CliError {
     let hint = match error {
+        MigrateError::Blob { .. } => {
+            "`potluck relay doctor --deep` names all that are damaged; a relay with `upkeep.backups` takes them from there"
+        }
         MigrateError::Blobs { .. } => {
             "check AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, and that the bucket exists"
         }
@@ -68,7 +80,7 @@ fn failed(error: &MigrateError) -> CliError {
         MigrateError::Database(_) => {
             "check that PostgreSQL runs, and the user, the password and the name of the database in --store"
         }
-        _ => "nothing has moved: try again, and report this if it happens twice",
+        _ => "it is where it was: try again, and report this if it happens twice",
     };
     CliError::Relay { message: error.to_string(), hint: hint.to_owned() }
 }

@@ -36,7 +36,7 @@ pub fn settings_of(args: &DataArgs, folder: &Path) -> Result<Config, CliError> {
     let mut config = match &file {
         Some(path) => Config::read(path).map_err(|error| CliError::Usage {
             message: error.to_string(),
-            hint: "the keys are listen, data, operator, contact and those of [turn]: see the README".into(),
+            hint: "the README has all keys, under \"Settings of a relay\"".into(),
         })?,
         None => Config::default(),
     };
@@ -46,8 +46,12 @@ pub fn settings_of(args: &DataArgs, folder: &Path) -> Result<Config, CliError> {
     if let Some(data) = &args.data {
         config.data.clone_from(data);
     }
-    if args.store.is_some() {
-        config.store.clone_from(&args.store);
+    if let Some(store) = &args.store {
+        store.check().map_err(|error| CliError::Usage {
+            message: error.to_string(),
+            hint: "--store or POTLUCK_STORE: postgres://USER@HOST/NAME".to_owned(),
+        })?;
+        config.store = Some(store.clone());
     }
     if args.blobs.is_some() {
         config.blobs.clone_from(&args.blobs);
@@ -152,7 +156,7 @@ fn say(running: &Running, config: &Config, json: bool) {
 fn taken_over_by_another() -> CliError {
     CliError::Relay {
         message: "another relay took the store over".to_owned(),
-        hint: "this one was not heard by the store for a while; start it again once the other one is stopped"
+        hint: "leave this one off: its folder has older log files and blobs than the store. Go on with the one that took over"
             .to_owned(),
     }
 }
@@ -166,7 +170,8 @@ fn not_started(error: &StartError, store: bool) -> CliError {
         StartError::Listen { .. } => "choose another address with --listen; port 0 takes a free one",
         StartError::Turn { .. } => "choose another `listen` under [turn] of the settings file, or remove it",
         StartError::TurnSettings(_) => "change [turn] of the settings file",
-        StartError::WhichStore(which) => which.hint(),
+        StartError::WhichStore(which) => &which.hint(),
+        StartError::StoreUrl(_) => "as in postgres://potluck@localhost/potluck",
         StartError::StoreInUse { .. } => "stop the other relay, or name another database with --store",
         StartError::Blobs { .. } => {
             "check AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, and that the bucket exists"

@@ -194,7 +194,7 @@ struct Span {
 pub async fn backup(options: &BackupOptions) -> Result<Made, BackupError> {
     let data = options.data.clone();
     let records = Records::of(&data, options.store.as_ref())?;
-    BlobPlace::of(&data, options.blobs.as_ref())?;
+    let place = BlobPlace::of(&data, options.blobs.as_ref())?;
     if !records.exist(&data) {
         return Err(BackupError::NoData { path: data });
     }
@@ -215,10 +215,10 @@ pub async fn backup(options: &BackupOptions) -> Result<Made, BackupError> {
         if !gone.is_empty() && attempt < MAX_ATTEMPTS {
             continue;
         }
-        let options = options.clone();
+        let (options, place) = (options.clone(), place.clone());
         let runtime = tokio::runtime::Handle::current();
         let written = tokio::task::spawn_blocking(move || {
-            write(&options, &folder, &work, &snapshot, (note, gone), &runtime)
+            write(&options, &place, &folder, &work, &snapshot, (note, gone), &runtime)
         });
         return written.await.map_err(|error| file(&data)(io::Error::other(error)))?;
     }
@@ -228,6 +228,7 @@ pub async fn backup(options: &BackupOptions) -> Result<Made, BackupError> {
 /// Everything but the database, then the name by which the backup is known to be whole.
 fn write(
     options: &BackupOptions,
+    place: &BlobPlace,
     folder: &Folder,
     work: &Path,
     snapshot: &Snapshot,
@@ -238,15 +239,16 @@ fn write(
     let stamp = folder.stamp_of(work);
     let mut writer =
         Writer::create(folder.root(), &work.join(FILES), options.quick, folder.partial_of(work))?;
-    let place = BlobPlace::of(data, options.blobs.as_ref())?;
-    let bucket = Blobs::look(&place).map_err(file(data))?;
+    let bucket = Blobs::look(place).map_err(file(data))?;
     for hash in &snapshot.blobs {
         let name = hash.to_string();
         let path = format!("{}/{}", &name[..2], &name[2..]);
         let target = format!("{POOL}/blobs/{path}");
-        match &place {
+        match place {
             BlobPlace::Folder(folder) => writer.keep(&folder.join(&path), &target, Some(*hash))?,
-            BlobPlace::Bucket(_) => writer.keep_blob(hash, &target, || runtime.block_on(bucket.get(hash)))?,
+            BlobPlace::Bucket(_) => {
+                writer.keep_blob(hash, &target, || runtime.block_on(bucket.peek(hash)))?;
+            }
         }
     }
     writer.gone(gone);

@@ -12,7 +12,7 @@
 mod place;
 mod recent;
 
-pub(crate) use place::{BlobPlace, mark, put_aside};
+pub(crate) use place::{BlobPlace, Claim, mark, put_aside};
 pub use place::{BlobsUrl, BlobsUrlError};
 
 use crate::upkeep::{Damaged, Upkeep};
@@ -38,7 +38,7 @@ const MEMORY_BYTES: u64 = 64 << 20;
 /// Bytes of trees in memory: those of 4,096 of the largest parameters, a hash for each group. A part of a blob whose tree is not here
 /// costs reading the whole blob.
 const MAX_TREE_BYTES: usize = 64 << 20;
-/// Trees that are made at once: each holds a whole blob in memory, of 32 MiB at most.
+/// Trees that are made at once, and whole blobs that are fetched for a part of them: each holds a whole blob in memory, of 32 MiB at most.
 const MAX_MAKING: usize = 4;
 /// Where blobs lie whose bytes are not theirs any more, for whoever wants to know what became of them.
 pub(crate) const ASIDE: &str = "damaged";
@@ -182,16 +182,16 @@ impl Blobs {
     /// Opens where a relay's blobs are. A folder must exist; a place in a bucket is the relay's from now on.
     ///
     /// # Errors
-    /// What the file system or the service says; a place that is another relay's.
-    pub(crate) async fn open(place: &BlobPlace, relay: &str) -> io::Result<Self> {
+    /// What the file system or the service says; a place that is not this relay's.
+    pub(crate) async fn open(place: &BlobPlace, claim: &Claim) -> io::Result<Self> {
         let blobs = Self::look(place)?;
         if let BlobPlace::Bucket(url) = place {
-            place::take(&place::bucket(url)?, relay).await?;
+            place::take(&place::bucket(url)?, claim).await?;
         }
         Ok(blobs)
     }
 
-    /// Opens where blobs are, to look at them.
+    /// Opens where blobs are, to look at them: [`Self::peek`] and [`Self::all`] change nothing.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -327,20 +327,33 @@ impl Blobs {
         if let Some(bytes) = self.recent.as_ref().and_then(|recent| recent.get(hash)) {
             return Ok(bytes);
         }
-        let bytes = self.read(hash).await?;
-        if !is_blob(hash, &bytes).await? {
-            return self.read_again(hash).await;
-        }
+        let bytes = self.stored(hash).await?;
         if let Some(recent) = &self.recent {
             recent.keep(hash, &bytes);
         }
         Ok(bytes)
     }
 
-    /// Whether the bytes that are stored as a blob are its own; `None` if they cannot be read. Nothing is put aside.
-    pub(crate) async fn is_right(&self, hash: &BlobHash) -> Option<bool> {
-        let bytes = self.read(hash).await.ok()?;
-        is_blob(hash, &bytes).await.ok()
+    /// A whole blob as it is stored, whatever was read of it before.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub(crate) async fn stored(&self, hash: &BlobHash) -> io::Result<bytes::Bytes> {
+        let bytes = self.read(hash).await?;
+        if is_blob(hash, &bytes).await? { Ok(bytes) } else { self.read_again(hash).await }
+    }
+
+    /// As [`Self::stored`], and a damaged blob stays where it is: for those who look at a relay's data from outside.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub(crate) async fn peek(&self, hash: &BlobHash) -> io::Result<bytes::Bytes> {
+        let bytes = self.read(hash).await?;
+        if is_blob(hash, &bytes).await? {
+            Ok(bytes)
+        } else {
+            Err(io::Error::new(io::ErrorKind::InvalidData, Damaged { blob: *hash }))
+        }
     }
 
     async fn read(&self, hash: &BlobHash) -> io::Result<bytes::Bytes> {
@@ -448,9 +461,16 @@ impl Blobs {
         if range.start > range.end || range.end > bytes {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        // Whoever asks for a part asks for the next one too, and a bucket takes as long for either as for all of it.
-        if self.recent.is_some() {
-            return part_of(&self.get(hash).await?, range, 0);
+        // Whoever asks for a part asks for the next one too, and a bucket takes as long for either as for all of it. The part is
+        // copied: what waits to be sent must not keep the whole blob in memory.
+        if let Some(recent) = &self.recent {
+            let whole = if let Some(whole) = recent.get(hash) {
+                whole
+            } else {
+                let _making = self.making.acquire().await.map_err(io::Error::other)?;
+                self.get(hash).await?
+            };
+            return part_of(&whole, range, 0).map(|part| bytes::Bytes::copy_from_slice(&part));
         }
         // Whole groups, for each is checked by itself.
         let group = GROUP_BYTES as u64;
@@ -487,7 +507,8 @@ impl Blobs {
         Ok(all)
     }
 
-    /// Removes every blob that is not needed, and what writes left behind that a crash cut short.
+    /// Removes every blob that is not needed; in a folder also what writes left behind that a crash cut short. In a bucket nothing
+    /// else is touched: it may hold what is not ours.
     ///
     /// # Errors
     /// What the store says.
@@ -496,8 +517,11 @@ impl Blobs {
         let mut listing = self.quick.list(None);
         while let Some(object) = listing.try_next().await.map_err(io_error)? {
             let aside = object.location.parts().next().is_some_and(|part| part.as_ref() == ASIDE);
-            let keep = hash_at(&object.location).is_some_and(|hash| needed.contains(&hash));
-            if !keep && !aside && !place::is_owner(&object.location) {
+            let goes = match hash_at(&object.location) {
+                Some(hash) => !needed.contains(&hash),
+                None => !aside && self.recent.is_none(),
+            };
+            if goes {
                 self.quick.delete(&object.location).await.map_err(io_error)?;
                 removed += 1;
             }
@@ -506,10 +530,10 @@ impl Blobs {
     }
 }
 
-/// The blob that lies at a path, if one does.
-fn hash_at(path: &StorePath) -> Option<BlobHash> {
-    let name: String = path.parts().map(|part| part.as_ref().to_owned()).collect();
-    name.parse().ok()
+/// The blob that lies at a path, if one does: where [`path`] puts it, and nowhere else.
+fn hash_at(at: &StorePath) -> Option<BlobHash> {
+    let hash = at.as_ref().replacen('/', "", 1).parse().ok()?;
+    (path(&hash) == *at).then_some(hash)
 }
 
 /// A part of what was read from an offset on.

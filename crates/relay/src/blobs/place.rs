@@ -1,14 +1,17 @@
 //! Where blobs are: in the data folder, or in a bucket of an S3 service that the settings name.
 //!
-//! A bucket may be shared, a place in it may not: a relay removes what it does not need. So the place says whose it is, and no
-//! other relay uses it.
+//! A bucket may be shared, a place in it may not: a relay removes blobs that it does not need. So the place says whose it is, and
+//! by which of its starts: no other relay begins there, and neither does an older copy of this one's data.
 
 use super::io_error;
 use crate::db::{Marker, WhichStore};
+use futures_util::TryStreamExt as _;
 use object_store::aws::{AmazonS3, AmazonS3Builder, Checksum};
 use object_store::path::Path as StorePath;
 use object_store::prefix::PrefixStore;
-use object_store::{ClientOptions, ObjectStoreExt as _, RetryConfig};
+use object_store::{
+    BackoffConfig, ClientOptions, ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions, RetryConfig,
+};
 use serde::Deserialize;
 use std::fmt;
 use std::io;
@@ -24,9 +27,11 @@ const MARKER: Marker = Marker { what: "blobs", file: "blobs-store" };
 /// Says in the bucket whose it is.
 const OWNER: &str = "relay";
 /// A request that fails is made again for so long. What waits for it keeps its memory.
-const RETRY: Duration = Duration::from_mins(1);
-/// An answer takes this long at most: 32 MiB at 1 MB/s, twice.
-const ANSWER: Duration = Duration::from_mins(1);
+const RETRY: Duration = Duration::from_mins(5);
+/// Pauses in between, at first and at most.
+const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
+/// A service that says nothing for so long is asked again: 32 MiB at 300 kB/s.
+const ANSWER: Duration = Duration::from_mins(2);
 /// The environment of AWS' own tools, and of those of others.
 const ENDPOINTS: [&str; 2] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
 
@@ -90,7 +95,7 @@ impl BlobPlace {
     pub(crate) fn of(data: &Path, url: Option<&BlobsUrl>) -> Result<Self, WhichStore> {
         let folder = data.join(FOLDER);
         let here = || folder.read_dir().is_ok_and(|mut entries| entries.next().is_some());
-        MARKER.agrees(data, url.is_some(), here)?;
+        MARKER.agrees(data, url, here)?;
         Ok(url.map_or(Self::Folder(folder), |url| Self::Bucket(url.clone())))
     }
 }
@@ -117,39 +122,82 @@ pub(super) fn bucket(url: &BlobsUrl) -> io::Result<PrefixStore<AmazonS3>> {
     let builder = AmazonS3Builder::from_env()
         .with_bucket_name(&url.bucket)
         .with_checksum_algorithm(Checksum::SHA256)
-        .with_retry(RetryConfig { retry_timeout: RETRY, ..RetryConfig::default() })
-        .with_client_options(ClientOptions::new().with_timeout(ANSWER))
+        .with_retry(RetryConfig {
+            // The time alone ends it.
+            max_retries: usize::MAX,
+            retry_timeout: RETRY,
+            backoff: BackoffConfig { init_backoff: PAUSES[0], max_backoff: PAUSES[1], base: 2.0 },
+        })
+        // A limit of the whole request would not be tried again, this is.
+        .with_client_options(ClientOptions::new().with_timeout_disabled().with_read_timeout(ANSWER))
         // A service on this machine, or in a closed network.
         .with_allow_http(endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")));
     Ok(PrefixStore::new(builder.build().map_err(io_error)?, url.folder.as_str()))
 }
 
-/// Takes a place for a relay: whose it is stands there from now on.
+/// Who uses a place: a relay, by its key, since one of its starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Claim {
+    /// The relay's key.
+    pub(crate) relay: String,
+    /// The number of the start, by the records.
+    pub(crate) start: u32,
+    /// Whether blobs move there before that start's relay ends: the same one may have tried before.
+    pub(crate) moving: bool,
+}
+
+impl Claim {
+    /// Why this claim does not hold against the one that stands at a place.
+    fn refused(&self, found: &str) -> Option<String> {
+        let (relay, start) = found.trim().split_once(' ').unwrap_or((found.trim(), "0"));
+        let relay: String = relay.chars().take(64).collect();
+        if relay != self.relay {
+            return Some(format!("it is the relay {relay}'s, and this is {}", self.relay));
+        }
+        let last = start.parse().unwrap_or(u32::MAX);
+        let older = self.start < last || (self.start == last && !self.moving);
+        older.then(|| {
+            format!(
+                "this relay started there {last} times, and this is its start {}: these data are an older copy",
+                self.start
+            )
+        })
+    }
+}
+
+/// Takes a place: whose it is, and since when, stands there from now on.
 ///
 /// # Errors
-/// It is another relay's, or the service does not answer.
-pub(super) async fn take(store: &PrefixStore<AmazonS3>, relay: &str) -> io::Result<()> {
+/// It is another relay's, holds something else, or was used by a newer state of these data; or the service does not answer.
+pub(super) async fn take(store: &PrefixStore<AmazonS3>, claim: &Claim) -> io::Result<()> {
     let path = StorePath::from(OWNER);
-    let owner = match store.get(&path).await {
-        Ok(found) => found.bytes().await.map_err(io_error)?,
+    let refuse = |why: String| Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
+    let mode = match store.get(&path).await {
+        Ok(found) => {
+            let found = found.bytes().await.map_err(io_error)?;
+            if let Some(why) = claim.refused(&String::from_utf8_lossy(&found)) {
+                return refuse(why);
+            }
+            PutMode::Overwrite
+        }
         Err(object_store::Error::NotFound { .. }) => {
-            return store.put(&path, relay.to_owned().into()).await.map(drop).map_err(io_error);
+            if let Some(found) = store.list(None).try_next().await.map_err(io_error)? {
+                return refuse(format!(
+                    "it is not empty, there is {}, and nothing says whose it is",
+                    found.location
+                ));
+            }
+            PutMode::Create
         }
         Err(error) => return Err(io_error(error)),
     };
-    if owner == relay.as_bytes() {
-        return Ok(());
+    let text = format!("{} {}\n", claim.relay, claim.start);
+    match store.put_opts(&path, text.into(), PutOptions::from(mode)).await {
+        Err(object_store::Error::AlreadyExists { .. }) => {
+            refuse("another relay took it at this moment".to_owned())
+        }
+        other => other.map(drop).map_err(io_error),
     }
-    let owner = String::from_utf8_lossy(&owner[..owner.len().min(64)]).into_owned();
-    Err(io::Error::new(
-        io::ErrorKind::AlreadyExists,
-        format!("it is the relay {owner}'s, and this is {relay}"),
-    ))
-}
-
-/// Whether this is what says whose a place is.
-pub(super) fn is_owner(path: &StorePath) -> bool {
-    path.as_ref() == OWNER
 }
 
 #[cfg(test)]
@@ -171,6 +219,22 @@ mod tests {
     }
 
     #[test]
+    fn a_place_is_one_relays_and_older_copies_of_its_data_do_not_begin_there() {
+        let claim = |start, moving| Claim { relay: "ab".to_owned(), start, moving };
+        assert_eq!(claim(3, false).refused("ab 2\n"), None);
+        assert_eq!(claim(2, true).refused("ab 2\n"), None, "a second attempt to move there");
+        assert_eq!(claim(1, false).refused("ab"), None, "written before starts were");
+        for (claim, found) in [
+            (claim(2, false), "ab 2\n"),
+            (claim(1, true), "ab 2\n"),
+            (claim(9, false), "cd 1\n"),
+            (claim(9, false), "ab x"),
+        ] {
+            assert!(claim.refused(found).is_some(), "{claim:?} {found}");
+        }
+    }
+
+    #[test]
     fn a_folder_and_its_settings_have_to_agree() {
         let folder = tempfile::tempdir().unwrap();
         let (data, url) = (folder.path(), "s3://potluck/x".parse::<BlobsUrl>().unwrap());
@@ -183,5 +247,7 @@ mod tests {
         put_aside(data).unwrap();
         assert_eq!(BlobPlace::of(data, Some(&url)), Ok(BlobPlace::Bucket(url)));
         assert!(matches!(BlobPlace::of(data, None), Err(WhichStore::Elsewhere { .. })));
+        let other = "s3://potluck/y".parse().unwrap();
+        assert!(matches!(BlobPlace::of(data, Some(&other)), Err(WhichStore::Other { .. })));
     }
 }

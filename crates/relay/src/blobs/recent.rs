@@ -2,13 +2,13 @@
 
 use super::lock;
 use potluck_types::BlobHash;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 
 /// Bytes that are kept: the blocks and the checkpoint of a run of tens of millions of parameters.
 const MOST_BYTES: usize = 256 << 20;
 
-/// The blobs; the one that came first leaves first.
+/// The blobs; the one that was asked for longest ago leaves first.
 #[derive(Debug)]
 pub(super) struct Recent {
     kept: Mutex<Kept>,
@@ -17,9 +17,11 @@ pub(super) struct Recent {
 
 #[derive(Debug, Default)]
 struct Kept {
-    by_hash: HashMap<BlobHash, bytes::Bytes>,
-    order: VecDeque<BlobHash>,
+    by_hash: HashMap<BlobHash, (u64, bytes::Bytes)>,
+    /// By when they were asked for.
+    order: BTreeMap<u64, BlobHash>,
     bytes: usize,
+    next: u64,
 }
 
 impl Default for Recent {
@@ -28,28 +30,38 @@ impl Default for Recent {
     }
 }
 
+impl Kept {
+    /// A blob is asked for now.
+    fn touch(&mut self, hash: &BlobHash) -> Option<&bytes::Bytes> {
+        let (when, bytes) = self.by_hash.get_mut(hash)?;
+        self.order.remove(when);
+        (*when, self.next) = (self.next, self.next + 1);
+        self.order.insert(*when, *hash);
+        Some(bytes)
+    }
+}
+
 impl Recent {
     /// A blob, if it is here.
     pub(super) fn get(&self, hash: &BlobHash) -> Option<bytes::Bytes> {
-        lock(&self.kept).by_hash.get(hash).cloned()
+        lock(&self.kept).touch(hash).cloned()
     }
 
     /// Keeps a blob, and lets the oldest go. One that would leave room for no other is not kept.
     pub(super) fn keep(&self, hash: &BlobHash, bytes: &bytes::Bytes) {
-        if bytes.len() > self.most / 2 {
-            return;
-        }
         let mut kept = lock(&self.kept);
-        if kept.by_hash.insert(*hash, bytes.clone()).is_some() {
+        if bytes.len() > self.most / 2 || kept.touch(hash).is_some() {
             return;
         }
+        let when = kept.next;
+        kept.next += 1;
         kept.bytes += bytes.len();
-        kept.order.push_back(*hash);
+        kept.by_hash.insert(*hash, (when, bytes.clone()));
+        kept.order.insert(when, *hash);
         while kept.bytes > self.most
-            && let Some(oldest) = kept.order.pop_front()
+            && let Some((_, oldest)) = kept.order.pop_first()
         {
-            let gone = kept.by_hash.remove(&oldest).map_or(0, |bytes| bytes.len());
-            kept.bytes -= gone;
+            kept.bytes -= kept.by_hash.remove(&oldest).map_or(0, |(_, bytes)| bytes.len());
         }
     }
 }
@@ -59,16 +71,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_go_and_what_is_too_large_is_not_kept() {
+    fn what_was_not_asked_for_longest_goes_and_what_is_too_large_is_not_kept() {
         let recent = Recent { kept: Mutex::default(), most: 100 };
-        let blobs = [40, 40, 40, 60].map(|length| bytes::Bytes::from(vec![length as u8; length]));
+        let blobs = [40, 40, 60, 40].map(|length| bytes::Bytes::from(vec![length as u8; length]));
         let hashes: Vec<_> = (0..4).map(|name| BlobHash([name; 32])).collect();
         for (hash, bytes) in hashes.iter().zip(&blobs) {
             recent.keep(hash, bytes);
             recent.keep(hash, bytes);
+            recent.get(&hashes[0]);
         }
         let there: Vec<_> = hashes.iter().map(|hash| recent.get(hash).is_some()).collect();
-        assert_eq!(there, [false, true, true, false]);
+        assert_eq!(there, [true, false, false, true]);
         assert_eq!(lock(&recent.kept).bytes, 80);
     }
 }

@@ -3,7 +3,8 @@
 use super::{Db, DbError, Fence};
 use serde::Deserialize;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::{Executor as _, SqlSafeStr as _};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, SqlSafeStr as _};
+use std::convert::Infallible;
 use std::fmt::{self, Write as _};
 use std::path::Path;
 use std::str::FromStr;
@@ -17,6 +18,11 @@ const CHECKPOINT_PAGES: u32 = 8000;
 const CACHE_KB: u32 = 32_768;
 /// How long SQLite waits for a lock, in ms.
 const BUSY_MS: u32 = 10_000;
+/// What a server of PostgreSQL is told on each connection: to end those whose other end is gone, within half a minute, and
+/// transactions in which nothing happens. Else a relay that vanished would keep what it locked.
+pub(super) const SESSION: &str =
+    "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
+    SET tcp_user_timeout = 30000; SET idle_in_transaction_session_timeout = 60000";
 /// Connections at once.
 const CONNECTIONS: u32 = 4;
 
@@ -68,36 +74,78 @@ impl Engine {
 }
 
 /// Address of a database of PostgreSQL: `postgres://USER@HOST/NAME`. Shown without its password.
+///
+/// Any text is taken at first, and [`StoreUrl::check`] says what is wrong with it: those who read settings show a text that they
+/// refuse, password and all.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[serde(transparent)]
 pub struct StoreUrl(String);
 
 /// The text is no address of a database.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the address of a store begins with postgres://, as in postgres://potluck@localhost/potluck")]
-pub struct StoreUrlError;
+#[non_exhaustive]
+pub enum StoreUrlError {
+    /// It is something else.
+    #[error("the address of a store begins with postgres://, as in postgres://potluck@localhost/potluck")]
+    NoStore,
+    /// It has an option that does not exist. Whatever it is for, it would not be done.
+    #[error("the address of a store has an unknown option, {0}")]
+    UnknownOption(String),
+}
+
+/// Options that an address may have after `?`.
+const OPTIONS: [&str; 18] = [
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "options",
+    "password",
+    "port",
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "ssl-mode",
+    "ssl-root-cert",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "statement-cache-capacity",
+    "user",
+];
 
 impl FromStr for StoreUrl {
-    type Err = StoreUrlError;
+    type Err = Infallible;
 
-    fn from_str(text: &str) -> Result<Self, StoreUrlError> {
-        let known = ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
-        let url = known.then(|| AnyConnectOptions::from_str(text));
-        url.filter(Result::is_ok).map(|_| Self(text.to_owned())).ok_or(StoreUrlError)
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.to_owned()))
     }
 }
 
-impl TryFrom<String> for StoreUrl {
-    type Error = StoreUrlError;
-
-    fn try_from(text: String) -> Result<Self, StoreUrlError> {
-        text.parse()
+impl StoreUrl {
+    /// Whether it is an address.
+    ///
+    /// # Errors
+    /// It is none, or asks for what does not exist.
+    pub fn check(&self) -> Result<(), StoreUrlError> {
+        let known = ["postgres://", "postgresql://"].iter().any(|scheme| self.0.starts_with(scheme));
+        if !known || AnyConnectOptions::from_str(&self.0).is_err() {
+            return Err(StoreUrlError::NoStore);
+        }
+        let options = self.0.split_once('?').map_or("", |(_, options)| options);
+        let names = options.split('&').filter_map(|option| option.split('=').next());
+        let unknown = names.filter(|name| !name.is_empty() && !name.starts_with("options["));
+        match unknown.into_iter().find(|name| !OPTIONS.contains(name)) {
+            Some(name) => Err(StoreUrlError::UnknownOption(name.to_owned())),
+            None => Ok(()),
+        }
     }
 }
 
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (scheme, rest) = self.0.split_once("://").unwrap_or(("postgres", &self.0));
+        let Some((scheme, rest)) = self.0.split_once("://") else { return f.write_str("an address") };
         // Options may hold a password too.
         let rest = rest.split('?').next().unwrap_or(rest);
         let shown = rest.rsplit_once('@').map_or_else(
@@ -120,8 +168,11 @@ fn drivers() {
     ONCE.call_once(sqlx::any::install_default_drivers);
 }
 
-/// The address of a file of SQLite.
+/// The address of a file of SQLite, whose folder has to be there.
 fn file(path: &Path, mode: &str) -> Result<AnyConnectOptions, DbError> {
+    // An address is read by other rules than a path: `//` and `..` mean something else there.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let path = folder.canonicalize()?.join(path.file_name().unwrap_or_default());
     let text = path
         .to_str()
         .ok_or_else(|| DbError::Configuration(format!("{} is no UTF-8", path.display()).into()))?;
@@ -155,7 +206,12 @@ pub(crate) async fn open_files(path: &Path) -> Result<Db, DbError> {
         "PRAGMA busy_timeout = {BUSY_MS}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
          PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}; PRAGMA cache_size = -{CACHE_KB}; PRAGMA temp_store = MEMORY"
     );
-    let pool = pool(CONNECTIONS, setting).connect_with(file(path, "rwc")?).await?;
+    // By itself at first: a pool takes whatever goes wrong here for a server that is busy, and tries again for long.
+    let options = file(path, "rwc")?;
+    let mut first = options.connect().await?;
+    first.execute(sqlx::AssertSqlSafe(setting.clone()).into_sql_str()).await?;
+    let pool = pool(CONNECTIONS, setting).connect_with(options).await?;
+    first.close().await?;
     pool.execute(SCHEMA).await?;
     Ok(Db::of(pool, Engine::Sqlite, None))
 }
@@ -192,7 +248,9 @@ impl Db {
     pub(crate) async fn open_server(url: &StoreUrl) -> Result<Option<Self>, DbError> {
         drivers();
         let options = AnyConnectOptions::from_str(&url.0)?;
-        let pool = AnyPoolOptions::new().max_connections(CONNECTIONS).connect_with(options.clone()).await?;
+        // What is wrong with the address or the password is said at once.
+        options.connect().await?.close().await?;
+        let pool = pool(CONNECTIONS, SESSION.to_owned()).connect_with(options.clone()).await?;
         let Some(fence) = Fence::take(&options, &pool).await? else { return Ok(None) };
         Ok(Some(Self::of(pool, Engine::Postgres, Some(fence))))
     }
@@ -216,6 +274,8 @@ mod tests {
     fn an_address_is_shown_without_its_password() {
         drivers();
         for (text, shown) in [
+            ("postgress:// u:hush@localhost/p", "postgress:// u@localhost/p"),
+            ("u:hush", "an address"),
             (
                 "postgres://potluck:hush@db.example.org:5433/records",
                 "postgres://potluck@db.example.org:5433/records",
@@ -223,11 +283,38 @@ mod tests {
             ("postgres://potluck:h@sh@localhost/p?sslmode=require", "postgres://potluck@localhost/p"),
             ("postgresql://localhost/p?password=hush", "postgresql://localhost/p"),
         ] {
-            assert_eq!(format!("{:?}", text.parse::<StoreUrl>().unwrap()), shown);
+            let Ok(url) = text.parse::<StoreUrl>();
+            assert_eq!(format!("{url:?}"), shown);
         }
+    }
+
+    #[test]
+    fn an_address_is_checked() {
+        drivers();
+        let check = |text: &str| {
+            let Ok(url) = text.parse::<StoreUrl>();
+            url.check()
+        };
+        assert_eq!(check("postgres://potluck@localhost/p?sslmode=disable&options[search_path]=a"), Ok(()));
         for text in ["mysql://localhost/p", "potluck.db", ""] {
-            assert_eq!(text.parse::<StoreUrl>(), Err(StoreUrlError));
+            assert_eq!(check(text), Err(StoreUrlError::NoStore));
         }
+        let unknown = check("postgres://localhost/p?passwd=hush").unwrap_err().to_string();
+        assert!(unknown.contains("passwd") && !unknown.contains("hush"), "{unknown}");
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_a_file_is_said_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("potluck.db");
+        std::fs::write(&path, [0x55; 8192]).unwrap();
+        let error = open_files(&path).await.unwrap_err().to_string();
+        assert!(error.contains("not a database"), "{error}");
+        // Read as an address, this would be a path within the current folder.
+        std::fs::remove_file(&path).unwrap();
+        let twice = std::path::PathBuf::from(format!("/{}", path.display()));
+        open_files(&twice).await.unwrap();
+        assert!(path.is_file());
     }
 
     #[tokio::test]

@@ -1,16 +1,20 @@
 //! The right to write to a database that other relays can reach too. One relay at a time has it.
 //!
 //! Two things together: an advisory lock of PostgreSQL, which ends with the connection that took it, so that whoever dies makes
-//! room; and the number of this lock's holder, which each transaction that writes holds against the one in the database. A relay
-//! that was stopped, or cut off, for so long that another one took over finds a higher number there, and nothing of it is
-//! written.
+//! room; and the number of this lock's holder, its *term*, which each transaction that writes holds against the one in the
+//! database. A relay that was stopped, or cut off, for so long that another one took over finds a higher number there, and
+//! nothing of it is written.
+//!
+//! Each such transaction also raises a second number, *writes*: whoever was not answered reads there what became of its commit.
 
+use super::engine::SESSION;
 use super::{DbError, Engine};
 use sqlx::any::AnyConnectOptions;
 use sqlx::{
     Any, AnyConnection, AnyPool, ConnectOptions as _, Connection as _, Executor as _, Row as _,
     SqlSafeStr as _, Transaction,
 };
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, watch};
@@ -21,6 +25,8 @@ const LOCK: i64 = 0x0070_6f74_6c75_636b;
 /// Time between two looks at whether the connection with the lock lives.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// An answer takes this long at most, or the connection is taken for broken.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// A server notices within this that a relay that was killed is gone.
 const ROOM: Duration = Duration::from_secs(5);
 
@@ -38,6 +44,12 @@ pub(crate) struct Fence {
 #[error("another relay took the store over")]
 pub(crate) struct TakenOver;
 
+/// Waits for a server that may never answer.
+pub(super) async fn answered<T>(asked: impl Future<Output = Result<T, DbError>>) -> Result<T, DbError> {
+    let late = || DbError::Io(io::Error::new(io::ErrorKind::TimedOut, "the store does not answer"));
+    tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(late()))
+}
+
 /// Takes the lock; `false` if another one has it.
 async fn lock(connection: &mut AnyConnection) -> Result<bool, DbError> {
     let taken: bool =
@@ -48,7 +60,7 @@ async fn lock(connection: &mut AnyConnection) -> Result<bool, DbError> {
 impl Fence {
     /// Takes the right to write, and makes the tables that the database lacks. `None` if another relay has it.
     pub(super) async fn take(options: &AnyConnectOptions, pool: &AnyPool) -> Result<Option<Self>, DbError> {
-        let mut connection = options.connect().await?;
+        let mut connection = connect(options).await?;
         let begun = Instant::now();
         while !lock(&mut connection).await? {
             if begun.elapsed() > ROOM {
@@ -63,6 +75,9 @@ impl Fence {
         )
         .fetch_one(&mut connection)
         .await?;
+        sqlx::query("INSERT INTO meta (name, value) VALUES ('writes', 0) ON CONFLICT DO NOTHING")
+            .execute(&mut connection)
+            .await?;
         let connection = Arc::new(Mutex::new(Some(connection)));
         let (say, lost) = watch::channel(false);
         let keeper = keep(options.clone(), Arc::clone(&connection), term, say);
@@ -70,9 +85,11 @@ impl Fence {
     }
 
     /// Lets a transaction write, and returns its number: fails if another relay took over. Until it ends, none can.
-    pub(super) async fn pass(&self, transaction: &mut Transaction<'static, Any>) -> Result<String, DbError> {
+    pub(super) async fn pass(&self, transaction: &mut Transaction<'static, Any>) -> Result<i64, DbError> {
         let row = sqlx::query(
-            "SELECT value, CAST(pg_current_xact_id() AS TEXT) FROM meta WHERE name = 'term' FOR SHARE",
+            "WITH holder AS (SELECT value FROM meta WHERE name = 'term' FOR SHARE)
+             UPDATE meta SET value = meta.value + 1 FROM holder WHERE meta.name = 'writes'
+             RETURNING holder.value, meta.value",
         )
         .fetch_one(&mut **transaction)
         .await?;
@@ -80,6 +97,21 @@ impl Fence {
             return Err(DbError::Configuration(Box::new(TakenOver)));
         }
         row.try_get(1)
+    }
+
+    /// Whether the transaction with this number was committed, once it has ended. No other one of ours can have begun since.
+    pub(super) async fn is_committed(&self, number: i64, pool: &AnyPool) -> Result<bool, DbError> {
+        // Both rows are locked by the transaction, if it is under way still: this waits for its end.
+        let rows =
+            sqlx::query("SELECT value FROM meta WHERE name IN ('term', 'writes') ORDER BY name FOR SHARE")
+                .fetch_all(pool)
+                .await?;
+        let numbers = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
+        match numbers[..] {
+            [term, writes] if term == self.term => Ok(writes >= number),
+            // Whose the writes are cannot be told, and this relay ends.
+            _ => Err(DbError::Configuration(Box::new(TakenOver))),
+        }
     }
 
     /// Waits until another relay took over.
@@ -98,8 +130,10 @@ impl Fence {
         }
         if let Some(mut connection) = self.connection.lock().await.take() {
             // Answered, which the end of a connection is not: whoever starts next finds it free.
-            let _ = sqlx::query("SELECT pg_advisory_unlock($1)").bind(LOCK).execute(&mut connection).await;
-            let _ = connection.close().await;
+            let unlock = sqlx::query("SELECT pg_advisory_unlock($1)").bind(LOCK);
+            if answered(unlock.execute(&mut connection)).await.is_ok() {
+                let _ = answered(connection.close()).await;
+            }
         }
     }
 }
@@ -115,13 +149,13 @@ async fn keep(
         tokio::time::sleep(LOOK).await;
         let mut held = held.lock().await;
         if let Some(connection) = held.as_mut() {
-            if connection.ping().await.is_ok() {
+            if answered(connection.ping()).await.is_ok() {
                 continue;
             }
             tracing::warn!("the connection to the store broke");
             *held = None;
         }
-        match again(&options, term).await {
+        match answered(again(&options, term)).await {
             Ok(Some(connection)) => {
                 tracing::info!("the store is there again, and nobody took it over");
                 *held = Some(connection);
@@ -136,9 +170,16 @@ async fn keep(
     }
 }
 
+/// A connection of which the server knows that it may break.
+async fn connect(options: &AnyConnectOptions) -> Result<AnyConnection, DbError> {
+    let mut connection = options.connect().await?;
+    connection.execute(SESSION).await?;
+    Ok(connection)
+}
+
 /// Takes the lock once more; `None` if another relay had it meanwhile.
 async fn again(options: &AnyConnectOptions, term: i64) -> Result<Option<AnyConnection>, DbError> {
-    let mut connection = options.connect().await?;
+    let mut connection = connect(options).await?;
     let locked = lock(&mut connection).await?;
     let found: i64 =
         sqlx::query_scalar("SELECT value FROM meta WHERE name = 'term'").fetch_one(&mut connection).await?;

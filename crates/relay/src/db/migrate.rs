@@ -4,16 +4,17 @@
 use super::place::{Records, WhichStore, mark, put_aside};
 use super::tables::{CopyError, copy_all};
 use super::{Db, StoreUrl};
-use crate::blobs::{self, BlobPlace, Blobs, BlobsUrl};
+use crate::blobs::{self, BlobPlace, Blobs, BlobsUrl, Claim};
 use crate::{StartError, identity, lock_folder};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use potluck_types::BlobHash;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Blobs on their way at once.
-const AT_ONCE: usize = 16;
+/// Blobs on their way at once: of 32 MiB each, they leave within the limit of an answer at 9 Mbit/s.
+const AT_ONCE: usize = 4;
 
-/// Why something did not move.
+/// Why they did not move.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MigrateError {
@@ -41,6 +42,14 @@ pub enum MigrateError {
     /// The copy is not what was copied.
     #[error("the copy is not right: {0}. Nothing was kept of it")]
     Copy(String),
+    /// A blob in the data folder is damaged, or cannot be read.
+    #[error("the blob {blob} cannot be copied: {cause}")]
+    Blob {
+        /// Which one.
+        blob: BlobHash,
+        /// Why.
+        cause: io::Error,
+    },
     /// Blobs cannot be copied.
     #[error("blobs cannot be copied to {place}: {cause}")]
     Blobs {
@@ -51,45 +60,24 @@ pub enum MigrateError {
     },
 }
 
-/// How much moved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Migrated {
-    /// Rows of records.
-    pub rows: Option<u64>,
-    /// Blobs.
-    pub blobs: Option<u64>,
-}
-
-/// Moves a stopped relay's records, its blobs, or both. `told` hears what moves, how many of them are copied, and of how many.
-/// Each row and each blob is read back before the move counts; what was copied is kept as `potluck.db.moved` and `blobs.moved`.
+/// Moves a stopped relay's records. `told` hears how many rows are copied, and of how many. Each is read back before the move
+/// counts; the file is kept as `potluck.db.moved`. Returns how many there were, or `None` if they are there already.
 ///
 /// # Errors
-/// [`MigrateError`] says what; what did not move is where it was.
-pub async fn migrate(
-    data: &Path,
-    store: Option<&StoreUrl>,
-    bucket: Option<&BlobsUrl>,
-    mut told: impl FnMut(&'static str, u64, u64),
-) -> Result<Migrated, MigrateError> {
-    let _lock = lock_folder(data)?;
-    let mut migrated = Migrated::default();
-    if let Some(bucket) = bucket {
-        migrated.blobs = Some(move_blobs(data, bucket, |done, total| told("blobs", done, total)).await?);
-    }
-    if let Some(store) = store {
-        migrated.rows = Some(move_records(data, store, |done, total| told("records", done, total)).await?);
-    }
-    Ok(migrated)
-}
-
-async fn move_records(
+/// [`MigrateError`] says what; the records are where they were then.
+pub async fn migrate_records(
     data: &Path,
     store: &StoreUrl,
     told: impl FnMut(u64, u64),
-) -> Result<u64, MigrateError> {
-    let file = match Records::of(data, None).map_err(MigrateError::Moved)? {
-        Records::File(path) if path.is_file() => path,
-        _ => return Err(MigrateError::Nothing { data: data.to_owned() }),
+) -> Result<Option<u64>, MigrateError> {
+    store.check().map_err(StartError::from)?;
+    let _lock = lock_folder(data)?;
+    let file = match Records::of(data, None) {
+        Ok(Records::File(path)) if path.is_file() => path,
+        Err(error) => {
+            return Records::of(data, Some(store)).map(|_| None).map_err(|_| MigrateError::Moved(error));
+        }
+        Ok(_) => return Err(MigrateError::Nothing { data: data.to_owned() }),
     };
     let from = super::open_files(&file).await?;
     let to = Db::open_server(store).await?.ok_or_else(|| MigrateError::StoreInUse(store.clone()))?;
@@ -104,34 +92,62 @@ async fn move_records(
     let failed = |cause| StartError::Data { path: data.to_owned(), cause };
     mark(data, store).map_err(failed)?;
     put_aside(data).map_err(failed)?;
-    Ok(rows)
+    Ok(Some(rows))
 }
 
-async fn move_blobs(data: &Path, to: &BlobsUrl, mut told: impl FnMut(u64, u64)) -> Result<u64, MigrateError> {
-    let from = BlobPlace::of(data, None).map_err(MigrateError::Moved)?;
+/// Moves a stopped relay's blobs. `told` hears how many are copied, and of how many. Each is read back before the move counts; the
+/// folder is kept as `blobs.moved`. Returns how many there were, or `None` if they are there already. `store` is where the records
+/// are, if not in the folder.
+///
+/// # Errors
+/// [`MigrateError`] says what; the blobs are where they were then.
+pub async fn migrate_blobs(
+    data: &Path,
+    to: &BlobsUrl,
+    store: Option<&StoreUrl>,
+    mut told: impl FnMut(u64, u64),
+) -> Result<Option<u64>, MigrateError> {
+    let _lock = lock_folder(data)?;
+    let from = match BlobPlace::of(data, None) {
+        Ok(from) => from,
+        Err(error) => {
+            return BlobPlace::of(data, Some(to)).map(|_| None).map_err(|_| MigrateError::Moved(error));
+        }
+    };
     let failed = |cause| StartError::Data { path: data.to_owned(), cause };
+    // The records may be on their way to that store by the same command.
+    let records = Records::of(data, None).or_else(|_| Records::of(data, store)).map_err(StartError::from)?;
+    if !records.exist(data) {
+        return Err(MigrateError::Nothing { data: data.to_owned() });
+    }
+    let db = records.look().await?;
+    let start = db.incarnation().await?;
+    db.close().await;
     let relay = identity::read_file(&data.join(identity::FILE)).map_err(failed)?.to_string();
     let source = Blobs::look(&from).map_err(failed)?;
     let all = source.all().await.map_err(failed)?;
     let refused = |cause| MigrateError::Blobs { place: to.clone(), cause };
-    let target = Blobs::open(&BlobPlace::Bucket(to.clone()), &relay).await.map_err(refused)?;
+    let place = BlobPlace::Bucket(to.clone());
+    let target = Blobs::open(&place, &Claim { relay, start, moving: true }).await.map_err(refused)?;
     let total = all.len() as u64;
     let mut copies = stream::iter(all)
-        .map(|hash| {
+        .map(|blob| {
             let (source, target) = (&source, &target);
             async move {
-                target.put_durable(&hash, source.get(&hash).await?).await?;
+                let bytes = source.peek(&blob).await.map_err(|cause| MigrateError::Blob { blob, cause })?;
+                target.put_durable(&blob, bytes).await.map_err(refused)?;
                 // Checked by its hash.
-                target.get(&hash).await.map(drop)
+                target.peek(&blob).await.map(drop).map_err(refused)
             }
         })
         .buffer_unordered(AT_ONCE);
     let mut done = 0;
-    while copies.try_next().await.map_err(refused)?.is_some() {
+    while copies.try_next().await?.is_some() {
         done += 1;
         told(done, total);
     }
+    drop(copies);
     blobs::mark(data, to).map_err(failed)?;
     blobs::put_aside(data).map_err(failed)?;
-    Ok(done)
+    Ok(Some(done))
 }

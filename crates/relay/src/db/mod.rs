@@ -19,12 +19,14 @@ mod tables;
 pub(crate) use engine::{Engine, create_file, open_files};
 pub use engine::{StoreUrl, StoreUrlError};
 pub(crate) use fence::Fence;
+use fence::answered;
 pub(crate) use jobs::{JobRow, JobState, count_result, job_digest};
-pub use migrate::{MigrateError, Migrated, migrate};
+pub use migrate::{MigrateError, migrate_blobs, migrate_records};
 pub use place::WhichStore;
 pub(crate) use place::{Marker, Records};
 pub(crate) use tables::{CopyError, copy_all};
 
+use potluck_types::BlobHash;
 use sqlx::any::AnyRow;
 use sqlx::{Any, AnyConnection, AnyPool, Row as _, Transaction};
 use std::ops::{Deref, DerefMut};
@@ -53,8 +55,8 @@ pub(crate) struct Db {
 #[derive(Debug)]
 pub(crate) struct Writing {
     transaction: Transaction<'static, Any>,
-    /// The transaction's number, by which PostgreSQL can say later what became of it, and who to ask.
-    number: Option<(String, AnyPool)>,
+    /// The transaction's number, by which it can be found out later what became of it, and whom to ask.
+    number: Option<(i64, Arc<Fence>, AnyPool)>,
     pub(crate) engine: Engine,
     _turn: OwnedMutexGuard<()>,
 }
@@ -68,17 +70,15 @@ impl Writing {
     /// # Errors
     /// What the database says; nothing of it is kept then.
     pub(crate) async fn commit(self) -> Result<(), DbError> {
-        let Err(error) = self.transaction.commit().await else { return Ok(()) };
-        let Some((number, pool)) = self.number else { return Err(error) };
+        let Some((number, fence, pool)) = self.number else { return self.transaction.commit().await };
+        let Err(error) = answered(self.transaction.commit()).await else { return Ok(()) };
         tracing::warn!(%error, "a commit was not answered: asking what became of it");
         loop {
-            let status = sqlx::query_scalar("SELECT pg_xact_status(CAST(CAST($1 AS TEXT) AS xid8))");
-            let status: Result<Option<String>, _> = status.bind(&number).fetch_one(&pool).await;
-            match status.as_ref().map(Option::as_deref) {
-                Ok(Some("committed")) => return Ok(()),
-                Ok(Some("in progress")) => {}
-                Ok(_) | Err(DbError::PoolClosed) => return Err(error),
-                Err(_) => tracing::warn!("the store cannot be reached"),
+            match answered(fence.is_committed(number, &pool)).await {
+                Ok(true) => return Ok(()),
+                // Closed: the relay ends, and the next start reads what there is.
+                Ok(false) | Err(DbError::PoolClosed | DbError::Configuration(_)) => return Err(error),
+                Err(error) => tracing::warn!(%error, "the store cannot be reached"),
             }
             tokio::time::sleep(ASK_AGAIN).await;
         }
@@ -110,6 +110,17 @@ impl DerefMut for Writing {
 /// Milliseconds since 1970.
 pub(crate) fn wall_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
+/// A column that is not what it should be.
+pub(crate) fn decode_error(error: impl std::error::Error + Send + Sync + 'static) -> DbError {
+    sqlx::Error::Decode(Box::new(error))
+}
+
+/// A hash in a column, if there is one.
+pub(crate) fn maybe_hash(row: &AnyRow, at: usize) -> Result<Option<BlobHash>, DbError> {
+    let raw: Option<&[u8]> = row.try_get(at)?;
+    raw.map(|_| bytes(row, at).map(BlobHash)).transpose()
 }
 
 /// Raw bytes of a column.
@@ -147,11 +158,13 @@ impl Db {
     /// What the database says.
     pub(crate) async fn begin(&self) -> Result<Writing, DbError> {
         let turn = Arc::clone(&self.turn).lock_owned().await;
-        let mut transaction = self.pool.begin_with(self.engine.begin()).await?;
-        let number = match &self.fence {
-            Some(fence) => Some((fence.pass(&mut transaction).await?, self.pool.clone())),
-            None => None,
+        let Some(fence) = &self.fence else {
+            let transaction = self.pool.begin_with(self.engine.begin()).await?;
+            return Ok(Writing { transaction, number: None, engine: self.engine, _turn: turn });
         };
+        let mut transaction = self.pool.begin_with(self.engine.begin()).await?;
+        let number = answered(fence.pass(&mut transaction)).await?;
+        let number = Some((number, Arc::clone(fence), self.pool.clone()));
         Ok(Writing { transaction, number, engine: self.engine, _turn: turn })
     }
 
@@ -192,6 +205,17 @@ impl Db {
             .await?;
         tx.commit().await?;
         Ok(incarnation as u32)
+    }
+
+    /// How often a relay started on these records.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub(crate) async fn incarnation(&self) -> Result<u32, DbError> {
+        let value: Option<i64> = sqlx::query_scalar("SELECT value FROM meta WHERE name = 'incarnation'")
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(value.unwrap_or(0) as u32)
     }
 
     /// Makes starts count from beyond a number: those of the relay that led the log before.

@@ -4,6 +4,7 @@
 //! relay would find no records there, begin anew, and accept twice what it accepted before.
 
 use super::{Db, DbError, StoreUrl, open_files};
+use crate::StartError;
 use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -38,6 +39,28 @@ pub enum WhichStore {
         /// The server, without a password.
         store: String,
     },
+    /// They are in another server.
+    #[error("the {what} of {data} are in {store}, and not in {named}")]
+    Other {
+        /// Records or blobs.
+        what: &'static str,
+        /// The data folder.
+        data: PathBuf,
+        /// The server that the folder names, without a password.
+        store: String,
+        /// The one that the settings name.
+        named: String,
+        /// The file that names it.
+        marker: PathBuf,
+    },
+    /// Where they are cannot be read.
+    #[error("{path} cannot be read, which says where things are: {cause}")]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        cause: String,
+    },
     /// They are in the folder.
     #[error("the {what} of {data} are in that folder, and not in the store that is named")]
     Here {
@@ -56,39 +79,54 @@ pub(crate) struct Marker {
 }
 
 impl Marker {
-    /// Whether the settings, which name a store or do not, agree with the folder, where things may lie `here`.
+    /// Whether the settings, which name a store or none, agree with the folder, where things may lie `here`.
     pub(crate) fn agrees(
         self,
         data: &Path,
-        named: bool,
+        named: Option<&impl Display>,
         here: impl FnOnce() -> bool,
     ) -> Result<(), WhichStore> {
-        let (what, data_folder) = (self.what, data.to_owned());
-        match (named, std::fs::read_to_string(data.join(self.file)).ok()) {
-            (false, Some(store)) => {
-                let store = store.trim().to_owned();
-                Err(WhichStore::Elsewhere { what, data: data_folder, store })
+        let (what, folder, path) = (self.what, data.to_owned(), data.join(self.file));
+        let marked = match std::fs::read_to_string(&path) {
+            Ok(text) => Some(text.trim().to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(WhichStore::Unreadable { path, cause: error.to_string() }),
+        };
+        match (named.map(ToString::to_string), marked) {
+            (None, Some(store)) => Err(WhichStore::Elsewhere { what, data: folder, store }),
+            (Some(named), Some(store)) if named != store => {
+                Err(WhichStore::Other { what, data: folder, store, named, marker: path })
             }
-            (true, None) if here() => Err(WhichStore::Here { what, data: data_folder }),
+            (Some(_), None) if here() => Err(WhichStore::Here { what, data: folder }),
             _ => Ok(()),
         }
     }
 
     /// Says it. It is on disk when this returns.
     pub(crate) fn write(self, data: &Path, store: &impl Display) -> io::Result<()> {
-        crate::token::write_private(&data.join(self.file), &store.to_string())
+        crate::token::write_private(&data.join(self.file), &store.to_string())?;
+        std::fs::File::open(data)?.sync_all()
     }
 }
 
 impl WhichStore {
     /// What to do.
-    pub fn hint(&self) -> &'static str {
+    pub fn hint(&self) -> String {
         match self {
             Self::Elsewhere { what, .. } if *what == "blobs" => {
-                "name it with --blobs, POTLUCK_BLOBS, or `blobs` in the settings file"
+                "name it with --blobs, POTLUCK_BLOBS, or `blobs` in the settings file".to_owned()
             }
-            Self::Elsewhere { .. } => "name it with --store, POTLUCK_STORE, or `store` in the settings file",
-            Self::Here { .. } => "move them there with `potluck relay migrate`, or do not name the store",
+            Self::Elsewhere { .. } => {
+                "name it with --store, POTLUCK_STORE, or `store` in the settings file".to_owned()
+            }
+            Self::Other { marker, .. } => format!(
+                "name that one; if all of it is under the new address now, write that address, without a password, into {}",
+                marker.display()
+            ),
+            Self::Unreadable { .. } => "give the relay's user the right to read its data folder".to_owned(),
+            Self::Here { .. } => {
+                "move them there with `potluck relay migrate`, or do not name the store".to_owned()
+            }
         }
     }
 }
@@ -100,7 +138,7 @@ impl Records {
     /// The two do not agree.
     pub(crate) fn of(data: &Path, store: Option<&StoreUrl>) -> Result<Self, WhichStore> {
         let file = data.join(FILE);
-        MARKER.agrees(data, store.is_some(), || file.exists())?;
+        MARKER.agrees(data, store, || file.exists())?;
         Ok(store.map_or(Self::File(file), |store| Self::Server(store.clone())))
     }
 
@@ -112,18 +150,19 @@ impl Records {
         }
     }
 
-    /// Opens them to write. `None` if another relay does.
+    /// Opens them to write.
     ///
     /// # Errors
-    /// What the database says, or a folder that cannot be written to.
-    pub(crate) async fn open(&self, data: &Path) -> Result<Option<Db>, DbError> {
+    /// What the database says, another relay that writes to it, or a folder that cannot be written to.
+    pub(crate) async fn open(&self, data: &Path) -> Result<Db, StartError> {
         match self {
-            Self::File(path) => open_files(path).await.map(Some),
+            Self::File(path) => Ok(open_files(path).await?),
             Self::Server(url) => {
-                let db = Db::open_server(url).await?;
-                if db.is_some() {
-                    mark(data, url)?;
-                }
+                url.check()?;
+                let in_use = || StartError::StoreInUse { store: url.clone() };
+                let db = Db::open_server(url).await?.ok_or_else(in_use)?;
+                let failed = |cause| StartError::Data { path: data.to_owned(), cause };
+                mark(data, url).map_err(failed)?;
                 Ok(db)
             }
         }
@@ -171,6 +210,10 @@ mod tests {
         // Cut short between the mark and the new name.
         assert_eq!(Records::of(data, Some(&url)), Ok(Records::Server(url.clone())));
         put_aside(data).unwrap();
+        let other: StoreUrl = "postgres://potluck:hush@localhost/q".parse().unwrap();
+        assert!(matches!(Records::of(data, Some(&other)), Err(WhichStore::Other { .. })));
+        let again: StoreUrl = "postgres://potluck:changed@localhost/p?sslmode=disable".parse().unwrap();
+        assert!(Records::of(data, Some(&again)).is_ok(), "a password may change");
         let error = Records::of(data, None).unwrap_err().to_string();
         assert!(error.contains("postgres://potluck@localhost/p") && !error.contains("hush"), "{error}");
     }

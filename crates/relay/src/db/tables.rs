@@ -89,8 +89,20 @@ impl Table {
         self.columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
     }
 
+    /// Its rows, but for numbers that are each database's own: who may write to it, and how often that was done.
+    fn from(&self) -> String {
+        let own = if self.name == META { " WHERE name NOT IN ('term', 'writes')" } else { "" };
+        format!("FROM {}{own}", self.name)
+    }
+
     fn select(&self) -> String {
-        format!("SELECT {} FROM {}", self.names(), self.name)
+        format!("SELECT {} {}", self.names(), self.from())
+    }
+
+    /// How many there are.
+    async fn rows(&self, of: &mut AnyConnection) -> Result<u64, DbError> {
+        let count = sqlx::AssertSqlSafe(format!("SELECT COUNT(*) {}", self.from()));
+        Ok(sqlx::query_scalar::<_, i64>(count).fetch_one(of).await?.cast_unsigned())
     }
 
     /// Writes rows down.
@@ -152,24 +164,19 @@ pub(crate) async fn copy_all(from: &Db, to: &Db, mut told: impl FnMut(u64, u64))
     let mut writing = to.begin().await?;
     let tables = tables();
     for table in &tables {
-        if table.name != META && table.content(&mut writing).await?.rows > 0 {
+        if table.name != META && table.rows(&mut writing).await? > 0 {
             return Err(CopyError::NotEmpty);
         }
     }
     let mut total = 0;
     for table in &tables {
-        let count = format!("SELECT COUNT(*) FROM {}", table.name);
-        let rows: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(count)).fetch_one(&mut *reading).await?;
-        total += rows.cast_unsigned();
+        total += table.rows(&mut reading).await?;
     }
     let mut done = 0;
     for table in tables {
-        // The number of who may write is the new database's own.
-        let own = table.name == META;
         let mut content = Content::default();
-        let text = table.select() + if own { " WHERE name <> 'term'" } else { "" };
         let mut waiting = Vec::new();
-        let mut rows = sqlx::query(sqlx::AssertSqlSafe(text)).fetch(&mut *reading);
+        let mut rows = sqlx::query(sqlx::AssertSqlSafe(table.select())).fetch(&mut *reading);
         while let Some(row) = rows.try_next().await? {
             content.add(&table, &row)?;
             waiting.push(row);
@@ -183,7 +190,7 @@ pub(crate) async fn copy_all(from: &Db, to: &Db, mut told: impl FnMut(u64, u64))
         table.insert(&mut writing, &waiting).await?;
         done += waiting.len() as u64;
         told(done, total);
-        if !own && table.content(&mut writing).await? != content {
+        if table.content(&mut writing).await? != content {
             return Err(CopyError::Differs(table.name));
         }
     }

@@ -19,13 +19,14 @@ use potluck_governance::Entry;
 use potluck_ledger::Appender;
 use potluck_types::BlobHash;
 use std::collections::HashSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-/// Blobs that are read unless all are: spread over their hashes, which are spread over everything.
 /// What to do about a place for blobs that does not answer.
 const S3_HINT: &str =
     "check the folder, or the bucket: that it exists, AWS_ENDPOINT_URL, AWS_REGION, and the access key";
+/// Blobs that are read unless all are: spread over their hashes, which are spread over everything.
 const SAMPLE: usize = 64;
 /// Blobs that are named in a finding.
 const MAX_NAMED: usize = 5;
@@ -221,6 +222,8 @@ async fn records(
     options: &DoctorOptions,
     found: &mut Vec<Finding>,
 ) -> Result<(), DbError> {
+    // Whether there are tables at all.
+    db.incarnation().await?;
     match quick_check(db).await? {
         None => found.push(Finding::good(
             "database",
@@ -262,13 +265,24 @@ async fn blobs(db: &Db, place: &BlobPlace, deep: bool, found: &mut Vec<Finding>)
     let gone: Vec<_> = all.iter().filter(|hash| !there.contains(hash)).collect();
     let step = if deep { 1 } else { all.len().div_ceil(SAMPLE).max(1) };
     let mut read = 0;
-    let mut damaged = Vec::new();
+    let (mut damaged, mut unread) = (Vec::new(), None);
     for hash in all.iter().step_by(step).filter(|hash| there.contains(hash)) {
         read += 1;
-        // What cannot be read is as good as damaged.
-        if store.is_right(hash).await != Some(true) {
-            damaged.push(hash);
+        match store.peek(hash).await {
+            Ok(_) => {}
+            // A service that does not answer says nothing of the blob; what a disk cannot read is as good as damaged.
+            Err(error)
+                if matches!(place, BlobPlace::Bucket(_)) && error.kind() != io::ErrorKind::InvalidData =>
+            {
+                unread = Some(error);
+                break;
+            }
+            Err(_) => damaged.push(hash),
         }
+    }
+    if let Some(error) = unread {
+        found.push(Finding::wrong("blobs", format!("they cannot be read: {error}"), S3_HINT));
+        return Ok(());
     }
     let named = |blobs: &[&BlobHash]| {
         blobs.iter().take(MAX_NAMED).map(ToString::to_string).collect::<Vec<_>>().join(", ")
@@ -287,7 +301,7 @@ async fn blobs(db: &Db, place: &BlobPlace, deep: bool, found: &mut Vec<Finding>)
     if !damaged.is_empty() {
         let text =
             format!("{} of {read} blobs that were read are damaged: {}", damaged.len(), named(&damaged));
-        found.push(Finding::wrong("blobs", text, format!("{hint}. Check the disk")));
+        found.push(Finding::wrong("blobs", text, format!("{hint}. Check the disk, or the service")));
     }
     if gone.is_empty() && damaged.is_empty() {
         let how = if deep { "all" } else { "--deep reads all" };

@@ -1,6 +1,6 @@
 //! Records of candidates and of the shards of their evals.
 
-use crate::db::{Db, DbError, Writing, bytes, count_result, wall_ms};
+use crate::db::{Db, DbError, Writing, bytes, count_result, decode_error, maybe_hash, wall_ms};
 use crate::embed::store::{by_site, count as count_sites};
 use crate::log::{Log, LogError, records};
 use potluck_governance::{Body, Key, entry};
@@ -89,15 +89,6 @@ const COLUMNS: &str =
     "parameters, bytes, model, run, round, without, eval, incumbent, secret, state, reason, card, hasty,
      least_shards";
 
-fn decode_error(error: impl std::error::Error + Send + Sync + 'static) -> DbError {
-    sqlx::Error::Decode(Box::new(error))
-}
-
-fn maybe(row: &AnyRow, at: usize) -> Result<Option<BlobHash>, DbError> {
-    let raw: Option<&[u8]> = row.try_get(at)?;
-    raw.map(|_| bytes(row, at).map(BlobHash)).transpose()
-}
-
 fn candidate(row: &AnyRow) -> Result<CandidateRow, DbError> {
     let state: &str = row.try_get(9)?;
     let number = |at: usize| row.try_get::<i64, _>(at).map(i64::cast_unsigned);
@@ -108,7 +99,7 @@ fn candidate(row: &AnyRow) -> Result<CandidateRow, DbError> {
         round: number(4)?,
         without: serde_json::from_str(row.try_get(5)?).map_err(decode_error)?,
         eval: JobId(bytes(row, 6)?),
-        incumbent: maybe(row, 7)?,
+        incumbent: maybe_hash(row, 7)?,
         terms: EvalTerms {
             secret: bytes(row, 8)?,
             hasty: number(12)? != 0,
@@ -119,7 +110,7 @@ fn candidate(row: &AnyRow) -> Result<CandidateRow, DbError> {
             .find(|known| known.name() == state)
             .ok_or(sqlx::Error::RowNotFound)?,
         reason: row.try_get(10)?,
-        card: maybe(row, 11)?,
+        card: maybe_hash(row, 11)?,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::api::{NewRun, RoundInfo};
 use super::manifest::{Manifest, unstated};
-use crate::db::{Db, DbError, Writing, bytes, count_result, wall_ms};
+use crate::db::{Db, DbError, Writing, bytes, count_result, decode_error, maybe_hash, wall_ms};
 use crate::embed::store::{Counts, count as count_sites};
 use crate::log::{Log, LogError, records};
 use crate::names;
@@ -96,17 +96,8 @@ pub(crate) const ACCEPTED: &str = "accepted";
 const RUN_COLUMNS: &str = "id, state, reason, request, checkpoint, checkpoint_bytes, tokenizer,
      (SELECT COUNT(*) FROM rounds WHERE rounds.run = runs.id)";
 
-fn decode_error(error: impl std::error::Error + Send + Sync + 'static) -> DbError {
-    sqlx::Error::Decode(Box::new(error))
-}
-
 fn blob(row: &AnyRow, hash: usize, length: usize) -> Result<BlobRef, DbError> {
     Ok(BlobRef { hash: BlobHash(bytes(row, hash)?), bytes: row.try_get::<i64, _>(length)? as u64 })
-}
-
-fn maybe(row: &AnyRow, at: usize) -> Result<Option<BlobHash>, DbError> {
-    let raw: Option<&[u8]> = row.try_get(at)?;
-    raw.map(|_| bytes(row, at).map(BlobHash)).transpose()
 }
 
 fn run_row(row: &AnyRow) -> Result<RunRow, DbError> {
@@ -120,13 +111,13 @@ fn run_row(row: &AnyRow) -> Result<RunRow, DbError> {
         reason: row.try_get(2)?,
         request: serde_json::from_str(row.try_get(3)?).map_err(decode_error)?,
         checkpoint: blob(row, 4, 5)?,
-        tokenizer: maybe(row, 6)?,
+        tokenizer: maybe_hash(row, 6)?,
         round: row.try_get::<i64, _>(7)? as u64,
     })
 }
 
 fn round_row(row: &AnyRow) -> Result<RoundRow, DbError> {
-    let checkpoint = maybe(row, 5)?.is_some().then(|| blob(row, 5, 6)).transpose()?;
+    let checkpoint = maybe_hash(row, 5)?.is_some().then(|| blob(row, 5, 6)).transpose()?;
     Ok(RoundRow {
         round: row.try_get::<i64, _>(0)? as u64,
         parameters: BlobHash(bytes(row, 1)?),
