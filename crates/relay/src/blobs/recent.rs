@@ -31,7 +31,7 @@ impl Default for Recent {
 }
 
 impl Kept {
-    /// A blob is asked for now.
+    /// Somebody asks for a blob.
     fn touch(&mut self, hash: &BlobHash) -> Option<&bytes::Bytes> {
         let (when, bytes) = self.by_hash.get_mut(hash)?;
         self.order.remove(when);
