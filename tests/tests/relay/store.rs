@@ -23,13 +23,15 @@ const END_LIMIT: Duration = Duration::from_secs(80);
 /// A relay notices within this that another one took over.
 const NOTICE: Duration = Duration::from_secs(30);
 
-/// Says that there is nothing to test with.
-fn missing() -> bool {
-    let missing = !is_installed();
-    if missing {
+/// A server with a database; none where PostgreSQL is not installed, which is said.
+fn started() -> Option<Postgres> {
+    if !is_installed() {
         eprintln!("skipped: PostgreSQL is not installed");
+        return None;
     }
-    missing
+    let server = Postgres::start();
+    drop(server.database());
+    Some(server)
 }
 
 fn on(data: &Path, store: &str) -> Relay {
@@ -54,11 +56,7 @@ fn audited(relay: &Relay, remember: &Path) {
 
 #[test]
 fn a_relay_moves_to_postgresql_in_mid_run_and_comes_back_from_a_backup() {
-    if missing() {
-        return;
-    }
-    let server = Postgres::start();
-    drop(server.database());
+    let Some(server) = started() else { return };
     let store = server.last_url();
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
@@ -135,11 +133,7 @@ fn a_relay_moves_to_postgresql_in_mid_run_and_comes_back_from_a_backup() {
 
 #[test]
 fn a_database_that_dies_in_mid_work_loses_nothing() {
-    if missing() {
-        return;
-    }
-    let mut server = Postgres::start();
-    drop(server.database());
+    let Some(mut server) = started() else { return };
     let folder = tempfile::tempdir().unwrap();
     let relay = on(&folder.path().join("data"), &server.last_url());
     let (_, run) = SampleRun::new(4, [1, 1]).create(&relay.api, "beside it");
@@ -165,11 +159,7 @@ fn a_database_that_dies_in_mid_work_loses_nothing() {
 
 #[test]
 fn a_relay_that_was_away_while_another_took_over_writes_nothing_more() {
-    if missing() {
-        return;
-    }
-    let server = Postgres::start();
-    drop(server.database());
+    let Some(server) = started() else { return };
     let (folder, store) = (tempfile::tempdir().unwrap(), server.last_url());
     let (data, other) = (folder.path().join("data"), folder.path().join("other"));
     let first = on(&data, &store);
