@@ -267,7 +267,7 @@ fn runs_need_proposals_and_epochs_their_secrets() {
         world.refused(EpochOpened { incarnation: 4, secret: hash(8) }),
         Refused::Unknown { .. }
     ));
-    assert_eq!(world.state.unopened_epochs().collect::<Vec<_>>(), [3]);
+    assert_eq!(world.state.unopened_epochs().map(|(epoch, _)| epoch).collect::<Vec<_>>(), [3]);
     world.log(EpochOpened { incarnation: 3, secret: hash(7) });
     assert_eq!(world.state.unopened_epochs().count(), 0);
 }

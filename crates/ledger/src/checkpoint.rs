@@ -77,8 +77,13 @@ impl Checkpoint {
         head: TreeHead,
         extensions: Vec<String>,
     ) -> Result<Self, CheckpointError> {
-        if !(1..=MAX_NAME_BYTES).contains(&origin.len()) || origin.bytes().any(|b| b < b' ') {
+        // A note has none of these, so nobody could sign it.
+        let has_control = |line: &str| line.bytes().any(|byte| byte < b' ');
+        if !(1..=MAX_NAME_BYTES).contains(&origin.len()) || has_control(origin) {
             return Err(CheckpointError::Line { line: 1 });
+        }
+        if let Some(at) = extensions.iter().position(|line| has_control(line)) {
+            return Err(CheckpointError::Line { line: 4 + at });
         }
         if head.size > MAX_TREE_SIZE {
             return Err(CheckpointError::Line { line: 2 });

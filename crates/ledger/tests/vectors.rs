@@ -228,6 +228,8 @@ fn checkpoints_with_extensions_keep_them() {
     let text = format!("{}extension one\nanother\n", note.text());
     let checkpoint: Checkpoint = text.parse().unwrap();
     assert_eq!(checkpoint.extensions(), ["extension one", "another"]);
+    let refused = format!("{text}a\0b\n").parse::<Checkpoint>();
+    assert_eq!(refused, Err(potluck_ledger::CheckpointError::Line { line: 6 }), "no note could carry it");
     assert_eq!(checkpoint.to_string(), text);
     for wrong in [
         note.text().replace("\n0\n", "\n00\n"),

@@ -190,8 +190,8 @@ pub(crate) struct Surroundings {
     pub(crate) log: Log,
     pub(crate) blobs: Blobs,
     pub(crate) secret: potluck_verify::Secret,
-    /// Where runs keep their state.
-    pub(crate) runs: PathBuf,
+    /// The data folder, where runs keep their state.
+    pub(crate) data: PathBuf,
     /// What volunteers reach each other with.
     pub(crate) turn: TurnServers,
     /// What the operator switched off.

@@ -104,7 +104,7 @@ impl App {
     }
 
     pub(crate) fn matrix_path(&self, hash: &BlobHash) -> PathBuf {
-        self.config.data.join("matrices").join(format!("{hash}.npy"))
+        matrix_path(&self.config.data, hash)
     }
 
     pub(crate) fn authorize(&self, headers: &HeaderMap) -> Result<(), ApiError> {
@@ -119,6 +119,11 @@ impl App {
             "send `Authorization: Bearer TOKEN`; the relay printed the path of its token file when it started",
         ))
     }
+}
+
+/// Where an uploaded matrix lies in the data folder.
+pub(crate) fn matrix_path(data: &std::path::Path, hash: &BlobHash) -> PathBuf {
+    data.join("matrices").join(format!("{hash}.npy"))
 }
 
 impl From<Gone> for ApiError {
@@ -299,7 +304,7 @@ async fn create_job(
         return repeated(&app, &draft, &known).await;
     }
     for hash in [draft.a, draft.b] {
-        if !tokio::fs::try_exists(app.matrix_path(&hash)).await.map_err(ApiError::internal)? {
+        if !app.blobs.fetch(&app.config.data, &app.matrix_path(&hash)).await.map_err(ApiError::internal)? {
             return Err(ApiError::new(
                 StatusCode::NOT_FOUND,
                 "unknown_matrix",

@@ -54,6 +54,7 @@ use blobs::{BlobPlace, Claim};
 pub use blobs::{BlobsUrl, BlobsUrlError};
 use db::{Db, Records};
 pub use db::{MigrateError, StoreUrl, StoreUrlError, WhichStore, migrate_blobs, migrate_records};
+use epochs::{Epochs, Salt};
 use ingest::Pair;
 use potluck_schedule::{Input, Relay as Machine};
 use potluck_types::limits::MAX_SESSIONS;
@@ -316,7 +317,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         .map_err(failed)?;
     let identity = identity::prepare(&data.join(identity::FILE))?;
     let db = records.open(&data).await?;
-    let secret = potluck_verify::Secret(random()?);
+    let salt = Salt(random()?);
+    let secret = salt.secret(&identity);
     let place = place(&config).await?;
     let incarnation = db.next_incarnation(&potluck_verify::commitment(&secret)).await?;
     let claim = Claim { relay: identity.to_string(), start: incarnation, moving: false };
@@ -332,13 +334,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         }
         None => (own_origin(), data.join("log"), log::Stage::Leading(None)),
     };
-    let log = log::Log::open(db.clone(), &folder, &identity, &origin, &config.log, stage)
-        .await
-        .map_err(log_failed)?;
-    let epochs = data.join("epochs");
+    let places = log::Places { db: db.clone(), folder, bucket: blobs.bucket().cloned() };
+    let log = log::Log::open(places, &identity, &origin, &config.log, stage).await.map_err(log_failed)?;
     // Of a mirror nothing is drawn, and its numbers are not the log's.
     if log.leads() {
-        epochs::keep(&epochs, incarnation, &secret).map_err(failed)?;
+        db.keep_salt(incarnation, salt).await?;
+        let epochs = Epochs { db: db.clone(), identity: identity.clone(), folder: data.join("epochs") };
         log.catch_up(incarnation, &potluck_verify::commitment(&secret), &epochs).await.map_err(log_failed)?;
     }
     // Not before the log has found that these records are its own: of others nothing would be needed. At a first start there is
@@ -350,19 +351,21 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     }
     let publisher = log.publish();
     let embed = embed::Embed::prepare(&config).map_err(failed)?;
+    if let Some(path) = embed.kept_loader() {
+        blobs.share(&data, &path).await.map_err(failed)?;
+    }
     let rules = potluck_schedule::Config::new(random()?, incarnation, identity.public());
     let max_sessions = files::room_for_sessions(config.max_sessions.min(MAX_SESSIONS));
     let machine =
         Machine::new(potluck_schedule::Config { embeds: config.embeds.rules(), max_sessions, ..rules });
     let switches = switches::Switchboard::load(&db).await?;
     let board = views::leaders::Board::default();
-    let folder = data.join("runs");
     let surroundings = Surroundings {
         db: db.clone(),
         log: log.clone(),
         blobs: blobs.clone(),
         secret,
-        runs: folder,
+        data: data.clone(),
         turn: turn.clone(),
         switches: switches.clone(),
         board: board.clone(),
@@ -501,9 +504,13 @@ async fn resume(core: &Core, db: &Db, blobs: &blobs::Blobs, data: &Path) -> Resu
         }
         if !whole {
             // Panels are in memory or not synchronized to disk; the matrices are. Equal cuts give equal panels.
-            let path = |hash| data.join("matrices").join(format!("{hash}.npy"));
-            let (a, b, into, handle) =
-                (path(row.a), path(row.b), blobs.clone(), tokio::runtime::Handle::current());
+            let [a, b] = [row.a, row.b].map(|hash| http::matrix_path(data, &hash));
+            for path in [&a, &b] {
+                if let Err(error) = blobs.fetch(data, path).await {
+                    tracing::error!(%error, path = %path.display(), "a matrix cannot be fetched");
+                }
+            }
+            let (into, handle) = (blobs.clone(), tokio::runtime::Handle::current());
             let (transpose_b, dtype) = (row.transpose_b, row.dtype);
             let again = tokio::task::spawn_blocking(move || {
                 Pair::open(&a, &b, transpose_b, dtype).and_then(|pair| pair.cut(&into, &handle, transpose_b))

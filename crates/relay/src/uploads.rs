@@ -86,6 +86,7 @@ pub(crate) async fn receive(app: &App, body: Body) -> Result<(BlobHash, npy::Hea
         Ok::<_, ApiError>(header)
     });
     let header = header.await.map_err(ApiError::internal)??;
+    app.blobs.share(&app.config.data, &app.matrix_path(&hash)).await.map_err(ApiError::internal)?;
     Ok((hash, header, bytes))
 }
 

@@ -75,8 +75,7 @@ What earlier backups have is not copied again. Every file is read back and compa
 checkpoint. A backup that is cut short is none. Ends with exit code 1 if the relay's own disk holds something damaged: the \
 backup is made, and says what it lacks.
 
-Without --with-keys the relay's key, its tokens and the secrets of its epochs are not in it: keep a copy of relay.key \
-elsewhere, for without it nobody can go on with the log. All files are readable by their owner alone.")]
+Without --with-keys the relay's key and its tokens are not in it: keep a copy of relay.key elsewhere, for without it nobody can go on with the log. All files are readable by their owner alone.")]
     Backup(BackupArgs),
     /// Fill an empty data folder from a backup
     #[command(after_help = "Examples:
@@ -167,7 +166,7 @@ pub struct BackupArgs {
     /// Folder of backups; made if it does not exist
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
-    /// Copy the relay's key, its tokens and the secrets of its epochs too
+    /// Copy the relay's key and its tokens too
     #[arg(long)]
     pub with_keys: bool,
     /// Do not read again what earlier backups copied and checked

@@ -193,7 +193,8 @@ impl Checker {
                     | Unchecked::Cards { count: 0 }
             )
         });
-        unchecked.extend(self.state.unopened_epochs().map(|incarnation| Unchecked::Epoch { incarnation }));
+        unchecked
+            .extend(self.state.unopened_epochs().map(|(incarnation, _)| Unchecked::Epoch { incarnation }));
         let successions = self.state.successions().len();
         if successions > 0 {
             unchecked.push(Unchecked::Successions { count: successions });

@@ -443,9 +443,9 @@ impl State {
         &self.incidents
     }
 
-    /// Epochs that were committed to and not opened.
-    pub fn unopened_epochs(&self) -> impl Iterator<Item = u32> {
-        self.commitments.keys().copied()
+    /// Epochs that were committed to and not opened, with the commitments.
+    pub fn unopened_epochs(&self) -> impl Iterator<Item = (u32, BlobHash)> {
+        self.commitments.iter().map(|(incarnation, commitment)| (*incarnation, *commitment))
     }
 
     /// What came of a proposal by this time, at or after that of the last entry.

@@ -32,7 +32,7 @@ use writer::Writer;
 const MAX_ATTEMPTS: usize = 5;
 /// Backups that are kept unless the operator says otherwise: with one a day, a week.
 pub const KEEP: usize = 7;
-/// Files beside the database that a relay needs and nobody else may use: its key, tokens, and the secrets of epochs.
+/// Files beside the database that a relay needs and nobody else may use: its key, and tokens.
 const SECRETS: [&str; 3] = ["relay.key", "token", "admin-token"];
 /// Files that tell right tokens from wrong ones, and nothing else.
 const TOKEN_HASHES: [&str; 2] = ["token.hash", "admin-token.hash"];
@@ -48,7 +48,7 @@ pub struct BackupOptions {
     pub blobs: Option<BlobsUrl>,
     /// The folder of backups.
     pub to: PathBuf,
-    /// Copies the relay's key, its tokens and the secrets of its epochs too.
+    /// Copies the relay's key and its tokens too.
     pub with_keys: bool,
     /// What earlier backups copied and checked is not read again.
     pub quick: bool,
@@ -252,9 +252,12 @@ fn write(
         }
     }
     writer.gone(gone);
+    // What another node took in may be in the bucket alone.
+    let here = |path: &str| runtime.block_on(bucket.fetch(data, &data.join(path))).map_err(file(data));
     for (hash, needed) in &snapshot.matrices {
         let path = format!("matrices/{hash}.npy");
         let from = data.join(&path);
+        here(&path)?;
         // The operator may have removed those of jobs that are done.
         if *needed || from.is_file() {
             writer.keep(&from, &format!("{POOL}/{path}"), Some(*hash))?;
@@ -262,11 +265,13 @@ fn write(
     }
     for hash in &snapshot.parameters {
         let path = format!("datasets/{hash}.f32");
+        here(&path)?;
         writer.keep(&data.join(&path), &format!("{POOL}/{path}"), Some(*hash))?;
     }
     for id in &snapshot.datasets {
         // Its name is the root of its blocks and not the hash of the file; the relay checks it when it loads the set.
         let path = format!("datasets/{id}.tokens");
+        here(&path)?;
         writer.keep(&data.join(&path), &format!("{POOL}/{path}"), None)?;
     }
     // Beside the log's own hashes, which `copy` checks.
@@ -287,11 +292,6 @@ fn write(
     if options.with_keys {
         for name in SECRETS {
             writer.keep_if_there(&data.join(name), &format!("{stamp}/keys/{name}"))?;
-        }
-        for path in source::files_below(&data.join("epochs"))? {
-            if let Some(name) = path.file_name() {
-                writer.keep(&path, &format!("{stamp}/keys/epochs/{}", name.display()), None)?;
-            }
         }
     }
     // What was copied before: the database and the states of runs.

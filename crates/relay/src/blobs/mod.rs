@@ -1,4 +1,5 @@
-//! Blobs by hash, through `object_store`: a folder here, a bucket elsewhere (`place.rs`).
+//! Blobs by hash, through `object_store`: a folder here, a bucket elsewhere (`place.rs`), and then other files of the relay too
+//! (`shared.rs`).
 //!
 //! Results are synchronized to disk before they are acknowledged. Panels are not: they can be cut again from
 //! the uploaded matrix. While there is room they stay in memory, for as long as their job runs: on disk they would
@@ -11,6 +12,7 @@
 
 mod place;
 mod recent;
+mod shared;
 
 pub(crate) use place::{BlobPlace, Claim, mark, put_aside};
 pub use place::{BlobsUrl, BlobsUrlError};

@@ -15,11 +15,23 @@ CREATE TABLE IF NOT EXISTS epochs (
     started_ms BIGINT NOT NULL
 );
 
+-- What the secret of an epoch is derived from, beside the relay's key.
+CREATE TABLE IF NOT EXISTS epoch_salts (
+    incarnation BIGINT PRIMARY KEY,
+    salt BLOB NOT NULL
+);
+
 -- Entries of the public log that are not in its files yet, or since the last time only. Those that became durable together
 -- are one row: a line each, from `position` on.
 CREATE TABLE IF NOT EXISTS log_entries (
     position BIGINT PRIMARY KEY,
     entry BLOB NOT NULL
+);
+
+-- The last checkpoint of a log whose files are in a bucket: one row.
+CREATE TABLE IF NOT EXISTS log_checkpoint (
+    size BIGINT PRIMARY KEY,
+    note BLOB NOT NULL
 );
 
 -- Which entries are about whom.

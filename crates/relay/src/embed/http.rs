@@ -59,7 +59,10 @@ async fn kept_loader(State(app): Shared, Path(version): Path<String>, headers: H
         return site::answer(LOADER, out, &headers);
     }
     let kept = if is_version(&version) {
-        tokio::fs::read(app.embed.kept.join(format!("{version}.js"))).await.ok()
+        let path = app.embed.path_of(&version);
+        // Without it there, or a bucket that is away, there is none to read.
+        let _ = app.blobs.fetch(&app.config.data, &path).await;
+        tokio::fs::read(path).await.ok()
     } else {
         None
     };

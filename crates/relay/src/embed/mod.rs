@@ -80,6 +80,16 @@ impl Embed {
         })
     }
 
+    /// Where the loader lies that the relay serves now, if it has one.
+    pub(crate) fn kept_loader(&self) -> Option<PathBuf> {
+        self.loader.as_ref().map(|loader| self.path_of(&loader.version))
+    }
+
+    /// Where a loader of this version lies, if the relay ever served it.
+    pub(crate) fn path_of(&self, version: &str) -> PathBuf {
+        self.kept.join(format!("{version}.js"))
+    }
+
     /// What it is, for `/.well-known/potluck.json`.
     pub(crate) fn info(&self) -> EmbedInfo {
         let loader = self.loader.as_ref();

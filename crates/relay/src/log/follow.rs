@@ -105,7 +105,7 @@ impl Log {
         let mut batch = self.take_entries(before.head, head).await?;
         let published = Published { head, note: signed.note().to_string().into() };
         let own = |error: io::Error| FollowError::Own(error.into());
-        self.0.files.put(CHECKPOINT, published.note.as_bytes().to_vec()).await.map_err(own)?;
+        self.0.files.put_here(CHECKPOINT, published.note.as_bytes().to_vec()).await.map_err(own)?;
         // From here on the state is that of what is published.
         batch.sequencer.stale = false;
         self.0.note_mirrors(&batch.sequencer.state);

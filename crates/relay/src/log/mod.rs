@@ -33,16 +33,17 @@ use crate::config::LogConfig;
 
 use crate::api::{ApiError, Cosigned};
 use crate::db::{Db, DbError, Writing, wall_ms};
-use crate::epochs;
+use crate::epochs::{EpochError, Epochs};
 use crate::identity::Identity;
 use crate::runs::manifest::{Manifest, unstated};
 use cosign::{Cosignatures, Who};
 use files::Files;
+use object_store::ObjectStore;
 use potluck_governance::{Body, Constitution, Entry, FormError, Key, Mirror, Refused, Roles, State, entry};
 use potluck_ledger::{KeyError, KeyKind, Policy, PolicyError, SignerKey, TreeHead, VerifierKey};
 use potluck_types::BlobHash;
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use tokio::sync::{Mutex, MutexGuard, Notify, watch};
@@ -90,6 +91,15 @@ pub(crate) enum LogError {
     /// Its witnesses cannot be used.
     #[error("the log's witnesses cannot be used: {0}")]
     Witnesses(#[from] PolicyError),
+}
+
+impl From<EpochError> for LogError {
+    fn from(error: EpochError) -> Self {
+        match error {
+            EpochError::Database(cause) => Self::Database(cause),
+            EpochError::File(cause) => Self::Files(cause),
+        }
+    }
 }
 
 /// What a relay may add to the log.
@@ -168,14 +178,24 @@ struct Row {
     text: Vec<u8>,
 }
 
+/// Where a log is.
+#[derive(Debug)]
+pub(crate) struct Places {
+    /// Entries that are not published yet.
+    pub(crate) db: Db,
+    /// Its files.
+    pub(crate) folder: PathBuf,
+    /// Where other nodes of the relay find them.
+    pub(crate) bucket: Option<Arc<dyn ObjectStore>>,
+}
+
 impl Log {
     /// Opens the log in a folder, or begins one of this name.
     ///
     /// # Errors
     /// Files that cannot be used, or that are not this relay's.
     pub(crate) async fn open(
-        db: Db,
-        folder: &Path,
+        places: Places,
         identity: &Identity,
         origin: &str,
         config: &LogConfig,
@@ -184,14 +204,18 @@ impl Log {
         let key = SignerKey::from_seed(origin, KeyKind::Ed25519, identity.seed())?;
         let signer = signer(&stage, &key).clone();
         let policy = config.policy(origin, &signer)?;
-        let files = Files::open(folder)?;
-        let published = match &stage {
-            Stage::Following(_) | Stage::Leading(None) => publish::last(&files, origin, &[&signer]).await?,
+        let Places { db, folder, bucket } = places;
+        let mut files = Files::open(&folder)?;
+        // What another relay signs, and a draft, are in the folder alone.
+        if let (Stage::Leading(_), Some(bucket)) = (&stage, bucket) {
+            files = files.shared(bucket);
+        }
+        let keys = match &stage {
+            Stage::Following(_) | Stage::Leading(None) => vec![&signer],
             // Until its own first checkpoint, the last one is that of the relay before.
-            Stage::Draft(before) | Stage::Leading(Some(before)) => {
-                publish::last(&files, origin, &[&signer, before]).await?
-            }
+            Stage::Draft(before) | Stage::Leading(Some(before)) => vec![&signer, before],
         };
+        let published = publish::last(&db, &files, origin, &keys).await?;
         if matches!(stage, Stage::Following(_)) {
             db.forget_beyond(published.head.size).await?;
         }
@@ -267,15 +291,15 @@ impl Log {
         &self,
         incarnation: u32,
         commitment: &[u8; 32],
-        epochs: &Path,
+        epochs: &Epochs,
     ) -> Result<(), LogError> {
         let jobs = self.0.db.all_jobs().await?;
         let sets = self.0.db.all_datasets().await?;
         let mut batch = self.begin().await?;
-        let over: Vec<u32> = batch.state().unopened_epochs().collect();
-        for incarnation in &over {
-            if let Some(secret) = epochs::secret(epochs, *incarnation)? {
-                batch.add(entry::EpochOpened { incarnation: *incarnation, secret: BlobHash(secret.0) })?;
+        let over: Vec<_> = batch.state().unopened_epochs().collect();
+        for (incarnation, committed) in over {
+            if let Some(secret) = epochs.secret(incarnation, &committed).await? {
+                batch.add(entry::EpochOpened { incarnation, secret: BlobHash(secret.0) })?;
             }
         }
         batch.add(entry::EpochCommitted { incarnation, commitment: BlobHash(*commitment) })?;
@@ -293,9 +317,7 @@ impl Log {
             }
         }
         batch.commit().await?;
-        for incarnation in over {
-            epochs::forget(epochs, incarnation)?;
-        }
+        epochs.forget_files()?;
         Ok(())
     }
 

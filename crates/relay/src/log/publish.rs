@@ -2,6 +2,7 @@
 
 use super::files::{CHECKPOINT, Files};
 use super::{Inner, LogError};
+use crate::db::Db;
 use potluck_ledger::{
     Appender, Bundle, Checkpoint, LogFile, SignedCheckpoint, SignerKey, Tile, TreeHash, TreeHead, VerifierKey,
 };
@@ -41,19 +42,47 @@ impl Publisher {
     }
 }
 
-/// The last checkpoint in a folder, by one of these keys; that of an empty tree if there is none.
-pub(super) async fn last(files: &Files, origin: &str, keys: &[&VerifierKey]) -> Result<Published, LogError> {
-    let note = match files.get(CHECKPOINT).await {
-        Ok(note) => note,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let head = TreeHead { size: 0, root: TreeHash::EMPTY };
-            return Ok(Published { head, note: "".into() });
-        }
+impl Published {
+    /// An empty tree, of which there is no checkpoint.
+    fn nothing() -> Self {
+        Self { head: TreeHead { size: 0, root: TreeHash::EMPTY }, note: "".into() }
+    }
+}
+
+/// The last checkpoint by one of these keys, in the folder or, of a log that is in a bucket too, among the records; that of an
+/// empty tree if there is none. Then all files below it are in the folder.
+pub(super) async fn last(
+    db: &Db,
+    files: &Files,
+    origin: &str,
+    keys: &[&VerifierKey],
+) -> Result<Published, LogError> {
+    let here = match files.get(CHECKPOINT).await {
+        Ok(note) => opened(&note, origin, keys)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Published::nothing(),
         Err(error) => return Err(error.into()),
     };
+    if !files.are_shared() {
+        return Ok(here);
+    }
+    let kept = match db.checkpoint().await? {
+        Some(note) => opened(&note, origin, keys)?,
+        None => Published::nothing(),
+    };
+    // One that is here alone was signed just before the relay ended, or before the log was in the bucket: the folder has all of it.
+    let last = if here.head.size > kept.head.size { here } else { kept };
+    files.level(last.head.size).await?;
+    if !last.note.is_empty() {
+        files.put_here(CHECKPOINT, last.note.as_bytes().to_vec()).await?;
+        db.keep_checkpoint(&last).await?;
+    }
+    Ok(last)
+}
+
+fn opened(note: &[u8], origin: &str, keys: &[&VerifierKey]) -> Result<Published, LogError> {
     let mut failed = None;
     for key in keys {
-        match SignedCheckpoint::open(&note, origin, key) {
+        match SignedCheckpoint::open(note, origin, key) {
             Ok(signed) => {
                 return Ok(Published { head: signed.head(), note: signed.note().to_string().into() });
             }
@@ -117,12 +146,15 @@ async fn catch_up(log: &Inner, appender: &mut Option<Appender>) -> Result<(), Lo
         let appended = current
             .append(&texts)
             .map_err(|error| LogError::Damaged(format!("from entry {before} on: {error}")))?;
-        for (file, bytes) in appended.files {
-            log.files.put(&file.to_string(), bytes).await?;
-        }
+        let files = appended.files.into_iter().map(|(file, bytes)| (file.to_string(), bytes));
+        log.files.put_all(files.collect()).await?;
         let note = sign(&log.key, appended.head)?;
-        log.files.put(CHECKPOINT, note.clone().into_bytes()).await?;
+        log.files.put_here(CHECKPOINT, note.clone().into_bytes()).await?;
         let published = Published { head: appended.head, note: note.into() };
+        if log.files.are_shared() {
+            // Whoever saw it must not be shown an older one by the next relay.
+            log.db.keep_checkpoint(&published).await?;
+        }
         log.cosignatures.lock().await.published(&published)?;
         log.published.send_replace(published);
         for file in edge(before).difference(&edge(appended.head.size)) {

@@ -3,7 +3,7 @@
 //! A transaction that accepts results pays for one row more, however many these are: entries that become durable together
 //! lie in one row. Whose they are is looked up once they are published, apart from that transaction.
 
-use super::Row;
+use super::{Published, Row};
 use crate::db::{Db, DbError, Writing, places};
 use potluck_governance::{Body, Entry};
 use potluck_types::VolunteerId;
@@ -101,6 +101,30 @@ impl Db {
             insert.execute(&mut *tx).await?;
         }
         tx.commit().await
+    }
+
+    /// Keeps the last checkpoint of a log whose files other relays can reach.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub(super) async fn keep_checkpoint(&self, published: &Published) -> Result<(), DbError> {
+        let mut tx = self.begin().await?;
+        sqlx::query("DELETE FROM log_checkpoint").execute(&mut *tx).await?;
+        sqlx::query("INSERT INTO log_checkpoint (size, note) VALUES ($1, $2)")
+            .bind(published.head.size.cast_signed())
+            .bind(published.note.as_bytes())
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await
+    }
+
+    /// What was kept so.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub(super) async fn checkpoint(&self) -> Result<Option<Vec<u8>>, DbError> {
+        let row = sqlx::query("SELECT note FROM log_checkpoint").fetch_optional(&self.pool).await?;
+        row.map(|row| Ok(row.try_get::<&[u8], _>(0)?.to_vec())).transpose()
     }
 
     /// Forgets entries from an index on, and whose they are: a log that follows another has what that one signed, and nothing of a

@@ -220,10 +220,10 @@ impl Follower {
 
     /// What leading needs: numbers of starts beyond those of the relay before, and the state of each open run.
     async fn take_over(&self) -> Result<(), Stuck> {
-        let last = self.log.state(|state| state.unopened_epochs().max()).await?;
+        let last = self.log.state(|state| state.unopened_epochs().map(|(epoch, _)| epoch).max()).await?;
         self.db.raise_incarnation(last.unwrap_or(0)).await?;
         for run in self.db.open_runs().await? {
-            let path = state_path(&self.data.join("runs"), run.id, run.round);
+            let path = state_path(&self.data, run.id, run.round);
             if path.exists() {
                 continue;
             }

@@ -206,7 +206,9 @@ impl Copier {
         }
         if let Some(init) = request.init.as_deref().map(hash).transpose()? {
             let bytes = self.checked(&format!("{path}/start"), &init, 4 * MAX_PARAMETERS as u64).await?;
-            write(parameters_path(&self.data, &init), bytes).await?;
+            let path = parameters_path(&self.data, &init);
+            write(path.clone(), bytes).await?;
+            self.blobs.share(&self.data, &path).await?;
         }
         self.data_set(hash(&request.train)?).await?;
         self.data_set(hash(&request.validation)?).await?;
@@ -259,7 +261,9 @@ impl Copier {
             return Err(wrong(&path, "the log does not name it"));
         }
         let stated = self.stated(&row, said).await?;
-        write(dataset_path(&self.data, &id), tokens).await?;
+        let path = dataset_path(&self.data, &id);
+        write(path.clone(), tokens).await?;
+        self.blobs.share(&self.data, &path).await?;
         self.db.add_dataset(&self.log, &row, set.names(), stated).await?;
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The rounds of a run as they can be derived again, from this relay's records; and with them the state that it goes on from.
 
 use super::api::NewRun;
-use super::intake::beginning;
+use super::intake::{beginning, fetch_start};
 use super::store::{ACCEPTED, RunRow};
 use crate::api::ApiError;
 use crate::blobs::Blobs;
@@ -57,6 +57,7 @@ pub(crate) async fn closed_rounds(db: &Db, run: &JobId, end: u64) -> Result<Vec<
 /// A record or blob that is gone or damaged, or rounds that do not follow from their updates.
 pub(crate) async fn state(db: &Db, blobs: &Blobs, data: &Path, run: &RunRow) -> Result<Vec<u8>, String> {
     let rounds = closed_rounds(db, &run.id, run.round).await.map_err(|error| error.message)?;
+    fetch_start(blobs, data, &run.request).await.map_err(|error| error.message)?;
     let (request, data): (NewRun, _) = (run.request.clone(), data.to_owned());
     let (blobs, handle) = (blobs.clone(), tokio::runtime::Handle::current());
     let work = tokio::task::spawn_blocking(move || {

@@ -389,7 +389,7 @@ pub(crate) async fn get_start(State(app): Shared, id: Id) -> Result<Response, Ap
     let init = init.ok_or_else(|| not_found("upload: the run started from fresh parameters"))?;
     // Anybody may ask for this: it must not keep submitters waiting.
     let _slot = app.rebuilds.acquire().await.map_err(ApiError::internal)?;
-    let bytes = intake::uploaded(&app.config.data, &init).await.map_err(ApiError::internal)?;
+    let bytes = intake::uploaded(&app.blobs, &app.config.data, &init).await.map_err(ApiError::internal)?;
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
 }
 

@@ -134,6 +134,8 @@ pub(crate) async fn receive_dataset(
         Ok::<_, ApiError>((row, manifest, set))
     });
     let (row, manifest, set) = work.await.map_err(ApiError::internal)??;
+    let path = dataset_path(&app.config.data, &row.id);
+    app.blobs.share(&app.config.data, &path).await.map_err(ApiError::internal)?;
     put_blocks(&app.blobs, &set).await.map_err(ApiError::internal)?;
     let sources = app.db.add_dataset(&app.log, &row, set.names(), manifest).await?;
     let sources = sources.ok_or_else(|| {
@@ -179,7 +181,9 @@ pub(crate) async fn receive_parameters(app: &App, body: Body) -> Result<Paramete
             "send four bytes each",
         ));
     }
-    path.persist(parameters_path(&app.config.data, &hash)).map_err(ApiError::internal)?;
+    let target = parameters_path(&app.config.data, &hash);
+    path.persist(&target).map_err(ApiError::internal)?;
+    app.blobs.share(&app.config.data, &target).await.map_err(ApiError::internal)?;
     Ok(ParametersInfo { id: hash.to_string(), parameters: bytes / 4 })
 }
 
@@ -312,8 +316,18 @@ pub fn run_start(request: &[u8]) -> Result<RunStart, String> {
 }
 
 /// The parameters that were uploaded for a run to start from: f32, little-endian.
-pub(crate) async fn uploaded(data: &Path, id: &BlobHash) -> io::Result<Vec<u8>> {
-    tokio::fs::read(parameters_path(data, id)).await
+pub(crate) async fn uploaded(blobs: &Blobs, data: &Path, id: &BlobHash) -> io::Result<Vec<u8>> {
+    let path = parameters_path(data, id);
+    blobs.fetch(data, &path).await?;
+    tokio::fs::read(path).await
+}
+
+/// Makes sure that the parameters that a run starts from are in the data folder, if they were uploaded.
+pub(crate) async fn fetch_start(blobs: &Blobs, data: &Path, new: &NewRun) -> Result<(), ApiError> {
+    if let Some(id) = draft(new)?.init {
+        blobs.fetch(data, &parameters_path(data, &id)).await.map_err(ApiError::internal)?;
+    }
+    Ok(())
 }
 
 /// Whose updates are replayed.
@@ -412,6 +426,7 @@ pub(crate) async fn load(
         ));
     };
     let path = dataset_path(data, id);
+    blobs.fetch(data, &path).await.map_err(ApiError::internal)?;
     let set = tokio::task::spawn_blocking(move || {
         tokens_of(&std::fs::read(path).map_err(ApiError::internal)?, row.vocabulary)
     });
@@ -480,6 +495,7 @@ pub(crate) async fn create(app: &App, new: NewRun, key: Option<&str>) -> Result<
     let runs = &app.runs;
     let inputs = load_both(&app.db, &app.blobs, &app.config.data, &draft).await?;
     allowed::may_begin(app, &new).await?;
+    fetch_start(&app.blobs, &app.config.data, &new).await?;
     let (folder, secret) = (app.config.data.clone(), runs.0.secret);
     let begun = {
         let draft = draft.clone();
@@ -579,8 +595,8 @@ impl Runs {
         let unread = |error: &dyn std::fmt::Display| {
             ApiError::internal(format!("the state before round {} cannot be had: {error}", row.round))
         };
-        let state = match tokio::fs::read(self.state_path(row.id, row.round)).await {
-            // It was with the relay that led before.
+        let state = match self.read_state(row.id, row.round).await {
+            // It was with the relay that led before, or with another node that ended before the bucket had it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let state = derive::state(&self.0.db, &self.0.blobs, data, row).await;
                 let state = state.map_err(|error| unread(&error))?;

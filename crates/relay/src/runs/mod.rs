@@ -53,8 +53,8 @@ struct Inner {
     db: Db,
     log: Log,
     blobs: Blobs,
-    /// A folder for each run's state.
-    folder: PathBuf,
+    /// The relay's data folder, where the states of runs are.
+    data: PathBuf,
     /// What windows of the gate are drawn from.
     secret: [u8; 32],
     commands: mpsc::WeakSender<Command>,
@@ -128,7 +128,7 @@ impl Runs {
             db: around.db.clone(),
             log: around.log.clone(),
             blobs: around.blobs.clone(),
-            folder: around.runs.clone(),
+            data: around.data.clone(),
             secret,
             commands,
             changed,
@@ -494,24 +494,33 @@ impl Runs {
     }
 
     fn state_path(&self, run: JobId, round: u64) -> PathBuf {
-        state_path(&self.0.folder, run, round)
+        state_path(&self.0.data, run, round)
     }
 
+    /// It is on disk, and in the bucket if there is one, when this returns.
     async fn write_state(&self, run: JobId, round: u64, state: Vec<u8>) -> io::Result<()> {
-        write_state(self.state_path(run, round), state).await
+        let path = self.state_path(run, round);
+        write_state(path.clone(), state).await?;
+        self.0.blobs.share(&self.0.data, &path).await
+    }
+
+    async fn read_state(&self, run: JobId, round: u64) -> io::Result<Vec<u8>> {
+        let path = self.state_path(run, round);
+        self.0.blobs.fetch(&self.0.data, &path).await?;
+        tokio::fs::read(path).await
     }
 
     /// The state before a round that is closed is not needed any more.
     async fn forget_state(&self, run: JobId, round: u64) {
-        if let Err(error) = tokio::fs::remove_file(self.state_path(run, round)).await {
+        if let Err(error) = self.0.blobs.forget(&self.0.data, &self.state_path(run, round)).await {
             tracing::debug!(%error, %run, "an old state stays");
         }
     }
 }
 
-/// Where the state before a round lies, in the folder of all runs.
-pub(crate) fn state_path(folder: &Path, run: JobId, round: u64) -> PathBuf {
-    folder.join(run.to_string()).join(format!("{round}.state"))
+/// Where the state before a round lies in a data folder.
+pub(crate) fn state_path(data: &Path, run: JobId, round: u64) -> PathBuf {
+    data.join("runs").join(run.to_string()).join(format!("{round}.state"))
 }
 
 /// Writes the state before a round. It is on disk, under its name, when this returns.

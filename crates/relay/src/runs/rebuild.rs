@@ -1,7 +1,7 @@
 //! A run's parameters, made again without some of its updates: `potluck_rounds::rebuild`, on the relay's own records.
 
 use super::derive::closed_rounds;
-use super::intake::{beginning, data_of};
+use super::intake::{beginning, data_of, fetch_start};
 use super::store::RunRow;
 use crate::api::ApiError;
 use crate::http::App;
@@ -37,6 +37,7 @@ pub(crate) async fn rebuilt(
     again: bool,
 ) -> Result<Vec<f32>, ApiError> {
     let data = if again { Some(data_of(app, &run.request).await?.train) } else { None };
+    fetch_start(&app.blobs, &app.config.data, &run.request).await?;
     let (start, parameters) = beginning(&run.request, &app.config.data)?;
     let tokens = app.db.dataset(&start.train).await?.map_or(0, |row| row.tokens);
     let without = resolve(app, &start.train, tokens, targets).await?;
