@@ -1,6 +1,7 @@
 //! Shared parts of the end-to-end suites: a relay in this process, plain HTTP to it, native volunteers, `.npy`
 //! files of every kind, and reference products that share no code with what they check; whole training runs.
 
+pub mod balancer;
 pub mod bucket;
 pub mod council;
 pub mod firefox;

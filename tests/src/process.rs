@@ -13,7 +13,7 @@ use crate::POLL;
 const MAX_LINES: usize = 1000;
 
 /// Variables by which a person sets what the command does.
-pub const SETTINGS: [&str; 7] = [
+pub const SETTINGS: [&str; 8] = [
     "POTLUCK_RELAY",
     "POTLUCK_TOKEN",
     "POTLUCK_LISTEN",
@@ -21,6 +21,7 @@ pub const SETTINGS: [&str; 7] = [
     "POTLUCK_CONFIG",
     "POTLUCK_STORE",
     "POTLUCK_BLOBS",
+    "POTLUCK_NODE",
 ];
 
 type Lines = Arc<Mutex<VecDeque<String>>>;

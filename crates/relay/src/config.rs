@@ -3,6 +3,7 @@
 use crate::blobs::BlobsUrl;
 use crate::db::{StoreUrl, StoreUrlError};
 use crate::embed::{EmbedConfig, EmbedMistake};
+use crate::node::NodeUrl;
 use crate::turn::{TurnConfig, TurnConfigError};
 use crate::upkeep::UpkeepConfig;
 use potluck_ledger::{Policy, PolicyError, VerifierKey};
@@ -24,6 +25,9 @@ pub struct Config {
     pub store: Option<StoreUrl>,
     /// A place in a bucket for the blobs, `s3://BUCKET/FOLDER`, instead of a folder in `data`.
     pub blobs: Option<BlobsUrl>,
+    /// This is one of several nodes of a relay, and the others reach it here: `http://HOST:PORT`. They have `store` and `blobs` in
+    /// common.
+    pub node: Option<NodeUrl>,
     /// Who runs the relay, as volunteers see it.
     pub operator: String,
     /// How to reach the operator.
@@ -54,6 +58,7 @@ impl Default for Config {
             data: PathBuf::from("potluck-data"),
             store: None,
             blobs: None,
+            node: None,
             operator: "somebody on this machine".to_owned(),
             contact: String::new(),
             behind_proxy: false,

@@ -4,6 +4,7 @@
 //! socket; `identity.rs` keeps the relay's own key; `checks.rs` and `commit.rs` verify and store off the async threads; `http.rs` is the API;
 //! `ingest.rs` turns `.npy` files into panels and `assemble.rs` turns tiles into a `.npy`; `runs` holds training runs;
 //! `backup` copies and restores a data folder; `upkeep` looks after blobs on disk; `doctor` checks a deployment;
+//! `node` makes one relay of several, of which one leads;
 //! `mirror` follows another relay, and takes over from it; `embed` is the widget on other sites; `turn` is what volunteers reach each other with; `views` is what the pages about
 //! projects, results and the relay show.
 //!
@@ -32,6 +33,7 @@ mod log;
 mod metrics;
 pub mod mirror;
 mod names;
+mod node;
 pub mod npy;
 pub mod runs;
 mod session;
@@ -46,6 +48,7 @@ pub mod views;
 pub use config::{Config, ConfigError, LogConfig, MirrorConfig};
 pub use embed::EmbedConfig;
 pub use identity::Identity;
+pub use node::{Node, NodeError, NodeUrl, NodeUrlError, Stranger};
 pub use turn::{SharedSecret, TurnConfig, TurnConfigError, TurnServerConfig};
 pub use upkeep::UpkeepConfig;
 
@@ -167,6 +170,9 @@ pub enum StartError {
         /// Why.
         cause: io::Error,
     },
+    /// This is no node of a relay.
+    #[error(transparent)]
+    Node(#[from] NodeError),
     /// The public log cannot be used.
     #[error("the public log cannot be used: {0}")]
     Log(String),
@@ -195,6 +201,8 @@ pub struct Running {
     follower: Option<JoinHandle<()>>,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<io::Result<()>>,
+    /// What answers, of a relay with several nodes.
+    front: Option<Arc<node::Front>>,
     turn: Option<turn::Server>,
     /// Held while the relay runs: no second one may use the data.
     _lock: std::fs::File,
@@ -233,6 +241,10 @@ impl Running {
 
     /// Refuses volunteers politely, stores what is verified, ends.
     pub async fn shut_down(mut self) {
+        // Whoever asks from now on is for the next node that leads.
+        if let Some(front) = &self.front {
+            front.leave();
+        }
         self.governor.abort();
         self.healer.abort();
         if let Some(follower) = &self.follower {
@@ -303,20 +315,45 @@ fn prepare_folders(data: &Path) -> Result<std::fs::File, StartError> {
 /// # Errors
 /// A folder, database or address that cannot be used.
 pub async fn start(config: Config) -> Result<Running, StartError> {
+    start_behind(config, None).await
+}
+
+/// As [`start`], of a relay that may have several nodes: of this one the front answers.
+///
+/// # Errors
+/// As [`start`]; what was opened is closed again.
+pub(crate) async fn start_behind(
+    config: Config,
+    node: Option<(&Arc<node::Front>, &db::Leader)>,
+) -> Result<Running, StartError> {
+    let lock = prepare_folders(&config.data)?;
+    // What is where is asked once nobody else can change it.
+    let records = Records::of(&config.data, config.store.as_ref())?;
+    let room = if node.is_some() { std::time::Duration::ZERO } else { db::ROOM };
+    let db = records.open(&config.data, room).await?;
+    let started = start_on(config, db.clone(), lock, node).await;
+    if started.is_err() {
+        // Another node, or another attempt, needs the right to write.
+        drop(tokio::time::timeout(STORE_GRACE, db.close()).await);
+    }
+    started
+}
+
+async fn start_on(
+    config: Config,
+    db: Db,
+    lock: std::fs::File,
+    node: Option<(&Arc<node::Front>, &db::Leader)>,
+) -> Result<Running, StartError> {
     let data = config.data.clone();
     let failed = |cause| StartError::Data { path: data.clone(), cause };
-    let lock = prepare_folders(&data)?;
-    // What is where is asked once nobody else can change it.
-    let records = Records::of(&data, config.store.as_ref())?;
     let blob_place = BlobPlace::of(&data, config.blobs.as_ref())?;
-    let token_path = data.join("token");
-    let token =
-        token::prepare(token::Of::Submitter, &token_path, &data.join("token.hash")).map_err(failed)?;
-    let admin_token_path = data.join("admin-token");
-    let admin_token = token::prepare(token::Of::Admin, &admin_token_path, &data.join("admin-token.hash"))
-        .map_err(failed)?;
+    let token = token::Of::Submitter.prepare(&data).map_err(failed)?;
+    let admin_token = token::Of::Admin.prepare(&data).map_err(failed)?;
     let identity = identity::prepare(&data.join(identity::FILE))?;
-    let db = records.open(&data).await?;
+    if let Some((_, leader)) = node {
+        db.note_leader(leader).await?;
+    }
     let salt = Salt(random()?);
     let secret = salt.secret(&identity);
     let place = place(&config).await?;
@@ -372,8 +409,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     };
     let (core, runs, evals) = core::start(machine, surroundings);
     let _ = core.input(Input::Switched(switches.switches())).await;
-    let (data, upkeep) = (config.data.clone(), config.upkeep.clone());
-    let healer = upkeep::Healer { db: db.clone(), blobs: blobs.clone(), data, config: upkeep };
+    let healer = upkeep::Healer {
+        db: db.clone(),
+        blobs: blobs.clone(),
+        data: data.clone(),
+        config: config.upkeep.clone(),
+    };
     let healer = tokio::spawn(healer.run());
     // A mirror shows what there is, and deals nothing out.
     if log.leads() {
@@ -382,10 +423,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     }
     let governor = runs::governor::start(runs.clone(), core.clone()).await;
 
-    let listen = config.listen;
-    let listener =
-        TcpListener::bind(listen).await.map_err(|cause| StartError::Listen { address: listen, cause })?;
-    let address = listener.local_addr().map_err(|cause| StartError::Listen { address: listen, cause })?;
+    let (door, address) = Door::open(node.map(|(front, _)| front), config.listen).await?;
+    let (token_path, admin_token_path) = (token::Of::Submitter.path(&data), token::Of::Admin.path(&data));
     let config_data = config.data.clone();
     let follower = place.zip(config.mirror.clone()).filter(|_| !log.leads()).map(|(place, config)| {
         let (own, data) = (potluck_governance::Key(identity.public()), config_data.clone());
@@ -425,11 +464,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         app.evals.resume(&app).await?;
     }
     let (stop, stopped) = oneshot::channel::<()>();
-    let service = http::router(app).into_make_service_with_connect_info::<SocketAddr>();
-    let server = axum::serve(listener, service).with_graceful_shutdown(async {
-        let _ = stopped.await;
-    });
-    let server = tokio::spawn(server.into_future());
+    let server = door.serve(http::router(app), stopped);
     Ok(Running {
         address,
         token_path,
@@ -444,9 +479,54 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         follower: follower.map(|follower| tokio::spawn(follower.run())),
         stop: Some(stop),
         server,
+        front: node.map(|(front, _)| Arc::clone(front)),
         turn: turn_server,
         _lock: lock,
     })
+}
+
+/// What a relay is asked through.
+enum Door {
+    /// A socket of its own.
+    Own(TcpListener),
+    /// That of its node.
+    Front(Arc<node::Front>),
+}
+
+impl Door {
+    async fn open(
+        front: Option<&Arc<node::Front>>,
+        listen: SocketAddr,
+    ) -> Result<(Self, SocketAddr), StartError> {
+        if let Some(front) = front {
+            return Ok((Self::Front(Arc::clone(front)), front.address));
+        }
+        let failed = |cause| StartError::Listen { address: listen, cause };
+        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok((Self::Own(listener), address))
+    }
+
+    /// Answers until it is told to end.
+    fn serve(self, router: axum::Router, stopped: oneshot::Receiver<()>) -> JoinHandle<io::Result<()>> {
+        let stopped = async {
+            let _ = stopped.await;
+        };
+        match self {
+            Self::Own(listener) => {
+                let service = router.into_make_service_with_connect_info::<SocketAddr>();
+                let server = axum::serve(listener, service).with_graceful_shutdown(stopped);
+                tokio::spawn(server.into_future())
+            }
+            Self::Front(front) => {
+                front.lead(router);
+                tokio::spawn(async {
+                    stopped.await;
+                    Ok(())
+                })
+            }
+        }
+    }
 }
 
 /// Opens where the blobs are, and says in the data folder that they are there.

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Whose token it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,23 @@ impl Of {
         }
     }
 
+    /// Where the token lies in a data folder, while its owner leaves it there.
+    pub(crate) fn path(self, data: &Path) -> PathBuf {
+        data.join(match self {
+            Self::Submitter => "token",
+            Self::Admin => "admin-token",
+        })
+    }
+
+    /// Makes sure that the token exists in a data folder, and reads its hash.
+    ///
+    /// # Errors
+    /// As [`prepare`].
+    pub(crate) fn prepare(self, data: &Path) -> io::Result<blake3::Hash> {
+        let path = self.path(data);
+        prepare(self, &path, &path.with_extension("hash"))
+    }
+
     /// The hash under which a token is known.
     fn hash(self, token: &str) -> blake3::Hash {
         blake3::Hash::from_bytes(blake3::derive_key(self.domain(), token.as_bytes()))
@@ -36,7 +53,7 @@ impl Of {
 ///
 /// # Errors
 /// What the file system says, or a hash file that was tampered with.
-pub(crate) fn prepare(of: Of, token_path: &Path, hash_path: &Path) -> io::Result<blake3::Hash> {
+fn prepare(of: Of, token_path: &Path, hash_path: &Path) -> io::Result<blake3::Hash> {
     if let Ok(text) = fs::read_to_string(hash_path) {
         return blake3::Hash::from_hex(text.trim()).map_err(|_| {
             io::Error::new(
@@ -58,6 +75,18 @@ pub(crate) fn prepare(of: Of, token_path: &Path, hash_path: &Path) -> io::Result
     let hash = of.hash(&token);
     write_private(hash_path, &hash.to_hex())?;
     Ok(hash)
+}
+
+/// Makes sure that both tokens exist in a data folder, and names them by one hash.
+///
+/// # Errors
+/// As [`prepare`].
+pub(crate) fn both(data: &Path) -> io::Result<[u8; 32]> {
+    let mut hasher = blake3::Hasher::new();
+    for of in [Of::Submitter, Of::Admin] {
+        hasher.update(of.prepare(data)?.as_bytes());
+    }
+    Ok(*hasher.finalize().as_bytes())
 }
 
 /// Writes a file that only its owner can read, at once or not at all.

@@ -2,10 +2,10 @@
 //! told to end. After each, nothing that was accepted is lost, nothing counts twice, and the audit passes. What `kill -9` does
 //! is a suite of the command's own; silent and hostile clients are in `hostile.rs`.
 
-use super::operator::{LIMIT, Relay, potluck};
+use super::operator::{LIMIT, Relay, potluck, published};
 use potluck_proto::Preset;
 use potluck_tests::npy::{LowRank, f32_file};
-use potluck_tests::{Volunteer, wait_until};
+use potluck_tests::{Api, Volunteer, wait_until};
 use potluck_types::MatmulShape;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -30,36 +30,36 @@ pub(super) struct Work {
 
 impl Work {
     /// A job of which a part is accepted.
-    pub(super) fn begin(relay: &Relay, seed: u64) -> Self {
+    pub(super) fn begin(api: &Api, seed: u64) -> Self {
         let known = LowRank::new(SHAPE, seed);
         let (m, k, n) = (SHAPE.m as usize, SHAPE.k as usize, SHAPE.n as usize);
-        let id = relay.api.submit(&f32_file(&[m, k], &known.a), &f32_file(&[k, n], &known.b), &json!({}));
-        let volunteer = Volunteer::start(&relay.api.url, 1, Preset::Quiet);
+        let id = api.submit(&f32_file(&[m, k], &known.a), &f32_file(&[k, n], &known.b), &json!({}));
+        let volunteer = Volunteer::start(&api.url, 1, Preset::Quiet);
         let work = Self { known, id, volunteer };
-        wait_until("a part is accepted", LIMIT, || work.accepted(relay) > 0);
+        wait_until("a part is accepted", LIMIT, || work.accepted(api) > 0);
         work
     }
 
-    pub(super) fn accepted(&self, relay: &Relay) -> u64 {
-        relay.api.job(&self.id)["shards"].as_u64().unwrap()
+    pub(super) fn accepted(&self, api: &Api) -> u64 {
+        api.job(&self.id)["shards"].as_u64().unwrap()
     }
 
     /// The job ends, the product is right, each unit counts once, and the audit passes.
-    pub(super) fn end(self, relay: &Relay, least: u64) {
-        assert!(self.accepted(relay) >= least, "what was accepted is lost");
-        let more = Volunteer::start(&relay.api.url, 2, Preset::Full);
-        assert!(relay.api.result(&self.id, LIMIT).1 == self.known.c, "the product is wrong");
+    pub(super) fn end(self, api: &Api, least: u64) {
+        assert!(self.accepted(api) >= least, "what was accepted is lost");
+        let more = Volunteer::start(&api.url, 2, Preset::Full);
+        assert!(api.result(&self.id, LIMIT).1 == self.known.c, "the product is wrong");
         drop(more);
-        let job = relay.api.job(&self.id);
+        let job = api.job(&self.id);
         let counts =
             job["contributors"].as_array().unwrap().iter().map(|one| one["elements"].as_u64().unwrap());
         assert_eq!(counts.sum::<u64>(), u64::from(SHAPE.m) * u64::from(SHAPE.n), "{job}");
         assert_eq!(job["rejections"], json!([]), "nobody is blamed");
         drop(self.volunteer);
         // Genesis, epoch, job, and each shard.
-        relay.published(3 + job["shards"].as_u64().unwrap());
+        published(api, 3 + job["shards"].as_u64().unwrap());
         let remember = tempfile::tempdir().unwrap();
-        let line = ["audit", &relay.api.url, "--remember", remember.path().to_str().unwrap(), "--json"];
+        let line = ["audit", &api.url, "--remember", remember.path().to_str().unwrap(), "--json"];
         let audit = potluck(&line);
         assert_eq!(audit.code, 0, "{audit:?}");
     }
@@ -124,16 +124,16 @@ fn nothing_counts_that_could_not_be_synchronized() {
     let flag = folder.path().join("fail");
     let environment = [("LD_PRELOAD", &*library), ("POTLUCK_TEST_FLAG", &*flag)];
     let relay = Relay::start_by(&folder.path().join("data"), &[], &environment);
-    let work = Work::begin(&relay, 1);
+    let work = Work::begin(&relay.api, 1);
     std::fs::write(&flag, "").unwrap();
     said(&relay, "could not be stored");
-    let then = work.accepted(&relay);
+    let then = work.accepted(&relay.api);
     assert_eq!(relay.api.get("/healthz").status, 200, "it still answers");
     let upload = relay.api.upload(&f32_file(&[1, 1], &[1.0]));
     assert_eq!(upload.status, 500, "an upload that is not on disk is none");
-    assert_eq!(work.accepted(&relay), then, "nothing is accepted meanwhile");
+    assert_eq!(work.accepted(&relay.api), then, "nothing is accepted meanwhile");
     std::fs::remove_file(&flag).unwrap();
-    work.end(&relay, then);
+    work.end(&relay.api, then);
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn a_full_disk_loses_nothing_and_work_goes_on_when_there_is_room() {
     std::fs::create_dir(&data).unwrap();
     let mount = format!("mount -t tmpfs -o size=128m none '{}' && exec \"$@\"", data.display());
     let relay = Relay::start_by(&data, &["unshare", "-rm", "sh", "-c", &mount, "sh"], &[]);
-    let work = Work::begin(&relay, 2);
+    let work = Work::begin(&relay.api, 2);
     let fill = relay.own_data().join("fill");
     let mut file = std::fs::File::create(&fill).unwrap();
     let full = loop {
@@ -158,32 +158,32 @@ fn a_full_disk_loses_nothing_and_work_goes_on_when_there_is_room() {
     };
     assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
     said(&relay, "could not be stored");
-    let then = work.accepted(&relay);
+    let then = work.accepted(&relay.api);
     assert_eq!(relay.api.get("/healthz").status, 200, "it still answers");
     drop(file);
     std::fs::remove_file(&fill).unwrap();
-    work.end(&relay, then);
+    work.end(&relay.api, then);
 }
 
 #[test]
 fn who_never_reads_and_a_relay_that_stands_still_or_ends_cost_nobody_anything() {
     let folder = tempfile::tempdir().unwrap();
     let mut relay = Relay::start(&folder.path().join("data"));
-    let work = Work::begin(&relay, 3);
-    let then = work.accepted(&relay);
+    let work = Work::begin(&relay.api, 3);
+    let then = work.accepted(&relay.api);
     signal(&relay, Signal::STOP);
     // What is tested is time that passes, not a moment that comes.
     std::thread::sleep(STILL);
     signal(&relay, Signal::CONT);
-    assert!(work.accepted(&relay) >= then);
+    assert!(work.accepted(&relay.api) >= then);
     // Told to end in the middle of work, with results on their way.
     signal(&relay, Signal::TERM);
     relay.process().succeeds(END_LIMIT);
     relay.again();
-    let again = work.accepted(&relay);
+    let again = work.accepted(&relay.api);
     assert!(again >= then);
     let path = format!("/api/v1/jobs/{}/result", work.id);
-    work.end(&relay, again);
+    work.end(&relay.api, again);
 
     // 36 MiB are asked for, and none of it is read.
     let host = relay.api.url.trim_start_matches("http://");

@@ -11,6 +11,8 @@ mod faults;
 mod governance;
 mod log;
 mod mirror;
+#[cfg(target_os = "linux")]
+mod nodes;
 mod operator;
 mod poison;
 mod rebuild;

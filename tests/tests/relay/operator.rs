@@ -3,7 +3,7 @@
 use potluck_tests::process::{Process, SETTINGS};
 use potluck_tests::{Api, wait_until};
 use serde_json::Value;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -72,6 +72,19 @@ impl Relay {
         relay
     }
 
+    /// Starts one of several nodes.
+    pub(crate) fn node(data: &Path, environment: &[(&str, String)]) -> Self {
+        let mut relay = Self::new(data, &[], &[]);
+        let own = ("POTLUCK_NODE", format!("http://127.0.0.1:{}", relay.port));
+        let words = [own].into_iter().chain(environment.iter().cloned());
+        relay.launcher = ["env".to_owned()]
+            .into_iter()
+            .chain(words.map(|(name, value)| format!("{name}={value}")))
+            .collect();
+        relay.again();
+        relay
+    }
+
     /// From its next start on it is no mirror, but a relay.
     pub(crate) fn lead(&mut self) {
         self.of = None;
@@ -115,6 +128,16 @@ impl Relay {
         self.process = Some(process);
     }
 
+    /// Where it listens, whether it runs or not.
+    pub(crate) fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
+    /// Whether it was started, and not killed since.
+    pub(crate) fn runs(&self) -> bool {
+        self.process.is_some()
+    }
+
     pub(crate) fn process(&self) -> &Process {
         self.process.as_ref().expect("it runs")
     }
@@ -132,10 +155,15 @@ impl Relay {
 
     /// Waits until as many entries are published as are there.
     pub(crate) fn published(&self, least: u64) -> u64 {
-        let entries = || self.api.get("/api/v1/log").json()["entries"].as_u64().unwrap();
-        wait_until("the log is published", LIMIT, || entries() >= least);
-        entries()
+        published(&self.api, least)
     }
+}
+
+/// Waits until a relay has published as many entries as are there.
+pub(crate) fn published(api: &Api, least: u64) -> u64 {
+    let entries = || api.get("/api/v1/log").json()["entries"].as_u64().unwrap();
+    wait_until("the log is published", LIMIT, || entries() >= least);
+    entries()
 }
 
 /// A path as a process sees it, which may have mounted something there.

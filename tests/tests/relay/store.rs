@@ -7,7 +7,7 @@ use potluck_proto::Preset;
 use potluck_tests::bucket::Bucket;
 use potluck_tests::postgres::{Postgres, is_installed};
 use potluck_tests::runs::{SampleRun, done, info, rounds};
-use potluck_tests::{Volunteer, copy, wait_until};
+use potluck_tests::{Api, Volunteer, copy, wait_until};
 use rustix::process::Signal;
 use serde_json::json;
 use std::fs;
@@ -24,7 +24,7 @@ const END_LIMIT: Duration = Duration::from_secs(80);
 const NOTICE: Duration = Duration::from_secs(30);
 
 /// A server with a database; none where PostgreSQL is not installed, which is said.
-fn started() -> Option<Postgres> {
+pub(super) fn started() -> Option<Postgres> {
     if !is_installed() {
         eprintln!("skipped: PostgreSQL is not installed");
         return None;
@@ -39,18 +39,18 @@ fn on(data: &Path, store: &str) -> Relay {
 }
 
 /// A run ends, which may have paused because a round could not be stored.
-fn goes_on(relay: &Relay, run: &str) {
-    let volunteer = Volunteer::start(&relay.api.url, 3, Preset::Full);
-    if info(&relay.api, run)["state"] == "paused" {
-        let resumed = relay.api.send("POST", &format!("/api/v1/runs/{run}/resume"), &[], &[]);
+pub(super) fn goes_on(api: &Api, run: &str) {
+    let volunteer = Volunteer::start(&api.url, 3, Preset::Full);
+    if info(api, run)["state"] == "paused" {
+        let resumed = api.send("POST", &format!("/api/v1/runs/{run}/resume"), &[], &[]);
         assert_eq!(resumed.status, 200, "{}", resumed.json());
     }
-    done(&relay.api, run, LIMIT);
+    done(api, run, LIMIT);
     drop(volunteer);
 }
 
-fn audited(relay: &Relay, remember: &Path) {
-    let audit = potluck(&["audit", &relay.api.url, "--remember", remember.to_str().unwrap(), "--json"]);
+pub(super) fn audited(api: &Api, remember: &Path) {
+    let audit = potluck(&["audit", &api.url, "--remember", remember.to_str().unwrap(), "--json"]);
     assert_eq!(audit.code, 0, "{audit:?}");
 }
 
@@ -68,7 +68,7 @@ fn a_relay_moves_to_postgresql_in_mid_run_and_comes_back_from_a_backup() {
     let volunteer = Volunteer::start(&relay.api.url, 1, Preset::Full);
     wait_until("a round is closed", LIMIT, || rounds(&relay.api, &run) >= 1);
     drop(volunteer);
-    audited(&relay, &remember);
+    audited(&relay.api, &remember);
     let line = ["relay", "migrate", "--data", &data, "--store", &store, "--json"];
     let early = potluck(&line);
     assert!(early.code != 0 && early.errors.contains("another relay uses"), "it runs: {early:?}");
@@ -110,7 +110,7 @@ fn a_relay_moves_to_postgresql_in_mid_run_and_comes_back_from_a_backup() {
     let volunteer = Volunteer::start(&relay.api.url, 2, Preset::Full);
     done(&relay.api, &run, LIMIT);
     drop(volunteer);
-    audited(&relay, &remember);
+    audited(&relay.api, &remember);
     drop(relay);
 
     // The backup is one of a folder, whatever the records were in.
@@ -121,7 +121,7 @@ fn a_relay_moves_to_postgresql_in_mid_run_and_comes_back_from_a_backup() {
     let volunteer = Volunteer::start(&relay.api.url, 3, Preset::Full);
     done(&relay.api, &run, LIMIT);
     drop(volunteer);
-    audited(&relay, &folder.path().join("somebody else"));
+    audited(&relay.api, &folder.path().join("somebody else"));
     // And it can move again, but not over what is there.
     drop(relay);
     let line = ["relay", "migrate", "--data", &back, "--store", &store, "--json"];
@@ -137,20 +137,20 @@ fn a_database_that_dies_in_mid_work_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let relay = on(&folder.path().join("data"), &server.last_url());
     let (_, run) = SampleRun::new(4, [1, 1]).create(&relay.api, "beside it");
-    let work = Work::begin(&relay, 11);
+    let work = Work::begin(&relay.api, 11);
     for _ in 0..3 {
-        let then = work.accepted(&relay);
+        let then = work.accepted(&relay.api);
         server.kill();
         // What is tested is time that passes, not a moment that comes.
         std::thread::sleep(GONE);
         server.again();
-        wait_until("work goes on", LIMIT, || work.accepted(&relay) > then);
+        wait_until("work goes on", LIMIT, || work.accepted(&relay.api) > then);
     }
     assert!(relay.process().ended().is_none(), "it waited");
-    let then = work.accepted(&relay);
-    work.end(&relay, then);
-    goes_on(&relay, &run);
-    audited(&relay, &folder.path().join("seen"));
+    let then = work.accepted(&relay.api);
+    work.end(&relay.api, then);
+    goes_on(&relay.api, &run);
+    audited(&relay.api, &folder.path().join("seen"));
     // Nobody waits for it for ever.
     server.kill();
     signal(&relay, Signal::TERM);
@@ -163,7 +163,7 @@ fn a_relay_that_was_away_while_another_took_over_writes_nothing_more() {
     let (folder, store) = (tempfile::tempdir().unwrap(), server.last_url());
     let (data, other) = (folder.path().join("data"), folder.path().join("other"));
     let first = on(&data, &store);
-    let work = Work::begin(&first, 21);
+    let work = Work::begin(&first.api, 21);
     signal(&first, Signal::STOP);
     // As a server does with a connection whose other end is gone.
     let ends = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -171,13 +171,13 @@ fn a_relay_that_was_away_while_another_took_over_writes_nothing_more() {
     assert!(server.ask("test_0", ends).unwrap().parse::<u32>().unwrap() > 0);
     copy(&data, &other);
     let second = on(&other, &store);
-    let then = work.accepted(&second);
+    let then = work.accepted(&second.api);
     signal(&first, Signal::CONT);
     wait_until("the first one ends", NOTICE, || first.process().ended().is_some());
     assert!(!first.process().ended().unwrap().success());
     let said = first.process().story();
     assert!(said.contains("another relay took the store over"), "{said}");
-    work.end(&second, then);
+    work.end(&second.api, then);
     assert_eq!(second.api.get("/healthz").status, 200);
     let job = json!(second.api.get("/api/v1/log").json()["entries"]);
     assert!(job.as_u64().unwrap() > then, "{job}");
@@ -239,16 +239,16 @@ fn blobs_move_to_a_bucket_in_mid_run_and_its_loss_is_waited_for() {
     let refused = potluck_with(&line, &environment);
     assert!(refused.code != 0 && refused.errors.contains("an older copy"), "{refused:?}");
     // Its results are larger than those that are rows.
-    let work = Work::begin(&relay, 31);
-    let then = work.accepted(&relay);
+    let work = Work::begin(&relay.api, 31);
+    let then = work.accepted(&relay.api);
     bucket.stop();
     // What is tested is time that passes, not a moment that comes.
     std::thread::sleep(BUCKET_GONE);
     bucket.again();
-    wait_until("work goes on", LIMIT, || work.accepted(&relay) > then);
-    work.end(&relay, then);
-    goes_on(&relay, &run);
-    audited(&relay, &remember);
+    wait_until("work goes on", LIMIT, || work.accepted(&relay.api) > then);
+    work.end(&relay.api, then);
+    goes_on(&relay.api, &run);
+    audited(&relay.api, &remember);
     assert!(files(&Path::new(&data).join("blobs")).is_empty(), "nothing came into the folder");
 
     // A backup has the blobs too, and what the service gives back wrong is found.

@@ -1,7 +1,7 @@
 //! What an operator of a relay gives on the command line.
 
 use clap::{Args, Subcommand};
-use potluck_relay::{BlobsUrl, StoreUrl};
+use potluck_relay::{BlobsUrl, NodeUrl, StoreUrl};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,6 +24,10 @@ pub struct ServeArgs {
     /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8787]
     #[arg(long, env = "POTLUCK_LISTEN", value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
+    /// One of several nodes of a relay: where the others reach it, http://HOST:PORT in a network of the operator's. They have
+    /// --store, --blobs and the relay's key in common
+    #[arg(long, env = "POTLUCK_NODE", value_name = "URL")]
+    pub node: Option<NodeUrl>,
     /// Where the data lies.
     #[command(flatten)]
     pub data: DataArgs,
@@ -75,7 +79,8 @@ What earlier backups have is not copied again. Every file is read back and compa
 checkpoint. A backup that is cut short is none. Ends with exit code 1 if the relay's own disk holds something damaged: the \
 backup is made, and says what it lacks.
 
-Without --with-keys the relay's key and its tokens are not in it: keep a copy of relay.key elsewhere, for without it nobody can go on with the log. All files are readable by their owner alone.")]
+Without --with-keys the relay's key and its tokens are not in it: keep a copy of relay.key elsewhere, for without it \
+nobody can go on with the log. All files are readable by their owner alone.")]
     Backup(BackupArgs),
     /// Fill an empty data folder from a backup
     #[command(after_help = "Examples:

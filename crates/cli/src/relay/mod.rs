@@ -8,7 +8,7 @@ pub mod migrate;
 use crate::args::{DataArgs, MirrorArgs, RelayArgs, ServeArgs};
 use crate::error::CliError;
 use crate::stop::Stop;
-use potluck_relay::{Config, MirrorConfig, Running, StartError};
+use potluck_relay::{Config, MirrorConfig, Node, NodeError, NodeUrl, Running, StartError};
 use std::path::{Path, PathBuf};
 
 /// The settings file that is used where none is named and the current folder has it.
@@ -22,6 +22,9 @@ pub fn settings(args: &ServeArgs, folder: &Path) -> Result<Config, CliError> {
     let mut config = settings_of(&args.data, folder)?;
     if let Some(listen) = args.listen {
         config.listen = listen;
+    }
+    if args.node.is_some() {
+        config.node.clone_from(&args.node);
     }
     Ok(config)
 }
@@ -84,6 +87,9 @@ pub async fn mirror(args: &MirrorArgs, stop: &Stop) -> Result<(), CliError> {
 }
 
 async fn serve(mut config: Config, json: bool, stop: &Stop) -> Result<(), CliError> {
+    if let Some(node) = config.node.clone() {
+        return serve_node(config, &node, json, stop).await;
+    }
     let mut said = false;
     loop {
         let mut running = potluck_relay::start(config.clone())
@@ -115,42 +121,103 @@ async fn serve(mut config: Config, json: bool, stop: &Stop) -> Result<(), CliErr
     }
 }
 
-/// Where the relay is, and what to do with it.
-fn say(running: &Running, config: &Config, json: bool) {
-    // Tools that read the path may run in another folder.
-    let whole = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
-    let (token_path, admin_token_path) = (whole(&running.token_path), whole(&running.admin_token_path));
-    let key = potluck_governance::Key(running.identity);
+/// Runs one of several nodes of a relay: it leads whenever no other one does.
+async fn serve_node(config: Config, url: &NodeUrl, json: bool, stop: &Stop) -> Result<(), CliError> {
+    let failed = |error: StartError| not_started(&error, true);
+    let mut node = Node::start(config, url).await.map_err(failed)?;
+    let [token, admin] = node.token_paths();
+    let said = Said { url: format!("http://{}", node.address()), key: node.identity(), token, admin };
     if json {
+        said.as_json();
+    } else {
+        said.as_text();
+        eprintln!("this is {url}, one of the relay's nodes: GET /node says which one leads");
+    }
+    let ended = loop {
+        let leading = tokio::select! {
+            leading = node.lead() => leading,
+            () = stop.requested(1) => break Ok(()),
+        };
+        let running = match leading {
+            Ok(running) => running,
+            Err(error) => break Err(failed(error)),
+        };
+        let taken_over = running.taken_over();
+        let asked = tokio::select! {
+            () = stop.requested(1) => true,
+            () = taken_over => false,
+        };
+        tokio::select! {
+            () = running.shut_down() => {}
+            () = stop.requested(2) => break Err(CliError::Interrupted { job: None }),
+        }
+        if asked {
+            break Ok(());
+        }
+        tracing::warn!("another node took over: this one follows it");
+    };
+    node.close().await;
+    ended
+}
+
+/// Where a relay is, and what lets people in.
+struct Said {
+    url: String,
+    key: [u8; 32],
+    token: PathBuf,
+    admin: PathBuf,
+}
+
+impl Said {
+    /// Tools that read a path may run in another folder.
+    fn whole(path: &Path) -> PathBuf {
+        path.canonicalize().unwrap_or_else(|_| path.to_owned())
+    }
+
+    fn as_json(&self) {
         let said = serde_json::json!({
-            "address": running.url(), "key": key.to_string(), "token_path": token_path,
-            "admin_token_path": admin_token_path,
+            "address": self.url, "key": potluck_governance::Key(self.key).to_string(),
+            "token_path": Self::whole(&self.token), "admin_token_path": Self::whole(&self.admin),
         });
         println!("{said}");
-        return;
     }
+
+    fn as_text(&self) {
+        let token = Self::whole(&self.token);
+        println!("relay  {}", self.url);
+        println!("token  {}", token.display());
+        println!("admin  {}, for {}/operator.html", Self::whole(&self.admin).display(), self.url);
+        eprintln!("open the address in a browser to lend the tab; submit with");
+        eprintln!(
+            "  potluck submit matmul A.npy B.npy --out C.npy --relay {} --token-file {}",
+            self.url,
+            token.display()
+        );
+        eprintln!("Ctrl-C stops the relay; jobs go on when it is started again");
+    }
+}
+
+/// Where the relay is, and what to do with it.
+fn say(running: &Running, config: &Config, json: bool) {
+    let said = Said {
+        url: running.url(),
+        key: running.identity,
+        token: running.token_path.clone(),
+        admin: running.admin_token_path.clone(),
+    };
+    if json {
+        return said.as_json();
+    }
+    let (Some(mirror), false) = (&config.mirror, running.leads()) else { return said.as_text() };
+    let key = potluck_governance::Key(running.identity);
     println!("relay  {}", running.url());
-    if let (Some(mirror), false) = (&config.mirror, running.leads()) {
-        println!("mirror of {}", mirror.of);
-        println!("key    {key}");
-        eprintln!(
-            "for the list of mirrors, which people agree on with `potluck propose mirrors --file FILE`:"
-        );
-        eprintln!(
-            "  {}",
-            serde_json::json!({ "name": "NAME", "url": "https://ADDRESS", "key": key.to_string() })
-        );
-        return;
-    }
-    println!("token  {}", token_path.display());
-    println!("admin  {}, for {}/operator.html", admin_token_path.display(), running.url());
-    eprintln!("open the address in a browser to lend the tab; submit with");
+    println!("mirror of {}", mirror.of);
+    println!("key    {key}");
+    eprintln!("for the list of mirrors, which people agree on with `potluck propose mirrors --file FILE`:");
     eprintln!(
-        "  potluck submit matmul A.npy B.npy --out C.npy --relay {} --token-file {}",
-        running.url(),
-        token_path.display()
+        "  {}",
+        serde_json::json!({ "name": "NAME", "url": "https://ADDRESS", "key": key.to_string() })
     );
-    eprintln!("Ctrl-C stops the relay; jobs go on when it is started again");
 }
 
 fn taken_over_by_another() -> CliError {
@@ -179,6 +246,14 @@ fn not_started(error: &StartError, store: bool) -> CliError {
         StartError::IsMirror { .. } => {
             "go on with `potluck relay mirror URL`, or name another folder with --data"
         }
+        StartError::Node(NodeError::NotShared("store")) => {
+            "name a database with --store, POTLUCK_STORE or `store`"
+        }
+        StartError::Node(NodeError::NotShared(_)) => "name a place with --blobs, POTLUCK_BLOBS or `blobs`",
+        StartError::Node(NodeError::Mirror) => "leave out --node, POTLUCK_NODE and `node`",
+        StartError::Node(_) => {
+            "copy relay.key, token.hash and admin-token.hash from the folder of a node that leads"
+        }
         StartError::Mirror { .. } => "name the address of a relay that runs: https://relay.example.org",
         StartError::Database(_) if store => {
             "start PostgreSQL, and check the user, the password and the name of the database in --store"
@@ -196,7 +271,7 @@ mod tests {
     fn args(listen: Option<&str>, config: Option<PathBuf>) -> ServeArgs {
         let listen = listen.map(|listen| listen.parse().unwrap());
         let data = DataArgs { config, ..DataArgs::default() };
-        ServeArgs { listen, data, log_format: crate::args::LogFormat::Text, json: false }
+        ServeArgs { listen, node: None, data, log_format: crate::args::LogFormat::Text, json: false }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::fmt::{self, Write as _};
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Once;
+use std::time::Duration;
 
 /// The write-ahead log is copied into the database at so many pages: 32 MB. Copying synchronizes both, and pages that were
 /// written several times meanwhile are copied once.
@@ -19,10 +20,11 @@ const CACHE_KB: u32 = 32_768;
 /// How long SQLite waits for a lock, in ms.
 const BUSY_MS: u32 = 10_000;
 /// What a server of PostgreSQL is told on each connection: to end those whose other end is gone, within half a minute, and
-/// transactions in which nothing happens. Else a relay that vanished would keep what it locked.
+/// transactions in which nothing happens. Else a relay that vanished would keep what it locked. And not to say of each table that it is
+/// there already.
 pub(super) const SESSION: &str =
     "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
-    SET tcp_user_timeout = 30000; SET idle_in_transaction_session_timeout = 60000";
+    SET tcp_user_timeout = 30000; SET idle_in_transaction_session_timeout = 60000; SET client_min_messages = warning";
 /// Connections at once.
 const CONNECTIONS: u32 = 4;
 
@@ -163,7 +165,7 @@ impl fmt::Debug for StoreUrl {
 }
 
 /// Makes the drivers known, once.
-fn drivers() {
+pub(super) fn drivers() {
     static ONCE: Once = Once::new();
     ONCE.call_once(sqlx::any::install_default_drivers);
 }
@@ -227,6 +229,13 @@ pub(crate) async fn create_file(path: &Path) -> Result<Db, DbError> {
     Ok(Db::of(pool, Engine::Sqlite, None))
 }
 
+impl StoreUrl {
+    /// The whole of it, for those who connect.
+    pub(super) fn text(&self) -> &str {
+        &self.0
+    }
+}
+
 impl Db {
     /// Opens a file of SQLite that is there, as it is.
     ///
@@ -241,17 +250,17 @@ impl Db {
     }
 
     /// Opens a database of PostgreSQL, makes the tables that it lacks, and takes the right to write. `None` if another relay
-    /// has it.
+    /// has it, and makes no room for so long.
     ///
     /// # Errors
     /// What PostgreSQL says.
-    pub(crate) async fn open_server(url: &StoreUrl) -> Result<Option<Self>, DbError> {
+    pub(crate) async fn open_server(url: &StoreUrl, room: Duration) -> Result<Option<Self>, DbError> {
         drivers();
         let options = AnyConnectOptions::from_str(&url.0)?;
         // What is wrong with the address or the password is said at once.
         options.connect().await?.close().await?;
         let pool = pool(CONNECTIONS, SESSION.to_owned()).connect_with(options.clone()).await?;
-        let Some(fence) = Fence::take(&options, &pool).await? else { return Ok(None) };
+        let Some(fence) = Fence::take(&options, &pool, room).await? else { return Ok(None) };
         Ok(Some(Self::of(pool, Engine::Postgres, Some(fence))))
     }
 

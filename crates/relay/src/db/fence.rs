@@ -21,14 +21,16 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
 /// The lock, among others in the same database: "potluck" in ASCII.
-const LOCK: i64 = 0x0070_6f74_6c75_636b;
+pub(super) const LOCK: i64 = 0x0070_6f74_6c75_636b;
 /// Time between two looks at whether the connection with the lock lives.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// An answer takes this long at most, or the connection is taken for broken.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A server notices within this that a relay that was killed is gone.
-const ROOM: Duration = Duration::from_secs(5);
+pub(crate) const ROOM: Duration = Duration::from_secs(5);
+/// Between two attempts to take the lock.
+const ATTEMPTS: Duration = Duration::from_millis(250);
 
 /// A right to write.
 #[derive(Debug)]
@@ -58,15 +60,20 @@ async fn lock(connection: &mut AnyConnection) -> Result<bool, DbError> {
 }
 
 impl Fence {
-    /// Takes the right to write, and makes the tables that the database lacks. `None` if another relay has it.
-    pub(super) async fn take(options: &AnyConnectOptions, pool: &AnyPool) -> Result<Option<Self>, DbError> {
+    /// Takes the right to write, and makes the tables that the database lacks. `None` if another relay has it, and makes no room
+    /// for so long.
+    pub(super) async fn take(
+        options: &AnyConnectOptions,
+        pool: &AnyPool,
+        room: Duration,
+    ) -> Result<Option<Self>, DbError> {
         let mut connection = connect(options).await?;
         let begun = Instant::now();
         while !lock(&mut connection).await? {
-            if begun.elapsed() > ROOM {
+            if begun.elapsed() >= room {
                 return Ok(None);
             }
-            tokio::time::sleep(ROOM / 20).await;
+            tokio::time::sleep(ATTEMPTS).await;
         }
         pool.execute(sqlx::AssertSqlSafe(Engine::Postgres.schema()).into_sql_str()).await?;
         let term: i64 = sqlx::query_scalar(
@@ -149,7 +156,8 @@ async fn keep(
         tokio::time::sleep(LOOK).await;
         let mut held = held.lock().await;
         if let Some(connection) = held.as_mut() {
-            if answered(connection.ping()).await.is_ok() {
+            // A statement, so that the server knows when this relay was last there (`nodes.rs`).
+            if answered(connection.execute("SELECT 1")).await.is_ok() {
                 continue;
             }
             tracing::warn!("the connection to the store broke");

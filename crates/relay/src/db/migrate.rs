@@ -80,7 +80,8 @@ pub async fn migrate_records(
         Ok(_) => return Err(MigrateError::Nothing { data: data.to_owned() }),
     };
     let from = super::open_files(&file).await?;
-    let to = Db::open_server(store).await?.ok_or_else(|| MigrateError::StoreInUse(store.clone()))?;
+    let to =
+        Db::open_server(store, super::ROOM).await?.ok_or_else(|| MigrateError::StoreInUse(store.clone()))?;
     let copied = copy_all(&from, &to, told).await;
     from.close().await;
     to.close().await;

@@ -2,7 +2,7 @@
 //! not need to.
 //!
 //! `engine.rs` opens either, and knows where they differ; `fence.rs` lets one relay at a time write to a database of PostgreSQL;
-//! `jobs.rs` is what jobs of matrix products record; `place.rs` says where a relay's records are; `tables.rs` copies all of them
+//! `nodes.rs` says which of several leads; `jobs.rs` is what jobs of matrix products record; `place.rs` says where a relay's records are; `tables.rs` copies all of them
 //! from one database to another, and `migrate.rs` moves a relay with it. Other records
 //! are beside what makes them, in files called `store.rs`.
 //!
@@ -13,15 +13,17 @@ mod engine;
 mod fence;
 mod jobs;
 mod migrate;
+mod nodes;
 mod place;
 mod tables;
 
 pub(crate) use engine::{Engine, create_file, open_files};
 pub use engine::{StoreUrl, StoreUrlError};
-pub(crate) use fence::Fence;
 use fence::answered;
+pub(crate) use fence::{Fence, ROOM};
 pub(crate) use jobs::{JobRow, JobState, count_result, job_digest};
 pub use migrate::{MigrateError, migrate_blobs, migrate_records};
+pub(crate) use nodes::{Leader, Observer, Seen};
 pub use place::WhichStore;
 pub(crate) use place::{Marker, Records};
 pub(crate) use tables::{CopyError, copy_all};

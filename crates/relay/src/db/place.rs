@@ -8,6 +8,7 @@ use crate::StartError;
 use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The records, in the data folder.
 const FILE: &str = "potluck.db";
@@ -150,17 +151,17 @@ impl Records {
         }
     }
 
-    /// Opens them to write.
+    /// Opens them to write. Another relay that writes to them is waited for, but not longer than that.
     ///
     /// # Errors
     /// What the database says, another relay that writes to it, or a folder that cannot be written to.
-    pub(crate) async fn open(&self, data: &Path) -> Result<Db, StartError> {
+    pub(crate) async fn open(&self, data: &Path, room: Duration) -> Result<Db, StartError> {
         match self {
             Self::File(path) => Ok(open_files(path).await?),
             Self::Server(url) => {
                 url.check()?;
                 let in_use = || StartError::StoreInUse { store: url.clone() };
-                let db = Db::open_server(url).await?.ok_or_else(in_use)?;
+                let db = Db::open_server(url, room).await?.ok_or_else(in_use)?;
                 let failed = |cause| StartError::Data { path: data.to_owned(), cause };
                 mark(data, url).map_err(failed)?;
                 Ok(db)

@@ -7,6 +7,14 @@ CREATE TABLE IF NOT EXISTS meta (
     value BIGINT NOT NULL
 );
 
+-- Which of a relay's nodes leads, or led last, and where others reach it: one row, or none if it has no nodes.
+CREATE TABLE IF NOT EXISTS leader (
+    since_ms BIGINT PRIMARY KEY,
+    url TEXT NOT NULL,
+    relay BLOB NOT NULL,             -- the relay's public key
+    tokens BLOB NOT NULL             -- hash of what tells right tokens from wrong ones
+);
+
 -- One row a start of the relay: its fencing tokens begin with `incarnation`; the commitment to its epoch's secret
 -- stands here before any probe is drawn from it.
 CREATE TABLE IF NOT EXISTS epochs (

@@ -1,0 +1,78 @@
+//! A balancer as operators put before nodes of a relay: it sends each connection to the next one that is well.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Time between two looks at a node, and for which it may take to answer one.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// A node, as the balancer knows it.
+#[derive(Debug)]
+struct Backend {
+    address: SocketAddr,
+    well: AtomicBool,
+}
+
+/// Ends with the process.
+#[derive(Debug)]
+pub struct Balancer {
+    address: SocketAddr,
+}
+
+impl Balancer {
+    /// Listens on a port of `listen`'s address.
+    ///
+    /// # Panics
+    /// It cannot be listened on.
+    pub fn start(listen: SocketAddr, backends: impl IntoIterator<Item = SocketAddr>) -> Self {
+        let backends: Arc<[Backend]> =
+            backends.into_iter().map(|address| Backend { address, well: AtomicBool::new(true) }).collect();
+        for index in 0..backends.len() {
+            let backends = Arc::clone(&backends);
+            std::thread::spawn(move || look_after(&backends[index]));
+        }
+        let listener = TcpListener::bind(listen).expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let next = AtomicUsize::new(0);
+        std::thread::spawn(move || {
+            for near in listener.incoming().map_while(Result::ok) {
+                let turn = next.fetch_add(1, Ordering::Relaxed);
+                let order = (0..backends.len()).map(|step| &backends[(turn + step) % backends.len()]);
+                let mut well = order.filter(|backend| backend.well.load(Ordering::Relaxed));
+                let far = well.find_map(|backend| TcpStream::connect_timeout(&backend.address, LOOK).ok());
+                let Some(far) = far else { continue };
+                // Each way by itself; when one end is done the other is told.
+                for (from, to) in [(&near, &far), (&far, &near)] {
+                    let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { continue };
+                    std::thread::spawn(move || pass_on(from, to));
+                }
+            }
+        });
+        Self { address }
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+/// Asks a node from time to time whether it is well.
+fn look_after(backend: &Backend) {
+    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(LOOK)).build().into();
+    loop {
+        let answer = agent.get(format!("http://{}/node", backend.address)).call();
+        backend.well.store(answer.is_ok(), Ordering::Relaxed);
+        std::thread::sleep(LOOK);
+    }
+}
+
+fn pass_on(mut from: TcpStream, mut to: TcpStream) {
+    // However it ends, it ends for both.
+    drop(io::copy(&mut from, &mut to));
+    drop(to.shutdown(Shutdown::Both));
+    drop(from.shutdown(Shutdown::Both));
+}
