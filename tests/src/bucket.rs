@@ -5,7 +5,7 @@ use hyper_util::server::conn::auto::Builder;
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s_fs::FileSystem;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -30,12 +30,20 @@ impl Bucket {
     /// # Panics
     /// It does not start.
     pub fn start() -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST)
+    }
+
+    /// As [`Self::start`], at an address of the host of this thread.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn start_at(address: Ipv4Addr) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         std::fs::create_dir(folder.path().join(NAME)).expect("our own folder");
         let files = FileSystem::new(folder.path()).expect("a folder of files");
         let mut builder = S3ServiceBuilder::new(files);
         builder.set_auth(SimpleAuth::from_single(KEY[0], KEY[1]));
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let any = SocketAddr::from((address, 0));
         let mut this = Self { folder, address: any, service: builder.build(), running: None };
         this.again();
         this

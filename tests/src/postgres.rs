@@ -1,9 +1,11 @@
 //! A server of PostgreSQL for tests, with as many databases as they ask for. It ends with the process that started it.
 
 use crate::POLL;
+use crate::netns::Host;
 use potluck_relay::StoreUrl;
+use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -31,7 +33,10 @@ wait $server"#;
 pub struct Postgres {
     server: Option<Child>,
     folder: TempDir,
+    address: Ipv4Addr,
     port: u16,
+    /// What programs are started by, on another host.
+    launcher: Vec<OsString>,
     databases: AtomicU32,
 }
 
@@ -75,21 +80,49 @@ impl Postgres {
     /// # Panics
     /// It is not installed, or does not start.
     pub fn start() -> Self {
+        Self::start_by(Ipv4Addr::LOCALHOST, Vec::new())
+    }
+
+    /// Starts a server on another host, for all that reach it.
+    ///
+    /// # Panics
+    /// It is not installed, or does not start.
+    pub fn start_on(host: &Host) -> Self {
+        let launcher = host.command("env");
+        let words = [launcher.get_program()].into_iter().chain(launcher.get_args());
+        Self::start_by(host.address(), words.map(ToOwned::to_owned).collect())
+    }
+
+    fn start_by(address: Ipv4Addr, launcher: Vec<OsString>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
         fs::set_permissions(folder.path(), open).expect("our own folder");
         run(program("initdb")
             .args(["-A", "trust", "-U", OWNER, "-E", "UTF8", "--locale=C.UTF-8", "-D"])
             .arg(data(&folder)));
+        let everybody = format!("host all all {address}/24 trust\n");
+        let rules = data(&folder).join("pg_hba.conf");
+        let before = fs::read_to_string(&rules).expect("rules of who may connect");
+        fs::write(&rules, before + &everybody).expect("our own folder");
         let free = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
         let mut this = Self {
             server: None,
             folder,
+            address,
+            launcher,
             port: free.expect("a free port").port(),
             databases: AtomicU32::new(0),
         };
         this.again();
         this
+    }
+
+    /// A program on the server's host.
+    fn command(&self, name: impl AsRef<OsStr>) -> Command {
+        let Some((first, more)) = self.launcher.split_first() else { return Command::new(name) };
+        let mut command = Command::new(first);
+        command.args(more).arg(name);
+        command
     }
 
     /// Starts the server again after [`Self::kill`].
@@ -98,11 +131,11 @@ impl Postgres {
     /// It does not start.
     pub fn again(&mut self) {
         let server = program("postgres");
-        let mut guarded = Command::new("sh");
+        let mut guarded = self.command("sh");
         guarded.arg("-c").arg(UNTIL_ALONE).arg(server.get_program()).args(server.get_args());
         guarded.arg("-D").arg(data(&self.folder)).args([
             "-c",
-            "listen_addresses=127.0.0.1",
+            &format!("listen_addresses={}", self.address),
             "-c",
             "max_connections=400",
         ]);
@@ -151,7 +184,7 @@ impl Postgres {
     }
 
     fn url(&self, name: &str) -> String {
-        format!("postgres://{OWNER}@127.0.0.1:{}/{name}", self.port)
+        format!("postgres://{OWNER}@{}:{}/{name}", self.address, self.port)
     }
 
     /// The last database that was made, as text for a command line.
@@ -164,7 +197,9 @@ impl Postgres {
     /// # Errors
     /// What `psql` says.
     pub fn ask(&self, database: &str, query: &str) -> Result<String, String> {
-        let mut psql = program("psql");
+        let program = program("psql");
+        let mut psql = self.command(program.get_program());
+        psql.args(program.get_args());
         psql.args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", query]).arg(self.url(database));
         let output = psql.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();

@@ -5,3 +5,4 @@ mod links;
 mod mesh;
 mod mesh_netns;
 mod netns;
+mod nodes_netns;

@@ -110,7 +110,7 @@ Ends with exit code 1 if something must be fixed.")]
 
 The relay has to be stopped, the database empty, and the place in the bucket no other relay's. Every row and every blob is read \
 back before the move counts; what fails stays where it was. What moved is kept as potluck.db.moved and blobs.moved. Matrices, \
-data sets, states of runs, the log's files and the relay's key stay in the data folder. A backup is restored into a folder, and \
+data sets, states of runs and the log's files are in the bucket too from the relay's next start on; its key stays in the folder. A backup is restored into a folder, and \
 can be moved again.")]
     Migrate(MigrateArgs),
     /// Mirror another relay: its log, its runs, its page; and go on with the work if people appoint this one

@@ -8,6 +8,7 @@ use object_store::buffered::BufWriter;
 use object_store::path::Path as StorePath;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 use potluck_types::BlobHash;
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -109,6 +110,30 @@ impl Blobs {
             _ => Ok(()),
         }
     }
+
+    /// Of the files in a folder below the data folder this one alone is needed still: the others are removed, here and there.
+    ///
+    /// # Errors
+    /// What the file system or the service says.
+    pub(crate) async fn forget_others(&self, data: &Path, needed: &Path) -> io::Result<()> {
+        let folder = needed.parent().unwrap_or(data);
+        let mut others = HashSet::new();
+        let mut here = tokio::fs::read_dir(folder).await?;
+        while let Some(entry) = here.next_entry().await? {
+            others.insert(entry.path());
+        }
+        if let Some(bucket) = self.bucket() {
+            let mut there = bucket.list(Some(&place(data, folder)?));
+            while let Some(found) = there.try_next().await.map_err(io_error)? {
+                others.extend(found.location.filename().map(|name| folder.join(name)));
+            }
+        }
+        others.remove(needed);
+        for other in others {
+            self.forget(data, &other).await?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -145,5 +170,18 @@ mod tests {
         blobs.forget(one.path(), &here).await.unwrap();
         assert!(!here.exists() && bucket.get(&place).await.is_err());
         blobs.forget(one.path(), &here).await.unwrap();
+        // What another node left in the bucket, and this one in its folder.
+        let state = |folder: &tempfile::TempDir, number| folder.path().join(format!("runs/r/{number}.state"));
+        for (folder, number) in [(&other, 1), (&one, 2), (&one, 3)] {
+            let path = state(folder, number);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, "state").unwrap();
+            blobs.share(folder.path(), &path).await.unwrap();
+        }
+        blobs.forget_others(one.path(), &state(&one, 3)).await.unwrap();
+        let left: Vec<_> =
+            bucket.list(None).map_ok(|found| found.location.to_string()).try_collect().await.unwrap();
+        assert_eq!(left, ["files/runs/r/3.state"]);
+        assert!(state(&one, 3).exists() && !state(&one, 2).exists());
     }
 }

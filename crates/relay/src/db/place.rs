@@ -163,9 +163,17 @@ impl Records {
                 let in_use = || StartError::StoreInUse { store: url.clone() };
                 let db = Db::open_server(url, room).await?.ok_or_else(in_use)?;
                 let failed = |cause| StartError::Data { path: data.to_owned(), cause };
-                mark(data, url).map_err(failed)?;
+                self.mark(data).map_err(failed)?;
                 Ok(db)
             }
+        }
+    }
+
+    /// Says in the folder where they are, if they are not in it. It is on disk when this returns.
+    pub(crate) fn mark(&self, data: &Path) -> io::Result<()> {
+        match self {
+            Self::File(_) => Ok(()),
+            Self::Server(url) => mark(data, url),
         }
     }
 

@@ -9,7 +9,8 @@ mod role;
 pub(crate) use front::Front;
 pub use role::Stranger;
 
-use crate::db::{Leader, Observer, Seen};
+use crate::blobs::BlobPlace;
+use crate::db::{Leader, Observer, Records, Seen};
 use crate::{Config, Running, StartError, identity, start_behind, token};
 use role::{Duty, SILENT_LIMIT, belongs, duty};
 use serde::Deserialize;
@@ -110,10 +111,12 @@ impl Node {
             return Err(NodeError::Mirror.into());
         }
         let store = config.store.as_ref().ok_or(NodeError::NotShared("store"))?;
-        config.blobs.as_ref().ok_or(NodeError::NotShared("blobs"))?;
+        let blobs = config.blobs.as_ref().ok_or(NodeError::NotShared("blobs"))?;
         store.check()?;
         let failed = |cause| StartError::Data { path: config.data.clone(), cause };
         std::fs::create_dir_all(&config.data).map_err(failed)?;
+        let records = Records::of(&config.data, Some(store))?;
+        BlobPlace::of(&config.data, Some(blobs))?;
         let observer = Observer::connect(store).await?;
         let seen = observer.look().await?;
         if seen.leader.is_some()
@@ -125,6 +128,9 @@ impl Node {
         let tokens = token::both(&config.data).map_err(failed)?;
         let own = Leader { url: url.to_string(), key: identity.public(), tokens };
         belongs(&own, &seen).map_err(NodeError::Stranger)?;
+        // Whether it ever leads or not: other commands find there what they work on.
+        records.mark(&config.data).map_err(failed)?;
+        crate::blobs::mark(&config.data, blobs).map_err(failed)?;
 
         let listen_failed = |cause| StartError::Listen { address: config.listen, cause };
         let listener = TcpListener::bind(config.listen).await.map_err(listen_failed)?;

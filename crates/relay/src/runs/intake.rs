@@ -605,6 +605,7 @@ impl Runs {
             }
             other => other.map_err(|error| unread(&error))?,
         };
+        self.forget_other_states(row.id, row.round).await;
         let (terms, secret) = (draft.terms, self.0.secret);
         let host = tokio::task::spawn_blocking(move || {
             Host::resume(terms, &state, inputs, secret, checkpoint, steps)

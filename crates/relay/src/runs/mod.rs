@@ -516,6 +516,13 @@ impl Runs {
             tracing::debug!(%error, %run, "an old state stays");
         }
     }
+
+    /// Whoever closed rounds before may have been killed before it removed what was not needed any more.
+    async fn forget_other_states(&self, run: JobId, round: u64) {
+        if let Err(error) = self.0.blobs.forget_others(&self.0.data, &self.state_path(run, round)).await {
+            tracing::debug!(%error, %run, "old states stay");
+        }
+    }
 }
 
 /// Where the state before a round lies in a data folder.

@@ -50,11 +50,31 @@ impl Relay {
     /// # Errors
     /// The `potluck` command is not built, or the relay does not start.
     pub(crate) fn start() -> Result<Self> {
+        Self::start_with("127.0.0.1:0", &[], None)
+    }
+
+    /// Starts it at an address, in an environment, and with the key and tokens of another one.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub(crate) fn start_with(
+        listen: &str,
+        environment: &[(&str, String)],
+        like: Option<&Self>,
+    ) -> Result<Self> {
         let program = artifacts::potluck()?;
         let folder = tempfile::Builder::new().prefix("potluck-bench-").tempdir()?;
         let data = folder.path().join("data");
+        if let Some(like) = like {
+            std::fs::create_dir(&data)?;
+            for copied in ["relay.key", "token", "token.hash", "admin-token", "admin-token.hash"] {
+                std::fs::copy(like.folder.path().join("data").join(copied), data.join(copied))?;
+            }
+        }
+        let mut command = potluck(&program);
+        command.envs(environment.iter().cloned());
         let mut process = Process::spawn(
-            potluck(&program).args(["relay", "--listen", "127.0.0.1:0", "--json", "--data"]).arg(&data),
+            command.args(["relay", "--listen", listen, "--json", "--data"]).arg(&data),
             "the relay",
         )?;
         let line = process.first_line()?;
