@@ -99,3 +99,10 @@ impl Bucket {
         self.folder.path().join(NAME).join(name)
     }
 }
+
+impl Drop for Bucket {
+    fn drop(&mut self) {
+        // A runtime must not wait for its own threads within another one.
+        self.stop();
+    }
+}

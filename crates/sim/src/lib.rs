@@ -12,6 +12,7 @@
 //! Architecture invariant: never depends on `relay`: that crate is only an adapter, as this one is.
 
 pub mod act;
+pub mod capacity;
 mod crowd;
 pub mod driver;
 pub mod eval;

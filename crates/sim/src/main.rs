@@ -1,5 +1,6 @@
 //! `potluck-sim`: replays one seed, or runs many.
 
+use potluck_sim::capacity::{MEASURED, NODE, WAITING, first, kept_a_day, most_tabs, product, training};
 use potluck_sim::{Options, RunOutcome, run};
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -10,6 +11,7 @@ Runs the relay's and the volunteers' real state machines against simulated links
 
 Usage: potluck-sim --seed N [--trace]            replays one seed, with every event if asked
        potluck-sim --seeds N [--from K] [--json] runs N seeds from K (default 0)
+       potluck-sim --capacity                    what one relay holds, and which part gives first
 
 Exits with 1 if an invariant is violated, with 2 if the arguments are not understood.";
 
@@ -24,6 +26,7 @@ struct Arguments {
     from: u64,
     trace: bool,
     json: bool,
+    capacity: bool,
 }
 
 fn main() -> ExitCode {
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
             println!("{USAGE}");
             ExitCode::SUCCESS
         }
+        Ok(Some(arguments)) if arguments.capacity => plan_capacity(),
         Ok(Some(arguments)) => match arguments.seed {
             Some(seed) => replay(seed, arguments.trace),
             None => many(&arguments),
@@ -44,7 +48,8 @@ fn main() -> ExitCode {
 }
 
 fn read(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, String> {
-    let mut arguments = Arguments { seed: None, seeds: 200, from: 0, trace: false, json: false };
+    let mut arguments =
+        Arguments { seed: None, seeds: 200, from: 0, trace: false, json: false, capacity: false };
     let number = |word: Option<String>, of: &str| {
         let word = word.ok_or(format!("{of} needs a number"))?;
         word.parse::<u64>().map_err(|_| format!("{of} needs a whole number, not {word:?}"))
@@ -56,11 +61,38 @@ fn read(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, St
             "--from" => arguments.from = number(words.next(), "--from")?,
             "--trace" => arguments.trace = true,
             "--json" => arguments.json = true,
+            "--capacity" => arguments.capacity = true,
             "--help" | "-h" => return Ok(None),
             other => return Err(format!("unknown argument {other:?}")),
         }
     }
     Ok(Some(arguments))
+}
+
+/// A table for `docs/scale.md`.
+fn plan_capacity() -> ExitCode {
+    let works = [
+        ("waiting", WAITING),
+        ("products, 10 GFLOP/s, K = 4096", product(10e9, 4096.0)),
+        ("training, 0.5 MB in 5 min", training(300.0, 0.5e6)),
+    ];
+    println!("| work | fits on one node | at 10^4 tabs | at 10^5 | at 10^6 | kept a day at what fits |");
+    println!("|---|---|---|---|---|---|");
+    for (name, work) in works {
+        let most = most_tabs(&work, &MEASURED, &NODE);
+        let at = [1e4, 1e5, 1e6].map(|tabs| {
+            let (part, over) = first(tabs, &work, &MEASURED, &NODE);
+            format!("{}: {}x", part.name(), two_digits(over))
+        });
+        let kept = kept_a_day(most, &work, &MEASURED) / 1e9;
+        println!("| {name} | {most:.0} tabs | {} | {:.2} GB |", at.join(" | "), kept);
+    }
+    ExitCode::SUCCESS
+}
+
+/// As figures of a plan are read.
+fn two_digits(value: f64) -> String {
+    if value >= 10.0 { format!("{value:.0}") } else { format!("{value:.2}") }
 }
 
 fn replay(seed: u64, trace: bool) -> ExitCode {

@@ -121,6 +121,25 @@ fn whichever_node_is_lost_another_one_leads_and_work_goes_on() {
     drop(trainer);
     goes_on(&api, &run);
     audited(&api, &folder.path().join("seen"));
+    // Whichever leads can be backed up, also what others took in.
+    let data = folder.path().join(leader(&nodes).to_string());
+    let (data, backups) = (data.to_str().unwrap(), folder.path().join("backups"));
+    let line =
+        ["relay", "backup", "--data", data, "--to", backups.to_str().unwrap(), "--with-keys", "--json"];
+    let made = potluck_with(&line, &environment);
+    assert_eq!(made.code, 0, "{made:?}");
+    let back = folder.path().join("back");
+    let line =
+        ["relay", "restore", "--from", backups.to_str().unwrap(), "--data", back.to_str().unwrap(), "--json"];
+    let restored = potluck_with(&line, &environment);
+    assert_eq!(restored.code, 0, "{restored:?}");
+    for (name, node) in nodes.iter().enumerate().filter(|(_, node)| node.runs()) {
+        let data = folder.path().join(name.to_string());
+        let line = ["relay", "doctor", "--data", data.to_str().unwrap(), "--relay", &node.api.url, "--json"];
+        let found = potluck_with(&line, &environment).json;
+        let wrong = |one: &&Value| one["level"] == "wrong";
+        assert_eq!(found["findings"].as_array().unwrap().iter().find(wrong), None, "{found}");
+    }
     let passed = |node: &Relay| about(node).unwrap()["passed"].as_u64().unwrap();
     assert!(nodes.iter().filter(|node| node.runs()).any(|node| passed(node) > 0), "followers hand on");
 }

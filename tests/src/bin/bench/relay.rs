@@ -32,10 +32,13 @@ const WATCHED: Duration = PING;
 const SESSION_BYTES: f64 = 16e3;
 const MOST_IDLE: f64 = 20_000.0;
 /// Results of one measurement.
-const RESULTS: u64 = 12_288;
+const RESULTS: u64 = 10_240;
 /// A relay takes 256 jobs at once: so many results are in what is submitted before a measurement, at most.
 const MOST_RESULTS: u64 = 11_000;
 const RESULTS_PER_SECOND: f64 = 10_000.0;
+/// Sessions that deliver one result after the other. Fewer would wait for commits most of the time, and real ones deliver one in two
+/// seconds.
+const BUSY_SESSIONS: usize = 512;
 /// Turns of a store, of which the best counts.
 const TURNS: u64 = 3;
 /// Half of what it can: so long, so soon.
@@ -149,7 +152,7 @@ impl Target {
 
     /// As many results as one measurement has, by volunteers that come in at these addresses in turn.
     async fn turn(&self, sockets: &[&str], seed: u64) -> Result<Measured> {
-        let load = Load { turn: RESULTS, ..LEAST };
+        let load = Load { sessions: BUSY_SESSIONS, turn: RESULTS, ..LEAST };
         let products = Arc::new(Products::new(load, seed));
         let jobs = self.submit(&products);
         let joined =
