@@ -126,6 +126,14 @@ pub(crate) async fn last_entry(db: &Db) -> Result<Option<Vec<u8>>, DbError> {
     store::last(db).await
 }
 
+/// Entries below the last checkpoint that is kept with the records; none of a log that is in its folder alone.
+///
+/// # Errors
+/// What the database says.
+pub(crate) async fn shared_size(db: &Db) -> Result<Option<u64>, DbError> {
+    store::shared_size(db).await
+}
+
 /// The log of a relay.
 #[derive(Debug, Clone)]
 pub(crate) struct Log(Arc<Inner>);

@@ -41,6 +41,13 @@ pub(super) async fn last(db: &Db) -> Result<Option<Vec<u8>>, DbError> {
     Ok(texts.rsplit(|byte| *byte == SEPARATOR).next().map(<[u8]>::to_vec))
 }
 
+/// Entries below the checkpoint that is kept.
+pub(super) async fn shared_size(db: &Db) -> Result<Option<u64>, DbError> {
+    let size: Option<i64> =
+        sqlx::query_scalar("SELECT size FROM log_checkpoint").fetch_optional(&db.pool).await?;
+    Ok(size.map(i64::cast_unsigned))
+}
+
 /// Whose work an entry is about: who gets a receipt for it.
 fn about(text: &[u8]) -> Option<VolunteerId> {
     let key = match Entry::decode(text).ok()?.body {
