@@ -351,9 +351,6 @@ async fn start_on(
     let token = token::Of::Submitter.prepare(&data).map_err(failed)?;
     let admin_token = token::Of::Admin.prepare(&data).map_err(failed)?;
     let identity = identity::prepare(&data.join(identity::FILE))?;
-    if let Some((_, leader)) = node {
-        db.note_leader(leader).await?;
-    }
     let salt = Salt(random()?);
     let secret = salt.secret(&identity);
     let place = place(&config).await?;
@@ -373,6 +370,10 @@ async fn start_on(
     };
     let places = log::Places { db: db.clone(), folder, bucket: blobs.bucket().cloned() };
     let log = log::Log::open(places, &identity, &origin, &config.log, stage).await.map_err(log_failed)?;
+    // Not before bucket and log are known to be this relay's.
+    if let Some((_, leader)) = node {
+        db.note_leader(leader).await?;
+    }
     // Of a mirror nothing is drawn, and its numbers are not the log's.
     if log.leads() {
         db.keep_salt(incarnation, salt).await?;
@@ -382,7 +383,7 @@ async fn start_on(
     // Not before the log has found that these records are its own: of others nothing would be needed. At a first start there is
     // nothing that could be removed.
     if incarnation > 1 {
-        let removed = blobs.keep_only(&db.needed_blobs().await?).await.map_err(failed)?
+        let removed = blobs.keep_only(&db.needed_blobs().await?, &db).await.map_err(failed)?
             + db.forget_small_results().await?;
         tracing::info!(removed_blobs = removed, "what nobody needs is removed");
     }
@@ -415,14 +416,12 @@ async fn start_on(
         data: data.clone(),
         config: config.upkeep.clone(),
     };
-    let healer = tokio::spawn(healer.run());
     // A mirror shows what there is, and deals nothing out.
     if log.leads() {
         resume(&core, &db, &blobs, &config.data).await?;
         runs.resume(&core, &config.data).await?;
     }
-    let governor = runs::governor::start(runs.clone(), core.clone()).await;
-
+    let for_governor = (runs.clone(), core.clone());
     let (door, address) = Door::open(node.map(|(front, _)| front), config.listen).await?;
     let (token_path, admin_token_path) = (token::Of::Submitter.path(&data), token::Of::Admin.path(&data));
     let config_data = config.data.clone();
@@ -463,8 +462,11 @@ async fn start_on(
     if log.leads() {
         app.evals.resume(&app).await?;
     }
+    // Nothing fails from here on: what goes on by itself begins now.
+    let governor = runs::governor::start(for_governor.0, for_governor.1).await;
+    let healer = tokio::spawn(healer.run());
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = door.serve(http::router(app), stopped);
+    let server = door.serve(http::router(app), &db, stopped);
     Ok(Running {
         address,
         token_path,
@@ -508,7 +510,12 @@ impl Door {
     }
 
     /// Answers until it is told to end.
-    fn serve(self, router: axum::Router, stopped: oneshot::Receiver<()>) -> JoinHandle<io::Result<()>> {
+    fn serve(
+        self,
+        router: axum::Router,
+        db: &Db,
+        stopped: oneshot::Receiver<()>,
+    ) -> JoinHandle<io::Result<()>> {
         let stopped = async {
             let _ = stopped.await;
         };
@@ -519,9 +526,10 @@ impl Door {
                 tokio::spawn(server.into_future())
             }
             Self::Front(front) => {
-                front.lead(router);
-                tokio::spawn(async {
+                front.lead(router, db.clone());
+                tokio::spawn(async move {
                     stopped.await;
+                    front.answered().await;
                     Ok(())
                 })
             }
@@ -578,18 +586,18 @@ async fn resume(core: &Core, db: &Db, blobs: &blobs::Blobs, data: &Path) -> Resu
     for row in db.running().await? {
         let Ok(grid) = potluck_schedule::Grid::new(row.shape, row.dtype) else { continue };
         let panels = db.panels(&row.id).await?;
+        let [a, b] = [row.a, row.b].map(|hash| http::matrix_path(data, &hash));
+        for path in [&a, &b] {
+            if let Err(error) = blobs.fetch(data, path).await {
+                tracing::error!(%error, path = %path.display(), "a matrix cannot be fetched");
+            }
+        }
         let mut whole = true;
         for panel in panels.iter().flatten() {
             whole &= blobs.has(&panel.hash).await.unwrap_or(false);
         }
         if !whole {
             // Panels are in memory or not synchronized to disk; the matrices are. Equal cuts give equal panels.
-            let [a, b] = [row.a, row.b].map(|hash| http::matrix_path(data, &hash));
-            for path in [&a, &b] {
-                if let Err(error) = blobs.fetch(data, path).await {
-                    tracing::error!(%error, path = %path.display(), "a matrix cannot be fetched");
-                }
-            }
             let (into, handle) = (blobs.clone(), tokio::runtime::Handle::current());
             let (transpose_b, dtype) = (row.transpose_b, row.dtype);
             let again = tokio::task::spawn_blocking(move || {

@@ -190,9 +190,11 @@ impl Healer {
 
     /// Cuts the panels of a job again, those that are not there; whether they are what they were.
     async fn cut_again(&self, job: &JobRow) -> io::Result<bool> {
-        let path = |hash: &BlobHash| self.data.join("matrices").join(format!("{hash}.npy"));
-        let (a, b, into, handle) =
-            (path(&job.a), path(&job.b), self.blobs.clone(), tokio::runtime::Handle::current());
+        let [a, b] = [job.a, job.b].map(|hash| crate::http::matrix_path(&self.data, &hash));
+        for path in [&a, &b] {
+            self.blobs.fetch(&self.data, path).await?;
+        }
+        let (into, handle) = (self.blobs.clone(), tokio::runtime::Handle::current());
         let (transpose_b, dtype) = (job.transpose_b, job.dtype);
         let again = tokio::task::spawn_blocking(move || {
             Pair::open(&a, &b, transpose_b, dtype).and_then(|pair| pair.cut(&into, &handle, transpose_b))

@@ -199,6 +199,7 @@ fn nodes_are_killed_at_random_and_tabs_finish_what_they_were_given() {
         std::thread::sleep(Duration::from_millis(500));
     }
     assert_eq!(home.within(|| rounds(&api, &run)), sample.rounds);
+    assert!(killed[1] > 0, "none of {} that were killed led", killed[0]);
     let remember = folder.path().join("seen");
     let audit = ["audit", &url, "--json", "--remember", remember.to_str().unwrap()];
     Process::start("the audit", &mut potluck(&home, &audit)).succeeds(LIMIT);

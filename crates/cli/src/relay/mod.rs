@@ -88,7 +88,7 @@ pub async fn mirror(args: &MirrorArgs, stop: &Stop) -> Result<(), CliError> {
 
 async fn serve(mut config: Config, json: bool, stop: &Stop) -> Result<(), CliError> {
     if let Some(node) = config.node.clone() {
-        return serve_node(config, &node, json, stop).await;
+        return Box::pin(serve_node(config, &node, json, stop)).await;
     }
     let mut said = false;
     loop {
@@ -124,7 +124,7 @@ async fn serve(mut config: Config, json: bool, stop: &Stop) -> Result<(), CliErr
 /// Runs one of several nodes of a relay: it leads whenever no other one does.
 async fn serve_node(config: Config, url: &NodeUrl, json: bool, stop: &Stop) -> Result<(), CliError> {
     let failed = |error: StartError| not_started(&error, true);
-    let mut node = Node::start(config, url).await.map_err(failed)?;
+    let mut node = Box::pin(Node::start(config, url)).await.map_err(failed)?;
     let [token, admin] = node.token_paths();
     let said = Said { url: format!("http://{}", node.address()), key: node.identity(), token, admin };
     if json {
@@ -135,7 +135,7 @@ async fn serve_node(config: Config, url: &NodeUrl, json: bool, stop: &Stop) -> R
     }
     let ended = loop {
         let leading = tokio::select! {
-            leading = node.lead() => leading,
+            leading = Box::pin(node.lead()) => leading,
             () = stop.requested(1) => break Ok(()),
         };
         let running = match leading {

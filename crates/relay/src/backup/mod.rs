@@ -293,6 +293,12 @@ fn write(
         for name in SECRETS {
             writer.keep_if_there(&data.join(name), &format!("{stamp}/keys/{name}"))?;
         }
+        // Of a relay that was not started since older versions kept secrets of epochs there.
+        for path in source::files_below(&data.join("epochs"))? {
+            if let Some(name) = path.file_name() {
+                writer.keep(&path, &format!("{stamp}/keys/epochs/{}", name.display()), None)?;
+            }
+        }
     }
     // What was copied before: the database and the states of runs.
     writer.list_copied(work, &stamp, &["potluck.db"])?;

@@ -17,6 +17,7 @@ mod shared;
 pub(crate) use place::{BlobPlace, Claim, mark, put_aside};
 pub use place::{BlobsUrl, BlobsUrlError};
 
+use crate::db::Db;
 use crate::upkeep::{Damaged, Upkeep};
 use futures_util::TryStreamExt as _;
 use object_store::local::LocalFileSystem;
@@ -33,6 +34,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, SystemTime};
 use tokio::sync::Semaphore;
 
 /// Bytes of panels in memory, all jobs together: both operands of a product of side 2,896.
@@ -42,6 +44,8 @@ const MEMORY_BYTES: u64 = 64 << 20;
 const MAX_TREE_BYTES: usize = 64 << 20;
 /// Trees that are made at once, and whole blobs that are fetched for a part of them: each holds a whole blob in memory, of 32 MiB at most.
 const MAX_MAKING: usize = 4;
+/// Blobs of a bucket that are younger stay, needed or not.
+const LATELY: Duration = Duration::from_mins(15);
 /// Where blobs lie whose bytes are not theirs any more, for whoever wants to know what became of them.
 pub(crate) const ASIDE: &str = "damaged";
 
@@ -510,12 +514,14 @@ impl Blobs {
     }
 
     /// Removes every blob that is not needed; in a folder also what writes left behind that a crash cut short. In a bucket nothing
-    /// else is touched: it may hold what is not ours.
+    /// else is touched: it may hold what is not ours. What came lately stays there, and so does all of it once another relay has the
+    /// records `db`: that one may have accepted what was not needed when these were looked at.
     ///
     /// # Errors
-    /// What the store says.
-    pub(crate) async fn keep_only(&self, needed: &HashSet<BlobHash>) -> io::Result<u64> {
+    /// What the store says; another relay took over.
+    pub(crate) async fn keep_only(&self, needed: &HashSet<BlobHash>, db: &Db) -> io::Result<u64> {
         let mut removed = 0;
+        let lately = SystemTime::now() - LATELY;
         let mut listing = self.quick.list(None);
         while let Some(object) = listing.try_next().await.map_err(io_error)? {
             let aside = object.location.parts().next().is_some_and(|part| part.as_ref() == ASIDE);
@@ -523,6 +529,14 @@ impl Blobs {
                 Some(hash) => !needed.contains(&hash),
                 None => !aside && self.recent.is_none(),
             };
+            if goes && self.bucket().is_some() {
+                if SystemTime::from(object.last_modified) > lately {
+                    continue;
+                }
+                if !db.holds().await.map_err(io::Error::other)? {
+                    return Err(io::Error::other("another relay took the store over"));
+                }
+            }
             if goes {
                 self.quick.delete(&object.location).await.map_err(io_error)?;
                 removed += 1;
@@ -628,6 +642,8 @@ mod tests {
             assert_eq!(part, good[range.start as usize..range.end as usize]);
         }
         blobs.get_part(&hash, 0..end + 1).await.unwrap_err();
-        assert_eq!(blobs.keep_only(&HashSet::from([hash])).await.unwrap(), 0, "what lies aside stays");
+        let elsewhere = tempfile::tempdir().unwrap();
+        let db = crate::db::open_files(&elsewhere.path().join("potluck.db")).await.unwrap();
+        assert_eq!(blobs.keep_only(&HashSet::from([hash]), &db).await.unwrap(), 0, "what lies aside stays");
     }
 }

@@ -63,12 +63,21 @@ impl Blobs {
         Ok(())
     }
 
-    /// Makes sure that a file is below the data folder, if it is here or in the bucket: whether it is.
+    /// Makes sure that a file is below the data folder and in the bucket, if it is in one of them: whether it is.
     ///
     /// # Errors
     /// What the file system or the service says; a file that is not what its name says.
     pub(crate) async fn fetch(&self, data: &Path, path: &Path) -> io::Result<bool> {
         if tokio::fs::try_exists(path).await? {
+            // It was there before the bucket was, or whoever sent it did not wait.
+            if let Some(bucket) = self.bucket()
+                && let Err(error) = bucket.head(&place(data, path)?).await.map_err(io_error)
+            {
+                if error.kind() != io::ErrorKind::NotFound {
+                    return Err(error);
+                }
+                self.share(data, path).await?;
+            }
             return Ok(true);
         }
         let Some(bucket) = self.bucket() else { return Ok(false) };
@@ -157,7 +166,7 @@ mod tests {
         std::fs::write(&here, &bytes).unwrap();
         let blobs = in_bucket(&bucket);
         assert!(!blobs.fetch(other.path(), &there).await.unwrap());
-        blobs.share(one.path(), &here).await.unwrap();
+        assert!(blobs.fetch(one.path(), &here).await.unwrap(), "it was there before the bucket was");
         assert!(blobs.fetch(other.path(), &there).await.unwrap());
         assert_eq!(std::fs::read(&there).unwrap(), bytes);
         std::fs::remove_file(&there).unwrap();

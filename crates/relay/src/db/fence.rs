@@ -37,6 +37,8 @@ const ATTEMPTS: Duration = Duration::from_millis(250);
 pub(crate) struct Fence {
     term: i64,
     lost: watch::Receiver<bool>,
+    /// When the server last said that this relay has the lock.
+    confirmed: watch::Receiver<Instant>,
     keeper: Mutex<Option<JoinHandle<()>>>,
     connection: Arc<Mutex<Option<AnyConnection>>>,
 }
@@ -87,8 +89,9 @@ impl Fence {
             .await?;
         let connection = Arc::new(Mutex::new(Some(connection)));
         let (say, lost) = watch::channel(false);
-        let keeper = keep(options.clone(), Arc::clone(&connection), term, say);
-        Ok(Some(Self { term, lost, keeper: Mutex::new(Some(tokio::spawn(keeper))), connection }))
+        let (confirm, confirmed) = watch::channel(Instant::now());
+        let keeper = keep(options.clone(), Arc::clone(&connection), term, (say, confirm));
+        Ok(Some(Self { term, lost, confirmed, keeper: Mutex::new(Some(tokio::spawn(keeper))), connection }))
     }
 
     /// Lets a transaction write, and returns its number: fails if another relay took over. Until it ends, none can.
@@ -104,6 +107,18 @@ impl Fence {
             return Err(DbError::Configuration(Box::new(TakenOver)));
         }
         row.try_get(1)
+    }
+
+    /// Whether no other relay took over, as the database knows it now.
+    pub(super) async fn holds(&self, pool: &AnyPool) -> Result<bool, DbError> {
+        let term: i64 =
+            sqlx::query_scalar("SELECT value FROM meta WHERE name = 'term'").fetch_one(pool).await?;
+        Ok(term == self.term)
+    }
+
+    /// Whether the lock was confirmed within so long.
+    pub(super) fn is_confirmed(&self, within: Duration) -> bool {
+        !*self.lost.borrow() && self.confirmed.borrow().elapsed() < within
     }
 
     /// Whether the transaction with this number was committed, once it has ended. No other one of ours can have begun since.
@@ -150,14 +165,16 @@ async fn keep(
     options: AnyConnectOptions,
     held: Arc<Mutex<Option<AnyConnection>>>,
     term: i64,
-    say: watch::Sender<bool>,
+    (say, confirm): (watch::Sender<bool>, watch::Sender<Instant>),
 ) {
     loop {
         tokio::time::sleep(LOOK).await;
         let mut held = held.lock().await;
+        let asked = Instant::now();
         if let Some(connection) = held.as_mut() {
             // A statement, so that the server knows when this relay was last there (`nodes.rs`).
             if answered(connection.execute("SELECT 1")).await.is_ok() {
+                confirm.send_replace(asked);
                 continue;
             }
             tracing::warn!("the connection to the store broke");
@@ -167,6 +184,7 @@ async fn keep(
             Ok(Some(connection)) => {
                 tracing::info!("the store is there again, and nobody took it over");
                 *held = Some(connection);
+                confirm.send_replace(asked);
             }
             Ok(None) => {
                 tracing::error!("another relay took the store over: this one ends");

@@ -39,6 +39,8 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 /// What the database says when it fails.
 pub(crate) type DbError = sqlx::Error;
 
+/// What is under way may take so long when the database is closed.
+const CLOSE: Duration = Duration::from_secs(5);
 /// Between two looks at what became of a commit whose answer was lost.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -186,6 +188,22 @@ impl Db {
         }
     }
 
+    /// Whether no other relay took the database over, as that knows it now.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub(crate) async fn holds(&self) -> Result<bool, DbError> {
+        match &self.fence {
+            Some(fence) => answered(fence.holds(&self.pool)).await,
+            None => Ok(true),
+        }
+    }
+
+    /// Whether the right to write was confirmed within so long.
+    pub(crate) fn is_confirmed(&self, within: Duration) -> bool {
+        self.fence.as_ref().is_none_or(|fence| fence.is_confirmed(within))
+    }
+
     /// Counts this start of the relay.
     ///
     /// # Errors
@@ -251,7 +269,8 @@ impl Db {
 
     /// Closes the database after what is under way.
     pub(crate) async fn close(&self) {
-        self.pool.close().await;
+        // A connection that the server left without an answer must not keep the lock from others.
+        drop(tokio::time::timeout(CLOSE, self.pool.close()).await);
         if let Some(fence) = &self.fence {
             fence.release().await;
         }

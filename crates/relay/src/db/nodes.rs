@@ -40,7 +40,10 @@ pub(crate) struct Seen {
 
 /// Looks at a store that others write to.
 #[derive(Debug, Clone)]
-pub(crate) struct Observer(AnyPool);
+pub(crate) struct Observer {
+    pool: AnyPool,
+    options: AnyConnectOptions,
+}
 
 impl Observer {
     /// Connects.
@@ -50,8 +53,14 @@ impl Observer {
     pub(crate) async fn connect(url: &StoreUrl) -> Result<Self, DbError> {
         super::engine::drivers();
         let options = AnyConnectOptions::from_str(url.text())?;
-        let pool = AnyPoolOptions::new().max_connections(1);
-        Ok(Self(answered(pool.connect_with(options)).await?))
+        let pool = AnyPoolOptions::new().max_connections(1).connect_with(options.clone());
+        Ok(Self { pool: answered(pool).await?, options })
+    }
+
+    /// The same, by a connection that is made when it is needed.
+    pub(crate) fn again(self) -> Self {
+        let Self { options, .. } = self;
+        Self { pool: AnyPoolOptions::new().max_connections(1).connect_lazy_with(options.clone()), options }
     }
 
     /// What there is now.
@@ -64,15 +73,15 @@ impl Observer {
 
     async fn ask(&self) -> Result<Seen, DbError> {
         let query = sqlx::AssertSqlSafe(format!("SELECT {SILENT} {HOLDERS}"));
-        let silent: Option<i64> = sqlx::query_scalar(query).bind(LOCK).fetch_optional(&self.0).await?;
+        let silent: Option<i64> = sqlx::query_scalar(query).bind(LOCK).fetch_optional(&self.pool).await?;
         let silent = silent.map(|ms| Duration::from_millis(ms.max(0).cast_unsigned()));
         // Before the first relay there are no tables.
         let is_there: bool =
-            sqlx::query_scalar("SELECT to_regclass('leader') IS NOT NULL").fetch_one(&self.0).await?;
+            sqlx::query_scalar("SELECT to_regclass('leader') IS NOT NULL").fetch_one(&self.pool).await?;
         if !is_there {
             return Ok(Seen { leader: None, silent });
         }
-        let row = sqlx::query("SELECT url, relay, tokens FROM leader").fetch_optional(&self.0).await?;
+        let row = sqlx::query("SELECT url, relay, tokens FROM leader").fetch_optional(&self.pool).await?;
         let leader = row.map(|row| {
             Ok::<_, DbError>(Leader { url: row.try_get(0)?, key: bytes(&row, 1)?, tokens: bytes(&row, 2)? })
         });
@@ -86,7 +95,7 @@ impl Observer {
     pub(crate) async fn end_silent(&self, silent: Duration) -> Result<(), DbError> {
         let query = format!("SELECT pg_terminate_backend(pid) {HOLDERS} AND {SILENT} >= $2");
         let ended = sqlx::query(sqlx::AssertSqlSafe(query)).bind(LOCK).bind(silent.as_millis() as i64);
-        answered(ended.fetch_all(&self.0)).await.map(drop)
+        answered(ended.fetch_all(&self.pool)).await.map(drop)
     }
 }
 

@@ -60,9 +60,13 @@ async fn kept_loader(State(app): Shared, Path(version): Path<String>, headers: H
     }
     let kept = if is_version(&version) {
         let path = app.embed.path_of(&version);
-        // Without it there, or a bucket that is away, there is none to read.
-        let _ = app.blobs.fetch(&app.config.data, &path).await;
-        tokio::fs::read(path).await.ok()
+        match tokio::fs::read(&path).await {
+            // Without it there, or a bucket that is away, there is none to read.
+            Err(_) if app.blobs.fetch(&app.config.data, &path).await.is_ok_and(|found| found) => {
+                tokio::fs::read(path).await.ok()
+            }
+            read => read.ok(),
+        }
     } else {
         None
     };

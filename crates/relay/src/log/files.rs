@@ -9,6 +9,7 @@ use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 use potluck_ledger::{Bundle, LogFile, ReadFiles, Tile};
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::io;
 use std::path::Path;
@@ -43,6 +44,11 @@ async fn read(store: &dyn ObjectStore, path: &StorePath) -> io::Result<bytes::By
 
 async fn write(store: &dyn ObjectStore, path: &StorePath, bytes: bytes::Bytes) -> io::Result<()> {
     store.put(path, bytes.into()).await.map(drop).map_err(crate::blobs::io_error)
+}
+
+/// Entries below a checkpoint, by its second line; none of what is no checkpoint.
+fn size_of(note: &[u8]) -> Option<u64> {
+    str::from_utf8(note).ok()?.lines().nth(1)?.parse().ok()
 }
 
 /// The names of all files there.
@@ -81,14 +87,24 @@ impl Files {
         let copy = async |path: &StorePath, from: &Arc<dyn ObjectStore>, to: &Arc<dyn ObjectStore>| {
             write(&**to, path, read(&**from, path).await?).await
         };
-        let cosigned = StorePath::from(COSIGNED);
-        let lacked =
-            there.iter().filter(|path| is_needed(path) && (!here.contains(path) || **path == cosigned));
+        let lacked = there.difference(&here).filter(|path| is_needed(path));
         let fetched = futures_util::stream::iter(lacked).map(|path| copy(path, bucket, &self.here));
         fetched.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         let more = here.difference(&there).filter(|path| is_needed(path));
         let sent = futures_util::stream::iter(more).map(|path| copy(path, &self.here, bucket));
-        sent.buffer_unordered(AT_ONCE).try_collect::<()>().await
+        sent.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        // The only one that changes: the newer one counts.
+        let cosigned = StorePath::from(COSIGNED);
+        if here.contains(&cosigned) && there.contains(&cosigned) {
+            let ours = size_of(&read(&*self.here, &cosigned).await?);
+            let theirs = size_of(&read(&**bucket, &cosigned).await?);
+            match ours.cmp(&theirs) {
+                Ordering::Less => copy(&cosigned, bucket, &self.here).await?,
+                Ordering::Greater => copy(&cosigned, &self.here, bucket).await?,
+                Ordering::Equal => {}
+            }
+        }
+        Ok(())
     }
 
     /// Writes a file that stands in the folder alone.
@@ -201,7 +217,7 @@ mod tests {
             }
         }
         alone.put(CHECKPOINT, b"600".to_vec()).await.unwrap();
-        alone.put(COSIGNED, b"older".to_vec()).await.unwrap();
+        alone.put(COSIGNED, b"log\n300\n".to_vec()).await.unwrap();
         let first = alone.shared(Arc::clone(&bucket));
         first.level(600).await.unwrap();
         assert!(names(&*bucket).await.unwrap().iter().all(|path| path.as_ref().starts_with("log/")));
@@ -213,15 +229,14 @@ mod tests {
         assert!(second.get(CHECKPOINT).await.is_err(), "the checkpoint is with the records");
         let old = Bundle::containing(299, 300).unwrap();
         assert!(second.read(&old.into()).await.is_err() && first.read(&old.into()).await.is_ok());
-        second.put(COSIGNED, b"newer".to_vec()).await.unwrap();
+        second.put(COSIGNED, b"log\n600\n".to_vec()).await.unwrap();
         first.level(600).await.unwrap();
-        assert_eq!(first.get(COSIGNED).await.unwrap(), b"newer");
-        second.remove(&Bundle::containing(0, 600).unwrap().into()).await.unwrap();
+        assert_eq!(first.get(COSIGNED).await.unwrap(), b"log\n600\n");
+        let there = second.bucket.clone().unwrap();
+        write(&*there, &StorePath::from(COSIGNED), "log\n300\n".into()).await.unwrap();
         second.level(600).await.unwrap();
-        assert_eq!(
-            names(&*second.here).await.unwrap().len(),
-            names(&**second.bucket.as_ref().unwrap()).await.unwrap().len()
-        );
+        assert_eq!(second.get(COSIGNED).await.unwrap(), b"log\n600\n", "an older one does not come back");
+        assert_eq!(read(&*there, &StorePath::from(COSIGNED)).await.unwrap(), &b"log\n600\n"[..]);
     }
 
     #[tokio::test]

@@ -154,6 +154,7 @@ struct Inner {
     /// The log, its witnesses, and how many of these it takes.
     policy: Policy,
     cosignatures: Mutex<Cosignatures>,
+    writing_cosigned: Mutex<()>,
     unlogged_results: bool,
     stage: Stage,
     /// Where the mirrors are that people agreed on, as a policy of pages names places to connect to.
@@ -243,6 +244,7 @@ impl Log {
             stage,
             mirror_addresses: std::sync::RwLock::new("".into()),
             cosignatures: Mutex::new(cosignatures),
+            writing_cosigned: Mutex::default(),
         }));
         let state = log.0.derive().await?;
         let another = state.successions().last().filter(|last| last.mirror.key != Key(identity.public()));
@@ -391,12 +393,14 @@ impl Log {
     /// Takes the cosignatures of one witness. The checkpoint is kept if it has enough of them now.
     async fn cosign(&self, size: u64, lines: &str, who: &Who) -> Result<Cosigned, ApiError> {
         let now_s = (wall_ms().max(0) as u64) / 1000;
-        // Held while the file is written: a later one comes later.
-        let mut cosignatures = self.0.cosignatures.lock().await;
-        let taken = cosignatures.add(size, lines, who, now_s)?;
-        if let (true, Some((_, note))) = (taken.best_changed, cosignatures.best()) {
-            let written = self.0.files.put(files::COSIGNED, note.to_string().into_bytes()).await;
-            written.map_err(ApiError::internal)?;
+        let taken = self.0.cosignatures.lock().await.add(size, lines, who, now_s)?;
+        if taken.best_changed {
+            // Those who read do not wait for a bucket. Whoever writes last writes the best there is by then.
+            let _turn = self.0.writing_cosigned.lock().await;
+            if let Some((_, note)) = self.best_note().await {
+                let written = self.0.files.put(files::COSIGNED, note.into_bytes()).await;
+                written.map_err(ApiError::internal)?;
+            }
         }
         Ok(Cosigned { cosignatures: taken.cosignatures as u32, quorum_met: taken.quorum_met })
     }

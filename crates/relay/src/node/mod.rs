@@ -107,7 +107,7 @@ impl Node {
     /// # Errors
     /// Settings that no node can have; a store, folder or address that cannot be used.
     pub async fn start(config: Config, url: &NodeUrl) -> Result<Self, StartError> {
-        if config.mirror.is_some() {
+        if config.mirror.is_some() || config.data.join(crate::mirror::FILE).exists() {
             return Err(NodeError::Mirror.into());
         }
         let store = config.store.as_ref().ok_or(NodeError::NotShared("store"))?;
@@ -137,6 +137,8 @@ impl Node {
         let address = listener.local_addr().map_err(listen_failed)?;
         let secret = blake3::derive_key("potluck 2026 token of a relay's nodes v1", identity.seed());
         let front = Arc::new(Front::new(blake3::Hash::from_bytes(secret), url.to_string(), address));
+        // Of each socket that passes through a node has both ends.
+        crate::files::room_for_sessions(config.max_sessions);
         let (say, seen) = watch::channel(seen);
         let watcher = tokio::spawn(watch(observer, Arc::clone(&front), say));
         let (stop, stopped) = oneshot::channel::<()>();
@@ -180,8 +182,8 @@ impl Node {
                     Err(StartError::StoreInUse { .. }) => {
                         tracing::info!("another node was faster");
                     }
-                    // Both may be away for a while, and another node may have more luck.
-                    Err(error @ (StartError::Database(_) | StartError::Blobs { .. })) => {
+                    // Store and bucket may be away for a while, and another node may have more luck.
+                    Err(error) if may_pass(&error) => {
                         tracing::warn!(%error, "this node could not lead");
                         tokio::time::sleep(AGAIN).await;
                     }
@@ -203,8 +205,18 @@ impl Node {
     }
 }
 
+/// Whether a node that could not lead for this reason may later.
+fn may_pass(error: &StartError) -> bool {
+    match error {
+        // The place in the bucket is another relay's.
+        StartError::Blobs { cause, .. } => cause.kind() != io::ErrorKind::AlreadyExists,
+        StartError::Database(_) | StartError::Log(_) | StartError::Data { .. } => true,
+        _ => false,
+    }
+}
+
 /// Looks at the store until the node ends.
-async fn watch(observer: Observer, front: Arc<Front>, say: watch::Sender<Seen>) {
+async fn watch(mut observer: Observer, front: Arc<Front>, say: watch::Sender<Seen>) {
     loop {
         tokio::time::sleep(LOOK).await;
         let seen = match observer.look().await {
@@ -212,12 +224,16 @@ async fn watch(observer: Observer, front: Arc<Front>, say: watch::Sender<Seen>) 
             Err(error) => {
                 // Whoever leads may go on serving what it has.
                 tracing::warn!(%error, "the store cannot be looked at");
+                // Of a connection that is not answered any more nothing is to be expected.
+                observer = observer.again();
                 continue;
             }
         };
         match duty(&front.url, &seen) {
             Duty::Follow(leader) => front.follow(Some(leader)),
             Duty::Lead | Duty::Wait => front.follow(None),
+            // Itself, and awake again.
+            Duty::Depose(_) if front.leads() => {}
             Duty::Depose(leader) => {
                 front.follow(leader);
                 tracing::warn!(leader, "the leader says nothing any more: its lock is taken from it");

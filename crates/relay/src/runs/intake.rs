@@ -595,26 +595,37 @@ impl Runs {
         let unread = |error: &dyn std::fmt::Display| {
             ApiError::internal(format!("the state before round {} cannot be had: {error}", row.round))
         };
-        let state = match self.read_state(row.id, row.round).await {
-            // It was with the relay that led before, or with another node that ended before the bucket had it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        let secret = self.0.secret;
+        let hosted = async |state: Vec<u8>| {
+            let (terms, inputs, steps) = (draft.terms, inputs.clone(), steps.clone());
+            let host = tokio::task::spawn_blocking(move || {
+                Host::resume(terms, &state, inputs, secret, checkpoint, steps)
+            });
+            let host = host.await.map_err(ApiError::internal)??;
+            let found = parameters_hash(host.parameters());
+            if host.round() != row.round || expected.is_some_and(|expected| expected != found) {
+                return Err(ApiError::internal("the stored state is not that of the last closed round"));
+            }
+            Ok((host, found))
+        };
+        let stored = match self.read_state(row.id, row.round).await {
+            Ok(state) => hosted(state).await,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(unread(&error)),
+            Err(error) => return Err(unread(&error)),
+        };
+        let (host, found) = match stored {
+            Ok(hosted) => hosted,
+            // It was with the relay that led before, or another node wrote one for a round that it could not close any more.
+            Err(error) => {
+                tracing::warn!(run = %row.id, error = error.message, "the state of a run is derived again");
                 let state = derive::state(&self.0.db, &self.0.blobs, data, row).await;
                 let state = state.map_err(|error| unread(&error))?;
-                self.write_state(row.id, row.round, state.clone()).await.map_err(ApiError::internal)?;
-                state
+                let right = hosted(state.clone()).await?;
+                self.write_state(row.id, row.round, state).await.map_err(ApiError::internal)?;
+                right
             }
-            other => other.map_err(|error| unread(&error))?,
         };
         self.forget_other_states(row.id, row.round).await;
-        let (terms, secret) = (draft.terms, self.0.secret);
-        let host = tokio::task::spawn_blocking(move || {
-            Host::resume(terms, &state, inputs, secret, checkpoint, steps)
-        });
-        let host = host.await.map_err(ApiError::internal)??;
-        let found = parameters_hash(host.parameters());
-        if host.round() != row.round || expected.is_some_and(|expected| expected != found) {
-            return Err(ApiError::internal("the stored state is not that of the last closed round"));
-        }
         // A run that was there before the log.
         if !self.0.log.state(|state| state.runs().contains_key(&row.id)).await? {
             let sources = self.0.db.sources(&row.request).await?;
