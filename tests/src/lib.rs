@@ -55,6 +55,17 @@ pub fn has_page(api: &Api) -> bool {
     built
 }
 
+/// Gives the new folder of a relay's node what each has a copy of, from the folder of another one.
+///
+/// # Panics
+/// The file system refuses.
+pub fn copy_node(from: &Path, to: &Path) {
+    std::fs::create_dir(to).expect("a new folder");
+    for name in ["relay.key", "token", "token.hash", "admin-token", "admin-token.hash"] {
+        std::fs::copy(from.join(name), to.join(name)).expect("a file of the first node");
+    }
+}
+
 /// Copies a folder with all that is in it.
 ///
 /// # Panics

@@ -361,7 +361,12 @@ async fn start_on(
 
     let (turn, turn_server) = turn::start(config.turn.as_ref()).await?;
     let own_origin = || config.log.origin.clone().unwrap_or_else(|| log::origin(&identity));
-    let log_failed = |error: log::LogError| StartError::Log(error.to_string());
+    // What may pass is told apart from what is wrong with the log.
+    let log_failed = |error| match error {
+        log::LogError::Database(cause) => StartError::Database(cause),
+        log::LogError::Files(cause) => unusable(&config, cause),
+        error => StartError::Log(error.to_string()),
+    };
     let (origin, folder, stage) = match &place {
         Some(place) => {
             (place.origin.clone(), place.folder(&data).map_err(failed)?, place.stage().map_err(failed)?)
@@ -383,14 +388,17 @@ async fn start_on(
     // Not before the log has found that these records are its own: of others nothing would be needed. At a first start there is
     // nothing that could be removed.
     if incarnation > 1 {
-        let removed = blobs.keep_only(&db.needed_blobs().await?, &db).await.map_err(failed)?
+        let removed = blobs
+            .keep_only(&db.needed_blobs().await?, &db)
+            .await
+            .map_err(|cause| unusable(&config, cause))?
             + db.forget_small_results().await?;
         tracing::info!(removed_blobs = removed, "what nobody needs is removed");
     }
     let publisher = log.publish();
     let embed = embed::Embed::prepare(&config).map_err(failed)?;
     if let Some(path) = embed.kept_loader() {
-        blobs.share(&data, &path).await.map_err(failed)?;
+        blobs.share(&data, &path).await.map_err(|cause| unusable(&config, cause))?;
     }
     let rules = potluck_schedule::Config::new(random()?, incarnation, identity.public());
     let max_sessions = files::room_for_sessions(config.max_sessions.min(MAX_SESSIONS));
@@ -485,6 +493,14 @@ async fn start_on(
         turn: turn_server,
         _lock: lock,
     })
+}
+
+/// Which of the two failed that files may be in, the data folder or the bucket.
+fn unusable(config: &Config, cause: io::Error) -> StartError {
+    match &config.blobs {
+        Some(place) if blobs::is_of_bucket(&cause) => StartError::Blobs { place: place.clone(), cause },
+        _ => StartError::Data { path: config.data.clone(), cause },
+    }
 }
 
 /// What a relay is asked through.

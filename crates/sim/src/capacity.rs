@@ -79,8 +79,8 @@ impl Part {
     }
 }
 
-/// What `cargo xtask bench relay` found on two cores of an Intel Xeon server (docs/benchmarks.md), and what an entry of
-/// the log with its hashes and a row of records take.
+/// What `cargo xtask bench relay` found on two cores of an Intel Xeon server (docs/benchmarks.md). What a result
+/// leaves for good is assumed: an entry of 350 bytes, its hashes, and a row of records.
 pub const MEASURED: Costs =
     Costs { empty_bytes: 25e6, session_bytes: 13.1e3, idle: 4.2e-6, result: 259e-6, kept_bytes: 600.0 };
 /// A small rented server: two processors, 4 GB, 1 Gbit/s.

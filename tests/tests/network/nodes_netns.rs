@@ -5,12 +5,12 @@ use super::mesh_netns::potluck;
 use potluck_cli::cdp::find_chromium;
 use potluck_tests::balancer::Balancer;
 use potluck_tests::bucket::Bucket;
-use potluck_tests::netns::{Host, Lab, Net};
+use potluck_tests::netns::{Host, Lab, Net, REQUIRED};
 use potluck_tests::npy::{self, LowRank, f32_file};
 use potluck_tests::postgres::{Postgres, is_installed};
 use potluck_tests::process::Process;
 use potluck_tests::runs::{SampleRun, info, rounds};
-use potluck_tests::{Api, alone, has_page, wait_until};
+use potluck_tests::{Api, alone, copy_node, has_page, wait_until};
 use potluck_types::MatmulShape;
 use serde_json::Value;
 use std::fs;
@@ -30,8 +30,6 @@ const LIMIT: Duration = Duration::from_secs(240);
 /// 16 units, which tabs of one machine compute within seconds.
 const SHAPE: MatmulShape = MatmulShape { m: 1024, k: 512, n: 1024 };
 const PORT: u16 = 8787;
-/// What nodes have a copy of.
-const COPIED: [&str; 5] = ["relay.key", "token", "token.hash", "admin-token", "admin-token.hash"];
 
 struct Node {
     host: Host,
@@ -137,11 +135,17 @@ fn products(host: &Host, url: &str, folder: &Path, go_on: &std::sync::atomic::At
     done
 }
 
+/// Says that there is nothing to test with, where that may be.
+fn skipped(why: &str) {
+    assert!(std::env::var_os(REQUIRED).is_none(), "{REQUIRED} is set, and {why}");
+    eprintln!("skipped: {why}");
+}
+
 #[test]
 fn nodes_are_killed_at_random_and_tabs_finish_what_they_were_given() {
     let Some(mut lab) = Lab::new() else { return };
     if !is_installed() || find_chromium().is_none() {
-        return eprintln!("skipped: PostgreSQL or Chromium is not installed");
+        return skipped("PostgreSQL or Chromium is not installed");
     }
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
@@ -158,10 +162,7 @@ fn nodes_are_killed_at_random_and_tabs_finish_what_they_were_given() {
         .collect();
     for at in 0..nodes.len() {
         if at > 0 {
-            fs::create_dir(&nodes[at].data).unwrap();
-            for copied in COPIED {
-                fs::copy(nodes[0].data.join(copied), nodes[at].data.join(copied)).unwrap();
-            }
+            copy_node(&nodes[0].data, &nodes[at].data);
         }
         nodes[at].start(&environment);
         wait_until("a node leads", LIMIT, || nodes.iter().any(Node::leads));
@@ -175,7 +176,7 @@ fn nodes_are_killed_at_random_and_tabs_finish_what_they_were_given() {
     let url = home.within(|| Balancer::start(([127, 0, 0, 1], 0).into(), addresses)).url();
     let api = Api::new(&url, &token);
     if !home.within(|| has_page(&api)) {
-        return eprintln!("skipped: the page is not built");
+        return skipped("the page is not built");
     }
     let time = std::env::var(TIME).ok().map_or(USUAL_S, |text| text.parse().expect("seconds"));
     let sample = SampleRun::new((time / ROUND_S).max(4), [1, 2]);

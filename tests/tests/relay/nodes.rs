@@ -8,7 +8,7 @@ use potluck_proto::Preset;
 use potluck_tests::balancer::Balancer;
 use potluck_tests::bucket::Bucket;
 use potluck_tests::runs::{SampleRun, rounds};
-use potluck_tests::{Api, Volunteer, wait_until};
+use potluck_tests::{Api, Volunteer, copy_node, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::fs;
@@ -17,8 +17,6 @@ use std::time::Duration;
 
 /// A node that is told to end does so within this.
 const END_LIMIT: Duration = Duration::from_secs(60);
-/// What nodes have a copy of.
-const COPIED: [&str; 5] = ["relay.key", "token", "token.hash", "admin-token", "admin-token.hash"];
 
 /// What a node says about itself.
 fn about(node: &Relay) -> Option<Value> {
@@ -37,10 +35,7 @@ fn leader(nodes: &[Relay]) -> usize {
 /// The folder of a node that was not there before.
 fn joining(folder: &Path, name: &str) -> PathBuf {
     let data = folder.join(name);
-    fs::create_dir(&data).unwrap();
-    for copied in COPIED {
-        fs::copy(folder.join("0").join(copied), data.join(copied)).unwrap();
-    }
+    copy_node(&folder.join("0"), &data);
     data
 }
 

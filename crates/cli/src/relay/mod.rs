@@ -108,16 +108,21 @@ async fn serve(mut config: Config, json: bool, stop: &Stop) -> Result<(), CliErr
             () = running.step_made() => false,
             () = taken_over => return Err(taken_over_by_another()),
         };
-        tracing::info!("shutting down");
-        tokio::select! {
-            () = running.shut_down() => {}
-            // What is accepted is durable already: a second signal costs some recomputing at most.
-            () = stop.requested(2) => return Err(CliError::Interrupted { job: None }),
-        }
+        shut_down(running, stop).await?;
         if asked {
             return Ok(());
         }
         tracing::info!("starting again, for what it is from now on");
+    }
+}
+
+/// Ends a relay, or leaves it when it is asked a second time.
+async fn shut_down(running: Running, stop: &Stop) -> Result<(), CliError> {
+    tracing::info!("shutting down");
+    tokio::select! {
+        () = running.shut_down() => Ok(()),
+        // What is accepted is durable already: a second signal costs some recomputing at most.
+        () = stop.requested(2) => Err(CliError::Interrupted { job: None }),
     }
 }
 
@@ -147,12 +152,9 @@ async fn serve_node(config: Config, url: &NodeUrl, json: bool, stop: &Stop) -> R
             () = stop.requested(1) => true,
             () = taken_over => false,
         };
-        tokio::select! {
-            () = running.shut_down() => {}
-            () = stop.requested(2) => break Err(CliError::Interrupted { job: None }),
-        }
-        if asked {
-            break Ok(());
+        let ended = shut_down(running, stop).await;
+        if asked || ended.is_err() {
+            break ended;
         }
         tracing::warn!("another node took over: this one follows it");
     };

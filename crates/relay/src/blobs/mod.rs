@@ -184,6 +184,12 @@ pub(crate) fn io_error(error: object_store::Error) -> io::Error {
     io::Error::new(kind, error)
 }
 
+/// Whether a bucket's service failed, and no folder.
+pub(crate) fn is_of_bucket(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    matches!(cause, Some(object_store::Error::Generic { store: "S3", .. }))
+}
+
 impl Blobs {
     /// Opens where a relay's blobs are. A folder must exist; a place in a bucket is the relay's from now on.
     ///

@@ -2,7 +2,7 @@
 
 use super::files::{CHECKPOINT, Files};
 use super::{Inner, LogError};
-use crate::db::Db;
+use crate::db::{Db, Engine};
 use potluck_ledger::{
     Appender, Bundle, Checkpoint, LogFile, SignedCheckpoint, SignerKey, Tile, TreeHash, TreeHead, VerifierKey,
 };
@@ -49,7 +49,7 @@ impl Published {
     }
 }
 
-/// The last checkpoint by one of these keys, in the folder or, of a log that is in a bucket too, among the records; that of an
+/// The last checkpoint by one of these keys, in the folder or, of a log that other nodes reach, among the records; that of an
 /// empty tree if there is none. Then all files below it are in the folder.
 pub(super) async fn last(
     db: &Db,
@@ -65,6 +65,10 @@ pub(super) async fn last(
     if !files.are_shared() {
         return Ok(here);
     }
+    if !is_kept(db, files) {
+        files.level(here.head.size).await?;
+        return Ok(here);
+    }
     let kept = match db.checkpoint().await? {
         Some(note) => opened(&note, origin, keys)?,
         None => Published::nothing(),
@@ -77,6 +81,12 @@ pub(super) async fn last(
         db.keep_checkpoint(&last).await?;
     }
     Ok(last)
+}
+
+/// Whether the checkpoint is kept with the records: others reach them, and the log's files. Records in a file are in the folder
+/// that the checkpoint is in, and older copies of either are.
+fn is_kept(db: &Db, files: &Files) -> bool {
+    files.are_shared() && db.engine == Engine::Postgres
 }
 
 fn opened(note: &[u8], origin: &str, keys: &[&VerifierKey]) -> Result<Published, LogError> {
@@ -151,7 +161,7 @@ async fn catch_up(log: &Inner, appender: &mut Option<Appender>) -> Result<(), Lo
         let note = sign(&log.key, appended.head)?;
         log.files.put_here(CHECKPOINT, note.clone().into_bytes()).await?;
         let published = Published { head: appended.head, note: note.into() };
-        if log.files.are_shared() {
+        if is_kept(&log.db, &log.files) {
             // Whoever saw it must not be shown an older one by the next relay.
             log.db.keep_checkpoint(&published).await?;
         }

@@ -210,7 +210,7 @@ fn may_pass(error: &StartError) -> bool {
     match error {
         // The place in the bucket is another relay's.
         StartError::Blobs { cause, .. } => cause.kind() != io::ErrorKind::AlreadyExists,
-        StartError::Database(_) | StartError::Log(_) | StartError::Data { .. } => true,
+        StartError::Database(_) | StartError::Data { .. } => true,
         _ => false,
     }
 }
@@ -222,7 +222,7 @@ async fn watch(mut observer: Observer, front: Arc<Front>, say: watch::Sender<See
         let seen = match observer.look().await {
             Ok(seen) => seen,
             Err(error) => {
-                // Whoever leads may go on serving what it has.
+                // Whoever leads answers until its lock was not confirmed for too long (`front.rs`).
                 tracing::warn!(%error, "the store cannot be looked at");
                 // Of a connection that is not answered any more nothing is to be expected.
                 observer = observer.again();

@@ -66,10 +66,7 @@ impl Relay {
         let folder = tempfile::Builder::new().prefix("potluck-bench-").tempdir()?;
         let data = folder.path().join("data");
         if let Some(like) = like {
-            std::fs::create_dir(&data)?;
-            for copied in ["relay.key", "token", "token.hash", "admin-token", "admin-token.hash"] {
-                std::fs::copy(like.folder.path().join("data").join(copied), data.join(copied))?;
-            }
+            potluck_tests::copy_node(&like.folder.path().join("data"), &data);
         }
         let mut command = potluck(&program);
         command.envs(environment.iter().cloned());
